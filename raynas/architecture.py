@@ -1,0 +1,215 @@
+"""Architectures as plain data: pure functions on dictionaries, without torch or ray.
+
+A space is known here by its *decisions* alone: a mapping from the name of each decision to its options,
+``{"blocks.0": ("k3", "k5", "skip"), ...}``. An *architecture* is a plain dict that names one option for each
+decision, ``{"blocks.0": "k5", ...}``. It can be typed by hand, stored as JSON and sent anywhere.
+
+Decisions may be nested. ``"blocks.0.k5.width"`` stands under option ``k5`` of ``"blocks.0"``: it is part of an
+architecture only where that option is chosen. Nesting is read off the names, so that the data stays plain.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from random import Random
+
+__all__ = [
+    "Architecture",
+    "ArchitectureError",
+    "Decisions",
+    "canonical",
+    "complete",
+    "crossover",
+    "encode",
+    "enumerate_all",
+    "key",
+    "mutate",
+    "parent",
+    "sample",
+    "size",
+]
+
+Architecture = dict[str, str]
+Decisions = Mapping[str, Sequence[str]]
+
+
+class ArchitectureError(ValueError):
+    """An architecture that its space does not contain; the message names the legal keys or options."""
+
+
+def parent(decisions: Decisions, name: str) -> tuple[str, str] | None:
+    """The decision and the option under which ``name`` is nested, nearest first; None at the top level."""
+    parts = name.split(".")
+    for cut in range(len(parts) - 2, 0, -1):
+        outer, option = ".".join(parts[:cut]), parts[cut]
+        if outer in decisions and option in decisions[outer]:
+            return outer, option
+    return None
+
+
+def _is_active(decisions: Decisions, architecture: Mapping[str, str], name: str) -> bool:
+    """Whether every option above ``name`` is chosen in ``architecture``."""
+    above = parent(decisions, name)
+    while above is not None:
+        outer, option = above
+        if architecture.get(outer) != option:
+            return False
+        above = parent(decisions, outer)
+    return True
+
+
+def canonical(decisions: Decisions, architecture: Mapping[str, str]) -> Architecture:
+    """Check an architecture and drop the decisions that stand under options it did not choose.
+
+    Args:
+        decisions: The space's decisions.
+        architecture: One option per decision; decisions under unchosen options may be there or not.
+
+    Returns:
+        The same architecture with its active decisions alone, in the order of ``decisions``.
+
+    Raises:
+        ArchitectureError: An unknown or missing decision, or an option that the decision does not have.
+    """
+    unknown = [name for name in architecture if name not in decisions]
+    if unknown:
+        raise ArchitectureError(f"unknown decision {unknown[0]!r}; legal ones: {_shorten(decisions)}")
+    result: Architecture = {}
+    for name, options in decisions.items():
+        if not _is_active(decisions, architecture, name):
+            continue
+        if name not in architecture:
+            raise ArchitectureError(f"decision {name!r} is missing; its options: {_shorten(options)}")
+        if architecture[name] not in options:
+            raise ArchitectureError(
+                f"decision {name!r} has no option {architecture[name]!r}; legal ones: {_shorten(options)}"
+            )
+        result[name] = architecture[name]
+    return result
+
+
+def _shorten(names: Sequence[str] | Mapping[str, object], most: int = 40) -> str:
+    """A readable list of names, cut where it would fill the screen."""
+    listed = ", ".join(map(repr, itertools.islice(names, most)))
+    return listed if len(names) <= most else f"{listed}, ... ({len(names)} in all)"
+
+
+def key(architecture: Mapping[str, str]) -> str:
+    """A short name of an architecture: 16 hexadecimal digits, the same in every process and on every machine.
+
+    Equal dictionaries have equal keys, whatever their order. Bring different dictionaries of the same network
+    to their canonical form first.
+    """
+    text = json.dumps(dict(architecture), sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def sample(decisions: Decisions, rng: Random) -> Architecture:
+    """Draw an architecture: every active decision independently and uniformly over its options."""
+    return _complete(decisions, {}, rng)
+
+
+def _complete(decisions: Decisions, partial: Mapping[str, str], rng: Random) -> Architecture:
+    return complete(decisions, partial, lambda _, options: rng.choice(options))
+
+
+def complete(
+    decisions: Decisions, partial: Mapping[str, str], pick: Callable[[str, tuple[str, ...]], str]
+) -> Architecture:
+    """Keep what ``partial`` says, decide the active decisions it leaves open, drop the inactive ones.
+
+    Args:
+        decisions: The space's decisions.
+        partial: The decisions already taken; may be empty.
+        pick: Called as ``pick(name, options)`` for every open decision, outer ones before those nested in them.
+
+    Returns:
+        An architecture with one option for every active decision.
+    """
+    result = dict(partial)
+    # An outer decision may be listed after the ones nested in it: decide from the outside to the inside.
+    for name in sorted(decisions, key=lambda n: n.count(".")):
+        if not _is_active(decisions, result, name):
+            result.pop(name, None)
+        elif name not in result:
+            result[name] = pick(name, tuple(decisions[name]))
+    return {name: result[name] for name in decisions if name in result}
+
+
+def mutate(
+    decisions: Decisions, architecture: Mapping[str, str], rng: Random, probability: float = 0.1
+) -> Architecture:
+    """Change each decision with the given probability to another of its options, and at least one of them.
+
+    The mutation of SPOS (Guo et al., ECCV 2020) and of regularized evolution (Real et al., AAAI 2019), without
+    redrawing the same option. Decisions that become active by a change are drawn uniformly.
+
+    Args:
+        decisions: The space's decisions.
+        architecture: The parent; not changed.
+        rng: The generator to draw from.
+        probability: Chance of each decision to change, in [0, 1].
+
+    Returns:
+        The child. It equals the parent only where no decision has a second option.
+    """
+    changeable = [name for name in architecture if len(decisions[name]) > 1]
+    if not changeable:
+        return dict(architecture)
+    chosen = [name for name in changeable if rng.random() < probability] or [rng.choice(changeable)]
+    child = dict(architecture)
+    for name in chosen:
+        child[name] = rng.choice([option for option in decisions[name] if option != child[name]])
+    return _complete(decisions, child, rng)
+
+
+def crossover(decisions: Decisions, first: Mapping[str, str], second: Mapping[str, str], rng: Random) -> Architecture:
+    """A child that takes every decision from either parent with equal chance (uniform crossover, as in SPOS)."""
+    child: Architecture = {}
+    for name in decisions:
+        genes = [either[name] for either in (first, second) if name in either]
+        if genes:
+            child[name] = rng.choice(genes)
+    return _complete(decisions, child, rng)
+
+
+def encode(decisions: Decisions, architecture: Mapping[str, str]) -> list[float]:
+    """One-hot code of an architecture, decision after decision; zeros where a decision is not active.
+
+    Returns:
+        A list of length ``sum(len(options) for options in decisions.values())``.
+    """
+    return [float(architecture.get(name) == option) for name, options in decisions.items() for option in options]
+
+
+def size(decisions: Decisions) -> int:
+    """How many different architectures the decisions describe (nested ones counted only where they are active)."""
+    parents = {name: parent(decisions, name) for name in decisions}
+
+    def below(above: tuple[str, str] | None) -> int:
+        total = 1
+        for name, options in decisions.items():
+            if parents[name] == above:
+                total *= sum(below((name, option)) for option in options)
+        return total
+
+    return below(None)
+
+
+def enumerate_all(decisions: Decisions) -> Iterator[Architecture]:
+    """Every architecture once, in a fixed order. Look at :func:`size` before you start."""
+    order = sorted(decisions, key=lambda n: n.count("."))
+
+    def extend(partial: Architecture, rest: Sequence[str]) -> Iterator[Architecture]:
+        if not rest:
+            yield {name: partial[name] for name in decisions if name in partial}
+        elif not _is_active(decisions, partial, rest[0]):
+            yield from extend(partial, rest[1:])
+        else:
+            for option in decisions[rest[0]]:
+                yield from extend({**partial, rest[0]: option}, rest[1:])
+
+    yield from extend({}, order)

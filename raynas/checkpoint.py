@@ -1,0 +1,109 @@
+"""Checkpoints: tensors and a few plain values in one safetensors file each, written atomically.
+
+A file carries a digest of its contents. One that was cut short or damaged is recognised, named, and the one before it
+is used. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+__all__ = ["CheckpointError", "latest", "read", "write"]
+
+log = logging.getLogger(__name__)
+_SUFFIX = ".safetensors"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written or read; the message names the file."""
+
+
+def write(folder: Path, step: int, tensors: Mapping[str, Tensor], values: Mapping[str, Any], keep: int = 2) -> Path:
+    """Write ``step-<step>.safetensors`` so that a reader sees all of it or nothing, then drop old ones.
+
+    Args:
+        folder: Made if it is not there.
+        step: Number of the training step; the newest checkpoint is that of the highest number.
+        tensors: On the CPU, contiguous.
+        values: Anything that JSON can hold.
+        keep: How many of the newest stay.
+
+    Raises:
+        CheckpointError: The disk is full or the folder cannot be written. Earlier checkpoints are untouched.
+    """
+    header = {"step": step, "values": dict(values), "digest": _digest(tensors)}
+    path = folder / f"step-{step:09d}{_SUFFIX}"
+    part = path.with_suffix(".part")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            file.write(save(dict(tensors), {"raynas": json.dumps(header)}))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        why = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
+        raise CheckpointError(f"cannot write the checkpoint {path}: {why}") from error
+    for old in sorted(folder.glob(f"step-*{_SUFFIX}"))[:-keep]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def read(path: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
+    """Read one checkpoint: its step, tensors and values.
+
+    Raises:
+        CheckpointError: The file is cut short, damaged or not one of ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["raynas"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(f"the checkpoint {path} is damaged: {error}") from error
+    if _digest(tensors) != header["digest"]:
+        raise CheckpointError(f"the checkpoint {path} is damaged: its contents do not fit its digest")
+    return header["step"], tensors, header["values"]
+
+
+def latest(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+    """The newest checkpoint that can be read, or None where there is none at all.
+
+    A damaged one is named in a warning and the one before it is used.
+
+    Raises:
+        CheckpointError: There are checkpoints, but all of them are damaged.
+    """
+    files = sorted(folder.glob(f"step-*{_SUFFIX}"), reverse=True)
+    problems = []
+    for path in files:
+        try:
+            return read(path)
+        except CheckpointError as error:
+            problems.append(str(error))
+            log.warning("%s; trying the one before it", error)
+    if problems:
+        raise CheckpointError("; ".join(problems) + f": no usable checkpoint is left in {folder}; delete it to restart")
+    return None
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of names and bytes, independent of the order in which they are given."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,183 @@
+"""``Choice``: the places of an ordinary PyTorch model where its author hesitates.
+
+Write the model as always and put a :class:`Choice` where several modules could stand. Such a model is a *space*;
+:func:`decisions` lists what is open in it, and :func:`derive` returns the ordinary network of one architecture::
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 16, 3)
+            self.block = Choice(k3=nn.Conv2d(16, 16, 3, padding=1), skip=nn.Identity())
+
+    decisions(Net())                      # {"block": ("k3", "skip")}
+    derive(net, {"block": "k3"})          # an nn.Module without any Choice, sharing net's parameters
+
+A Choice is a decision of its own, named after its place in the model. Where one decision drives many places, as in
+networks that repeat a searched cell, the Choices are given the same ``decision`` name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from raynas import architecture as arch
+from raynas.architecture import Architecture
+
+__all__ = ["Choice", "canonical", "choices", "decisions", "derive"]
+
+Space = TypeVar("Space", bound=nn.Module)
+
+
+class Choice(nn.Module):
+    """Several modules of which an architecture takes one.
+
+    Args:
+        options: The candidates by name. Names are non-empty, contain no dot and are not attributes of
+            ``nn.Module`` ("train", "type", ...). A candidate may itself contain Choices.
+        decision: Name of the decision that this Choice follows; by default its place in the model. All Choices of
+            one name take the same option. The name counts from the root of the space, wherever the Choice stands.
+        named: The same as keyword arguments: ``Choice(k3=..., k5=...)``.
+
+    Raises:
+        ValueError: No option at all, or a name that cannot be used.
+    """
+
+    def __init__(
+        self, options: Mapping[str, nn.Module] | None = None, /, *, decision: str | None = None, **named: nn.Module
+    ) -> None:
+        super().__init__()
+        if decision == "":
+            raise ValueError("the decision name '' cannot be used: it must be non-empty")
+        self.decision = decision
+        candidates = {**(options or {}), **named}
+        if not candidates:
+            raise ValueError("a Choice needs at least one option")
+        for name, module in candidates.items():
+            if not name or "." in name or hasattr(self, name):
+                raise ValueError(
+                    f"option name {name!r} cannot be used: it must be non-empty, without a dot, "
+                    "and no attribute of Choice or nn.Module"
+                )
+            self.add_module(name, module)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The names of the candidates, in the order they were given."""
+        return tuple(self._modules)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Not defined: a space does not run, its subnets do."""
+        raise RuntimeError(
+            f"this model still contains a Choice of {', '.join(self.options)}: "
+            "call derive(space, architecture) and run what it returns"
+        )
+
+
+def choices(space: nn.Module) -> Iterator[tuple[str, Choice]]:
+    """Every Choice of a space once, with the name of its decision, in the order of the module tree."""
+    return _walk(space, "", set())
+
+
+def _walk(module: nn.Module, name: str, seen: set[int]) -> Iterator[tuple[str, Choice]]:
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    if isinstance(module, Choice):
+        name = module.decision or name
+        yield name, module
+    for child_name, child in module.named_children():
+        yield from _walk(child, _join(name, child_name), seen)
+
+
+def _join(name: str, child: str) -> str:
+    return f"{name}.{child}" if name else child
+
+
+def decisions(space: nn.Module) -> dict[str, tuple[str, ...]]:
+    """What is open in a space: the name of every decision and its options.
+
+    A decision is named after the place of its Choice in the module tree, or as the Choice says. A Choice that stands
+    in several places of the tree is one decision, under the first of its names.
+
+    Raises:
+        ValueError: The space contains no Choice, is itself a bare Choice (it would have no name), or has Choices of
+            one decision with different options.
+    """
+    if isinstance(space, Choice):
+        raise ValueError("the space itself is a Choice and has no name: put it into a module")
+    found: dict[str, tuple[str, ...]] = {}
+    for name, choice in choices(space):
+        if found.setdefault(name, choice.options) != choice.options:
+            raise ValueError(
+                f"the Choices of decision {name!r} differ in their options: {', '.join(choice.options)}; "
+                f"the first has {', '.join(found[name])}"
+            )
+    if not found:
+        raise ValueError(f"{type(space).__name__} contains no Choice: there is nothing to search")
+    return found
+
+
+def canonical(space: nn.Module, architecture: Mapping[str, str]) -> Architecture:
+    """The canonical form of an architecture: one form for all dictionaries that describe the same network.
+
+    Decisions under unchosen options are dropped. Where other differences do not matter either (cells with dead
+    edges, identities that commute), the space says so by a method ``canonical_form(architecture) -> architecture``.
+
+    Raises:
+        ArchitectureError: The space does not contain this architecture.
+    """
+    open_in_space = decisions(space)
+    form = arch.canonical(open_in_space, architecture)
+    own = getattr(space, "canonical_form", None)
+    return form if own is None else arch.canonical(open_in_space, own(form))
+
+
+def derive(space: nn.Module, architecture: Mapping[str, str]) -> nn.Module:
+    """The network of one architecture, as an ordinary module that contains no Choice.
+
+    It shares the space's parameters: training it trains the space. Everything else is its own: buffers
+    (BatchNorm statistics), hooks and the training flag, so that ``eval()`` or a BatchNorm recalibration of the
+    subnet leaves the space as it is. Moving a subnet to another device or type would change the shared parameters:
+    place the space, or deep-copy the subnet first.
+
+    Args:
+        space: A module that contains Choices; not changed.
+        architecture: One option for every active decision of the space.
+
+    Returns:
+        The subnet. In its ``state_dict`` the chosen module stands under the name of its Choice.
+
+    Raises:
+        ArchitectureError: Unknown or missing decisions or options; the legal ones are named.
+    """
+    chosen = arch.canonical(decisions(space), architecture)
+    return _derive(space, "", chosen, {})
+
+
+def _derive(module: nn.Module, name: str, chosen: Architecture, done: dict[int, nn.Module]) -> nn.Module:
+    """Copy the objects on the path; ``done`` keeps modules that are used in several places one object."""
+    if id(module) in done:
+        return done[id(module)]
+    if isinstance(module, Choice):
+        name = module.decision or name
+        if name not in chosen:
+            raise ValueError(f"the Choice {name!r} stands under several options: give it a decision name of its own")
+        option = chosen[name]
+        result = _derive(module.get_submodule(option), f"{name}.{option}", chosen, done)
+        done[id(module)] = result
+        return result
+    copy = module.__class__.__new__(module.__class__)
+    done[id(module)] = copy
+    # Containers that belong to nn.Module itself (hooks, parameters, ...) are copied, their contents are not.
+    # Written into __dict__, because nn.Module's own assignment takes ten times as long.
+    state = copy.__dict__
+    for attribute, value in module.__dict__.items():
+        state[attribute] = value.copy() if attribute[0] == "_" and isinstance(value, (dict, set)) else value
+    state["_buffers"] = {key: None if value is None else value.clone() for key, value in module._buffers.items()}
+    for child_name, child in module._modules.items():
+        if child is not None:
+            state["_modules"][child_name] = _derive(child, _join(name, child_name), chosen, done)
+    return copy

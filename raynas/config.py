@@ -1,0 +1,279 @@
+"""The settings of a run: one validated tree, the same in a YAML file, on the command line and in Python.
+
+    config = load("run.yaml", ["train.epochs=5", "limits.macs=3.3e8"])
+
+Unknown keys and values out of range are refused with a message that names the legal ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DataConfig",
+    "RetrainConfig",
+    "SearchConfig",
+    "TrainConfig",
+    "dump",
+    "load",
+    "parse",
+    "smoke_test",
+]
+
+_STRICT = ConfigDict(extra="forbid", validate_assignment=True)
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class ConfigError(ValueError):
+    """A setting that does not exist or has an illegal value; one line per mistake."""
+
+
+@dataclass(config=_STRICT)
+class DataConfig:
+    """Which images. The test images are touched once, by ``retrain``, never by a search."""
+
+    name: str = "digits"
+    """digits, fashion_mnist, cifar10, cifar100, images, parquet, or a function: my_pkg.data:load."""
+    folder: str | None = None
+    """Where the files lie; not needed for digits."""
+    validation: Share = 0.2
+    """Share of the training images that are held out to score architectures."""
+    limit: Annotated[int, Field(ge=2)] | None = None
+    """Use at most so many training images (before the split)."""
+    size: Count | None = None
+    """Edge length in pixels to which images of different sizes are brought (``images`` and ``parquet``)."""
+
+
+@dataclass(config=_STRICT)
+class TrainConfig:
+    """How weights are trained. The defaults suit small data; ``preset: spos`` is the paper's ImageNet recipe."""
+
+    preset: Literal["small", "spos"] = "small"
+    """small, or spos: the recipe of Guo et al. (ECCV 2020) for everything that is not set here."""
+    epochs: Positive | None = None
+    """Passes over the training images; may be a fraction. small: 30, spos: 120."""
+    minutes: Positive | None = None
+    """Time instead of epochs: as many steps as fit, decided from the first ones on this machine."""
+    batch_size: Count | None = None
+    """Images a step over all workers together. small: 128, spos: 1024."""
+    lr: Positive | None = None
+    """Learning rate at the start. small: 0.1, spos: 0.5."""
+    schedule: Literal["linear", "cosine", "constant"] | None = None
+    """How it falls to zero. small: cosine, spos: linear."""
+    warmup: Share = 0.0
+    """Share of the steps in which the learning rate rises linearly to ``lr``."""
+    momentum: Share = 0.9
+    nesterov: bool = False
+    weight_decay: NotNegative | None = None
+    """On tensors of more than one dimension only. small: 5e-4, spos: 4e-5."""
+    label_smoothing: Share = 0.1
+    clip: Positive | None = None
+    """Largest norm of the gradient; no clipping if absent."""
+    augment: Literal["auto", "none", "crop", "crop_flip", "imagenet"] = "auto"
+    """auto: crop for digits and Fashion-MNIST, imagenet for preset spos, crop_flip otherwise."""
+    paths: Literal["auto", "uniform", "constrained", "fair"] = "auto"
+    """Which paths a step trains: uniform; constrained (uniform over MAC bins, the default of SPOS where MACs are
+    limited); fair (every option once a step, FairNAS). auto: constrained if there is a limit on MACs."""
+    affine: bool = False
+    """Whether the scale and shift of BatchNorm layers are trained in the supernet; SPOS leaves them out."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 autocast on GPUs that have it, float32 otherwise."""
+    workers: Count | None = None
+    """Data-parallel actors; default: one per GPU, one on a machine without."""
+    gpus_per_worker: NotNegative | None = None
+    """Default: 1 where the cluster has GPUs, else 0."""
+    cpus_per_worker: Positive | None = None
+    """Default: the CPUs of the cluster shared evenly (at most 8 each with GPUs)."""
+    checkpoint_seconds: Positive = 60.0
+    """A checkpoint at least this often (and at the end)."""
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """How many times a lost worker is replaced before the run gives up."""
+
+    def resolved(self) -> TrainConfig:
+        """The same settings with everything that was left open filled from the preset."""
+        preset: dict[str, Any] = {
+            "small": {"epochs": 30, "batch_size": 128, "lr": 0.1, "schedule": "cosine", "weight_decay": 5e-4},
+            "spos": {"epochs": 120, "batch_size": 1024, "lr": 0.5, "schedule": "linear", "weight_decay": 4e-5},
+        }[self.preset]
+        return dataclasses.replace(self, **{k: v for k, v in preset.items() if getattr(self, k) is None})
+
+
+@dataclass(config=_STRICT)
+class SearchConfig:
+    """Which architectures are scored, how, and which of them are stopped early."""
+
+    trainable: str = "trainables.shared_weights:SharedWeights"
+    """How an architecture is scored; trainables.from_scratch:FromScratch trains each one by itself."""
+    method: str = "evolution"
+    """random, evolution, tpe, or a class: my_pkg.search:MySearcher."""
+    method_args: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the searcher, e.g. {population: 50, top: 10, mutations: 25, crossovers: 25, probability: 0.1}."""
+    num_samples: Count = 200
+    """How many different architectures are scored in all, those of earlier searches of this run included."""
+    slices: Count = 8
+    """Fidelity: the validation images come in so many slices, one after each of which a trial reports."""
+    validation_images: Count | None = None
+    """Use at most so many of the validation images in the search; default: all."""
+    bn_images: Annotated[int, Field(ge=0)] = 2048
+    """Training images from which BatchNorm statistics are computed anew for every architecture. 0 switches it off,
+    which makes the ranking worthless: for experiments only."""
+    batch_size: Count = 250
+    scheduler: Literal["asha", "none"] = "asha"
+    reduction_factor: Annotated[float, Field(gt=1)] = 2.0
+    grace: Count = 1
+    """Slices that everyone gets before ASHA may stop it."""
+    cohort: Count = 1
+    """How many architectures share a Tune trial. More than 1 pays where a score takes less than about 0.1 s."""
+    replicas: Count | None = None
+    """Actors that score; default: one per GPU, or one per CPU."""
+    max_concurrent: Count | None = None
+    """Trials in flight; default: two per replica, so that none waits."""
+    epochs: Count = 5
+    """from_scratch: epochs of training per architecture, one a fidelity step."""
+    top: Count = 5
+    """How many of the best are scored again on all validation images."""
+    time_budget_seconds: Positive | None = None
+
+
+@dataclass(config=_STRICT)
+class RetrainConfig:
+    """Training the found architecture from scratch: as ``train``, with its own length."""
+
+    epochs: Positive | None = None
+    """Default: those of ``train``."""
+    batch_size: Count | None = None
+    lr: Positive | None = None
+    workers: Count | None = None
+
+
+@dataclass(config=_STRICT)
+class Config:
+    """A whole run."""
+
+    space: str = "spaces.shufflenet:spos_small"
+    """A function that returns the space: package.module:function."""
+    space_args: dict[str, Any] = Field(default_factory=dict)
+    """Its arguments. num_classes and in_channels are filled from the data if it takes them."""
+    data: DataConfig = Field(default_factory=DataConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    search: SearchConfig = Field(default_factory=SearchConfig)
+    retrain: RetrainConfig = Field(default_factory=RetrainConfig)
+    limits: dict[str, Any] = Field(default_factory=dict)
+    """Hard limits, e.g. {macs: 3.3e8, parameters: [1e6, 5e6]}: an upper bound, or a lower and an upper one."""
+    after: list[Literal["retrain", "export", "report"]] = Field(default_factory=lambda: ["retrain", "export", "report"])
+    """What follows a search: train the winner from scratch, write it as plain PyTorch, write a page about the run."""
+    formats: list[Literal["safetensors", "torch_export", "onnx"]] = Field(
+        default_factory=lambda: ["safetensors", "torch_export"]
+    )
+    """What export writes: safetensors with a stand-alone .py, torch.export, ONNX (needs the extra raynas[onnx])."""
+    name: str | None = None
+    """The run's folder below ``storage_path``; default: made of space, data and time."""
+    storage_path: str = "~/ray_results"
+    address: str | None = None
+    """Address of a Ray cluster; default: $RAY_ADDRESS, else Ray is started here."""
+    seed: int = 0
+
+
+_ADAPTER = TypeAdapter(Config)
+
+
+def parse(tree: Mapping[str, Any]) -> Config:
+    """Make a :class:`Config` of nested dictionaries.
+
+    Raises:
+        ConfigError: Unknown keys (with the legal ones) or illegal values.
+    """
+    try:
+        return _ADAPTER.validate_python(dict(tree))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(mistake) for mistake in error.errors())) from None
+
+
+def _explain(mistake: Any) -> str:
+    """One of pydantic's findings in one line that names what would be legal."""
+    path = [str(part) for part in mistake["loc"]]
+    where = ".".join(path)
+    if mistake["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        group: Any = Config()
+        for part in path[:-1]:
+            group = getattr(group, part)
+        return f"unknown setting {where!r}; legal ones: {', '.join(f.name for f in dataclasses.fields(group))}"
+    return f"setting {where} = {mistake['input']!r}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
+
+
+def load(file: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, if given, and apply ``key=value`` overrides (values in YAML, keys with dots).
+
+    Raises:
+        ConfigError: The file is missing or not a mapping, an override is not of the form key=value, or a setting
+            is illegal.
+    """
+    tree: dict[str, Any] = {}
+    if file is not None:
+        try:
+            read = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read the settings file {str(file)!r}: {error.strerror}") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(read or {}, dict):
+            raise ConfigError(f"{file} must hold settings as 'key: value' lines, not {type(read).__name__}")
+        tree = _plain_numbers(read or {})
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"{override!r} is not of the form key=value")
+        node = tree
+        *above, last = name.split(".")
+        for part in above:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"{name!r}: {part!r} is not a group of settings")
+        try:
+            node[last] = _plain_numbers(yaml.safe_load(text))
+        except yaml.YAMLError:
+            raise ConfigError(f"the value of {override!r} is not YAML") from None
+    return parse(tree)
+
+
+def _plain_numbers(value: Any) -> Any:
+    """YAML 1.1 reads 1e6 as a string (it wants 1.0e+6); people mean the number."""
+    if isinstance(value, dict):
+        return {key: _plain_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain_numbers(item) for item in value]
+    if isinstance(value, str) and value[:1].isdigit() and "e" in value.lower():
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def dump(config: Config) -> str:
+    """The whole tree as YAML; :func:`load` reads it back."""
+    return str(yaml.safe_dump(_ADAPTER.dump_python(config), sort_keys=False))
+
+
+def smoke_test(config: Config) -> Config:
+    """The same run made as small as it can be, to see in seconds that everything fits together."""
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, limit=min(config.data.limit or 600, 600)),
+        train=dataclasses.replace(config.train, epochs=1, minutes=None, batch_size=64),
+        search=dataclasses.replace(config.search, num_samples=6, slices=2, bn_images=64, epochs=1, top=2),
+        retrain=dataclasses.replace(config.retrain, epochs=1, batch_size=64),
+    )

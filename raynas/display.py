@@ -1,0 +1,120 @@
+"""What a person sees while a run is alive: progress bars, a live view of the search, tables.
+
+On a terminal these are redrawn in place; elsewhere (a log file, a batch job) a line is printed now and then.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from raynas.search import SearchStatus
+from raynas.supernet import TrainingStatus
+
+__all__ = ["View", "quantity"]
+
+_EVERY = 10.0
+"""Seconds between two lines where there is no terminal."""
+
+
+def quantity(value: float) -> str:
+    """A count as people write it: 322.9 M."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.4g} {unit}"
+    return f"{value:g}"
+
+
+class View:
+    """The run's face. One per process."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self._last = 0.0
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self.console.print(text, soft_wrap=True, markup=False)
+
+    @contextmanager
+    def training(self, what: str) -> Iterator[Any]:
+        """A bar with loss, images per second and time left; yields a function that takes a TrainingStatus."""
+        columns = (
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+            TextColumn("loss {task.fields[loss]:.3f}"), TextColumn("{task.fields[rate]:.0f} images/s"),
+            TimeRemainingColumn(),
+        )  # fmt: skip
+        with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as bar:
+            task = bar.add_task(what, total=None, loss=math.nan, rate=math.nan)
+            begin: list[tuple[float, int]] = []
+
+            def show(status: TrainingStatus) -> None:
+                bar.update(task, completed=status.step, total=status.total, loss=status.loss, rate=status.images_per_second)
+                begin[:] = begin or [(time.monotonic(), status.step)]
+                if self._due(status.step == status.total):
+                    made, spent = status.step - begin[0][1], time.monotonic() - begin[0][0]
+                    left = spent / made * (status.total - status.step) if made else math.nan
+                    self.say(
+                        f"{what}: step {status.step}/{status.total}, loss {status.loss:.3f}, "
+                        f"{status.images_per_second:.0f} images/s, {left:.0f} s left"
+                    )
+
+            yield show
+
+    @contextmanager
+    def search(self) -> Iterator[Any]:
+        """A table of the search, redrawn in place; yields a function that takes a SearchStatus."""
+        if not self.console.is_terminal:
+            yield lambda status: self._due(status.scored >= status.wanted) and self.say(self._search_line(status))
+            return
+        with Live(console=self.console, refresh_per_second=4) as live:
+            yield lambda status: live.update(self._search_table(status))
+
+    def _due(self, at_once: bool) -> bool:
+        """Whether it is time for another line, where lines are printed at all."""
+        if self.console.is_terminal or not (at_once or time.monotonic() - self._last >= _EVERY):
+            return False
+        self._last = time.monotonic()
+        return True
+
+    @staticmethod
+    def _facts(status: SearchStatus) -> dict[str, str]:
+        left = (status.wanted - status.scored) / status.per_second if status.per_second else math.nan
+        costs = ", ".join(f"{quantity(value)} {name}" for name, value in status.best_costs.items())
+        return {
+            "best so far": f"{status.best:.2f}" + (f" ({costs})" if costs else ""),
+            "scored": f"{status.scored} of {status.wanted}",
+            "stopped early": str(status.stopped),
+            "scores per second": f"{status.per_second:.2f}",
+            "time left": f"{left:.0f} s",
+            "overhead": f"{100 * status.overhead:.0f} % of the workers' time",
+        }
+
+    def _search_line(self, status: SearchStatus) -> str:
+        return "search: " + ", ".join(f"{name} {value}" for name, value in self._facts(status).items())
+
+    def _search_table(self, status: SearchStatus) -> Table:
+        table = Table(show_header=False, title="search", title_justify="left")
+        for name, value in self._facts(status).items():
+            table.add_row(name, value)
+        return table
+
+    def leaderboard(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """The winner and the runners-up."""
+        table = Table(title="best architectures", title_justify="left")
+        for name in ("", "key", "search score", "all validation images", "MACs", "parameters"):
+            table.add_column(name, justify="right" if name not in ("", "key") else "left")
+        for number, row in enumerate(rows):
+            table.add_row(
+                "winner" if number == 0 else str(number + 1), row["key"], f"{row['score']:.2f}",
+                f"{row['final_score']:.2f}", quantity(row["macs"]), quantity(row["parameters"]),
+            )  # fmt: skip
+        self.console.print(table)

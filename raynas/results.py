@@ -1,0 +1,230 @@
+"""The record of a run: one append-only log of everything that was scored, as a folder of Parquet files.
+
+A :class:`Log` collects rows and writes them every few seconds as one new *part*: complete under a temporary name,
+synced to the disk, then renamed. A part never changes, so anybody may read the folder while the run is alive
+(:func:`read`, ``pandas.read_parquet(folder)``, DuckDB's ``'folder/*.parquet'``), and after a ``kill -9`` every row
+up to the last flush is there. One row is one report: an architecture at a fidelity.
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import json
+import logging
+import math
+import threading
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+
+from raynas.architecture import key as key_of
+from raynas.parts import Folder, compact, number_of
+from raynas.standings import in_flight, latest, leaderboard, pareto
+
+__all__ = ["SCHEMA", "STATUSES", "Log", "compact", "in_flight", "latest", "leaderboard", "pareto", "read"]
+
+logger = logging.getLogger(__name__)
+
+STATUSES = ("running", "stopped", "complete", "error")
+
+
+def _field(name: str, kind: pa.DataType, meaning: str, unit: str = "") -> pa.Field:
+    return pa.field(name, kind, metadata={"description": meaning, **({"unit": unit} if unit else {})})
+
+
+SCHEMA: pa.Schema = pa.schema(
+    [
+        _field("run", pa.string(), "name of the run"),
+        _field("trial", pa.string(), "Tune's id of the trial"),
+        _field("key", pa.string(), "short name of the architecture: raynas.architecture.key"),
+        _field("architecture", pa.string(), "the architecture as JSON: one option for each decision"),
+        _field("searcher", pa.string(), "who proposed it"),
+        _field("status", pa.string(), "running, stopped (early, by the scheduler), complete or error"),
+        _field("fidelity", pa.int64(), "how far it was scored; 0 before the first score", "training_iteration"),
+        _field("max_fidelity", pa.int64(), "the fidelity of a full score", "training_iteration"),
+        _field("score", pa.float64(), "what the search optimises, at this fidelity"),
+        _field("metrics", pa.string(), "every further figure of the report, as a JSON object"),
+        _field("macs", pa.int64(), "multiply-accumulates of one example", "MAC"),
+        _field("parameters", pa.int64(), "number of parameters"),
+        _field("seconds", pa.float64(), "computing time of this score", "s"),
+        _field("worker", pa.string(), "where it was computed"),
+        _field("time", pa.timestamp("us", "UTC"), "when it was reported", "UTC"),
+        _field("error", pa.string(), "what went wrong, in one line"),
+    ]
+)
+
+_SLOWEST_FLUSH = 10.0  # seconds
+
+
+class Log:
+    """Appends rows to the log in a folder; rows reach the disk by a timer, by :meth:`flush` and by :meth:`close`.
+
+    Several logs, in several processes, may write to one folder. A pickled Log arrives as another writer of the same
+    folder, without the rows that wait here. May be used from several threads.
+
+    Args:
+        folder: A local path, or the URI of a storage that pyarrow knows (``s3://bucket/run/log``). Made if missing.
+        flush_seconds: How long a row waits at most. Grows with the number of parts up to 10 s, so that a run of
+            many hours does not fill the folder with small files.
+
+    Raises:
+        OSError: The folder cannot be made.
+    """
+
+    def __init__(self, folder: str | Path, flush_seconds: float = 1.0) -> None:
+        if not flush_seconds > 0:
+            raise ValueError(f"flush_seconds must be above 0, not {flush_seconds}")
+        self.folder = str(folder)
+        self._flush_seconds = flush_seconds
+        self._storage = Folder(folder)
+        self._storage.create()
+        parts = self._storage.parts()
+        self._next = max(map(number_of, parts), default=-1) + 1
+        self._count = len(parts)
+        self._waiting: list[dict[str, Any]] = []
+        self._rows_lock = threading.Lock()
+        self._write_lock = threading.Lock()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add one report.
+
+        Args:
+            row: Values by column; the columns are those of ``SCHEMA`` and may be left out, except ``architecture``
+                and ``status``. ``architecture`` and ``metrics`` may be given as mappings; ``key`` then follows from
+                the architecture. ``time`` is now, unless given.
+
+        Raises:
+            ValueError: An unknown column or status, a missing or unfit value, or a log that was closed.
+        """
+        checked = _check(row)
+        with self._rows_lock:
+            if self._closing.is_set():
+                raise ValueError(f"the log {self.folder} is closed: nothing can be appended")
+            self._waiting.append(checked)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._flush_by_timer, name="raynas-log", daemon=True)
+                self._thread.start()
+                atexit.register(self.close)
+
+    def flush(self) -> None:
+        """Write the rows that wait as one new part.
+
+        Raises:
+            OSError: The storage refused (full, unreachable). The rows stay in memory for the next flush.
+        """
+        with self._write_lock:
+            with self._rows_lock:
+                rows = list(self._waiting)
+            if not rows:
+                return
+            try:
+                self._storage.write(pa.Table.from_pylist(rows, SCHEMA), self._next)
+            except OSError as error:
+                reason = "the disk is full" if error.errno == errno.ENOSPC else str(error)
+                raise OSError(
+                    error.errno or errno.EIO,
+                    f"cannot write to the log {self.folder}: {reason}; {len(rows)} rows are kept in memory and "
+                    "written as soon as it is possible",
+                ) from error
+            self._next += 1
+            self._count += 1
+            with self._rows_lock:
+                del self._waiting[: len(rows)]
+
+    def close(self) -> None:
+        """Flush and stop the timer; a second close does nothing new.
+
+        Raises:
+            OSError: As :meth:`flush`; call it again when there is room.
+        """
+        self._closing.set()
+        atexit.unregister(self.close)
+        if self._thread is not None:
+            self._thread.join()
+        self.flush()
+
+    def _flush_by_timer(self) -> None:
+        failed = False
+        while not self._closing.wait(max(self._flush_seconds, min(self._count / 20, _SLOWEST_FLUSH))):
+            try:
+                self.flush()
+                failed = False
+            except OSError as error:
+                if not failed:  # said once, not every second
+                    logger.error("%s", error.strerror)
+                failed = True
+
+    def __enter__(self) -> Log:
+        """The log itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close, also after an error."""
+        self.close()
+
+    def __reduce__(self) -> tuple[type[Log], tuple[str, float]]:
+        """Pickle as the folder alone, so that a Tune callback may hold a log."""
+        return type(self), (self.folder, self._flush_seconds)
+
+
+def read(folder: str | Path) -> pa.Table:
+    """All rows of a log in the order they were flushed, also while others write to it.
+
+    A part that cannot be read is named in a ``RuntimeWarning``, and the rest is returned.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+    """
+    return Folder(folder).read(SCHEMA)
+
+
+def _check(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row as it will be stored, or a ValueError that names what is wrong with it."""
+    values = dict(row)
+    unknown = [name for name in values if name not in SCHEMA.names]
+    if unknown:
+        raise ValueError(f"the log has no column {unknown[0]!r}; its columns: {', '.join(SCHEMA.names)}")
+    if isinstance(values.get("architecture"), Mapping):
+        values.setdefault("key", key_of(values["architecture"]))
+    for name in ("architecture", "metrics"):
+        if isinstance(values.get(name), Mapping):
+            values[name] = _to_json(values[name])
+    if values.get("status") not in STATUSES:
+        raise ValueError(f"status {values.get('status')!r} is unknown; legal ones: {', '.join(STATUSES)}")
+    for name in ("key", "architecture"):
+        if not values.get(name):
+            raise ValueError(f"a row of the log needs its {name!r}")
+    values.setdefault("time", datetime.now(timezone.utc))
+    for name, value in values.items():
+        kind = SCHEMA.field(name).type
+        try:
+            values[name] = pa.scalar(value, kind).as_py()
+            fits = not pa.types.is_integer(kind) or values[name] == value
+        except (pa.ArrowException, OverflowError):
+            fits = False
+        if not fits:
+            raise ValueError(f"column {name!r} takes {kind}, not {value!r}")
+    return values
+
+
+def _to_json(values: Mapping[str, Any]) -> str:
+    """A flat mapping as JSON; numbers of other libraries become floats, and what is not finite null."""
+    plain = {n: v if isinstance(v, (str, bool, int, type(None))) else _finite(v) for n, v in values.items()}
+    return json.dumps(plain, separators=(",", ":"))
+
+
+def _finite(value: Any) -> Any:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return str(value)
+    return number if math.isfinite(number) else None

@@ -1,0 +1,311 @@
+"""One run from a space and data to a found network: train the supernet, search, retrain, export, report.
+
+    run = Run(Config(limits={"macs": 3e6}), space, data, searcher=Evolution, trainable=SharedWeights)
+    best = run.search()[0]                      # trains the supernet first, where the trainable needs one
+    run.retrain(best["architecture"])
+
+Everything is kept in one folder, from which a run that was interrupted goes on:
+
+    config.yaml          all settings
+    supernet/            checkpoints and the training curve
+    scored.parquet/      the log: everything that was scored
+    leaderboard.json     the best ones, scored again on all validation images
+    retrain/ export/ report.html
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from raynas import architecture as arch
+from raynas import checkpoint, results
+from raynas.architecture import Architecture
+from raynas.choice import derive
+from raynas.config import Config, ConfigError, dump
+from raynas.constraints import Costs, Limits, check_satisfiable, violation
+from raynas.data import Dataset
+from raynas.display import View
+from raynas.evaluation import Scorer
+from raynas.export import export
+from raynas.report import write_report
+from raynas.results import Log
+from raynas.retrain import retrain
+from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, UniformPaths
+from raynas.scoring import Scoring
+from raynas.search import Recorder, run_search
+from raynas.searchers import ArchitectureSearcher, SearchSpace
+from raynas.supernet import Supernet
+from raynas.training import Trainer, model_tensors
+
+__all__ = ["Run"]
+
+
+class Run:
+    """The phases of a run, each of which goes on from where an earlier one stopped.
+
+    Args:
+        config: All settings. ``config.name`` must be set.
+        space: A module with Choices.
+        data: What to train and score on.
+        searcher: Makes the searcher of a SearchSpace, ``seed``, ``metric`` and ``mode``; its class will do.
+        trainable: Class of the Tune trainable that scores.
+        view: Where progress is shown.
+
+    Raises:
+        ValueError: Space and data do not fit each other, or no architecture keeps the limits.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        space: nn.Module,
+        data: Dataset,
+        searcher: Callable[..., ArchitectureSearcher],
+        trainable: type[Any],
+        view: View | None = None,
+    ) -> None:
+        assert config.name is not None
+        self.config, self.space, self.data = config, space, data
+        self.trainable, self.view = trainable, view or View()
+        self.folder = Path(config.storage_path).expanduser() / config.name
+        try:
+            self.costs = Costs(space, (self.example(),))
+        except (RuntimeError, TypeError) as error:
+            shape = list(data.image_shape)
+            raise ConfigError(f"the space does not run on images of shape {shape}: {str(error).splitlines()[0]}") from None
+        self.limits = Limits.parse(config.limits)
+        check_satisfiable(self.costs, self.limits)
+        search_space = SearchSpace(self.costs.decisions, self.costs.canonical, violation(self.costs, self.limits))
+        self._searcher = functools.partial(searcher, search_space, seed=config.seed)
+        self._searcher()
+        self._supernet: Supernet | None = None
+
+    def example(self, batch: int = 1) -> torch.Tensor:
+        """A batch of zeros in the shape of the data: float32 [batch, C, H, W]."""
+        return torch.zeros(batch, *self.data.image_shape)
+
+    @property
+    def supernet(self) -> Supernet:
+        """The actors that host the space."""
+        if self._supernet is None:
+            self._supernet = Supernet(self.space, self.data, self.config, self.folder / "supernet")
+        return self._supernet
+
+    def open(self) -> None:
+        """Make the folder and keep the settings in it. Earlier settings stay beside them, numbered."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path, text = self.folder / "config.yaml", dump(self.config)
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            path.rename(self.folder / f"config-{len(list(self.folder.glob('config-*.yaml')))}.yaml")
+        path.write_text(text, encoding="utf-8")
+
+    # Training.
+
+    def paths(self) -> PathSampler:
+        """Which paths the supernet trains; see ``train.paths``."""
+        decisions, seed = self.costs.decisions, self.config.seed
+        wanted = self.config.train.paths
+        low, high = self.limits.bounds.get("macs", (None, None))
+        if wanted == "fair":
+            return FairPaths(decisions, seed)
+        if wanted == "constrained" and high is None:
+            raise ConfigError("train.paths = constrained needs an upper limit: set limits.macs")
+        if wanted == "uniform" or high is None:
+            return UniformPaths(decisions, seed)
+        # The window that SPOS trains around its limit of 330 M: 290 to 360 M, cut to what the space has.
+        profile = self.costs.profile()["macs"]
+        low, high = max(profile.minimum, low or high * 290 / 330), min(profile.maximum, high * 360 / 330)
+        if low >= high:
+            return UniformPaths(decisions, seed)
+        return ConstrainedPaths(decisions, functools.partial(_macs, self.costs), low, high, seed=seed)
+
+    def train_supernet(self) -> None:
+        """Train the shared weights; goes on from the newest checkpoint."""
+        self.open()
+        with self.view.training("supernet") as show:
+            self.supernet.train(self.paths(), show)
+
+    # Searching.
+
+    def search(self) -> list[dict[str, Any]]:
+        """Score ``search.num_samples`` architectures and return the best of them, best first.
+
+        What the log already holds is not scored again, whatever searcher or limit it came from.
+
+        Returns:
+            Up to ``search.top`` rows with ``architecture``, ``key``, ``score``, ``final_score``, ``macs`` and
+            ``parameters``; also written to leaderboard.json.
+        """
+        self.open()
+        scoring = self._scoring()
+        folder = self.folder / "scored.parquet"
+        if folder.exists():
+            results.compact(folder)
+        stamp = {"run": self.config.name, "searcher": self.config.search.method}
+        with Log(folder) as log, self.view.search() as show:
+            recorder = Recorder(log, scoring, stamp, self.costs, show)
+            settings = self.config.search
+            status = run_search(self._searcher(metric="score", mode=scoring.mode), scoring, settings, log, recorder)
+        # Weights of trials that were in flight; all have ended now.
+        shutil.rmtree(self.folder / "in-flight", ignore_errors=True)
+        self.view.say(
+            f"scored {status.scored} architectures ({status.stopped} stopped early) in {status.seconds:.0f} s; "
+            f"overhead {100 * status.overhead:.0f} % of the workers' time"
+        )
+        best = self.leaderboard(scoring)
+        self.view.leaderboard(best)
+        return best
+
+    def _scoring(self) -> Scoring:
+        make = getattr(self.trainable, "scoring", None)
+        return Scoring(self.trainable, max_fidelity=self.config.search.slices) if make is None else make(self)
+
+    def leaderboard(self, scoring: Scoring) -> list[dict[str, Any]]:
+        """The best of the log that keep the limits, scored once more on all validation images."""
+        table = results.leaderboard(results.read(self.folder / "scored.parquet"), n=10**9, mode=scoring.mode)
+        rows = []
+        for row in table.to_pylist():
+            row["architecture"] = json.loads(row["architecture"])
+            if self.limits.violation(self.costs(row["architecture"])) == 0 and len(rows) < self.config.search.top:
+                rows.append({k: row[k] for k in ("key", "architecture", "score", "fidelity", "macs", "parameters")})
+        if not rows:
+            raise RuntimeError("no architecture has a score: look at the column 'error' of the log")
+        final = [row["score"] for row in rows]
+        if scoring.rescore is not None:
+            final = scoring.rescore([row["architecture"] for row in rows])
+        for row, score in zip(rows, final, strict=True):
+            row["final_score"] = score
+        rows.sort(key=lambda row: -row["final_score"] if scoring.mode == "max" else row["final_score"])
+        _write_json(self.folder / "leaderboard.json", rows)
+        return rows
+
+    # After the search.
+
+    def best(self) -> Architecture:
+        """The winner of the last search.
+
+        Raises:
+            ConfigError: Nothing was searched yet.
+        """
+        path = self.folder / "leaderboard.json"
+        if not path.exists():
+            raise ConfigError(f"there is no leaderboard in {self.folder}: run search first, or give an architecture")
+        return dict(json.loads(path.read_text(encoding="utf-8"))[0]["architecture"])
+
+    def check(self, architecture: Mapping[str, str]) -> Architecture:
+        """The canonical form of an architecture that a person gave.
+
+        Raises:
+            ArchitectureError: The space does not contain it.
+        """
+        return arch.canonical(self.costs.decisions, architecture)
+
+    def retrain(self, architecture: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Train an architecture (default: the winner) from scratch and evaluate it on the test images, once.
+
+        Returns:
+            ``test_accuracy`` and ``validation_accuracy`` in percent, ``epochs`` and ``seconds``.
+        """
+        self.open()
+        self.close()  # the replicas are not needed any more, their processors are
+        chosen = self.best() if architecture is None else self.check(architecture)
+        folder = self.folder / "retrain" / arch.key(chosen)
+        with self.view.training(f"retrain {arch.key(chosen)}") as show:
+            result = retrain(self.space, chosen, self.data, self.config, folder, show)
+        self.view.say(
+            f"retrained {arch.key(chosen)}: {result['test_accuracy']:.2f} % on the test images, "
+            f"{result['validation_accuracy']:.2f} % on validation, {result['epochs']:g} epochs"
+        )
+        return result
+
+    def network(self, architecture: Mapping[str, str]) -> nn.Module:
+        """The trained network of an architecture, on its own: retrained weights if there are, else shared ones.
+
+        Raises:
+            ConfigError: Neither it nor the supernet was trained.
+        """
+        chosen = self.check(architecture)
+        subnet = copy.deepcopy(derive(self.space, chosen))
+        retrained = checkpoint.latest(self.folder / "retrain" / arch.key(chosen))
+        if retrained is not None:
+            subnet.load_state_dict(model_tensors(retrained[1]))
+            return subnet.eval()
+        shared = checkpoint.latest(self.folder / "supernet")
+        if shared is None:
+            raise ConfigError(f"nothing was trained yet in {self.folder}: run search or retrain first")
+        trained = copy.deepcopy(self.space)
+        trained.load_state_dict(model_tensors(shared[1]))
+        settings = self.config.search
+        return Scorer(trained, self.data, settings).network(chosen)
+
+    def export(self, architecture: Mapping[str, str] | None = None, formats: Sequence[str] | None = None) -> Any:
+        """Write an architecture (default: the winner) as a plain PyTorch model into ``export/<key>``.
+
+        Returns:
+            What was written, and how far each file's answers are from the network's.
+        """
+        chosen = self.best() if architecture is None else self.check(architecture)
+        folder = self.folder / "export" / arch.key(chosen)
+        report = export(self.network(chosen), (self.example(2),), folder, formats=tuple(formats or self.config.formats))
+        _write_json(folder / "architecture.json", chosen)
+        self.view.say(f"exported to {folder}\n{report}")
+        return report
+
+    def report(self) -> Path:
+        """Write a page about the run; returns its path."""
+        return write_report(self.folder)
+
+    def dry_run(self) -> None:
+        """Say what the run would do and take one random architecture through all of it, without Ray.
+
+        Trains it for two steps, recalibrates it, scores it on one slice. Nothing is written.
+        """
+        say = self.view.say
+        say(f"space: {arch.size(self.costs.decisions):.3g} architectures, {len(self.costs.decisions)} decisions")
+        for name, profile in self.costs.profile().items():
+            say(f"{name}: {profile}")
+        say(f"limits: {self.limits or 'none'}; they can be met")
+        for name in ("train", "validation", "test"):
+            say(f"{name} images: {len(getattr(self.data, name))} of shape {list(self.data.image_shape)}")
+        chosen = self._searcher().suggest("dry-run")["architecture"]
+        space = copy.deepcopy(self.space)
+        trainer = Trainer(space, self.data, self.config.train, lambda step: [chosen], self.config.seed)
+        progress = trainer.run(2)
+        begin = time.perf_counter()
+        tally = Scorer(space, self.data, self.config.search).score([chosen], 0)[0]
+        say(
+            f"architecture {arch.key(chosen)} {self.costs(chosen)}: loss {progress.loss:.3f} after two steps "
+            f"({progress.images / progress.seconds:.0f} images/s), {tally['correct']:.0f} of {tally['images']:.0f} "
+            f"images right in the first slice ({time.perf_counter() - begin:.2f} s)"
+        )
+        epochs = self.config.train.resolved().epochs
+        if self.config.train.minutes is None and epochs is not None:
+            say(f"training {epochs:g} epochs would take about "
+                f"{epochs * len(self.data.train) / progress.images * progress.seconds / 60:.1f} min on one worker like this")  # fmt: skip
+
+    def close(self) -> None:
+        """End the actors."""
+        if self._supernet is not None:
+            self._supernet.close()
+
+
+def _macs(costs: Costs, architecture: Architecture) -> float:
+    return costs(architecture)["macs"]
+
+
+def _write_json(path: Path, value: Any) -> None:
+    """Write a file so that a reader sees all of it or nothing."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(value, indent=2), encoding="utf-8")
+    os.replace(part, path)

@@ -1,0 +1,89 @@
+"""Which paths of a space a training step takes.
+
+A sampler is a function of the step number alone, ``sampler(step) -> [architecture, ...]``: all ranks of a
+data-parallel run draw the same paths without talking to each other, and a resumed run goes on as if it had never
+stopped. A step trains its paths one after the other and updates the weights once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from raynas import architecture as arch
+from raynas.architecture import Architecture, Decisions
+
+__all__ = ["ConstrainedPaths", "FairPaths", "PathSampler", "UniformPaths"]
+
+PathSampler = Callable[[int], list[Architecture]]
+
+
+@dataclass(frozen=True)
+class UniformPaths:
+    """One path a step, every decision uniform (single path one-shot, Guo et al., ECCV 2020)."""
+
+    decisions: Decisions
+    seed: int = 0
+
+    def __call__(self, step: int) -> list[Architecture]:
+        return [arch.sample(self.decisions, Random(f"{self.seed}/uniform/{step}"))]
+
+
+@dataclass(frozen=True)
+class ConstrainedPaths:
+    """One path a step, uniform over MACs between two bounds: the default of SPOS where MACs are limited.
+
+    One of ``bins`` equally wide intervals is drawn, then paths until one lies in it. After ``attempts`` misses the
+    nearest path found is taken, so that rare intervals do not hold up the training.
+    """
+
+    decisions: Decisions
+    macs: Callable[[Architecture], float]
+    low: float
+    high: float
+    bins: int = 7
+    attempts: int = 500
+    seed: int = 0
+
+    def __call__(self, step: int) -> list[Architecture]:
+        rng = Random(f"{self.seed}/constrained/{step}")
+        width = (self.high - self.low) / self.bins
+        low = self.low + width * rng.randrange(self.bins)
+        best, best_miss = None, float("inf")
+        for _ in range(self.attempts):
+            path = arch.sample(self.decisions, rng)
+            cost = self.macs(path)
+            miss = max(low - cost, cost - (low + width), 0.0)
+            if best is None or miss < best_miss:
+                best, best_miss = path, miss
+            if miss == 0.0:
+                break
+        assert best is not None
+        return [best]
+
+
+@dataclass(frozen=True)
+class FairPaths:
+    """As many paths a step as the widest decision has options, every option once (strict fairness, FairNAS).
+
+    Chu et al., ICCV 2021. A decision with fewer options works through random orders of them without a break, so
+    that at no time one of its options is ahead of another by more than one visit.
+    """
+
+    decisions: Decisions
+    seed: int = 0
+
+    def __call__(self, step: int) -> list[Architecture]:
+        paths = max(len(options) for options in self.decisions.values())
+        drawn = {name: self._visits(name, step * paths, paths) for name in self.decisions}
+        return [arch.canonical(self.decisions, {name: drawn[name][i] for name in drawn}) for i in range(paths)]
+
+    def _visits(self, name: str, start: int, count: int) -> list[str]:
+        """Entries ``start`` to ``start + count`` of a decision's endless sequence of random orders."""
+        options = self.decisions[name]
+        visits: list[str] = []
+        for order in range(start // len(options), (start + count - 1) // len(options) + 1):
+            visits += Random(f"{self.seed}/fair/{name}/{order}").sample(list(options), len(options))
+        skip = start % len(options)
+        return visits[skip : skip + count]

@@ -1,0 +1,262 @@
+"""The common part of all searchers: proposals that are legal, feasible, canonical and new; replay, save and restore.
+
+A new searcher inherits :class:`ArchitectureSearcher` and writes one method, :meth:`~ArchitectureSearcher.propose`.
+Whatever is random in it comes from :meth:`~ArchitectureSearcher.rng`, a generator made anew for each place in the
+search: nothing of a generator's inner state has to be saved, and a search that was rebuilt from its log goes on as if
+it had never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import reprlib
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from raynas.architecture import Architecture, key
+from raynas.searchers.drawing import Drawer, SearchSpace, UnsatisfiableError
+from raynas.searchers.ledger import Entry, Ledger
+
+__all__ = ["ArchitectureSearcher", "Entry", "Ledger", "SearchSpace", "UnsatisfiableError"]
+
+
+class ArchitectureSearcher(Searcher):
+    """A ``ray.tune`` searcher over architectures. Every proposal is legal, feasible, canonical and new.
+
+    ``suggest`` returns ``{"architecture": {...}}``; the trial reports the metric, and its ``training_iteration`` is
+    the fidelity of the score.
+
+    Args:
+        space: What may be proposed.
+        seed: Same seed, same sequence: in every process, and after ``save`` and ``restore``.
+        metric: Name of the score in the trials' results. Default "score".
+        mode: "max" (default) or "min". Tune passes ``metric`` and ``mode`` of its ``TuneConfig`` on only if there is
+            a non-empty ``param_space``: better give them here.
+        points_to_evaluate: Architectures to propose first.
+
+    Raises:
+        ArchitectureError: One of the points is not in the space.
+        ValueError: One of the points breaks the constraint, or ``mode`` is neither "min" nor "max".
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int = 0,
+        metric: str | None = None,
+        mode: str | None = None,
+        points_to_evaluate: Sequence[Mapping[str, str]] = (),
+    ) -> None:
+        if mode not in (None, "min", "max"):
+            raise ValueError(f"mode is {mode!r}; legal ones: 'min', 'max'")
+        super().__init__()
+        self._metric, self._mode = metric, mode
+        self.space = space
+        self.seed = seed
+        self.drawer = Drawer(space, seed)
+        self.ledger = Ledger()
+        self.points = tuple(self._check(points_to_evaluate).values())
+        self._plan = list(self.points)
+        self._plan_keys = set(map(key, self._plan))
+        self._requeued: list[Architecture] = []
+
+    def _check(self, points: Sequence[Mapping[str, str]]) -> dict[str, Architecture]:
+        forms = {key(form): form for form in map(self.space.form, points)}
+        for form in forms.values():
+            if not self.drawer.feasible(form):
+                excess = self.drawer.violation(form)
+                raise ValueError(f"a point to evaluate breaks the constraint (violation {excess:.4g}): {form}")
+        return forms
+
+    # What a searcher is made of.
+
+    @abstractmethod
+    def propose(self) -> Architecture | str | None:
+        """The next architecture; None to be asked again later; ``Searcher.FINISHED`` when there is no other.
+
+        It must be feasible, canonical and not in ``self.ledger``.
+        """
+
+    def rng(self, *place: str | int) -> Random:
+        """A generator for one place in the search: depends on the seed and the place alone."""
+        return Random("/".join(map(str, (self.seed, *place))))
+
+    def planned(self, index: int) -> Architecture | None:
+        """One architecture of the seed's own random sequence: distinct, feasible, the given points first.
+
+        The sequence does not depend on anything that was scored. None behind its end, in an exhausted space.
+
+        Raises:
+            UnsatisfiableError: No architecture was found that meets the constraint.
+        """
+        while len(self._plan) <= index:
+            drawn = self.drawer.fresh(self.rng("plan", len(self._plan)), self._plan_keys)
+            if drawn is None:
+                return None
+            self._plan.append(drawn)
+            self._plan_keys.add(key(drawn))
+        return self._plan[index]
+
+    def rank(self, entry: Entry) -> tuple[int, float]:
+        """Sorts entries, best last: by the fidelity reached, then by score; failed ones first.
+
+        A score of lower fidelity belongs to an architecture that a scheduler stopped: it lost against its peers.
+        """
+        if entry.status == "error" or not entry.scores:
+            return -1, -math.inf
+        return entry.fidelity, self.goodness(entry.score)
+
+    def goodness(self, score: float) -> float:
+        """The score with a sign such that more is better."""
+        return -score if self.mode == "min" else score
+
+    # What Tune calls.
+
+    @property
+    def metric(self) -> str:
+        """Name of the score in the trials' results."""
+        return self._metric or "score"
+
+    @property
+    def mode(self) -> str:
+        """Whether the metric is to be minimised ("min") or maximised ("max")."""
+        return self._mode or "max"
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        """Take metric and mode from Tune where they were not given.
+
+        Returns:
+            False: the space is known already. Tune then refuses further domains in its ``param_space``.
+        """
+        self._metric = self._metric or metric
+        self._mode = self._mode or mode
+        return False
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        """True: any number of trials may be in flight. Bound them by the resources that they ask for."""
+        return True
+
+    # Tune's annotation leaves out that FINISHED is a string.
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        """Propose an architecture for a new trial.
+
+        Returns:
+            ``{"architecture": {...}}``; None to be asked again later; ``Searcher.FINISHED`` when all was tried.
+
+        Raises:
+            UnsatisfiableError: No architecture was found that meets the constraint.
+        """
+        waiting = [form for form in self._requeued if key(form) not in self.ledger]
+        proposal = waiting.pop(0) if waiting else self.propose()
+        self._requeued = waiting
+        if not isinstance(proposal, dict):
+            return proposal
+        self.ledger.start(trial_id, proposal)
+        return {"architecture": dict(proposal)}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Note a score at one fidelity."""
+        self.ledger.note(trial_id, *self._read(result))
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Note the last score of a trial, stopped early or not; or that it failed."""
+        if result is not None and self.metric in result:
+            fidelity, score = self._read(result)
+            self.ledger.note(trial_id, fidelity, score)
+            error = error or not math.isfinite(score)
+        self.ledger.finish(trial_id, failed=error)
+
+    def _read(self, result: Mapping[str, Any]) -> tuple[int, float]:
+        score = result.get(self.metric)
+        return int(result.get("training_iteration", 1)), math.nan if score is None else float(score)
+
+    # Resume: by what Tune saved, or by the log.
+
+    def forget(self, trial_id: str) -> None:
+        """A trial was lost and will never report: its architecture is proposed again, before any other."""
+        architecture = self.ledger.forget(trial_id)
+        if architecture is not None:
+            self.requeue([architecture])
+
+    def requeue(self, architectures: Iterable[Mapping[str, str]]) -> None:
+        """Propose these before any other, unless they are known: what was in flight when a run was killed."""
+        self._requeued += [self.space.form(architecture) for architecture in architectures]
+
+    def add_evaluated_point(
+        self,
+        parameters: Mapping[str, Any],
+        value: float | None,
+        error: bool = False,
+        pruned: bool = False,
+        intermediate_values: Sequence[float] | None = None,
+    ) -> None:
+        """Replay one architecture that was scored before; in any order. It is never proposed again.
+
+        Args:
+            parameters: ``{"architecture": {...}}``, as suggested.
+            value: Its last score. None or NaN counts as failed, unless there is a score of a lower fidelity.
+            error: Whether its trial failed.
+            pruned: Whether it was stopped early. Needed only without ``intermediate_values``.
+            intermediate_values: Its scores at the fidelities 1, 2, ...: as many as the fidelity of ``value``. Those
+                that are not known any more may be NaN. Without them the fidelity is 1, or 0 if ``pruned``.
+
+        Raises:
+            ArchitectureError: It is not in the space.
+            ValueError: ``parameters`` holds no architecture.
+        """
+        if "architecture" not in parameters:
+            raise ValueError(f"parameters need the key 'architecture', got {reprlib.repr(parameters)}")
+        values = list(intermediate_values or ())
+        scores = dict(enumerate(values, start=1))
+        if value is not None:
+            scores[len(values) or int(not pruned)] = value
+        self.ledger.replay(self.space.form(parameters["architecture"]), scores, failed=error)
+
+    def get_state(self) -> dict[str, Any]:
+        """All that the next suggestions depend on, as plain JSON data. Extend it where a searcher keeps more."""
+        return {
+            "class": type(self).__name__,
+            "seed": self.seed,
+            "decisions": {name: list(options) for name, options in self.space.decisions.items()},
+            "metric": self._metric,
+            "mode": self._mode,
+            "ledger": self.ledger.get_state(),
+            "plan": list(self._plan),
+            "requeued": list(self._requeued),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`get_state` returned, in a searcher made with the same arguments.
+
+        Raises:
+            ValueError: It comes from another kind of searcher, another seed or another space.
+        """
+        own = self.get_state()
+        for name in ("class", "seed", "decisions"):
+            if state[name] != own[name]:
+                saved, here = reprlib.repr(state[name]), reprlib.repr(own[name])
+                raise ValueError(f"the saved searcher has another {name}: {saved} instead of {here}")
+        self._metric, self._mode = state["metric"], state["mode"]
+        self.ledger.set_state(state["ledger"])
+        self._plan = list(state["plan"])
+        self._plan_keys = set(map(key, self._plan))
+        self._requeued = list(state["requeued"])
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write the state to a JSON file."""
+        Path(checkpoint_path).write_text(json.dumps(self.get_state()))
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Read the state that :meth:`save` wrote, into a searcher made with the same arguments.
+
+        Raises:
+            ValueError: It comes from another kind of searcher, another seed or another space.
+        """
+        self.set_state(json.loads(Path(checkpoint_path).read_text()))

@@ -1,0 +1,172 @@
+"""What may be searched, and how to draw from it: legal, feasible, canonical and new architectures, in bounded time."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from random import Random
+
+from raynas import architecture as arch
+from raynas.architecture import Architecture, Decisions, key
+
+__all__ = ["Drawer", "SearchSpace", "UnsatisfiableError"]
+
+logger = logging.getLogger(__name__)
+
+_SAMPLES = 500  # uniform draws before the search for a feasible one becomes a descent
+_WALKS, _STEPS = 8, 200  # descents from random starts, and single mutations tried in each
+_ENUMERABLE = 100_000  # spaces up to this size are tried out to the last architecture
+
+
+class UnsatisfiableError(ValueError):
+    """No architecture of the space was found that meets the constraint; the message says how close it came."""
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The architectures a searcher may propose, as data and two functions.
+
+    Args:
+        decisions: Every decision by name, with its options; nested ones by their names.
+        canonical: Maps an architecture to the one form of all that describe the same network. Nothing is proposed
+            twice in this form. Without it only decisions under unchosen options are dropped.
+        violation: The constraint: 0 where an architecture meets it, else by how much it is missed (any unit;
+            smaller is closer). Infinity says only that it is missed.
+
+    Raises:
+        ValueError: No decision, or one without options or with the same option twice.
+    """
+
+    decisions: Decisions
+    canonical: Callable[[Architecture], Architecture] | None = None
+    violation: Callable[[Architecture], float] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.decisions:
+            raise ValueError("a search space needs at least one decision, got none")
+        for name, options in self.decisions.items():
+            if not options or len(set(options)) < len(options):
+                raise ValueError(f"decision {name!r} needs distinct options, got {tuple(options)}")
+
+    def form(self, architecture: Mapping[str, str]) -> Architecture:
+        """The canonical form of an architecture.
+
+        Raises:
+            ArchitectureError: The space does not contain it; the legal decisions or options are named.
+        """
+        form = arch.canonical(self.decisions, architecture)
+        return form if self.canonical is None else arch.canonical(self.decisions, self.canonical(form))
+
+
+class Drawer:
+    """Draws architectures from a space. What it returns depends on its arguments alone, not on earlier calls.
+
+    Args:
+        space: What may be drawn.
+        seed: Of the order in which a small space is tried out.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int = 0) -> None:
+        self.space = space
+        self._seed = seed
+        self._size = arch.size(space.decisions)
+        self._violations: dict[str, float] = {}
+        self._closest: tuple[float, Architecture] | None = None
+        # A small space, shuffled; the feasible canonical forms among its first `_checked` ones.
+        self._order: list[Architecture] = []
+        self._checked = 0
+        self._forms: dict[str, Architecture] = {}
+
+    def violation(self, architecture: Architecture) -> float:
+        """By how much a canonical architecture misses the constraint; 0 where it is met. Asked once for each."""
+        if self.space.violation is None:
+            return 0.0
+        name = key(architecture)
+        if name not in self._violations:
+            value = float(self.space.violation(dict(architecture)))
+            value = math.inf if math.isnan(value) else max(value, 0.0)
+            self._violations[name] = value
+            if self._closest is None or value < self._closest[0]:
+                self._closest = (value, architecture)
+        return self._violations[name]
+
+    def feasible(self, architecture: Architecture) -> bool:
+        """Whether a canonical architecture meets the constraint."""
+        return self.violation(architecture) == 0.0
+
+    def fresh(self, rng: Random, taken: Collection[str]) -> Architecture | None:
+        """Draw an architecture that is feasible and new.
+
+        Uniform draws come first. Where none of them will do, single mutations walk from random starts towards the
+        constraint; at last a space of up to 100,000 architectures is tried out in a shuffled order.
+
+        Args:
+            rng: The generator to draw from.
+            taken: The keys of the architectures that are not new.
+
+        Returns:
+            A canonical architecture, or None where there is no other: certain in a small space; in a large one
+            given up after a bounded number of attempts, with a warning.
+
+        Raises:
+            UnsatisfiableError: Nothing feasible was found at all.
+        """
+        small = self._size <= _ENUMERABLE
+        if not small or 2 * len(taken) <= self._size:
+            for _ in range(_SAMPLES):
+                candidate = self.space.form(arch.sample(self.space.decisions, rng))
+                if key(candidate) not in taken and self.feasible(candidate):
+                    return candidate
+            for _ in range(_WALKS):
+                found = self.walk(self.space.form(arch.sample(self.space.decisions, rng)), rng, taken)
+                if found is not None:
+                    return found
+        if small:
+            for candidate in self._enumerated():
+                if key(candidate) not in taken:
+                    return candidate
+        self._require_feasible()
+        if not small:
+            attempts = _SAMPLES + _WALKS * _STEPS
+            logger.warning("no new feasible architecture in %d attempts: taking the space as exhausted", attempts)
+        return None
+
+    def walk(self, start: Architecture, rng: Random, taken: Collection[str]) -> Architecture | None:
+        """Change single decisions of ``start``, never away from the constraint, until it is feasible and new.
+
+        Returns:
+            A canonical architecture, which may be ``start`` itself, or None after a bounded number of steps.
+        """
+        current, excess = start, self.violation(start)
+        for _ in range(_STEPS):
+            if excess == 0.0 and key(current) not in taken:
+                return current
+            neighbour = self.space.form(arch.mutate(self.space.decisions, current, rng, probability=0.0))
+            if self.violation(neighbour) <= excess:
+                current, excess = neighbour, self.violation(neighbour)
+        return None
+
+    def _enumerated(self) -> Iterator[Architecture]:
+        """All feasible canonical forms of a small space; lazily, since the constraint may be slow to compute."""
+        if not self._order:
+            self._order = list(arch.enumerate_all(self.space.decisions))
+            Random(f"{self._seed}/enumeration").shuffle(self._order)
+        yield from list(self._forms.values())
+        while self._checked < len(self._order):
+            candidate = self.space.form(self._order[self._checked])
+            self._checked += 1
+            if key(candidate) not in self._forms and self.feasible(candidate):
+                self._forms[key(candidate)] = candidate
+                yield candidate
+
+    def _require_feasible(self) -> None:
+        # Where nothing was ever asked about the constraint, all that there is was taken, and so feasible.
+        if self._closest is None or self._closest[0] == 0.0:
+            return
+        tried = f"all {self._size:,}" if self._checked else f"{len(self._violations):,} tried, of {self._size:.3g}"
+        raise UnsatisfiableError(
+            f"no architecture meets the constraint ({tried}); the closest has a violation of {self._closest[0]:.4g} "
+            f"(0 would meet it): {self._closest[1]}"
+        )

@@ -1,0 +1,194 @@
+"""Evolution in generations, as in SPOS (Guo et al., "Single Path One-Shot Neural Architecture Search", ECCV 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import islice
+from random import Random
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from raynas.architecture import Architecture, crossover, key, mutate
+from raynas.searchers.base import ArchitectureSearcher, SearchSpace
+
+__all__ = ["Evolution", "EvolutionSettings"]
+
+
+@dataclass(frozen=True)
+class EvolutionSettings:
+    """How the generations are made; the defaults are those of SPOS.
+
+    Attributes:
+        population: Architectures in each generation. Those that mutation and crossover leave open are random.
+        parents: How many of the best of all generations have children.
+        mutations: Children by mutation in each generation.
+        crossovers: Children by crossover in each generation.
+        mutation_probability: Chance of each decision to change in a mutation; at least one does.
+        attempts: Children tried for each one wanted; the others were known already or infeasible.
+
+    Raises:
+        ValueError: A count out of range; more children than the population holds.
+    """
+
+    population: int = 50
+    parents: int = 10
+    mutations: int = 25
+    crossovers: int = 25
+    mutation_probability: float = 0.1
+    attempts: int = 10
+
+    def __post_init__(self) -> None:
+        least = {"population": 1, "parents": 1, "mutations": 0, "crossovers": 0, "attempts": 1}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} is {getattr(self, name)}; legal: {low} or more")
+        if not 0.0 <= self.mutation_probability <= 1.0:
+            raise ValueError(f"mutation_probability is {self.mutation_probability}; legal: from 0 to 1")
+        if self.mutations + self.crossovers > self.population:
+            raise ValueError(
+                f"mutations + crossovers is {self.mutations + self.crossovers}; "
+                f"legal: up to the population, {self.population}"
+            )
+
+
+class Evolution(ArchitectureSearcher):
+    """Mutates and crosses the best of all generations so far.
+
+    A generation is made when the one before is scored; until then ``suggest`` returns None. So the children depend on
+    scores alone, not on the order in which trials complete, and a replay makes the same generations again. Rows of
+    the log that belong to none of them (another searcher's, another seed's) join as if they had been scored before
+    the generation at which the replay ends.
+
+    Args:
+        space: What may be proposed.
+        settings: How the generations are made.
+        seed: See :class:`ArchitectureSearcher`, as for the arguments that follow.
+        metric: Name of the score.
+        mode: "max" or "min".
+        points_to_evaluate: The first members of the first generation.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        settings: EvolutionSettings | None = None,
+        seed: int = 0,
+        metric: str | None = None,
+        mode: str | None = None,
+        points_to_evaluate: Sequence[Mapping[str, str]] = (),
+    ) -> None:
+        super().__init__(space, seed=seed, metric=metric, mode=mode, points_to_evaluate=points_to_evaluate)
+        self.settings = settings or EvolutionSettings()
+        self._number = -1  # of the current generation
+        self._generation: dict[str, Architecture] = {}  # by key
+        self._members: set[str] = set()  # keys of this and all earlier generations
+        self._replaying = False
+
+    def propose(self) -> Architecture | str | None:
+        """The next member of the current generation; None while it is being scored."""
+        while True:
+            unknown = next((member for name, member in self._generation.items() if name not in self.ledger), None)
+            if unknown is None:
+                if self.ledger.running(self._generation):
+                    return None
+                if not self._breed(self._number + 1) and self._number > 0:
+                    return Searcher.FINISHED
+            elif not self._replaying or not self._adopt():
+                return unknown
+
+    def add_evaluated_point(
+        self,
+        parameters: Mapping[str, Any],
+        value: float | None,
+        error: bool = False,
+        pruned: bool = False,
+        intermediate_values: Sequence[float] | None = None,
+    ) -> None:
+        """Replay one architecture; see :meth:`ArchitectureSearcher.add_evaluated_point`."""
+        super().add_evaluated_point(parameters, value, error, pruned, intermediate_values)
+        self._replaying = True
+
+    def _adopt(self) -> bool:
+        """End the replay. Where it brought strangers, make the current generation anew, knowing them."""
+        self._replaying = False
+        if self.ledger.running() or self._members.issuperset(self.ledger):
+            return False
+        self._breed(self._number)
+        return True
+
+    def _breed(self, number: int) -> bool:
+        """Make a generation; whether it has members."""
+        # In a replay the ledger already holds later generations: only the ones before may be looked at.
+        known = set(self._members if self._replaying else self.ledger)
+        entries = self.ledger.done(known)
+        best = sorted(entries, key=lambda entry: (self.rank(entry), key(entry.architecture)), reverse=True)
+        # Another run's rows may break this run's limits.
+        usable = (entry.architecture for entry in best if self.drawer.feasible(entry.architecture))
+        if number == 0:
+            wanted = max(len(self.points), self.settings.population - len(list(usable)))
+            first = (self.planned(index) for index in range(wanted))
+            self._generation = {key(member): member for member in first if member is not None}
+        else:
+            self._generation = self._children(number, list(islice(usable, self.settings.parents)), known)
+        self._number = number
+        self._members |= self._generation.keys()
+        return bool(self._generation)
+
+    def _children(self, number: int, parents: list[Architecture], taken: set[str]) -> dict[str, Architecture]:
+        """Mutants, crossings and, for what these leave open, random architectures; none of them ``taken``."""
+        settings = self.settings
+        operators: tuple[tuple[str, int, Callable[[Random], Architecture]], ...] = (
+            ("mutation", settings.mutations, lambda rng: self._mutant(parents, rng)),
+            ("crossover", settings.crossovers, lambda rng: self._crossing(parents, rng)),
+        )
+        children: dict[str, Architecture] = {}
+        for name, wanted, operator in operators if parents else ():
+            rng = self.rng("generation", number, name)
+            enough = len(children) + wanted
+            for _ in range(settings.attempts * wanted):
+                child = self.space.form(operator(rng))
+                if key(child) not in taken and self.drawer.feasible(child):
+                    children[key(child)] = child
+                    taken.add(key(child))
+                if len(children) == enough:
+                    break
+        rng = self.rng("generation", number, "random")
+        while len(children) < settings.population:
+            drawn = self.drawer.fresh(rng, taken)
+            if drawn is None:
+                break
+            children[key(drawn)] = drawn
+            taken.add(key(drawn))
+        return children
+
+    def _mutant(self, parents: list[Architecture], rng: Random) -> Architecture:
+        return mutate(self.space.decisions, rng.choice(parents), rng, self.settings.mutation_probability)
+
+    def _crossing(self, parents: list[Architecture], rng: Random) -> Architecture:
+        first, second = rng.sample(parents, 2) if len(parents) > 1 else parents * 2
+        return crossover(self.space.decisions, first, second, rng)
+
+    def get_state(self) -> dict[str, Any]:
+        """All that the next suggestions depend on, as plain JSON data."""
+        own = {
+            "settings": {f.name: getattr(self.settings, f.name) for f in fields(self.settings)},
+            "number": self._number,
+            "generation": list(self._generation.values()),
+            "members": sorted(self._members),
+            "replaying": self._replaying,
+        }
+        return super().get_state() | own
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`get_state` returned; raises ValueError where it comes from other settings."""
+        super().set_state(state)
+        saved = EvolutionSettings(**state["settings"])
+        if saved != self.settings:
+            raise ValueError(f"the saved searcher has other settings: {saved} instead of {self.settings}")
+        self._number = state["number"]
+        self._generation = {key(member): member for member in state["generation"]}
+        self._members = set(state["members"])
+        self._replaying = state["replaying"]

@@ -1,0 +1,110 @@
+"""What a searcher knows: every architecture that was proposed or replayed, and the scores heard of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from raynas.architecture import Architecture, key
+
+__all__ = ["Entry", "Ledger"]
+
+
+@dataclass
+class Entry:
+    """What is known of one architecture.
+
+    Attributes:
+        architecture: In its canonical form.
+        status: "running", "done" or "error" (failed, or without a finite score).
+        scores: The finite scores by fidelity, as reported.
+    """
+
+    architecture: Architecture
+    status: str = "running"
+    scores: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def fidelity(self) -> int:
+        """The highest fidelity with a score; -1 without any."""
+        return max(self.scores, default=-1)
+
+    @property
+    def score(self) -> float:
+        """The score at the highest fidelity; NaN without any."""
+        return self.scores.get(self.fidelity, math.nan)
+
+
+class Ledger(Mapping[str, Entry]):
+    """The entries by key. Those whose status changed last stand last, in a rebuilt ledger too."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+        self._live: dict[str, str] = {}  # trial -> key
+
+    def __getitem__(self, name: str) -> Entry:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def start(self, trial: str, architecture: Architecture) -> None:
+        """A trial begins to score an architecture."""
+        self._entries[key(architecture)] = Entry(architecture)
+        self._live[trial] = key(architecture)
+
+    def note(self, trial: str, fidelity: int, score: float) -> None:
+        """A trial reports. Unknown trials and scores that are not finite are passed over."""
+        if trial in self._live and math.isfinite(score):
+            self._entries[self._live[trial]].scores[fidelity] = float(score)
+
+    def finish(self, trial: str, failed: bool) -> None:
+        """A trial ends: with what it reported, or failed."""
+        name = self._live.pop(trial, None)
+        if name is not None:
+            self._close(name, self._entries[name], failed)
+
+    def forget(self, trial: str) -> Architecture | None:
+        """A trial will never report: take its architecture out again and return it."""
+        name = self._live.pop(trial, None)
+        return None if name is None else self._entries.pop(name).architecture
+
+    def replay(self, architecture: Architecture, scores: Mapping[int, float], failed: bool) -> None:
+        """Enter an architecture that was scored before; the scores are added to those that are known."""
+        entry = self._entries.get(key(architecture), Entry(architecture))
+        entry.scores |= {int(f): float(score) for f, score in scores.items() if math.isfinite(score)}
+        self._close(key(architecture), entry, failed)
+
+    def _close(self, name: str, entry: Entry, failed: bool) -> None:
+        entry.status = "error" if failed or not entry.scores else "done"
+        self._entries.pop(name, None)
+        self._entries[name] = entry
+
+    def done(self, names: Iterable[str] | None = None) -> list[Entry]:
+        """The entries with a score, of all or of the given keys."""
+        chosen = self._entries if names is None else names
+        return [entry for name in chosen if (entry := self._entries.get(name)) and entry.status == "done"]
+
+    def running(self, names: Iterable[str] | None = None) -> bool:
+        """Whether a trial is in flight, of all or of the given keys."""
+        flying = {name for name in self._live.values() if self._entries[name].status == "running"}
+        return bool(flying if names is None else flying.intersection(names))
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything, as plain JSON data."""
+        rows = [[entry.architecture, entry.status, list(entry.scores.items())] for entry in self._entries.values()]
+        return {"entries": rows, "live": dict(self._live)}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`get_state` returned."""
+        entries = [Entry(form, status, {int(f): s for f, s in scores}) for form, status, scores in state["entries"]]
+        self._entries = {key(entry.architecture): entry for entry in entries}
+        self._live = dict(state["live"])

@@ -1,0 +1,28 @@
+"""Random search: the baseline that every other searcher has to beat."""
+
+from __future__ import annotations
+
+from ray.tune.search import Searcher
+
+from raynas.architecture import Architecture, key
+from raynas.searchers.base import ArchitectureSearcher
+
+__all__ = ["RandomSearch"]
+
+
+class RandomSearch(ArchitectureSearcher):
+    """Proposes feasible architectures at random, each of them once.
+
+    The sequence depends on the seed alone. After a replay it goes on with the first architecture of the sequence
+    that is not scored yet, so that an interrupted run ends with the same ones as an uninterrupted run.
+    """
+
+    _passed = 0  # so many at the beginning of the sequence are known
+
+    def propose(self) -> Architecture | str | None:
+        """The next architecture of the seed's sequence."""
+        while (candidate := self.planned(self._passed)) is not None:
+            if key(candidate) not in self.ledger:
+                return candidate
+            self._passed += 1
+        return Searcher.FINISHED

@@ -1,0 +1,251 @@
+"""Training the weights of a space, or of one plain network, in one process or in several side by side.
+
+Everything that a step draws (images, augmentation, paths, dropout) is a function of the seed and the step number.
+A checkpoint therefore needs the weights, the momentum and one number, and a resumed run equals one that was never
+interrupted, bit for bit on the same machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from raynas.augment import Augment, normalise
+from raynas.choice import derive
+from raynas.config import TrainConfig
+from raynas.data import Dataset
+from raynas.sampling import PathSampler
+
+__all__ = ["Progress", "Trainer", "TrainingDiverged", "best_device", "model_tensors", "seed_of", "steps_per_epoch", "use_bfloat16"]
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is no longer a number; the message says at which step and what to change."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands after a chunk of steps."""
+
+    step: int
+    loss: float
+    """Mean over the images of the chunk, on this rank."""
+    images: int
+    """Images (times paths) that went through all ranks in the chunk."""
+    seconds: float
+
+
+def best_device() -> torch.device:
+    """The GPU that Ray gave to this process, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def use_bfloat16(precision: str) -> bool:
+    """Whether to compute under bfloat16 autocast: on request, or by itself on GPUs that have it."""
+    return precision == "bfloat16" or (
+        precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    )
+
+
+def seed_of(*parts: object) -> int:
+    """A 63-bit seed from any printable parts, the same in every process."""
+    text = "/".join(map(str, parts))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def _augmentation(recipe: TrainConfig, data: Dataset) -> str:
+    """The name of the augmentation: written digits and clothes must not be mirrored, photographs may."""
+    if recipe.augment != "auto":
+        return recipe.augment
+    if recipe.preset == "spos":
+        return "imagenet"
+    return "crop" if data.name in ("digits", "fashion_mnist") else "crop_flip"
+
+
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    """Full batches in one pass; a data set smaller than a batch makes one step."""
+    return max(images // batch_size, 1)
+
+
+def model_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model's own part of what :meth:`Trainer.state` returned."""
+    return {name[len("model/") :]: value for name, value in tensors.items() if name.startswith("model/")}
+
+
+class Trainer:
+    """The training loop of one process.
+
+    Args:
+        model: A space (with ``paths``) or a plain network (without), on the CPU; it is moved to ``device``.
+        data: The images; only ``data.train`` is touched.
+        recipe: How to train; open settings are filled from its preset.
+        paths: Which architectures a step trains, or None for a plain network.
+        seed: Decides everything drawn.
+        rank: ``(rank, world size)`` of this process; more than one needs an initialised process group.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Dataset,
+        recipe: TrainConfig,
+        paths: PathSampler | None = None,
+        seed: int = 0,
+        rank: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.recipe = recipe.resolved()
+        assert self.recipe.batch_size is not None and self.recipe.epochs is not None
+        self.rank, self.world = rank
+        self.seed, self.paths, self.data = seed, paths, data
+        self.batch_size = min(self.recipe.batch_size, len(data.train))
+        if self.batch_size % self.world:
+            raise ValueError(f"batch size {self.batch_size} cannot be shared by {self.world} workers evenly")
+        self.device = best_device()
+        cuda = self.device.type == "cuda"
+        self.memory_format = torch.channels_last if cuda else torch.contiguous_format
+        self.model = model.to(self.device, memory_format=self.memory_format).train()  # type: ignore[call-overload]
+        self.bfloat16 = use_bfloat16(self.recipe.precision)
+        self.inputs = data.train.inputs.to(self.device)
+        self.targets = data.train.targets.to(self.device)
+        self.augment = Augment(_augmentation(self.recipe, data), size=data.train.inputs.shape[-1])
+        self.epoch_steps = steps_per_epoch(len(data.train), self.batch_size)
+        self.total_steps = max(round(self.recipe.epochs * self.epoch_steps), 1)
+        self.step = 0
+        self._order: tuple[int, Tensor] | None = None
+        if paths is not None and not self.recipe.affine:
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
+                    module.requires_grad_(False)
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.SGD(
+            [
+                {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.recipe.weight_decay},
+                {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+            ],
+            lr=self.recipe.lr,
+            momentum=self.recipe.momentum,
+            nesterov=self.recipe.nesterov,
+        )
+
+    def run(self, until: int) -> Progress:
+        """Train up to step ``until``.
+
+        Raises:
+            TrainingDiverged: The loss became infinite or not a number.
+        """
+        begin, first = time.perf_counter(), self.step
+        losses = torch.zeros((), device=self.device)
+        paths = 0
+        while self.step < until:
+            loss, count = self._train_step()
+            losses += loss
+            paths += count
+        mean = float(losses) / max(paths, 1)
+        if not math.isfinite(mean):
+            raise TrainingDiverged(
+                f"the loss became {mean} between steps {first} and {self.step}: "
+                f"lower train.lr (now {self.recipe.lr}) or set train.clip"
+            )
+        return Progress(self.step, mean, paths * self.batch_size, time.perf_counter() - begin)
+
+    def _train_step(self) -> tuple[Tensor, int]:
+        """One update; returns the summed loss of its paths and their number."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        # Without a gradient a parameter is left alone by momentum and decay: those off the path do not move.
+        self.optimizer.zero_grad(set_to_none=True)
+        inputs, targets = self._batch()
+        chosen: Sequence[object] = [None] if self.paths is None else self.paths(self.step)
+        total = torch.zeros((), device=self.device)
+        for number, path in enumerate(chosen):
+            model = self.model if path is None else derive(self.model, path)  # type: ignore[arg-type]
+            torch.manual_seed(seed_of(self.seed, "dropout", self.step, self.rank, number))
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+                outputs = model(inputs)
+            loss = F.cross_entropy(outputs.float(), targets, label_smoothing=self.recipe.label_smoothing)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        self._share_gradients()
+        if self.recipe.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        self.optimizer.step()
+        self.step += 1
+        return total, len(chosen)
+
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        """This rank's share of the step's images, augmented and normalised, and their labels."""
+        epoch, index = divmod(self.step, self.epoch_steps)
+        if self._order is None or self._order[0] != epoch:
+            generator = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
+            self._order = (epoch, torch.randperm(len(self.data.train), generator=generator).to(self.device))
+        rows = self._order[1][index * self.batch_size : (index + 1) * self.batch_size][self.rank :: self.world]
+        generator = torch.Generator(device=self.device)
+        generator.manual_seed(seed_of(self.seed, "augment", self.step, self.rank))
+        images = self.augment(self.inputs[rows], generator)
+        inputs = normalise(images, self.data.mean, self.data.std)
+        return inputs.contiguous(memory_format=self.memory_format), self.targets[rows]
+
+    def _share_gradients(self) -> None:
+        """Average the gradients over the ranks: one exchange of one flat tensor, of the step's paths alone."""
+        if self.world == 1:
+            return
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        flat = torch.cat([g.reshape(-1) for g in gradients])
+        dist.all_reduce(flat)
+        flat /= self.world
+        offset = 0
+        for gradient in gradients:
+            gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
+            offset += gradient.numel()
+
+    def _learning_rate(self) -> float:
+        """The rate at this step: a linear rise over the warm-up, then the schedule down to zero."""
+        assert self.recipe.lr is not None
+        warm = self.recipe.warmup * self.total_steps
+        if self.step < warm:
+            return self.recipe.lr * (self.step + 1) / (warm + 1)
+        done = min((self.step - warm) / max(self.total_steps - warm, 1.0), 1.0)
+        scale = {"linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2, "constant": 1.0}
+        return self.recipe.lr * scale[self.recipe.schedule or "cosine"]
+
+    def state(self) -> dict[str, Tensor]:
+        """All tensors that a checkpoint needs, on the CPU: ``model/<name>`` and ``momentum/<number>``."""
+        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        for number, value in self._momentum().items():
+            tensors[f"momentum/{number}"] = value
+        return {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+
+    def load_state(self, tensors: dict[str, Tensor], step: int) -> None:
+        """Go on from what :meth:`state` returned at ``step``.
+
+        Raises:
+            RuntimeError: The tensors belong to another model.
+        """
+        self.model.load_state_dict(model_tensors(tensors))
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for number, parameter in enumerate(parameters):
+            saved = tensors.get(f"momentum/{number}")
+            self.optimizer.state.pop(parameter, None)
+            if saved is not None:
+                # clone() of the parameter keeps its memory format: the update runs at the same speed as before.
+                buffer = torch.empty_like(parameter).copy_(saved)
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        self.step = step
+
+    def _momentum(self) -> dict[int, Tensor]:
+        """The optimizer's momentum by the number of its parameter; absent where it never had a gradient."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        state = self.optimizer.state
+        return {
+            number: state[p]["momentum_buffer"]
+            for number, p in enumerate(parameters)
+            if state.get(p, {}).get("momentum_buffer") is not None
+        }

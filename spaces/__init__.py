@@ -1,0 +1,1 @@
+"""Search spaces, one family a file: ordinary PyTorch models that contain Choices."""

@@ -1,0 +1,279 @@
+"""Export: files that run without RayNAS and compute what the subnet computes, or a clear refusal."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import importlib.util
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from raynas import architecture as arch
+from raynas import export as exporting
+from raynas.choice import Choice, decisions, derive
+from raynas.export import FORMATS, ExportError, export
+
+
+class Scale(nn.Module):
+    """A module of the user's, with a parameter and a buffer of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor([0.5, 2.0, 1.5, 1.0]).view(4, 1, 1))
+        self.register_buffer("shift", torch.randn(4, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor + self.shift
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, (3, 3), padding="same"), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
+        self.block = Choice(conv=nn.Conv2d(4, 4, (3, 1), padding=(1, 0), bias=False), skip=nn.Identity(), scale=Scale())
+        self.unused = nn.Linear(3, 3)
+        self.head = nn.ModuleDict({"to classes": nn.Linear(4, 5)})
+
+    def forward(self, x: Tensor, train_only: Tensor | None = None) -> Tensor:
+        x = self.stem(x)
+        if train_only is not None:
+            x = x + train_only
+        y = self.block(x)
+        y += x
+        first, second = y.chunk(2, dim=1)
+        y = torch.cat([F.silu(first), -(second**2)], dim=1) * 2.0**-1
+        y = F.dropout(F.max_pool2d(y, 2), 0.5, training=self.training)
+        return self.head["to classes"](y.mean((2, 3)).view(y.shape[0], -1))
+
+
+@pytest.fixture
+def images() -> tuple[Tensor]:
+    return (torch.randn(2, 3, 8, 8),)
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    model = Net()
+    for _ in range(3):
+        model.stem(torch.randn(8, 3, 8, 8))  # statistics of BatchNorm that are not the initial ones
+    return model
+
+
+def _load(folder: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("exported", folder / "model.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("option", ["conv", "skip", "scale"])
+def test_subnet_as_plain_code(net: nn.Module, images: tuple[Tensor], tmp_path: Path, option: str) -> None:
+    before = copy.deepcopy(net.state_dict())
+    subnet = derive(net, {"block": option})
+    report = export(subnet, images, tmp_path, ["safetensors"])
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.py", "model.safetensors"]
+    assert report.files[0].difference == 0.0 and report.files[0].bytes > 500 and "model.py" in str(report)
+    loaded = _load(tmp_path).load()
+    assert torch.equal(loaded(*images), subnet.eval()(*images))
+    ours = {name: value for name, value in subnet.state_dict().items() if not name.startswith("unused.")}
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in ours.items())
+    # The space is as it was, and does not share memory with what was written.
+    assert net.training and all(torch.equal(value, net.state_dict()[name]) for name, value in before.items())
+
+
+def test_code_is_readable(net: nn.Module, images: tuple[Tensor], tmp_path: Path) -> None:
+    export(derive(net, {"block": "conv"}), images, tmp_path, ["safetensors"])
+    text = (tmp_path / "model.py").read_text()
+    for line in (
+        '                nn.Conv2d(3, 4, 3, padding="same"),',
+        '            "block": nn.Conv2d(4, 4, (3, 1), padding=(1, 0), bias=False),',
+        "        x = self.stem(x)",
+        "        x1 = self.block(x)",
+        "        x = x1 + x",
+        "        x = self.head['to classes'](x)",
+        "        return x",
+    ):
+        assert line in text.splitlines()
+    assert "raynas" not in text.replace("RayNAS", "") and "Choice" not in text and "unused" not in text
+    assert "train_only" not in text and max(map(len, text.splitlines())) <= 120
+
+
+def test_torch_export_takes_any_batch(net: nn.Module, images: tuple[Tensor], tmp_path: Path) -> None:
+    subnet = derive(net, {"block": "scale"})
+    export(subnet, (images[0][:1],), tmp_path, ["torch_export"])
+    loaded = torch.export.load(tmp_path / "model.pt2").module()
+    for batch in (1, 5):
+        inputs = torch.randn(batch, 3, 8, 8)
+        torch.testing.assert_close(loaded(inputs), subnet.eval()(inputs))
+
+
+def test_onnx(net: nn.Module, images: tuple[Tensor], tmp_path: Path) -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name)
+    report = export(derive(net, {"block": "scale"}), images, tmp_path, ["onnx"])
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    assert report.files[0].difference < 1e-5
+
+
+def test_missing_onnx_says_what_to_install(
+    net: nn.Module, images: tuple[Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else find(name))
+    with pytest.raises(ExportError, match=r"onnx needs onnxscript: pip install 'raynas\[onnx\]'"):
+        export(derive(net, {"block": "skip"}), images, tmp_path, ["onnx"])
+
+
+class Many(nn.Module):
+    """What people write: functions, methods, indices, constants, several inputs and outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(7, 6)
+        self.norm = nn.LayerNorm(6, eps=1e-3)
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=True)
+        self.layers = nn.ModuleList([nn.Linear(6, 6), nn.GELU("tanh"), nn.Sequential()])
+        self.values = nn.Linear(6, 6, bias=False)
+
+    def forward(self, tokens: Tensor, weights: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        x = self.norm(self.embed(tokens)) + torch.arange(6) / 6
+        for layer in self.layers:
+            x = x + layer(x)
+        x = self.attention(x, x, self.values(x), need_weights=False)[0]
+        x = torch.where(weights[..., None] > 0, x, float("-inf")).clamp(min=-4)
+        logits = F.linear(x[:, -1], self.embed.weight)
+        x = x.masked_fill(x > 3, 0.0)
+        scores = torch.einsum("bij,bkj->bik", x, x).to(torch.float64)
+        return logits, {"scores": scores.softmax(-1), "rest": -x[:, ::2, None].squeeze(2)}
+
+
+def test_many_ways_of_writing_a_forward(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    report = export(Many(), (torch.randint(7, (2, 5)), torch.randn(2, 5)), tmp_path)
+    assert [file.format for file in report.files] == ["safetensors", "torch_export"]
+    assert max(file.difference for file in report.files) < 1e-5
+
+
+def test_types_are_kept(images: tuple[Tensor], tmp_path: Path) -> None:
+    half = derive(nn.Sequential(Choice(a=nn.Conv2d(3, 2, 3)), nn.Flatten()), {"0": "a"}).double()
+    export(half, (images[0].double(),), tmp_path, ["safetensors"])
+    assert _load(tmp_path).load()(images[0].double()).dtype == torch.float64
+
+
+class Branches(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.sum() > 0 else x
+
+
+class Foreign(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return _wrapped(x)
+
+
+def _wrapped(x: Tensor) -> Tensor:
+    return x * (2 if float(x.sum()) > 0 else 1)
+
+
+torch.fx.wrap("_wrapped")
+
+
+@pytest.mark.parametrize(
+    "network, reason",
+    [(Branches(), "symbolically traced variables cannot be used as"), (Foreign(), "forward calls .*_wrapped")],
+)
+def test_what_cannot_be_written_is_refused(
+    network: nn.Module, reason: str, images: tuple[Tensor], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        ExportError, match=rf"(?s)safetensors cannot express .*{reason}.*torch_export and onnx may still work"
+    ) as caught:
+        export(network, images, tmp_path)
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_torch_export_of_a_fixed_batch_is_refused(tmp_path: Path) -> None:
+    class Fixed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.view(-1) if x.shape[0] == 1 else x.sum(1)
+
+    with pytest.raises(ExportError, match="torch_export "):
+        export(Fixed(), (torch.randn(2, 3),), tmp_path, ["torch_export"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_computes_something_else_is_not_kept(
+    net: nn.Module, images: tuple[Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = exporting.source_of
+
+    def wrong(network: nn.Module, inputs: int) -> tuple[str, dict[str, Tensor]]:
+        text, state = right(network, inputs)
+        return text, {name: value * 1.01 if value.is_floating_point() else value for name, value in state.items()}
+
+    monkeypatch.setattr(exporting, "source_of", wrong)
+    with pytest.raises(ExportError, match=r"safetensors differs from the network by 0\.\d+, more than 0\.0001"):
+        export(derive(net, {"block": "conv"}), images, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_code_that_needs_other_packages_does_not_pass(
+    net: nn.Module, images: tuple[Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = exporting.source_of
+
+    def wrong(network: nn.Module, inputs: int) -> tuple[str, dict[str, Tensor]]:
+        text, state = right(network, inputs)
+        return text.replace("from torch import nn\n", "from torch import nn\nimport raynas\n"), state
+
+    monkeypatch.setattr(exporting, "source_of", wrong)
+    with pytest.raises(ExportError, match=r"model.py does not run by itself: ModuleNotFoundError: .*raynas"):
+        export(derive(net, {"block": "conv"}), images, tmp_path)
+
+
+def test_bad_requests(net: nn.Module, images: tuple[Tensor], tmp_path: Path) -> None:
+    subnet = derive(net, {"block": "skip"})
+    with pytest.raises(ExportError, match="unknown format 'pickle'; legal ones: safetensors, torch_export, onnx"):
+        export(subnet, images, tmp_path, ["pickle"])
+    with pytest.raises(ExportError, match="example_inputs must be tensors with a batch"):
+        export(subnet, (), tmp_path)
+    with torch.no_grad():
+        subnet.get_submodule("head.to classes").weight.fill_(torch.nan)  # type: ignore[operator,union-attr]
+    with pytest.raises(ExportError, match="gives NaN"):
+        export(subnet, images, tmp_path)
+
+
+LARGE = [
+    ("shufflenet:spos_32", (3, 32, 32)),
+    ("nasbench201:nasbench201", (3, 32, 32)),
+    ("nasbench_macro:nasbench_macro", (3, 32, 32)),
+]
+
+
+@pytest.mark.parametrize(
+    "build, shape, formats",
+    [
+        ("shufflenet:spos_small", (1, 8, 8), FORMATS[:2]),
+        *((*case, FORMATS[:1]) for case in LARGE),
+        *(pytest.param(*case, FORMATS[1:], marks=pytest.mark.slow) for case in LARGE),
+    ],
+)
+def test_subnets_of_our_spaces(build: str, shape: tuple[int, ...], formats: Sequence[str], tmp_path: Path) -> None:
+    if "onnx" in formats:
+        pytest.importorskip("onnxscript")
+    module, function = build.split(":")
+    build_space: Callable[[], nn.Module] = getattr(importlib.import_module(f"spaces.{module}"), function)
+    space = build_space()
+    subnet = derive(space, arch.sample(decisions(space), random.Random(0)))
+    subnet.train()(torch.randn(4, *shape))  # statistics of BatchNorm that are not the initial ones
+    report = export(subnet, (torch.randn(2, *shape),), tmp_path, formats)
+    assert [file.format for file in report.files] == list(formats)
+    assert all(file.difference < 1e-4 for file in report.files)

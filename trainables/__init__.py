@@ -1,0 +1,1 @@
+"""Ways of scoring architectures, one a file, each a ``ray.tune.Trainable``."""

@@ -1,0 +1,130 @@
+"""Score architectures by training each one from scratch, one epoch a fidelity step: the honest alternative to a supernet.
+
+Dear, but free of shared weights: searchers, limits, log and early stopping are the same.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+import torch
+from ray import tune
+
+from raynas import architecture as arch
+from raynas import checkpoint
+from raynas.choice import derive
+from raynas.config import TrainConfig
+from raynas.data import from_arrays, to_arrays
+from raynas.evaluation import tally
+from raynas.scoring import Scoring
+from raynas.supernet import place
+from raynas.training import Trainer
+
+if TYPE_CHECKING:
+    from raynas.run import Run
+
+__all__ = ["FromScratch"]
+
+
+class FromScratch(tune.Trainable):
+    """A trial that trains the network of one architecture; the score is its accuracy on all validation images."""
+
+    @classmethod
+    def scoring(cls, run: Run) -> Scoring:
+        """One trial per worker, one worker per GPU, or per CPU where there is none."""
+        search, train = run.config.search, run.config.train
+        if search.cohort != 1:
+            raise ValueError(f"search.cohort = {search.cohort}: from_scratch trains one architecture a trial; legal: 1")
+        where = place(search.max_concurrent or search.replicas, train.cpus_per_worker, train.gpus_per_worker, per_cpu=True)
+        parameters = {
+            "space": run.space,
+            "arrays": to_arrays(run.data),
+            "recipe": dataclasses.replace(train, epochs=search.epochs, minutes=None),
+            "seed": run.config.seed,
+            "folder": run.folder / "in-flight",
+        }
+        resources = {"cpu": where.cpus, "gpu": where.gpus}
+        return Scoring(cls, parameters, resources, search.epochs, where.count)
+
+    def setup(  # type: ignore[override]
+        self, config: dict[str, Any], space: Any, arrays: Any, recipe: TrainConfig, seed: int, folder: Path,
+        known: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Called once a process; afterwards :meth:`reset_config` brings the next trial.
+
+        Args:
+            config: Of the first trial.
+            space: With its initial weights, from which every architecture starts.
+            arrays: The data set.
+            recipe: How to train.
+            seed: Decides what training draws; the same for all architectures.
+            folder: Where the weights of trials in flight are kept, so that an interrupted run goes on with them.
+            known: What the log knows of trials in flight; their weights are in ``folder``.
+        """
+        torch.set_num_threads(max(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)), 1))
+        self.space, self.data, self.recipe, self.seed, self.parent = space, from_arrays(arrays), recipe, seed, folder
+        self.folder: Path | None = None
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take on another trial in the same process."""
+        self._forget()
+        self.architecture = dict(new_config["architecture"])
+        self.folder = self.parent / arch.key(self.architecture)
+        # The subnet shares the space's weights: a copy of its own is trained.
+        self.trainer = Trainer(
+            copy.deepcopy(derive(self.space, self.architecture)), self.data, self.recipe, seed=self.seed
+        )
+        self.seconds = 0.0
+        saved = checkpoint.latest(self.folder)
+        if saved is not None:
+            self.trainer.load_state(saved[1], saved[0])
+            self.seconds = float(saved[2]["seconds"])
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train for an epoch and look at the validation images."""
+        assert self.folder is not None
+        begin = time.perf_counter()
+        trainer = self.trainer
+        if trainer.step < trainer.total_steps:
+            trainer.run(min(trainer.step + trainer.epoch_steps, trainer.total_steps))
+        scores = tally(trainer.model, self.data.validation, self.data)
+        self.seconds += time.perf_counter() - begin
+        fidelity = -(-trainer.step // trainer.epoch_steps)
+        accuracy = 100.0 * scores["correct"] / scores["images"]
+        done = trainer.step == trainer.total_steps
+        if done:
+            self._forget()
+        else:
+            checkpoint.write(self.folder, trainer.step, trainer.state(), {"seconds": self.seconds}, keep=2)
+        outcome = {
+            "architecture": self.architecture,
+            "score": accuracy,
+            "fidelity": fidelity,
+            "status": "complete" if done else "running",
+            "seconds": self.seconds,
+            "worker": f"{ray.util.get_node_ip_address()}",
+            "metrics": {"accuracy": accuracy, "loss": scores["loss"] / scores["images"]},
+        }
+        return {
+            "score": accuracy, "fidelity": fidelity, "training_iteration": fidelity, "outcomes": [outcome], "done": done,
+        }  # fmt: skip
+
+    def _forget(self) -> None:
+        """The trial ended for good: its weights are not needed any more."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        """Nothing for Tune to keep: the weights are in the run's own folder."""
+        return {}
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Nothing to restore."""
