@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 import threading
 import time
@@ -24,7 +25,7 @@ from raynas.evaluation import Scorer, Tally
 from raynas.sampling import PathSampler
 from raynas.training import Progress, Trainer, best_device, use_bfloat16
 
-__all__ = ["Published", "SupernetActor", "publish"]
+__all__ = ["Hosted", "Published", "SupernetActor", "publish"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,10 @@ class Published:
         """The tensors as copies of their own: the array behind them belongs to every actor of the node."""
         result = {}
         for name, dtype, shape, start in self.index:
-            size = int(np.prod(shape)) * dtype.itemsize
-            result[name] = torch.from_numpy(self.values[start : start + size].copy()).view(dtype).view(shape)
+            tensor = torch.empty(shape, dtype=dtype)
+            target = tensor.reshape(-1).view(torch.uint8).numpy()
+            target[:] = self.values[start : start + target.nbytes]
+            result[name] = tensor
         return result
 
 
@@ -53,6 +56,17 @@ def publish(tensors: Mapping[str, Tensor]) -> Published:
         chunks.append(data)
         start += data.nbytes
     return Published(np.concatenate(chunks) if chunks else np.zeros(0, np.uint8), tuple(index))
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """References to what an actor hosts; whoever holds this keeps it alive for actors that Ray restarts."""
+
+    space: ray.ObjectRef[nn.Module]
+    arrays: ray.ObjectRef[dict[str, Any]]
+    """The data set, as ``to_arrays`` returned it: actors see views of the node's shared memory."""
+    weights: ray.ObjectRef[Published] | None = None
+    """Trained weights, in place of the initial ones of ``space``."""
 
 
 @dataclass
@@ -70,29 +84,29 @@ class SupernetActor:
     """One process that hosts the space. Trains as a rank among others, or scores as a replica among others.
 
     Args:
-        space: The space; its weights may be replaced by ``load`` or ``weights``.
-        arrays: The data set, as ``to_arrays`` returned it: views of the node's shared memory.
+        hosted: Space, data and weights. They come with the constructor: an actor that Ray restarts has them too.
         config: The run's settings.
         name: Shown in Ray's dashboard and in the log.
-        weights: Trained weights. They come with the constructor, so that an actor that Ray restarts has them too.
     """
 
-    def __init__(
-        self, space: nn.Module, arrays: Mapping[str, Any], config: Config, name: str, weights: Published | None = None
-    ) -> None:
+    def __init__(self, hosted: Hosted, config: Config, name: str) -> None:
         torch.set_num_threads(max(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)), 1))
-        self.space, self.config, self.name = space, config, name
-        self.data = from_arrays(arrays)
+        self.config, self.name = config, name
+        self.space, self.data = ray.get(hosted.space), from_arrays(ray.get(hosted.arrays))
+        if hosted.weights is not None:
+            self.space.load_state_dict(ray.get(hosted.weights).tensors())
         self.trainer: Trainer | None = None
         self.scorer: Scorer | None = None
         self._waiting: list[_Request] = []
         self._in_work = 0
         self._queue, self._computing = threading.Lock(), threading.Lock()
-        if weights is not None:
-            self.space.load_state_dict(weights.tensors())
 
     def __repr__(self) -> str:
-        return self.name
+        return getattr(self, "name", "supernet")  # Ray asks before __init__ ran, where that fails
+
+    def process(self) -> int:
+        """The id of this process on its node."""
+        return os.getpid()
 
     def address(self) -> str:
         """``tcp://host:port`` at which the ranks of a training may meet in this process."""

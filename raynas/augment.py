@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-__all__ = ["Augment", "AugmentName", "normalise"]
+__all__ = ["NAMES", "Augment", "normalise"]
 
-AugmentName = Literal["none", "crop", "crop_flip", "imagenet"]
+NAMES = ("none", "crop", "crop_flip", "imagenet")
 
 _TRIES = 10  # rectangles drawn per image; the whole image where none of them fits in
 
@@ -58,15 +57,15 @@ class Augment:
         ValueError: An unknown name, or a size that is not positive.
     """
 
-    name: AugmentName
+    name: str
     size: int
     padding: int | None = None
     cutout: int = 0
     colour: Sequence[float] = (0.0,)
 
     def __post_init__(self) -> None:
-        if self.name not in get_args(AugmentName):
-            raise ValueError(f"unknown augmentation {self.name!r}; legal ones: {', '.join(get_args(AugmentName))}")
+        if self.name not in NAMES:
+            raise ValueError(f"unknown augmentation {self.name!r}; legal ones: {', '.join(NAMES)}")
         if self.size < 1 or self.cutout < 0 or (self.padding or 0) < 0:
             raise ValueError(f"size, padding and cutout must not be negative, size not 0: {self}")
 
@@ -126,9 +125,12 @@ def _imagenet(inputs: Tensor, size: int, generator: Generator) -> Tensor:
     count = len(inputs)
     boxes = _rectangles(inputs, generator)
     mirrored = _uniform((count, 1), inputs, generator) < 0.5
-    images = _resized(inputs, boxes, mirrored, size)
     factors = 0.6 + 0.8 * _uniform((3, count, 1, 1, 1), inputs, generator)
-    return _jitter(images, factors).round_().to(torch.uint8)
+    # On a CPU a few images at a time, as many as its cache holds: more than twice as fast as the batch at once.
+    step = max(1, 2**18 // size**2) if inputs.device.type == "cpu" else count
+    parts = (slice(start, start + step) for start in range(0, count, step))
+    images = (_jitter(_resized(inputs[p], boxes[:, p], mirrored[p], size), factors[:, p]) for p in parts)
+    return torch.cat([part.round_().to(torch.uint8) for part in images])
 
 
 def _rectangles(inputs: Tensor, generator: Generator) -> Tensor:

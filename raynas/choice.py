@@ -19,6 +19,7 @@ networks that repeat a searched cell, the Choices are given the same ``decision`
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -153,20 +154,44 @@ def derive(space: nn.Module, architecture: Mapping[str, str]) -> nn.Module:
     Raises:
         ArchitectureError: Unknown or missing decisions or options; the legal ones are named.
     """
-    chosen = arch.canonical(decisions(space), architecture)
-    return _derive(space, "", chosen, {})
+    met: set[str] = set()
+    try:
+        subnet = _derive(space, "", _Path(architecture, met), {})
+    except KeyError as unfit:
+        arch.canonical(decisions(space), architecture)  # says what is wrong
+        name = unfit.args[0]
+        raise ValueError(
+            f"the Choice {name!r} stands under several options: give it a decision name of its own"
+        ) from None
+    if met != architecture.keys():
+        # Only now is the whole space looked at: a training step derives a subnet, and the path alone is short.
+        arch.canonical(decisions(space), architecture)
+    return subnet
 
 
-def _derive(module: nn.Module, name: str, chosen: Architecture, done: dict[int, nn.Module]) -> nn.Module:
+@dataclass(frozen=True)
+class _Path:
+    """The chosen options, and which decisions were met on the way."""
+
+    chosen: Mapping[str, str]
+    met: set[str]
+
+    def option(self, name: str, choice: Choice) -> str:
+        option = self.chosen[name]
+        if option not in choice._modules:
+            raise KeyError(name)
+        self.met.add(name)
+        return option
+
+
+def _derive(module: nn.Module, name: str, path: _Path, done: dict[int, nn.Module]) -> nn.Module:
     """Copy the objects on the path; ``done`` keeps modules that are used in several places one object."""
     if id(module) in done:
         return done[id(module)]
     if isinstance(module, Choice):
         name = module.decision or name
-        if name not in chosen:
-            raise ValueError(f"the Choice {name!r} stands under several options: give it a decision name of its own")
-        option = chosen[name]
-        result = _derive(module.get_submodule(option), f"{name}.{option}", chosen, done)
+        option = path.option(name, module)
+        result = _derive(module.get_submodule(option), f"{name}.{option}", path, done)
         done[id(module)] = result
         return result
     copy = module.__class__.__new__(module.__class__)
@@ -179,5 +204,5 @@ def _derive(module: nn.Module, name: str, chosen: Architecture, done: dict[int, 
     state["_buffers"] = {key: None if value is None else value.clone() for key, value in module._buffers.items()}
     for child_name, child in module._modules.items():
         if child is not None:
-            state["_modules"][child_name] = _derive(child, _join(name, child_name), chosen, done)
+            state["_modules"][child_name] = _derive(child, _join(name, child_name), path, done)
     return copy

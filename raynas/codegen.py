@@ -17,6 +17,9 @@ from raynas.forward_text import CodegenError, value_text, write_forward
 
 __all__ = ["CodegenError", "source_of"]
 
+# Modules of others that do nothing in eval mode and hide it from the tracer.
+_IDLE = {"torchvision.ops.stochastic_depth.StochasticDepth"}
+
 _TEMPLATE = '''"""{title}: a plain PyTorch network, written by RayNAS. Needs torch and safetensors, nothing else.
 
     from model import load
@@ -131,10 +134,12 @@ class _Tracer(fx.Tracer):
 def _constructor(layer: nn.Module) -> str | None:
     """The call that builds a layer like this one, or None where it cannot be read off its attributes."""
     kind = type(layer)
+    if isinstance(layer, nn.Sequential) and kind.forward is nn.Sequential.forward:
+        return _sequence(layer)
+    if f"{kind.__module__}.{kind.__qualname__}" in _IDLE:
+        return "nn.Identity()"
     if getattr(nn, kind.__name__, None) is not kind:
         return None
-    if isinstance(layer, nn.Sequential):
-        return _sequence(layer)
     parameters = dict(list(inspect.signature(kind.__init__).parameters.items())[1:])
     found = _arguments(layer, parameters)
     for arguments in ({name: _collapsed(value) for name, value in found.items()}, found):

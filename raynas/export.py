@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib.util
+import math
 import os
 import subprocess
 import sys
@@ -48,12 +49,14 @@ class ExportedFile:
         format: One of :data:`FORMATS`.
         path: Of the file to load; for safetensors ``model.py``, with ``model.safetensors`` beside it.
         difference: Largest absolute difference between its outputs and the network's.
+        scale: Largest absolute value among the network's outputs, to judge the difference by.
         bytes: Size of all files of the format.
     """
 
     format: str
     path: Path
     difference: float
+    scale: float
     bytes: int
 
 
@@ -65,7 +68,8 @@ class ExportReport:
 
     def __str__(self) -> str:
         return "\n".join(
-            f"{file.format:<13}{file.path}  {file.bytes / 1e6:.2f} MB  largest difference {file.difference:.1e}"
+            f"{file.format:<13}{file.path}  {file.bytes / 1e6:.2f} MB, "
+            f"outputs up to {file.scale:.3g} differ by at most {file.difference:.1e}"
             for file in self.files
         )
 
@@ -92,7 +96,7 @@ def export(
         example_inputs: What its ``forward`` is called with; the first dimension of each is the batch.
         folder: Where the files go; made if it does not exist.
         formats: Which of :data:`FORMATS`.
-        tolerance: Largest allowed difference on random inputs, as a share of the largest output where that is above 1.
+        tolerance: Largest allowed difference on random inputs, as a share of the largest value in the same output.
 
     Raises:
         ExportError: Unknown format, missing package, a network that a format cannot express, or a file whose results
@@ -103,7 +107,10 @@ def export(
     given = tuple(tensor.detach().cpu() for tensor in example_inputs)
     trials = [_random_like(given, batch) for batch in _BATCHES]
     expected = [_outputs(network, inputs) for inputs in trials]
-    if not all(bool(torch.isfinite(out).all()) for outputs in expected for out in outputs):
+    scale = max(
+        (float(_numbers(out).abs().max()) for outputs in expected for out in outputs if out.numel()), default=0.0
+    )
+    if not math.isfinite(scale):
         raise ExportError("the network gives NaN or infinity on random inputs: there is nothing to compare with")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,13 +119,15 @@ def export(
         # A draft beside the target, so that a file that failed its check never stands under its final name.
         with tempfile.TemporaryDirectory(dir=folder, prefix=".draft-") as draft:
             main, run = _WRITERS[name](copy.deepcopy(network), trials[-1], Path(draft))
-            pairs = zip(expected, run(trials), strict=True)
+            with _explained(name, network):
+                found = run(trials)
+            pairs = zip(expected, found, strict=True)
             difference = max(_difference(name, ours, theirs, tolerance) for ours, theirs in pairs)
             written = sorted(Path(draft).iterdir())
             size = sum(file.stat().st_size for file in written)
             for file in written:
                 os.replace(file, folder / file.name)
-        files.append(ExportedFile(name, folder / main, difference, size))
+        files.append(ExportedFile(name, folder / main, difference, scale, size))
     return ExportReport(tuple(files))
 
 
@@ -153,6 +162,10 @@ def _outputs(network: Callable[..., Any], inputs: Inputs) -> list[Tensor]:
     return [value for value in found if isinstance(value, Tensor)]
 
 
+def _numbers(tensor: Tensor) -> Tensor:
+    return (torch.view_as_real(tensor) if tensor.is_complex() else tensor).double()
+
+
 def _difference(name: str, expected: list[Tensor], found: list[Tensor], tolerance: float) -> float:
     shapes = [[tuple(out.shape) for out in outputs] for outputs in (expected, found)]
     if shapes[0] != shapes[1]:
@@ -161,8 +174,8 @@ def _difference(name: str, expected: list[Tensor], found: list[Tensor], toleranc
     for ours, theirs in zip(expected, found, strict=True):
         if not ours.numel():
             continue
-        difference = float((ours.double() - theirs.double()).abs().max())
-        allowed = tolerance * max(1.0, float(ours.double().abs().max()))
+        difference = float((_numbers(ours) - _numbers(theirs)).abs().max())
+        allowed = tolerance * float(_numbers(ours).abs().max())
         if not difference <= allowed:  # also for NaN
             raise ExportError(f"{name} differs from the network by {difference:.3g}, more than {allowed:.3g}")
         worst = max(worst, difference)
@@ -264,6 +277,8 @@ def _explained(name: str, network: nn.Module) -> Iterator[None]:
     """Turn whatever an exporter raises into one line that says which format failed and why."""
     try:
         yield
+    except ExportError:
+        raise
     except Exception as error:  # the exporters document no common class
         raise ExportError(_failure(name, network, error)) from error
 

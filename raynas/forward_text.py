@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import inspect
+import json
 import keyword
 import math
 import operator
@@ -64,7 +65,7 @@ def write_forward(graph: fx.Graph, indent: str) -> tuple[list[str], str]:
             lines.append(f"{indent}return {text}")
             break
         dying = [names.pop(used) for used in node.all_input_nodes if last_use[used] is node]
-        # The result takes the shortest name of what it replaces: a chain of layers reads x = ...(x), and memory is freed.
+        # The result takes the shortest name that it sets free: a chain of layers reads x = ...(x), as by hand.
         free = [name for name in dying if not name.startswith("self.")]
         name = min(free, key=lambda each: (len(each), each)) if free else _fresh(names, inputs[0] if inputs else "x")
         if node.target is getattr:
@@ -135,7 +136,7 @@ def _call(function: Callable[..., Any], values: Sequence[Any], args: list[str], 
         return f"-{args[0]}"
     for prefix, namespace in _NAMESPACES.items():
         for name, value in vars(namespace).items():
-            if value is function and not name.startswith("_"):
+            if value is function and (not name.startswith("_") or name == "_assert"):
                 return f"{prefix}{name}({', '.join(args + named)})"
     name = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', function)}"
     raise CodegenError(f"forward calls {name}, which is not part of torch")
@@ -169,7 +170,7 @@ def value_text(value: Any, names: dict[fx.Node, str]) -> str:
     if value is Ellipsis:
         return "..."
     if isinstance(value, str):
-        return '"' + value + '"' if value.isidentifier() else repr(value)
+        return json.dumps(value) if value.isascii() and value.isprintable() else repr(value)
     if value is None or isinstance(value, (bool, int, float, complex)):
         return repr(value)
     raise CodegenError(f"forward uses {value!r}, a {type(value).__name__} that cannot be written as code")
@@ -182,5 +183,5 @@ def member(path: str) -> str:
         if part.isidentifier() and not keyword.iskeyword(part):
             text += f".{part}"
         else:
-            text += f"[{part}]" if part.isdecimal() and part == str(int(part)) else f"[{part!r}]"
+            text += f"[{part}]" if part.isdecimal() and part == str(int(part)) else f"[{value_text(part, {})}]"
     return text

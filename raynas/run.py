@@ -122,13 +122,14 @@ class Run:
         if wanted == "constrained" and high is None:
             raise ConfigError("train.paths = constrained needs an upper limit: set limits.macs")
         if wanted == "uniform" or high is None:
-            return UniformPaths(decisions, seed)
+            return UniformPaths(decisions, seed, self.costs.canonical)
         # The window that SPOS trains around its limit of 330 M: 290 to 360 M, cut to what the space has.
         profile = self.costs.profile()["macs"]
         low, high = max(profile.minimum, low or high * 290 / 330), min(profile.maximum, high * 360 / 330)
         if low >= high:
-            return UniformPaths(decisions, seed)
-        return ConstrainedPaths(decisions, functools.partial(_macs, self.costs), low, high, seed=seed)
+            return UniformPaths(decisions, seed, self.costs.canonical)
+        macs = functools.partial(_macs, self.costs)
+        return ConstrainedPaths(decisions, macs, (low, high), seed=seed, canonical=self.costs.canonical)
 
     def train_supernet(self) -> None:
         """Train the shared weights; goes on from the newest checkpoint."""
@@ -209,7 +210,7 @@ class Run:
         Raises:
             ArchitectureError: The space does not contain it.
         """
-        return arch.canonical(self.costs.decisions, architecture)
+        return self.costs.canonical(architecture)
 
     def retrain(self, architecture: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Train an architecture (default: the winner) from scratch and evaluate it on the test images, once.

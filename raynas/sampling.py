@@ -21,13 +21,19 @@ PathSampler = Callable[[int], list[Architecture]]
 
 @dataclass(frozen=True)
 class UniformPaths:
-    """One path a step, every decision uniform (single path one-shot, Guo et al., ECCV 2020)."""
+    """One path a step, every decision uniform (single path one-shot, Guo et al., ECCV 2020).
+
+    Where several architectures are the same network, ``canonical`` makes them train the same weights: those that
+    are scored later.
+    """
 
     decisions: Decisions
     seed: int = 0
+    canonical: Callable[[Architecture], Architecture] | None = None
 
     def __call__(self, step: int) -> list[Architecture]:
-        return [arch.sample(self.decisions, Random(f"{self.seed}/uniform/{step}"))]
+        path = arch.sample(self.decisions, Random(f"{self.seed}/uniform/{step}"))
+        return [path if self.canonical is None else self.canonical(path)]
 
 
 @dataclass(frozen=True)
@@ -40,16 +46,16 @@ class ConstrainedPaths:
 
     decisions: Decisions
     macs: Callable[[Architecture], float]
-    low: float
-    high: float
+    window: tuple[float, float]
     bins: int = 7
     attempts: int = 500
     seed: int = 0
+    canonical: Callable[[Architecture], Architecture] | None = None
 
     def __call__(self, step: int) -> list[Architecture]:
         rng = Random(f"{self.seed}/constrained/{step}")
-        width = (self.high - self.low) / self.bins
-        low = self.low + width * rng.randrange(self.bins)
+        width = (self.window[1] - self.window[0]) / self.bins
+        low = self.window[0] + width * rng.randrange(self.bins)
         best, best_miss = None, float("inf")
         for _ in range(self.attempts):
             path = arch.sample(self.decisions, rng)
@@ -60,7 +66,7 @@ class ConstrainedPaths:
             if miss == 0.0:
                 break
         assert best is not None
-        return [best]
+        return [best if self.canonical is None else self.canonical(best)]
 
 
 @dataclass(frozen=True)

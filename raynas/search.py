@@ -276,7 +276,7 @@ def run_search(
             storage_path=scratch.name,
             callbacks=[recorder],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            failure_config=tune.FailureConfig(max_failures=3),
+            failure_config=tune.FailureConfig(max_failures=1),
             verbose=0,
         ),
     )

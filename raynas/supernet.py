@@ -8,6 +8,7 @@ and hands out replicas that score architectures.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import time
@@ -22,7 +23,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from torch import nn
 
 from raynas import checkpoint
-from raynas.actors import SupernetActor, publish
+from raynas.actors import Hosted, SupernetActor, publish
 from raynas.config import Config
 from raynas.data import Dataset, to_arrays
 from raynas.sampling import PathSampler
@@ -84,8 +85,9 @@ class Supernet:
     def __init__(self, space: nn.Module, data: Dataset, config: Config, folder: Path) -> None:
         self.config, self.folder = config, folder
         self.recipe = config.train.resolved()
-        self._space, self._arrays = ray.put(space), ray.put(to_arrays(data))
-        self._actors: list[ActorHandle[SupernetActor]] = []
+        self._hosted = Hosted(ray.put(space), ray.put(to_arrays(data)))
+        self.actors: list[ActorHandle[SupernetActor]] = []
+        """Those that train or score now."""
         self.reserved_cpus = 0.0
         """What the actors that run now take from the cluster."""
         self._curve = folder / "training.jsonl"
@@ -123,13 +125,13 @@ class Supernet:
         if saved is not None:
             step = saved[0]
             tensors = ray.put(publish(saved[1]))
-            self._everyone([actor.load.remote(tensors, step) for actor in self._actors])
+            self._everyone([actor.load.remote(tensors, step) for actor in self.actors])
         if total is None:
             step, total = self._plan(epoch_steps)
         last_save, chunk = time.monotonic(), 1
         while step < total:
             until = min(step + chunk, total)
-            waiting = [actor.train.remote(until, total) for actor in self._actors]
+            waiting = [actor.train.remote(until, total) for actor in self.actors]
             try:
                 progress = self._everyone(waiting)
             except KeyboardInterrupt:
@@ -148,11 +150,11 @@ class Supernet:
         recipe = self.recipe
         where = place(recipe.workers, recipe.cpus_per_worker, recipe.gpus_per_worker)
         remote = ray.remote(SupernetActor).options(num_cpus=where.cpus, num_gpus=where.gpus)
-        self._actors = [
-            remote.remote(self._space, self._arrays, self.config, f"supernet-train-{rank}") for rank in range(where.count)
+        self.actors = [
+            remote.remote(self._hosted, self.config, f"supernet-train-{rank}") for rank in range(where.count)
         ]
-        address = ray.get(self._actors[0].address.remote())
-        joined = [actor.join.remote(paths, rank, where.count, address) for rank, actor in enumerate(self._actors)]
+        address = ray.get(self.actors[0].address.remote())
+        joined = [actor.join.remote(paths, rank, where.count, address) for rank, actor in enumerate(self.actors)]
         return int(self._everyone(joined)[0])
 
     def _plan(self, epoch_steps: int) -> tuple[int, int]:
@@ -162,10 +164,10 @@ class Supernet:
             return 0, max(round(self.recipe.epochs * epoch_steps), 1)
         # The first steps warm up caches and are not counted; the schedule hardly moves in those that measure.
         begin, step, seconds, far = time.monotonic(), 3, 0.0, 10**9
-        self._everyone([actor.train.remote(step, far) for actor in self._actors])
+        self._everyone([actor.train.remote(step, far) for actor in self.actors])
         measured = 0
         while seconds < 3.0:
-            made = self._everyone([actor.train.remote(step + 5, far) for actor in self._actors])[0]
+            made = self._everyone([actor.train.remote(step + 5, far) for actor in self.actors])[0]
             step, measured, seconds = made.step, measured + 5, seconds + made.seconds
         left = self.recipe.minutes * 60 - (time.monotonic() - begin)
         return step, step + max(int(left / (seconds / measured)), 1)
@@ -180,7 +182,7 @@ class Supernet:
         tell(status)
 
     def _save(self, step: int, total: int) -> None:
-        tensors = ray.get(self._actors[0].save.remote()).tensors()
+        tensors = ray.get(self.actors[0].save.remote()).tensors()
         checkpoint.write(self.folder, step, tensors, {"total": total}, self.recipe.keep_checkpoints)
 
     def replicas(self) -> list[ActorHandle[SupernetActor]]:
@@ -193,24 +195,23 @@ class Supernet:
         if saved is None or saved[0] != int(saved[2]["total"]):
             raise RuntimeError(f"there is no fully trained supernet in {self.folder}: run train-supernet first")
         self.close()
-        weights = ray.put(publish(model_tensors(saved[1])))
+        self._hosted = dataclasses.replace(self._hosted, weights=ray.put(publish(model_tensors(saved[1]))))
         where = place(self.config.search.replicas, gpus=self.recipe.gpus_per_worker, per_cpu=True)
         self.reserved_cpus = where.count * where.cpus
-        # A restarted actor is built anew from these arguments, and a repeated question has the same answer.
+        # A restarted actor is built anew from what it hosts, and a repeated question has the same answer.
         remote = ray.remote(SupernetActor).options(
             num_cpus=where.cpus, num_gpus=where.gpus, max_concurrency=64, max_restarts=-1, max_task_retries=-1
         )
-        self._actors = [
-            remote.remote(self._space, self._arrays, self.config, f"supernet-{number}", weights)
-            for number in range(where.count)
+        self.actors = [
+            remote.remote(self._hosted, self.config, f"supernet-{number}") for number in range(where.count)
         ]
-        return self._actors
+        return self.actors
 
     def close(self) -> None:
         """End the actors."""
-        for actor in self._actors:
+        for actor in self.actors:
             ray.kill(actor)
-        self._actors, self.reserved_cpus = [], 0.0
+        self.actors, self.reserved_cpus = [], 0.0
 
     def _everyone(self, waiting: Sequence[Any]) -> list[Any]:
         """Wait for all answers; the first failure is raised at once, for the others may then wait for ever."""

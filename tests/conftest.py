@@ -12,6 +12,8 @@ import pytest
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.pop("RAY_ADDRESS", None)
+# Workers must find the modules that stand beside the tests.
+os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (Path(__file__).resolve().parents[1], Path(__file__).parent)))
 
 import ray
 import torch

@@ -121,7 +121,7 @@ def test_gpu_does_as_the_cpu_does(name: str) -> None:
 
 def test_bad_settings() -> None:
     with pytest.raises(ValueError, match="unknown augmentation 'flip'; legal ones: none, crop, crop_flip, imagenet"):
-        Augment("flip", 32)  # type: ignore[arg-type]
+        Augment("flip", 32)
     with pytest.raises(ValueError, match="have no 32x32 to take"):
         Augment("crop", 32)(_batch(2, 16), _generator())
     with pytest.raises(ValueError, match="are not of size 32"):

@@ -75,10 +75,9 @@ def _load(folder: Path) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("option", ["conv", "skip", "scale"])
-def test_subnet_as_plain_code(net: nn.Module, images: tuple[Tensor], tmp_path: Path, option: str) -> None:
+def test_subnet_as_plain_code(net: nn.Module, images: tuple[Tensor], tmp_path: Path) -> None:
     before = copy.deepcopy(net.state_dict())
-    subnet = derive(net, {"block": option})
+    subnet = derive(net, {"block": "conv"})
     report = export(subnet, images, tmp_path, ["safetensors"])
     assert sorted(file.name for file in tmp_path.iterdir()) == ["model.py", "model.safetensors"]
     assert report.files[0].difference == 0.0 and report.files[0].bytes > 500 and "model.py" in str(report)
@@ -86,25 +85,34 @@ def test_subnet_as_plain_code(net: nn.Module, images: tuple[Tensor], tmp_path: P
     assert torch.equal(loaded(*images), subnet.eval()(*images))
     ours = {name: value for name, value in subnet.state_dict().items() if not name.startswith("unused.")}
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in ours.items())
+    _check_readable((tmp_path / "model.py").read_text())
     # The space is as it was, and does not share memory with what was written.
     assert net.training and all(torch.equal(value, net.state_dict()[name]) for name, value in before.items())
 
 
-def test_code_is_readable(net: nn.Module, images: tuple[Tensor], tmp_path: Path) -> None:
-    export(derive(net, {"block": "conv"}), images, tmp_path, ["safetensors"])
-    text = (tmp_path / "model.py").read_text()
+def _check_readable(text: str) -> None:
     for line in (
         '                nn.Conv2d(3, 4, 3, padding="same"),',
         '            "block": nn.Conv2d(4, 4, (3, 1), padding=(1, 0), bias=False),',
         "        x = self.stem(x)",
         "        x1 = self.block(x)",
         "        x = x1 + x",
-        "        x = self.head['to classes'](x)",
-        "        return x",
+        '        x1 = self.head["to classes"](x1)',
+        "        return x1",
     ):
         assert line in text.splitlines()
     assert "raynas" not in text.replace("RayNAS", "") and "Choice" not in text and "unused" not in text
     assert "train_only" not in text and max(map(len, text.splitlines())) <= 120
+
+
+def test_parameters_and_buffers_of_own_modules(net: nn.Module, images: tuple[Tensor], tmp_path: Path) -> None:
+    subnet = derive(net, {"block": "scale"})
+    export(subnet, images, tmp_path, ["safetensors"])
+    loaded = _load(tmp_path).load()
+    # The buffer is not in the subnet's own state dict; without it the file would not be complete.
+    assert torch.equal(loaded.block.shift, subnet.get_submodule("block").shift) and "block.shift" in loaded.state_dict()
+    assert loaded.block.factor.requires_grad
+    assert "        x1 = x * self.block.factor" in (tmp_path / "model.py").read_text().splitlines()
 
 
 def test_torch_export_takes_any_batch(net: nn.Module, images: tuple[Tensor], tmp_path: Path) -> None:
@@ -133,81 +141,24 @@ def test_missing_onnx_says_what_to_install(
         export(derive(net, {"block": "skip"}), images, tmp_path, ["onnx"])
 
 
-class Many(nn.Module):
-    """What people write: functions, methods, indices, constants, several inputs and outputs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(7, 6)
-        self.norm = nn.LayerNorm(6, eps=1e-3)
-        self.attention = nn.MultiheadAttention(6, 2, batch_first=True)
-        self.layers = nn.ModuleList([nn.Linear(6, 6), nn.GELU("tanh"), nn.Sequential()])
-        self.values = nn.Linear(6, 6, bias=False)
-
-    def forward(self, tokens: Tensor, weights: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        x = self.norm(self.embed(tokens)) + torch.arange(6) / 6
-        for layer in self.layers:
-            x = x + layer(x)
-        x = self.attention(x, x, self.values(x), need_weights=False)[0]
-        x = torch.where(weights[..., None] > 0, x, float("-inf")).clamp(min=-4)
-        logits = F.linear(x[:, -1], self.embed.weight)
-        x = x.masked_fill(x > 3, 0.0)
-        scores = torch.einsum("bij,bkj->bik", x, x).to(torch.float64)
-        return logits, {"scores": scores.softmax(-1), "rest": -x[:, ::2, None].squeeze(2)}
-
-
-def test_many_ways_of_writing_a_forward(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    report = export(Many(), (torch.randint(7, (2, 5)), torch.randn(2, 5)), tmp_path)
-    assert [file.format for file in report.files] == ["safetensors", "torch_export"]
-    assert max(file.difference for file in report.files) < 1e-5
-
-
 def test_types_are_kept(images: tuple[Tensor], tmp_path: Path) -> None:
     half = derive(nn.Sequential(Choice(a=nn.Conv2d(3, 2, 3)), nn.Flatten()), {"0": "a"}).double()
     export(half, (images[0].double(),), tmp_path, ["safetensors"])
     assert _load(tmp_path).load()(images[0].double()).dtype == torch.float64
 
 
-class Branches(nn.Module):
+class FixedBatch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return x * 2 if x.sum() > 0 else x
+        return x.reshape(3, -1) if x.shape[0] == 3 else x + 1
 
 
-class Foreign(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return _wrapped(x)
-
-
-def _wrapped(x: Tensor) -> Tensor:
-    return x * (2 if float(x.sum()) > 0 else 1)
-
-
-torch.fx.wrap("_wrapped")
-
-
-@pytest.mark.parametrize(
-    "network, reason",
-    [(Branches(), "symbolically traced variables cannot be used as"), (Foreign(), "forward calls .*_wrapped")],
-)
-def test_what_cannot_be_written_is_refused(
-    network: nn.Module, reason: str, images: tuple[Tensor], tmp_path: Path
-) -> None:
-    with pytest.raises(
-        ExportError, match=rf"(?s)safetensors cannot express .*{reason}.*torch_export and onnx may still work"
-    ) as caught:
-        export(network, images, tmp_path)
+@pytest.mark.parametrize("name", ["torch_export", "onnx"])
+def test_a_network_for_one_batch_size_is_refused(name: str, tmp_path: Path) -> None:
+    if name == "onnx":
+        pytest.importorskip("onnxscript")
+    with pytest.raises(ExportError, match=f"{name} cannot express FixedBatch") as caught:
+        export(FixedBatch(), (torch.randn(2, 3),), tmp_path, [name])
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
-
-
-def test_torch_export_of_a_fixed_batch_is_refused(tmp_path: Path) -> None:
-    class Fixed(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x.view(-1) if x.shape[0] == 1 else x.sum(1)
-
-    with pytest.raises(ExportError, match="torch_export "):
-        export(Fixed(), (torch.randn(2, 3),), tmp_path, ["torch_export"])
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_computes_something_else_is_not_kept(
@@ -220,7 +171,7 @@ def test_a_file_that_computes_something_else_is_not_kept(
         return text, {name: value * 1.01 if value.is_floating_point() else value for name, value in state.items()}
 
     monkeypatch.setattr(exporting, "source_of", wrong)
-    with pytest.raises(ExportError, match=r"safetensors differs from the network by 0\.\d+, more than 0\.0001"):
+    with pytest.raises(ExportError, match=r"safetensors differs from the network by 0\.\d+, more than \d\.\d+e-05"):
         export(derive(net, {"block": "conv"}), images, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -276,4 +227,4 @@ def test_subnets_of_our_spaces(build: str, shape: tuple[int, ...], formats: Sequ
     subnet.train()(torch.randn(4, *shape))  # statistics of BatchNorm that are not the initial ones
     report = export(subnet, (torch.randn(2, *shape),), tmp_path, formats)
     assert [file.format for file in report.files] == list(formats)
-    assert all(file.difference < 1e-4 for file in report.files)
+    assert all(file.difference < 1e-5 * file.scale for file in report.files)

@@ -26,17 +26,22 @@ class Cohort(Searcher):
     Args:
         inner: Proposes the architectures and hears their scores.
         size: At most so many in one trial. Fewer, where the inner searcher has no more to propose for now.
+        total: At most so many in all trials together (Tune's ``num_samples`` counts trials). Default: no bound.
 
     Raises:
-        ValueError: ``size`` is not positive.
+        ValueError: ``size`` or ``total`` is not positive.
     """
 
-    def __init__(self, inner: ArchitectureSearcher, size: int) -> None:
+    def __init__(self, inner: ArchitectureSearcher, size: int, total: int | None = None) -> None:
         if size < 1:
             raise ValueError(f"the size of a cohort is {size}; legal: 1 or more")
+        if total is not None and total < 1:
+            raise ValueError(f"the total of all cohorts is {total}; legal: 1 or more, or None")
         super().__init__()
         self.inner = inner
         self.size = size
+        self.total = total
+        self._proposed = 0
         self._live: dict[str, list[str]] = {}  # trial -> keys
 
     @property
@@ -59,15 +64,24 @@ class Cohort(Searcher):
 
     # Tune's annotation leaves out that FINISHED is a string.
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """Propose a cohort for a new trial; None or ``Searcher.FINISHED`` where the inner searcher says so."""
+        """Propose a cohort for a new trial.
+
+        Returns:
+            ``{"architectures": [{...}, ...]}``; None or ``Searcher.FINISHED`` where the inner searcher says so and
+            nothing was collected before; ``Searcher.FINISHED`` when the total is reached.
+        """
         architectures: list[dict[str, str]] = []
-        while len(architectures) < self.size:
+        left = self.size if self.total is None else min(self.size, self.total - self._proposed)
+        if left == 0:
+            return Searcher.FINISHED
+        while len(architectures) < left:
             suggestion = self.inner.suggest(f"{trial_id}.{len(architectures)}")
             if not isinstance(suggestion, dict):
                 if not architectures:
                     return suggestion
                 break
             architectures.append(suggestion["architecture"])
+        self._proposed += len(architectures)
         self._live[trial_id] = list(map(key, architectures))
         return {"architectures": architectures}
 
@@ -86,7 +100,9 @@ class Cohort(Searcher):
 
     def forget(self, trial_id: str) -> None:
         """A trial was lost and will never report: its architectures are proposed again, before any other."""
-        for index in range(len(self._live.pop(trial_id, ()))):
+        lost = self._live.pop(trial_id, [])
+        self._proposed -= len(lost)
+        for index in range(len(lost)):
             self.inner.forget(f"{trial_id}.{index}")
 
     def add_evaluated_point(
@@ -102,12 +118,13 @@ class Cohort(Searcher):
 
     def get_state(self) -> dict[str, Any]:
         """All that the next suggestions depend on, as plain JSON data."""
-        return {"inner": self.inner.get_state(), "live": self._live}
+        return {"inner": self.inner.get_state(), "live": dict(self._live), "proposed": self._proposed}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`get_state` returned; raises as the inner searcher does."""
         self.inner.set_state(state["inner"])
         self._live = {trial: list(names) for trial, names in state["live"].items()}
+        self._proposed = state["proposed"]
 
     def save(self, checkpoint_path: str) -> None:
         """Write the state to a JSON file."""

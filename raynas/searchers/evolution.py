@@ -114,7 +114,7 @@ class Evolution(ArchitectureSearcher):
     def _adopt(self) -> bool:
         """End the replay. Where it brought strangers, make the current generation anew, knowing them."""
         self._replaying = False
-        if self.ledger.running() or self._members.issuperset(self.ledger):
+        if self._members.issuperset(self.ledger):
             return False
         self._breed(self._number)
         return True

@@ -88,15 +88,13 @@ class Ledger(Mapping[str, Entry]):
         self._entries.pop(name, None)
         self._entries[name] = entry
 
-    def done(self, names: Iterable[str] | None = None) -> list[Entry]:
-        """The entries with a score, of all or of the given keys."""
-        chosen = self._entries if names is None else names
-        return [entry for name in chosen if (entry := self._entries.get(name)) and entry.status == "done"]
+    def done(self, names: Iterable[str]) -> list[Entry]:
+        """Those of these that have a score."""
+        return [entry for name in names if (entry := self._entries.get(name)) and entry.status == "done"]
 
-    def running(self, names: Iterable[str] | None = None) -> bool:
-        """Whether a trial is in flight, of all or of the given keys."""
-        flying = {name for name in self._live.values() if self._entries[name].status == "running"}
-        return bool(flying if names is None else flying.intersection(names))
+    def running(self, names: Iterable[str]) -> bool:
+        """Whether one of these is in flight."""
+        return any(name in self._entries and self._entries[name].status == "running" for name in names)
 
     def get_state(self) -> dict[str, Any]:
         """Everything, as plain JSON data."""

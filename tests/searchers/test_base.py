@@ -65,6 +65,14 @@ def test_a_trial_stopped_without_a_last_result_keeps_its_scores() -> None:
     assert (entry.status, entry.scores) == ("done", {2: 0.5})
 
 
+def test_a_last_score_of_nan_fails_a_trial_that_began_well() -> None:
+    searcher = InOrder(CHAIN)
+    searcher.suggest("t")
+    searcher.on_trial_result("t", {"score": 0.5, "training_iteration": 1})
+    searcher.on_trial_complete("t", {"score": math.nan, "training_iteration": 2})
+    assert [entry.status for entry in searcher.ledger.values()] == ["error"]
+
+
 def test_trials_of_others_are_passed_over() -> None:
     searcher = InOrder(CHAIN)
     searcher.on_trial_result("stranger", {"score": 1.0})
@@ -129,13 +137,16 @@ def test_state_is_plain_json_and_refused_by_others(tmp_path) -> None:
 
 
 def test_forgotten_and_requeued_come_first() -> None:
-    searcher = RandomSearch(CHAIN)
-    lost, kept = searcher.suggest("lost"), searcher.suggest("kept")
+    searcher, restored = RandomSearch(CHAIN), RandomSearch(CHAIN)
+    lost, kept = searcher.suggest("lost")["architecture"], searcher.suggest("kept")["architecture"]
+    other = {name: "d" for name in CHAIN.decisions}
     searcher.forget("lost")
     searcher.forget("never heard of")
-    searcher.requeue([kept["architecture"]])
-    assert searcher.suggest("again") == lost
-    assert searcher.suggest("next") not in (lost, kept)
+    searcher.requeue([kept, other])
+    restored.set_state(searcher.get_state())
+    for each in (searcher, restored):
+        assert [each.suggest(f"again{i}")["architecture"] for i in range(2)] == [lost, other]
+        assert each.suggest("next")["architecture"] not in (lost, kept, other)
 
 
 def test_an_interrupted_random_search_ends_with_the_same_architectures() -> None:

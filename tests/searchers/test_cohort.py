@@ -57,6 +57,14 @@ def test_ends_having_tried_everything() -> None:
     assert cohort.suggest("more") == Searcher.FINISHED
 
 
+def test_ends_at_the_total() -> None:
+    cohort = Cohort(RandomSearch(CHAIN), 4, 10)
+    assert list(map(len, play(cohort, 1000))) == [4, 4, 2]
+    restored = Cohort(RandomSearch(CHAIN), 4, 10)
+    restored.set_state(cohort.get_state())
+    assert restored.suggest("more") == Searcher.FINISHED
+
+
 def test_each_outcome_reaches_its_architecture() -> None:
     inner = RandomSearch(CHAIN)
     cohort = Cohort(inner, 4)
@@ -118,3 +126,5 @@ def test_replay_and_lost_trials() -> None:
 def test_bad_size() -> None:
     with pytest.raises(ValueError, match="cohort is 0; legal: 1 or more"):
         Cohort(RandomSearch(CHAIN), 0)
+    with pytest.raises(ValueError, match="total of all cohorts is 0; legal: 1 or more, or None"):
+        Cohort(RandomSearch(CHAIN), 4, 0)

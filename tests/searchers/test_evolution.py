@@ -63,6 +63,23 @@ def test_an_interrupted_run_ends_with_the_same_architectures() -> None:
         assert sorted(map(key, player.completed + rest)) == sorted(map(key, whole))
 
 
+def test_saved_in_a_replay_it_still_ends_with_the_same_architectures() -> None:
+    whole = Player().play(Evolution(CHAIN, settings=SMALL_GENERATIONS, seed=2), 50)
+    replayed, restored = (Evolution(CHAIN, settings=SMALL_GENERATIONS, seed=2) for _ in range(2))
+    for architecture in whole[:35]:
+        replayed.add_evaluated_point({"architecture": architecture}, preference(architecture))
+    restored.set_state(replayed.get_state())
+    assert Player().play(restored, 15) == whole[35:]
+
+
+def test_a_row_that_is_known_already_changes_nothing_after_a_restore() -> None:
+    searcher, restored = (Evolution(CHAIN, settings=SMALL_GENERATIONS, seed=2) for _ in range(2))
+    first = Player().play(searcher, 26)[0]
+    restored.set_state(searcher.get_state())
+    restored.add_evaluated_point({"architecture": first}, preference(first))
+    assert [restored.suggest(f"t{i}") for i in range(4)] == [searcher.suggest(f"t{i}") for i in range(4)]
+
+
 def play_one_generation(searcher: Evolution, report: Callable[[int, Architecture], None]) -> None:
     for i in range(searcher.settings.population):
         report(i, searcher.suggest(f"t{i}")["architecture"])
@@ -87,6 +104,19 @@ def test_parents_are_those_of_highest_fidelity_and_never_failures() -> None:
     children = [searcher.suggest(f"c{i}")["architecture"] for i in range(10)]
     nearest = [min(distance(child, parent) for parent in parents) for child in children]
     assert nearest == [1] * 10
+
+
+def test_failures_have_no_children_even_where_parents_are_few() -> None:
+    settings = EvolutionSettings(population=10, parents=5, mutations=10, crossovers=0, mutation_probability=0.0)
+    searcher = Evolution(SPOS_SIZED, settings=settings)
+    generation: list[Architecture] = []
+
+    def report(i: int, architecture: Architecture) -> None:
+        generation.append(architecture)
+        searcher.on_trial_complete(f"t{i}", {"score": 0.5 if i == 3 else math.nan})
+
+    play_one_generation(searcher, report)
+    assert [distance(searcher.suggest(f"c{i}")["architecture"], generation[3]) for i in range(10)] == [1] * 10
 
 
 def test_crossings_take_every_decision_from_a_parent() -> None:
@@ -130,6 +160,19 @@ def test_strangers_of_a_replay_become_parents_at_once() -> None:
     parents = sorted(strangers, key=preference)[-3:]
     for child in Player().play(searcher, 10):
         assert min(distance(child, parent) for parent in parents) == 1
+
+
+def test_strangers_become_parents_also_where_others_were_in_flight() -> None:
+    settings = EvolutionSettings(population=10, parents=1, mutations=10, crossovers=0, mutation_probability=0.0)
+    strangers = Player().play(RandomSearch(SPOS_SIZED, seed=77), 60)
+    searcher = Evolution(SPOS_SIZED, settings=settings)
+    for architecture in strangers[:50]:
+        searcher.add_evaluated_point({"architecture": architecture}, preference(architecture))
+    searcher.requeue(strangers[50:53])
+    proposed = Player(in_flight=6).play(searcher, 13)
+    assert proposed[:3] == strangers[50:53]
+    best_one = max(strangers[:50], key=preference)
+    assert [distance(child, best_one) for child in proposed[3:]] == [1] * 10
 
 
 def test_few_strangers_are_joined_by_random_ones() -> None:

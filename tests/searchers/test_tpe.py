@@ -28,7 +28,7 @@ def test_finds_better_ones_than_random_search_and_only_by_the_scores() -> None:
 
 
 def test_stopped_trials_are_told_as_pruned_with_their_intermediate_scores() -> None:
-    searcher = TPE(CHAIN, startup=2)
+    searcher = TPE(CHAIN, startup=1)
     for i, (scores, error) in enumerate([([0.1], False), ([0.2, 0.4, 0.6], False), ([0.3, 0.5], False), ([], True)]):
         searcher.suggest(f"t{i}")
         for fidelity, score in enumerate(scores, start=1):
@@ -60,7 +60,7 @@ def test_a_tight_constraint_keeps_the_guidance_of_the_model() -> None:
     space = SearchSpace(decisions, violation=lambda a: max(0.0, sum(map(int, a.values())) - 6))
 
     def late(make: Callable[[int], object]) -> float:
-        return mean(mean(map(preference, Player().play(make(seed), 40)[20:])) for seed in range(3))
+        return mean(mean(map(preference, Player().play(make(seed), 40)[20:])) for seed in range(2))
 
     assert late(lambda seed: TPE(space, seed=seed)) > late(lambda seed: RandomSearch(space, seed=seed)) + 0.3
 

@@ -1,0 +1,296 @@
+"""What the folder of a run says about it: the facts behind its page.
+
+An :class:`Account` can be read from a run at any moment, also from one that was killed. Whatever is missing or broken
+is named in ``Account.notes``; nothing is filled in.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from raynas import results
+from raynas.architecture import Architecture
+from raynas.config import Config, load
+from raynas.constraints import COSTS, Limits
+
+__all__ = ["Account", "Clock", "Curve", "Scored", "read_account"]
+
+PAUSE = 60.0
+"""Seconds without any work after which a run counts as interrupted rather than slow."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One architecture, as the log last saw it."""
+
+    key: str
+    architecture: Architecture
+    status: str
+    fidelity: int
+    max_fidelity: int
+    score: float
+    """At the highest fidelity that it reached; NaN without any."""
+    costs: Mapping[str, int]
+    allowed: bool
+    """Whether it keeps the limits of the run."""
+    seconds: float
+    """Of the search, pauses left out, when it was last reported."""
+    error: str
+
+    @property
+    def full(self) -> bool:
+        """Whether it has a score at the highest fidelity."""
+        return math.isfinite(self.score) and self.fidelity >= self.max_fidelity
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A training curve."""
+
+    steps: list[int]
+    losses: list[float]
+    total: int
+    """Steps of the whole schedule."""
+    seconds: float
+    """From the first entry to the last, pauses left out."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last step is there."""
+        return self.steps[-1] >= self.total
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How the time of the search was used."""
+
+    wall: float
+    """Seconds from the first to the last report, pauses left out."""
+    busy: float
+    """Seconds that were spent scoring, summed over the workers."""
+    workers: int
+
+
+@dataclass(frozen=True)
+class Account:
+    """Everything that the page shows."""
+
+    folder: Path
+    config: Config
+    settings: dict[str, str]
+    """The text of config.yaml and of the settings before it, by file name."""
+    limits: Limits
+    scored: list[Scored]
+    """In the order in which their scoring ended."""
+    best: list[dict[str, Any]]
+    """Rows of leaderboard.json; before that is written the best of the log, without ``final_score``."""
+    mode: str
+    """Whether a high score is good (max) or a low one (min)."""
+    unit: str
+    """"%" where the score is an accuracy."""
+    retrained: dict[str, dict[str, Any]]
+    """The content of retrain/<key>/result.json by key."""
+    training: Curve | None
+    retraining: Curve | None
+    """Of the winner."""
+    clock: Clock
+    notes: list[str]
+    """What is missing, unfinished or broken: one sentence each."""
+
+
+def read_account(folder: Path) -> Account:
+    """Read the folder of a run.
+
+    Raises:
+        ValueError: It is no run, or its settings cannot be read.
+    """
+    kept = folder / "config.yaml"
+    if not kept.is_file():
+        raise ValueError(f"{folder} is no folder of a run: it has no config.yaml")
+    try:
+        config = load(kept)
+        limits = Limits.parse(config.limits)
+    except ValueError as error:
+        raise ValueError(f"{kept} cannot be read: {error}") from None
+    notes: list[str] = []
+    table = _read_log(folder / "scored.parquet", notes)
+    rows = sorted(table.to_pylist(), key=lambda row: row["time"])
+    elapsed, clock = _clock(rows)
+    board = _read_board(folder / "leaderboard.json", rows, notes)
+    finals = [row["final_score"] for row in board]
+    mode = "min" if finals and finals[0] < finals[-1] else "max"  # the leaderboard is sorted, best first
+    scored = _scored(rows, elapsed, limits)
+    best = board or _best_of_log(scored, mode, config.search.top)
+    retrained = {path.parent.name: _read_json(path, notes) for path in sorted(folder.glob("retrain/*/result.json"))}
+    if best and not _keeps(limits, best[0]):
+        notes.append("The leaderboard was made under other limits than those of config.yaml.")
+    texts = [kept, *sorted(folder.glob("config-*.yaml"))]
+    curves = [(folder / "supernet", "supernet"), *((folder / "retrain" / row["key"], "winner") for row in best[:1])]
+    training = {what: _read_curve(place / "training.jsonl", what, notes) for place, what in curves}
+    return Account(
+        folder=folder,
+        config=config,
+        settings={path.name: path.read_text(encoding="utf-8") for path in texts},
+        limits=limits,
+        scored=scored,
+        best=best,
+        mode=mode,
+        unit="%" if any(_accuracy(row) == row["score"] is not None for row in rows) else "",
+        retrained={key: result for key, result in retrained.items() if isinstance(result, dict)},
+        training=training["supernet"],
+        retraining=training.get("winner"),
+        clock=clock,
+        notes=notes,
+    )
+
+
+def _read_log(folder: Path, notes: list[str]) -> pa.Table:
+    if not folder.is_dir():
+        return results.SCHEMA.empty_table()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        table = results.read(folder)
+    notes += [str(warning.message) for warning in caught if warning.category is RuntimeWarning]
+    return table
+
+
+def _read_json(path: Path, notes: list[str]) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        notes.append(f"{path} is not JSON and is left out.")
+        return None
+
+
+def _read_board(path: Path, rows: list[dict[str, Any]], notes: list[str]) -> list[dict[str, Any]]:
+    """The leaderboard, if it is there; says where the log knows more than it does."""
+    if not path.is_file():
+        if rows:
+            notes.append("The search has not ended: there is no leaderboard yet. What is shown as best is preliminary.")
+        return []
+    board = _read_json(path, notes) or []
+    if not isinstance(board, list) or not all(isinstance(row, dict) and "architecture" in row for row in board):
+        notes.append(f"{path} is not a list of architectures and is left out.")
+        return []
+    written = path.stat().st_mtime
+    later = {row["key"] for row in rows if row["time"].timestamp() > written + 1.0}
+    if later:
+        notes.append(f"The leaderboard is older than the scores of {len(later)} architectures and does not know them.")
+    return board
+
+
+def _clock(rows: Sequence[Mapping[str, Any]]) -> tuple[list[float], Clock]:
+    """The seconds of search at each row, and how they were used.
+
+    ``seconds`` of a row counts all computing for that architecture, so a row itself took the difference to the one
+    before it. Times in which no row was in the making for longer than ``PAUSE`` are left out.
+    """
+    if not rows:
+        return [], Clock(0.0, 0.0, 0)
+    known: dict[str, float] = {}
+    took: list[float] = []
+    for row in rows:
+        seconds, before = row["seconds"] or 0.0, known.get(row["key"], 0.0)
+        took.append(seconds - before if seconds >= before else seconds)  # less than before: it was scored anew
+        known[row["key"]] = seconds or before
+    ends = [row["time"].timestamp() for row in rows]
+    starts = [end - seconds for end, seconds in zip(ends, took, strict=True)]
+    # When the earliest of this row and all later ones began: before that, and after the last end, nobody worked.
+    work = list(itertools.accumulate(reversed(starts), min))[::-1]
+    elapsed, now, frontier = [], 0.0, work[0]
+    for end, begun in zip(ends, work, strict=True):
+        idle = max(begun - frontier, 0.0)
+        now += end - frontier - (idle if idle > PAUSE else 0.0)
+        frontier = end
+        elapsed.append(now)
+    busy, names = sum(took), {row["worker"] for row in rows if row["worker"]}
+    # A host may be one name for several workers: they are at least as many as the work needs.
+    return elapsed, Clock(now, busy, max(len(names), math.ceil(busy / now - 1e-6) if now else 1, 1))
+
+
+def _scored(rows: Sequence[Mapping[str, Any]], elapsed: Sequence[float], limits: Limits) -> list[Scored]:
+    last: dict[str, tuple[Mapping[str, Any], float]] = {}
+    score: dict[str, tuple[int, float]] = {}
+    for row, seconds in zip(rows, elapsed, strict=True):
+        last.pop(row["key"], None)  # the order is that of the last rows
+        last[row["key"]] = (row, seconds)
+        fidelity = row["fidelity"] or 0
+        if row["score"] is not None and math.isfinite(row["score"]) and fidelity >= score.get(row["key"], (0, 0.0))[0]:
+            score[row["key"]] = (fidelity, row["score"])
+    found = []
+    for key, (row, seconds) in last.items():
+        fidelity, value = score.get(key, (row["fidelity"] or 0, math.nan))
+        found.append(
+            Scored(
+                key=key,
+                architecture=json.loads(row["architecture"]),
+                status=row["status"],
+                fidelity=fidelity,
+                max_fidelity=row["max_fidelity"] or fidelity,
+                score=value,
+                costs={name: row[name] for name in COSTS if row[name] is not None},
+                allowed=_keeps(limits, row),
+                seconds=seconds,
+                error=row["error"] or "",
+            )
+        )
+    return found
+
+
+def _keeps(limits: Limits, row: Mapping[str, Any]) -> bool:
+    """Whether an architecture keeps the limits; one whose costs nobody noted cannot be said to break them."""
+    known = {name: float(row[name]) for name in COSTS if row.get(name) is not None}
+    bounds = {name: pair for name, pair in limits.bounds.items() if name in known}
+    return Limits(bounds).violation(known) == 0.0
+
+
+def _best_of_log(scored: Sequence[Scored], mode: str, top: int) -> list[dict[str, Any]]:
+    sign = 1.0 if mode == "max" else -1.0
+    able = [one for one in scored if one.allowed and math.isfinite(one.score)]
+    able.sort(key=lambda one: (-one.fidelity, -sign * one.score))
+    return [
+        {"key": one.key, "architecture": one.architecture, "score": one.score, "fidelity": one.fidelity, **one.costs}
+        for one in able[:top]
+    ]
+
+
+def _accuracy(row: Mapping[str, Any]) -> float | None:
+    found = json.loads(row["metrics"] or "{}").get("accuracy")
+    return found if isinstance(found, (int, float)) else None
+
+
+def _read_curve(path: Path, what: str, notes: list[str]) -> Curve | None:
+    """A training curve; steps that were made twice, before and after a resume, count as they were made last."""
+    if not path.is_file():
+        return None
+    entries: list[dict[str, float]] = []
+    seconds, before, broken = 0.0, math.nan, 0
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = {name: float(value) for name, value in json.loads(line).items()}
+            step, now = entry["step"], entry.get("time", entry.get("seconds", math.nan))
+            entry["loss"], entry["total"]
+        except (ValueError, KeyError, AttributeError, TypeError):
+            broken += 1
+            continue
+        if 0 <= now - before <= PAUSE:
+            seconds += now - before
+        before = now
+        while entries and entries[-1]["step"] >= step:
+            entries.pop()
+        entries.append(entry)
+    if broken:
+        notes.append(f"Lines of the training curve of the {what} that cannot be read and are left out: {broken}.")
+    if not entries:
+        return None
+    steps, losses = [int(entry["step"]) for entry in entries], [entry["loss"] for entry in entries]
+    return Curve(steps, losses, int(entries[-1]["total"]), seconds)

@@ -1,0 +1,195 @@
+"""The pictures of the page: the front, the best so far, the fates, the training curves, the winner."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from html import escape
+
+import pyarrow as pa
+
+from raynas import results
+from raynas.architecture import Architecture
+from raynas.constraints import COSTS
+from raynas.report.account import Account, Curve, Scored
+from raynas.report.plots import HUES, Axis, Plot, common_prefix, lattice
+from raynas.report.words import NAMES, absent, bounds, duration, score_label, tip
+
+__all__ = ["barcode", "fates", "front", "progress", "training", "winner"]
+
+POINTS = 400
+"""A training curve is drawn with at most so many points: means of neighbours."""
+
+
+def _figure(plot: Plot, title: str, text: str) -> str:
+    return f"<figure>{plot.svg()}<figcaption><b>{escape(title)}.</b> {escape(text)}</figcaption></figure>"
+
+
+def front(account: Account) -> str:
+    """Score against each cost: everything scored, the Pareto front, the limits, the winner."""
+    return "".join(_front(account, cost) for cost in COSTS)
+
+
+def _front(account: Account, cost: str) -> str:
+    known = [one for one in account.scored if cost in one.costs and math.isfinite(one.score)]
+    if not known:
+        return f"<figure>{absent(f'No architecture has a score and a number of {NAMES[cost]} yet.')}</figure>"
+    places = {one.key: (float(one.costs[cost]), one.score) for one in known}
+    values = [value for value, _ in places.values()]
+    least, most = min(values), max(values)
+    limits = bounds(account, cost)
+    # A limit far from all that was scored would press the points into a corner: it is only told.
+    near = [(text, value) for text, value in limits if 2 * least - most <= value <= 2 * most - least]
+    x = Axis.of(NAMES[cost], [*values, *(value for _, value in near)])
+    plot = Plot(x, Axis.of(score_label(account), [one.score for one in known]), f"score against {NAMES[cost]}")
+    for text, value in near:
+        plot.limit(value, text)
+    full = [one for one in known if one.full and one.allowed]
+    best = _pareto(full, cost, account.mode)
+    plot.dots([places[one.key] for one in known if not (one.full and one.allowed)], "weak")
+    plot.dots([places[one.key] for one in full], "full")
+    plot.line([places[one.key] for one in best], "front", stairs=True)
+    plot.marks({places[one.key]: tip(account, one) for one in best}, "front")
+    first = [one for one in known if one.key == account.best[0]["key"]] if account.best else []
+    plot.marks({places[one.key]: f"the winner, {tip(account, one)}" for one in first}, "winner", 6)
+    told = (
+        f"{len(full)} architectures scored in full within the limits (blue), {len(best)} of them on the Pareto front "
+        f"(line). {len(known) - len(full)} others (pale), at the last score they reached."
+    )
+    told += "".join(f" The limit, {text}, is far outside." for text, value in limits if (text, value) not in near)
+    return _figure(plot, f"Score against {NAMES[cost]}", told + ("" if limits else " No limit was set."))
+
+
+def _pareto(full: Sequence[Scored], cost: str, mode: str) -> list[Scored]:
+    """Those that no other one beats, from the cheapest on."""
+    names = ("key", "score", "fidelity", "max_fidelity")
+    rows = [{**{name: getattr(one, name) for name in names}, **one.costs} for one in full]
+    best = results.pareto(pa.Table.from_pylist(rows, results.SCHEMA), {"score": mode, cost: "min"})
+    keys = set(best.column("key").to_pylist())
+    return sorted((one for one in full if one.key in keys), key=lambda one: one.costs[cost])
+
+
+def progress(account: Account) -> str:
+    """The best so far, against evaluations and against time."""
+    ended = [one for one in account.scored if one.status != "running"]
+    full = [(number, one) for number, one in enumerate(ended, 1) if one.full and one.allowed]
+    if not full:
+        return f"<figure>{absent('No architecture has been scored in full within the limits yet.')}</figure>"
+    sign = 1 if account.mode == "max" else -1
+    best = full[:1]
+    for number, one in full:
+        if sign * one.score > sign * best[-1][1].score:
+            best.append((number, one))
+    times = len(best) - 1
+    told = f"Only full scores within the limits count. The best was improved {times} time{'s' * (times != 1)}."
+    plot = _best_plot(account, [(float(n), one) for n, one in full], [(float(n), one) for n, one in best],
+                      ("architectures scored", float(len(ended))))  # fmt: skip
+    figures = [_figure(plot, "Best so far against evaluations", told)]
+    wall = account.clock.wall
+    scale, unit = next((s, u) for s, u in ((3600, "h"), (60, "min"), (1, "s")) if wall >= 3 * s or s == 1)
+    plot = _best_plot(account, [(one.seconds / scale, one) for _, one in full],
+                      [(one.seconds / scale, one) for _, one in best],
+                      (f"time of the search, {unit}", wall / scale))  # fmt: skip
+    told = f"The best was found after {duration(best[-1][1].seconds)} of {duration(wall)}; pauses are left out."
+    return "".join([*figures, _figure(plot, "Best so far against time", told)])
+
+
+def _best_plot(
+    account: Account,
+    full: Sequence[tuple[float, Scored]],
+    best: Sequence[tuple[float, Scored]],
+    end: tuple[str, float],
+) -> Plot:
+    label, last = end
+    y = Axis.of(score_label(account), [one.score for _, one in full])
+    plot = Plot(Axis.of(label, [last, *(x for x, _ in full)], start=0.0), y, f"best so far against {label}")
+    plot.dots([(x, one.score) for x, one in full], "full")
+    corners = [(x, one.score) for x, one in best]
+    plot.line([*corners, (max(last, corners[-1][0]), corners[-1][1])], "winner", stairs=True)
+    plot.marks({(x, one.score): tip(account, one) for x, one in best}, "winner", 4)
+    return plot
+
+
+def fates(account: Account) -> str:
+    """What became of the architectures: how many were stopped at which fidelity."""
+    if not account.scored:
+        return absent("No architecture was scored yet.")
+    highest = max(one.max_fidelity for one in account.scored)
+    stopped = Counter(one.fidelity for one in account.scored if one.status == "stopped")
+    others = Counter(one.status for one in account.scored)
+    rows = [(f"stopped at {fidelity} of {highest}", stopped[fidelity], "stopped") for fidelity in sorted(stopped)]
+    rows.append(("complete", others["complete"], "complete"))
+    rows += [(text, others[s], s) for s, text in (("error", "failed"), ("running", "not ended")) if others[s]]
+    most, total = max(number for _, number, _ in rows), len(account.scored)
+    bars = [
+        f'<div class="bar"><span>{text}</span><i class="{kind}" style="--share:{number / max(most, 1):.4f}"></i>'
+        f"<b>{number}</b><em>{100 * number / total:.0f} %</em></div>"
+        for text, number, kind in rows
+    ]
+    ended = [one for one in account.scored if one.status in ("stopped", "complete")]
+    spent, whole = sum(one.fidelity for one in ended), sum(one.max_fidelity for one in ended)
+    if whole and highest > 1:
+        share = 100 * (1 - spent / whole)
+        bars.append(f"<p>Stopping early saved {share:.0f} % of the scoring: {spent} of {whole} steps were made.</p>")
+    reasons = Counter(one.error or "the log has no reason" for one in account.scored if one.status == "error")
+    listed = "".join(f"<li>{number} failed: {escape(error)}</li>" for error, number in reasons.most_common(3))
+    return "".join(bars) + (f'<ul class="why">{listed}</ul>' if listed else "")
+
+
+def training(account: Account) -> str:
+    """The loss of the supernet, and of the winner where it was trained from scratch."""
+    figures = []
+    if account.training is None:
+        figures.append(f"<figure>{absent('This run has no training curve of a supernet.')}</figure>")
+    for curve, what in ((account.training, "the supernet"), (account.retraining, "the winner from scratch")):
+        if curve is not None:
+            points = _thinned(curve)
+            y = Axis.of("training loss", [loss for _, loss in points])
+            plot = Plot(Axis.of("step", [curve.steps[-1]], start=0.0), y, f"training loss of {what}")
+            plot.line(points, "loss")
+            told = f"{curve.steps[-1]} of {curve.total} steps; loss {curve.losses[-1]:.3f} at the end."
+            figures.append(_figure(plot, f"Training of {what}", told))
+    return "".join(figures)
+
+
+def _thinned(curve: Curve) -> list[tuple[float, float]]:
+    size = math.ceil(len(curve.steps) / POINTS)
+    pairs = [(step, loss) for step, loss in zip(curve.steps, curve.losses, strict=True) if math.isfinite(loss)]
+    bins = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+    return [(sum(step for step, _ in few) / len(few), sum(loss for _, loss in few) / len(few)) for few in bins]
+
+
+def _options(account: Account) -> list[str]:
+    """All options that appear, each with a row and a colour of its own."""
+    shown = [row["architecture"] for row in account.best] + [one.architecture for one in account.scored]
+    found = {option for architecture in shown for option in architecture.values()}
+    return sorted(found, key=lambda option: re.sub(r"\d+", lambda digits: digits[0].zfill(9), option))
+
+
+def winner(account: Account) -> str:
+    """The winner as a path through all options."""
+    if not account.best:
+        return absent("There is no winner yet.")
+    best = account.best[0]
+    seen: dict[str, Counter[str]] = {}
+    for one in account.scored:
+        for name, option in one.architecture.items():
+            seen.setdefault(name, Counter())[option] += 1
+    listed = "".join(f"<li><b>{escape(n)}</b> {escape(o)}</li>" for n, o in best["architecture"].items())
+    prefix = common_prefix([*best["architecture"], *seen])
+    below = f" below <code>{escape(prefix[:-1])}</code>" if prefix else ""
+    return (
+        f'<div class="scroll">{lattice(best["architecture"], seen, _options(account))}</div>'
+        f"<p>Architecture <code>{escape(best['key'])}</code>: one column for each decision{below}, the chosen "
+        "option in colour. The larger a grey dot, the more of the scored architectures took that option.</p>"
+        f'<details><summary>As a list</summary><ul class="options">{listed}</ul></details>'
+    )
+
+
+def barcode(account: Account, architecture: Architecture) -> str:
+    """An architecture as a row of cells, in the colours of the winner's options."""
+    hues = {option: number % HUES for number, option in enumerate(_options(account))}
+    cells = (f'<i class="h{hues[o]}" title="{escape(f"{n} = {o}")}"></i>' for n, o in architecture.items())
+    return f'<span class="code">{"".join(cells)}</span>'

@@ -1,0 +1,67 @@
+"""Numbers and sentences of the page."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import Any
+
+from raynas.display import quantity
+from raynas.report.account import Account, Scored
+
+__all__ = ["NAMES", "absent", "bounds", "count", "duration", "percent", "score", "score_label", "tip"]
+
+NAMES = {"macs": "MACs", "parameters": "parameters"}
+NONE = "-"
+
+
+def absent(text: str) -> str:
+    """A paragraph that says what is not there."""
+    return f'<p class="absent">{escape(text)}</p>'
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def score(account: Account, value: Any) -> str:
+    """A score with its unit."""
+    if not _number(value):
+        return NONE
+    return percent(value) if account.unit else f"{value:.4g}"
+
+
+def score_label(account: Account) -> str:
+    """What the score is, for an axis."""
+    if account.unit:
+        return f"validation accuracy, {account.unit}"
+    return f"score ({'higher' if account.mode == 'max' else 'lower'} is better)"
+
+
+def percent(value: Any) -> str:
+    """A number that is in percent already."""
+    return f"{value:.2f} %" if _number(value) else NONE
+
+
+def count(value: Any) -> str:
+    """A large number: 322.9 M."""
+    return quantity(value) if _number(value) else NONE
+
+
+def duration(seconds: float) -> str:
+    """A time in a unit that suits it."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def bounds(account: Account, cost: str) -> list[tuple[str, float]]:
+    """The limits on a cost, each with the words for it."""
+    pair = zip(("at least", "at most"), account.limits.bounds.get(cost, (None, None)), strict=True)
+    return [(f"{words} {quantity(value)}", value) for words, value in pair if value is not None]
+
+
+def tip(account: Account, one: Scored) -> str:
+    """What appears under the mouse at an architecture."""
+    costs = [f"{quantity(value)} {NAMES[name]}" for name, value in one.costs.items()]
+    return ", ".join([f"{one.key}: {score(account, one.score)}", *costs])

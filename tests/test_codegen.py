@@ -1,0 +1,115 @@
+"""Networks as text: what people write in a forward comes out as plain torch code, or is refused with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import StochasticDepth
+
+from raynas import export as exporting
+from raynas.export import ExportError, export
+
+
+@pytest.fixture
+def images() -> tuple[Tensor]:
+    return (torch.randn(2, 3, 8, 8),)
+
+
+class Many(nn.Module):
+    """What people write: functions, methods, indices, constants, several inputs and outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(7, 6)
+        self.norm = nn.LayerNorm(6, eps=1e-3)
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=True)
+        self.layers = nn.ModuleList([nn.Linear(6, 6), nn.GELU("tanh"), nn.Sequential()])
+        self.values = nn.Linear(6, 6, bias=False)
+
+    def forward(self, tokens: Tensor, weights: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        x = self.norm(self.embed(tokens)) + torch.arange(6) / 6
+        for layer in self.layers:
+            x = x + layer(x)
+        x = self.attention(x, x, self.values(x), need_weights=False)[0]
+        x = torch.where(weights[..., None] > 0, x, float("-inf")).clamp(min=-4)
+        logits = F.linear(x[:, -1], self.embed.weight)
+        x = x.masked_fill(x > 3, 0.0)
+        scores = torch.einsum("bij,bkj->bik", x, x).to(torch.float64)
+        return logits, {"scores": scores.softmax(-1), "rest": -x[:, ::2, None].squeeze(2), "positive": x > 0}
+
+
+def test_many_ways_of_writing_a_forward(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    report = export(Many(), (torch.randint(7, (2, 5)), torch.randn(2, 5)), tmp_path)
+    assert [file.format for file in report.files] == ["safetensors", "torch_export"]
+    assert max(file.difference for file in report.files) < 1e-5
+
+
+class ConvReLU(nn.Sequential):
+    """A sequence by another name, as in many model zoos."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(nn.Conv2d(inputs, outputs, 3), nn.ReLU())
+
+
+class Zoo(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = ConvReLU(3, 4)
+        self.drop = StochasticDepth(0.5, "row")
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch._assert(x.shape[1] == 3, "three channels")
+        return self.drop(self.conv(x)) * 1e-9
+
+
+def test_habits_of_torchvision(images: tuple[Tensor], tmp_path: Path) -> None:
+    export(Zoo(), images, tmp_path, ["safetensors"])
+    text = (tmp_path / "model.py").read_text()
+    assert "        x = self.conv(x)" in text.splitlines() and "torchvision" not in text
+
+
+def test_small_outputs_are_compared_no_less_strictly(
+    images: tuple[Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = exporting.source_of
+    monkeypatch.setattr(
+        exporting, "source_of", lambda *a: (right(*a)[0].replace("* 1e-09", "* 1.001e-09"), right(*a)[1])
+    )
+    with pytest.raises(ExportError, match="safetensors differs from the network by"):
+        export(Zoo(), images, tmp_path)
+
+
+class Branches(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.sum() > 0 else x
+
+
+class Foreign(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return _wrapped(x)
+
+
+def _wrapped(x: Tensor) -> Tensor:
+    return x * (2 if float(x.sum()) > 0 else 1)
+
+
+torch.fx.wrap("_wrapped")
+
+
+@pytest.mark.parametrize(
+    "network, reason",
+    [(Branches(), "symbolically traced variables cannot be used as"), (Foreign(), "forward calls .*_wrapped")],
+)
+def test_what_cannot_be_written_is_refused(
+    network: nn.Module, reason: str, images: tuple[Tensor], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        ExportError, match=rf"(?s)safetensors cannot express .*{reason}.*torch_export and onnx may still work"
+    ) as caught:
+        export(network, images, tmp_path)
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())

@@ -1,0 +1,264 @@
+"""Whole searches on real actors and real Tune trials, small."""
+
+import dataclasses
+import json
+import os
+import signal
+import threading
+import time
+from collections import Counter
+
+import pytest
+import ray
+import tiny
+import torch
+from ray import tune
+
+from raynas import checkpoint, results
+from raynas.architecture import enumerate_all
+from raynas.config import Config, ConfigError, SearchConfig, TrainConfig
+from raynas.constraints import InfeasibleError
+from raynas.evaluation import Scorer
+from raynas.run import Run
+from raynas.searchers import TPE, Evolution, EvolutionSettings, RandomSearch
+from raynas.training import model_tensors
+from trainables.from_scratch import FromScratch
+from trainables.shared_weights import SharedWeights
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+SEARCH = SearchConfig(num_samples=10, slices=4, bn_images=64, batch_size=32, replicas=1, max_concurrent=2, top=3)
+CONFIG = Config(
+    train=TrainConfig(epochs=2, batch_size=32, workers=1, cpus_per_worker=1),
+    search=SEARCH,
+    limits={"parameters": 1000},
+    name="run",
+)
+
+
+def make(folder, searcher=RandomSearch, trainable=SharedWeights, **changes):
+    torch.manual_seed(0)
+    config = dataclasses.replace(CONFIG, storage_path=str(folder), **changes)
+    return Run(config, tiny.space(num_classes=4), tiny.data(), searcher, trainable)
+
+
+def with_search(**changes):
+    return dataclasses.replace(SEARCH, **changes)
+
+
+def log(run):
+    return results.read(run.folder / "scored.parquet").to_pylist()
+
+
+def check_log(run, ended):
+    """What every search must keep: the number, the limits, and that nothing was scored twice."""
+    rows = log(run)
+    last = {row["key"]: row for row in rows}
+    assert sum(row["status"] != "running" for row in last.values()) == ended
+    assert all(row["parameters"] <= 1000 for row in rows)
+    reports = Counter((row["key"], row["fidelity"]) for row in rows if row["status"] in ("running", "complete"))
+    assert set(reports.values()) == {1}, reports
+    return last
+
+
+def test_a_search_keeps_its_budget_scores_nothing_twice_and_ranks_exactly(tmp_path):
+    run = make(tmp_path)
+    best = run.search()
+    last = check_log(run, ended=10)
+    assert any(row["status"] == "stopped" and row["fidelity"] < 4 for row in last.values()), "ASHA stopped no one"
+    complete = [row for row in last.values() if row["status"] == "complete"]
+    assert complete and all(row["fidelity"] == row["max_fidelity"] == 4 for row in complete)
+    row = complete[0]
+    metrics = json.loads(row["metrics"])
+    assert row["score"] == pytest.approx(100 * metrics["correct"] / metrics["images"]) and metrics["images"] == 64
+    assert row["macs"] == run.costs(json.loads(row["architecture"]))["macs"] and row["worker"] == "supernet-0"
+
+    space = tiny.space(num_classes=4)
+    space.load_state_dict(model_tensors(checkpoint.latest(run.folder / "supernet")[1]))
+    judge = Scorer(space, tiny.data(), with_search(slices=1))
+    assert [row["final_score"] for row in best] == sorted((row["final_score"] for row in best), reverse=True)
+    for row in best:
+        tally = judge.score([row["architecture"]], 0)[0]
+        assert row["final_score"] == pytest.approx(100 * tally["correct"] / tally["images"])
+    assert run.best() == best[0]["architecture"]
+    run.close()
+
+
+def test_a_trained_supernet_is_searched_again_without_training(tmp_path):
+    first = make(tmp_path)
+    first.search()
+    trained = checkpoint.latest(first.folder / "supernet")
+    before = log(first)
+    first.close()
+
+    evolution = lambda *a, **k: Evolution(*a, settings=EvolutionSettings(population=4, parents=2, mutations=2, crossovers=2), **k)  # noqa: E731, E501
+    wider = make(tmp_path, evolution, search=with_search(num_samples=15), limits={"parameters": 1000, "macs": 12000})
+    admitted = {
+        row["key"] for row in before if row["status"] != "running" and row["parameters"] <= 1000 and row["macs"] <= 12000
+    }
+    wider.search()
+    wider.close()
+    again = checkpoint.latest(wider.folder / "supernet")
+    assert again[0] == trained[0] and all(torch.equal(again[1][n], t) for n, t in trained[1].items())
+    rows = log(wider)
+    assert rows[: len(before)] == before
+    new = {row["key"] for row in rows[len(before) :]}
+    assert all(row["macs"] <= 12000 for row in rows[len(before) :])
+    assert not new & {row["key"] for row in before}
+    assert len(new) == 15 - len(admitted)
+
+
+@pytest.mark.parametrize("searcher", [TPE, RandomSearch])
+def test_an_exhausted_space_ends_the_search(tmp_path, searcher):
+    run = make(tmp_path, searcher, search=with_search(num_samples=500, scheduler="none"), limits={"parameters": 300})
+    run.search()
+    run.close()
+    rows = log(run)
+    fitting = [a for a in _everything(run) if run.costs(a)["parameters"] <= 300]
+    assert len({row["key"] for row in rows}) == len(fitting) < 27
+    assert all(row["parameters"] <= 300 for row in rows)
+
+
+def _everything(run):
+    return enumerate_all(run.costs.decisions)
+
+
+def test_cohorts_share_trials(tmp_path):
+    run = make(tmp_path, search=with_search(cohort=4))
+    run.search()
+    run.close()
+    last = check_log(run, ended=10)
+    assert len({row["trial"] for row in last.values()}) == 3
+    assert {row["status"] for row in last.values()} == {"stopped", "complete"}
+
+
+def test_what_was_in_flight_goes_on_where_it_was(tmp_path):
+    run = make(tmp_path, search=with_search(num_samples=4))
+    run.search()
+    run.close()
+    # Cut the log as a kill would: the last architecture has only its first slice.
+    folder = run.folder / "scored.parquet"
+    rows = log(run)
+    victim = next(row["key"] for row in rows if row["status"] == "complete")
+    kept = [row for row in rows if row["key"] != victim or row["fidelity"] == 1]
+    for part in folder.iterdir():
+        part.unlink()
+    with results.Log(folder) as again:
+        for row in kept:
+            again.append({k: v for k, v in row.items() if v is not None and k not in ("architecture", "metrics")} | {
+                "architecture": json.loads(row["architecture"]), "metrics": json.loads(row["metrics"])})  # fmt: skip
+    resumed = make(tmp_path, search=with_search(num_samples=4, scheduler="none"))
+    resumed.search()
+    resumed.close()
+    last = check_log(resumed, ended=4)
+    whole = next(row for row in rows if row["key"] == victim and row["status"] == "complete")
+    assert (last[victim]["score"], last[victim]["fidelity"]) == (whole["score"], 4)
+
+
+def _processes(run, victim):
+    """The processes of a replica, or of the thin trials: Ray writes what a worker does into its title."""
+    if victim == "replica":
+        return ray.get([actor.process.remote() for actor in run.supernet.actors])
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            title = open(f"/proc/{entry}/cmdline", "rb").read().decode(errors="replace") if entry.isdigit() else ""
+        except OSError:
+            continue
+        if title.startswith(f"ray::{victim}"):
+            found.append(int(entry))
+    return found
+
+
+@pytest.mark.parametrize("victim", ["replica", "SharedWeights"])
+def test_a_killed_actor_costs_no_score(tmp_path, victim):
+    run = make(tmp_path, search=with_search(num_samples=20, bn_images=256), limits={})
+    run.train_supernet()
+    killed = []
+
+    def kill_in_the_middle():
+        while not killed and time.monotonic() < deadline:
+            time.sleep(0.05)
+            folder = run.folder / "scored.parquet"
+            if folder.exists() and len(results.read(folder)) >= 4:
+                for process in _processes(run, victim)[:1]:
+                    os.kill(process, signal.SIGKILL)
+                    killed.append(process)
+
+    deadline = time.monotonic() + 120
+    thread = threading.Thread(target=kill_in_the_middle)
+    thread.start()
+    run.search()
+    thread.join()
+    run.close()
+    assert killed, "nothing was killed: the search was over too soon"
+    rows = log(run)
+    last = {row["key"]: row for row in rows}
+    assert len(last) == 20 and all(row["status"] in ("complete", "stopped") for row in last.values())
+    scores = {}
+    for row in rows:
+        scores.setdefault((row["key"], row["fidelity"]), set()).add(row["score"])
+    assert all(len(values) == 1 for values in scores.values()), "a repeated score differs"
+
+
+def test_training_each_architecture_from_scratch(tmp_path):
+    search = with_search(num_samples=4, epochs=3, max_concurrent=1)
+    run = make(tmp_path, trainable=FromScratch, search=search)
+    best = run.search()
+    last = check_log(run, ended=4)
+    assert all(row["max_fidelity"] == 3 for row in last.values())
+    assert not (run.folder / "supernet").exists() and not (run.folder / "in-flight").exists()
+    assert best[0]["final_score"] == max(row["score"] for row in last.values() if row["status"] == "complete")
+    run.close()
+
+
+class Counting(tune.Trainable):
+    """A trainable that knows nothing of RayNAS; one option always fails."""
+
+    def setup(self, config):
+        self.reset_config(config)
+
+    def reset_config(self, new_config):
+        self.architecture = new_config["architecture"]
+        return True
+
+    def step(self):
+        if self.architecture["blocks.0"] == "skip":
+            raise RuntimeError("this one cannot be scored")
+        return {"score": sum(option == "k3" for option in self.architecture.values()), "done": self.iteration >= 1}
+
+
+def test_a_plain_trainable_and_one_that_fails(tmp_path):
+    run = make(tmp_path, trainable=Counting, search=with_search(num_samples=6, slices=2), limits={})
+    best = run.search()
+    rows = {row["key"]: row for row in log(run)}
+    assert len(rows) == 6
+    failed = [row for row in rows.values() if row["status"] == "error"]
+    assert failed and all("cannot be scored" in row["error"] for row in failed)
+    assert all(json.loads(row["architecture"])["blocks.0"] == "skip" for row in failed)
+    assert best[0]["score"] == max(row["score"] for row in rows.values() if row["score"] is not None)
+
+
+def test_limits_that_nothing_keeps_are_refused_before_anything_starts(tmp_path):
+    with pytest.raises(InfeasibleError, match=r"parameters.*at least.*in the median.*at most"):
+        make(tmp_path, limits={"parameters": 10})
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_space_that_does_not_fit_the_data_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"does not run on images of shape \[1, 8, 8\]"):
+        Run(dataclasses.replace(CONFIG, storage_path=str(tmp_path)), tiny.space(in_channels=3), tiny.data(), RandomSearch, SharedWeights)  # noqa: E501
+
+
+def test_retrain_looks_at_the_test_images_once_and_export_takes_its_weights(tmp_path):
+    run = make(tmp_path)
+    architecture = {"blocks.0": "k3", "blocks.1": "k1", "blocks.2": "skip"}
+    first = run.retrain(architecture)
+    assert 0 <= first["test_accuracy"] <= 100 and first["epochs"] == 2
+    begin = time.monotonic()
+    assert run.retrain(architecture) == first and time.monotonic() - begin < 2
+    network = run.network(architecture)
+    result = run.export(architecture)
+    assert {p.name for p in (run.folder / "export").glob("*/*")} >= {"model.py", "model.safetensors", "model.pt2"}
+    del network, result
+    assert ray.is_initialized()

@@ -1,0 +1,174 @@
+"""The supernet on real actors: data-parallel, resumed, and with workers that die."""
+
+import dataclasses
+import os
+import signal
+import time
+
+import pytest
+import ray
+import tiny
+import torch
+
+from raynas import checkpoint
+from raynas.actors import Hosted, SupernetActor, publish
+from raynas.choice import decisions
+from raynas.config import Config, SearchConfig, TrainConfig
+from raynas.data import to_arrays
+from raynas.evaluation import Scorer
+from raynas.sampling import UniformPaths
+from raynas.supernet import Supernet, place
+from raynas.training import Trainer, TrainingDiverged, model_tensors
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+CONFIG = Config(
+    train=TrainConfig(epochs=4, batch_size=32, workers=1, cpus_per_worker=1, checkpoint_seconds=0.001, augment="crop"),
+    search=SearchConfig(slices=4, bn_images=64, batch_size=32, replicas=2),
+)
+
+
+def make(folder, norm=True, **train):
+    torch.manual_seed(0)
+    space = tiny.space(num_classes=4, norm=norm)
+    config = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, **train))
+    return Supernet(space, tiny.data(), config, folder), UniformPaths(decisions(space)), space
+
+
+def weights(folder):
+    return checkpoint.latest(folder)[1]
+
+
+def kill(process: int) -> None:
+    os.kill(process, signal.SIGKILL)
+
+
+def test_one_worker_trains_what_a_plain_loop_trains(tmp_path):
+    supernet, paths, space = make(tmp_path)
+    seen = []
+    supernet.train(paths, seen.append)
+    assert seen[-1].step == seen[-1].total == 32
+    alone = Trainer(space, tiny.data(), CONFIG.train, paths)
+    alone.run(32)
+    for name, value in model_tensors(alone.state()).items():
+        assert torch.equal(value, weights(tmp_path)[f"model/{name}"]), name
+
+
+def test_two_workers_train_like_one_on_the_whole_batch(tmp_path):
+    # Without BatchNorm, whose statistics are those of each worker's share, only rounding differs.
+    results = []
+    for workers in (1, 2):
+        supernet, paths, _ = make(tmp_path / str(workers), norm=False, workers=workers, augment="none", lr=0.01)
+        supernet.train(paths)
+        results.append(weights(tmp_path / str(workers)))
+    one, two = results
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_killed_worker_is_replaced_and_the_result_is_the_same(tmp_path):
+    undisturbed, paths, _ = make(tmp_path / "a", workers=2, epochs=6)
+    undisturbed.train(paths)
+
+    disturbed, paths, _ = make(tmp_path / "b", workers=2, epochs=6)
+    killed = []
+
+    def kill_once(status):
+        if status.step >= 10 and not killed:
+            pid = ray.get(disturbed.actors[1].process.remote())
+            kill(pid)
+            killed.append(pid)
+
+    disturbed.train(paths, kill_once)
+    assert killed
+    one, two = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_workers_that_keep_dying_end_the_training_with_a_clear_error(tmp_path):
+    supernet, paths, _ = make(tmp_path, max_failures=1)
+
+    def kill_always(status):
+        kill(ray.get(supernet.actors[0].process.remote()))
+
+    with pytest.raises(RuntimeError, match="a training worker was lost 2 times"):
+        supernet.train(paths, kill_always)
+
+
+def test_a_loss_that_explodes_keeps_the_checkpoint_before(tmp_path):
+    supernet, paths, _ = make(tmp_path, lr=1e25, schedule="constant")
+    with pytest.raises(TrainingDiverged, match=r"train\.lr"):
+        supernet.train(paths)
+    saved = checkpoint.latest(tmp_path)
+    assert saved is None or all(torch.isfinite(t).all() for t in saved[1].values() if t.is_floating_point())
+
+
+def test_minutes_decide_the_number_of_steps(tmp_path):
+    supernet, paths, _ = make(tmp_path, minutes=0.12)
+    seen = []
+    begin = time.monotonic()
+    supernet.train(paths, seen.append)
+    assert seen[-1].step == seen[-1].total > 32
+    # The start of the worker is not counted; a busy machine may take longer than planned, never without end.
+    assert time.monotonic() - begin < 120
+
+
+def test_replicas_need_a_trained_supernet(tmp_path):
+    supernet, _, _ = make(tmp_path)
+    with pytest.raises(RuntimeError, match="no fully trained supernet"):
+        supernet.replicas()
+
+
+PATHS = [{"blocks.0": a, "blocks.1": b, "blocks.2": "k3"} for a in ("k1", "k3", "skip") for b in ("k1", "k3")]
+
+
+def test_replicas_score_like_a_scorer_in_this_process_also_after_a_kill(tmp_path):
+    supernet, paths, space = make(tmp_path)
+    supernet.train(paths)
+    pool = supernet.replicas()
+    assert len(pool) == 2
+    space.load_state_dict(model_tensors(weights(tmp_path)))
+    expected = Scorer(space, tiny.data(), CONFIG.search).score(PATHS, 2)
+
+    def scores(replica):
+        # Many callers at once: they are answered together.
+        answers = ray.get([replica.evaluate.remote([path], 2) for path in PATHS])
+        return [{k: answer[0][k] for k in ("correct", "images", "loss")} for answer in answers]
+
+    for replica in pool:
+        for found, wanted in zip(scores(replica), expected, strict=True):
+            assert found["correct"] == wanted["correct"] and found["loss"] == pytest.approx(wanted["loss"], rel=1e-5)
+    kill(ray.get(pool[0].process.remote()))
+    again = scores(pool[0])
+    assert [a["correct"] for a in again] == [w["correct"] for w in expected]
+    supernet.close()
+
+
+def test_one_bad_architecture_does_not_cost_the_others_their_answers():
+    remote = ray.remote(SupernetActor).options(num_cpus=1, max_concurrency=8)
+    from raynas.data import to_arrays
+
+    actor = remote.remote(Hosted(ray.put(tiny.space(num_classes=4)), ray.put(to_arrays(tiny.data()))), CONFIG, "supernet-test")
+    asked = [actor.evaluate.remote([path], 0) for path in [*PATHS, {**PATHS[0], "blocks.0": "k9"}]]
+    good = ray.get(asked[:-1])
+    assert all(answer[0]["images"] == 16 for answer in good)
+    with pytest.raises(Exception, match="k9"):
+        ray.get(asked[-1])
+    ray.kill(actor)
+
+
+def test_published_weights_are_copies():
+    tensors = {"a": torch.arange(6, dtype=torch.int64), "b": torch.randn(2, 3), "empty": torch.zeros(0)}
+    published = publish(tensors)
+    back = published.tensors()
+    assert all(torch.equal(back[name], value) for name, value in tensors.items())
+    back["b"].zero_()
+    assert torch.equal(published.tensors()["b"], tensors["b"])
+
+
+def test_actors_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="9 actors need 9 CPUs, the cluster has 4"):
+        place(9, cpus=1)
+    with pytest.raises(ValueError, match="1 actors need 1 GPUs, the cluster has 0"):
+        place(1, gpus=1)

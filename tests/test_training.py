@@ -1,0 +1,144 @@
+import dataclasses
+
+import pytest
+import tiny
+import torch
+
+from raynas.choice import decisions, derive
+from raynas.config import TrainConfig
+from raynas.sampling import FairPaths, UniformPaths
+from raynas.training import Trainer, TrainingDiverged, seed_of, steps_per_epoch
+
+RECIPE = TrainConfig(epochs=4, batch_size=32, weight_decay=0.1, augment="crop", precision="float32")
+
+
+def make(seed=0, recipe=RECIPE, paths=UniformPaths):
+    torch.manual_seed(0)
+    space = tiny.space(num_classes=4)
+    return Trainer(space, tiny.data(), recipe, paths(decisions(space), seed), seed)
+
+
+def snapshot(module):
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def test_options_off_the_path_do_not_move_by_a_bit():
+    path = {"blocks.0": "k3", "blocks.1": "k1", "blocks.2": "skip"}
+    trainer = make()
+    # Once everything has momentum, so that momentum and decay could move what is off the path.
+    for step in range(6):
+        trainer.paths = FairPaths(decisions(trainer.model))
+        trainer.run(step + 1)
+    before = snapshot(trainer.model)
+    trainer.paths = lambda step: [path]
+    trainer.run(8)
+    moved = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
+    on_path = ("stem.", "head.", "blocks.0.k3.", "blocks.1.k1.")
+    assert moved and all(name.startswith(on_path) for name in moved), moved
+    assert any(name.startswith("blocks.0.k3.0.weight") for name in moved)
+
+
+def test_the_loss_falls():
+    trainer = make(recipe=dataclasses.replace(RECIPE, epochs=12, weight_decay=0.0, label_smoothing=0.0, lr=0.05))
+    first = trainer.run(4).loss
+    trainer.run(trainer.total_steps - 8)
+    assert trainer.run(trainer.total_steps).loss < 0.85 * first
+
+
+def test_resumed_training_equals_training_without_a_break():
+    whole = make()
+    whole.run(20)
+    broken = make()
+    broken.run(9)
+    state = broken.state()
+    resumed = make()
+    resumed.load_state(state, 9)
+    resumed.run(20)
+    for name, value in whole.state().items():
+        assert torch.equal(value, resumed.state()[name]), name
+
+
+def test_another_seed_trains_otherwise():
+    one, two = make(seed=1), make(seed=2)
+    one.run(3)
+    two.run(3)
+    assert not torch.equal(one.model.stem.weight, two.model.stem.weight)
+
+
+def test_batchnorm_scale_and_shift_stay_in_a_supernet_unless_asked_for():
+    for affine in (False, True):
+        trainer = make(recipe=dataclasses.replace(RECIPE, affine=affine), paths=FairPaths)
+        trainer.run(3)
+        scale = trainer.model.blocks[0].k3[1].weight
+        assert torch.equal(scale, torch.ones_like(scale)) is (not affine)
+
+
+def test_a_plain_network_trains_all_its_parameters():
+    subnet = derive(tiny.space(num_classes=4), {"blocks.0": "k3", "blocks.1": "k3", "blocks.2": "k1"})
+    before = snapshot(subnet)
+    Trainer(subnet, tiny.data(), RECIPE).run(2)
+    still = [name for name, p in subnet.named_parameters() if torch.equal(p, before[name])]
+    assert still == []
+
+
+def test_decay_is_on_weights_alone():
+    groups = make().optimizer.param_groups
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
+    assert all(p.ndim > 1 for p in groups[0]["params"]) and all(p.ndim <= 1 for p in groups[1]["params"])
+
+
+@pytest.mark.parametrize(("schedule", "half"), [("linear", 0.5), ("cosine", 0.5), ("constant", 1.0)])
+def test_schedules(schedule, half):
+    trainer = make(recipe=dataclasses.replace(RECIPE, schedule=schedule, lr=0.2))
+    assert trainer._learning_rate() == pytest.approx(0.2)
+    trainer.step = trainer.total_steps // 2
+    assert trainer._learning_rate() == pytest.approx(0.2 * half)
+    trainer.step = trainer.total_steps
+    assert trainer._learning_rate() == pytest.approx(0.2 if schedule == "constant" else 0.0, abs=1e-9)
+
+
+def test_warmup_rises_to_the_full_rate():
+    trainer = make(recipe=dataclasses.replace(RECIPE, warmup=0.5, lr=0.2))
+    rates = []
+    for trainer.step in range(trainer.total_steps):
+        rates.append(trainer._learning_rate())
+    top = rates.index(max(rates))
+    assert rates[:top] == sorted(rates[:top]) and top == trainer.total_steps // 2 and max(rates) == pytest.approx(0.2)
+
+
+def test_a_loss_that_explodes_is_named():
+    trainer = make(recipe=dataclasses.replace(RECIPE, lr=1e30, schedule="constant"))
+    with pytest.raises(TrainingDiverged, match=r"between steps 0 and 10.*train\.lr"):
+        trainer.run(10)
+
+
+def test_every_image_is_seen_once_an_epoch():
+    trainer = make(recipe=dataclasses.replace(RECIPE, augment="none"))
+    seen = []
+    for trainer.step in range(trainer.epoch_steps):
+        trainer._batch()
+        rows = trainer._order[1][trainer.step * 32 : (trainer.step + 1) * 32]
+        seen += rows.tolist()
+    assert sorted(seen) == list(range(256))
+
+
+def test_ranks_share_a_batch_without_overlap():
+    whole = make(recipe=dataclasses.replace(RECIPE, augment="none"))
+    labels = whole._batch()[1].tolist()
+    shares = []
+    for rank in range(2):
+        space = tiny.space(num_classes=4)
+        recipe = dataclasses.replace(RECIPE, augment="none")
+        shares.append(Trainer(space, tiny.data(), recipe, UniformPaths(decisions(space)), 0, (rank, 2))._batch()[1])
+    assert [label for pair in zip(*shares, strict=True) for label in map(int, pair)] == labels
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    with pytest.raises(ValueError, match="32 cannot be shared by 3 workers"):
+        Trainer(tiny.space(num_classes=4), tiny.data(), RECIPE, rank=(0, 3))
+
+
+def test_seeds_and_epochs():
+    assert seed_of("a", 1) == seed_of("a", 1) != seed_of("a", 2)
+    assert 0 <= seed_of("x") < 2**63
+    assert steps_per_epoch(100, 32) == 3 and steps_per_epoch(5, 32) == 1
