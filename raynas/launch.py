@@ -202,6 +202,9 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Name
     """
     flags = _parser().parse_intermixed_args(arguments)
     words = list(flags.words)
+    if flags.resume is not None and "=" in flags.resume and not Path(flags.resume).exists():
+        words.append(flags.resume)  # --resume key=value: the newest run, and a setting
+        flags.resume = "auto"
     command = words.pop(0) if words and "=" not in words[0] else "search"
     if command not in COMMANDS:
         raise ConfigError(f"unknown command {command!r}; legal ones: {', '.join(COMMANDS)}")

@@ -63,7 +63,7 @@ class Run:
         view: Where progress is shown.
 
     Raises:
-        ValueError: Space and data do not fit each other, or no architecture keeps the limits.
+        ValueError: Space and data do not fit each other, no architecture keeps the limits, or a setting is illegal.
     """
 
     def __init__(
@@ -89,6 +89,9 @@ class Run:
         search_space = SearchSpace(self.costs.decisions, self.costs.canonical, violation(self.costs, self.limits))
         self._searcher = functools.partial(searcher, search_space, seed=config.seed)
         self._searcher()
+        self.paths()
+        if hasattr(trainable, "check"):
+            trainable.check(config.search)
         self._supernet: Supernet | None = None
 
     def example(self, batch: int = 1) -> torch.Tensor:
@@ -160,8 +163,9 @@ class Run:
             status = run_search(self._searcher(metric="score", mode=scoring.mode), scoring, settings, log, recorder)
         # Weights of trials that were in flight; all have ended now.
         shutil.rmtree(self.folder / "in-flight", ignore_errors=True)
+        failed = f", {status.failed} failed: see the column 'error' of the log" if status.failed else ""
         self.view.say(
-            f"scored {status.scored} architectures ({status.stopped} stopped early) in {status.seconds:.0f} s; "
+            f"scored {status.scored} architectures ({status.stopped} stopped early{failed}) in {status.seconds:.0f} s; "
             f"overhead {100 * status.overhead:.0f} % of the workers' time"
         )
         best = self.leaderboard(scoring)

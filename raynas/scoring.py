@@ -22,8 +22,9 @@ SLOT = "slot"
 class Scoring:
     """How architectures are scored in one search.
 
-    A trainable of ours has a class method ``scoring(run) -> Scoring``; a plain ``tune.Trainable`` of a user needs
-    none, as long as it reads ``config["architecture"]`` and reports ``score``.
+    A trainable of ours has a class method ``scoring(run) -> Scoring``, and ``check(search)``, which refuses settings
+    that it cannot work with. A plain ``tune.Trainable`` of a user needs neither, as long as it reads
+    ``config["architecture"]`` and reports ``score``.
     """
 
     trainable: type[tune.Trainable]
@@ -35,6 +36,8 @@ class Scoring:
     """The last ``training_iteration`` of a trial that nobody stops."""
     workers: int = 1
     """How many processes compute at the same time: what the overhead is a share of."""
+    concurrent: int = 1
+    """How many trials are in flight at once."""
     rescore: Callable[[Sequence[Architecture]], list[float]] | None = None
     """Scores architectures once more, as exactly as possible; None where the highest fidelity is exact."""
     mode: str = "max"

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -39,6 +40,8 @@ class SearchStatus:
     wanted: int
     stopped: int
     """How many of them were stopped early."""
+    failed: int
+    """How many could not be scored in this search; the log says why."""
     best: float
     best_costs: Mapping[str, float]
     per_second: float
@@ -105,7 +108,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         tell: Callable[[SearchStatus], None],
     ) -> None:
         self.log, self.scoring, self.stamp, self.costs, self.tell = log, scoring, dict(stamp), costs, tell
-        self.scored = self.stopped = self.earlier = 0
+        self.scored = self.stopped = self.failed = self.earlier = 0
         self.wanted = 0
         self.best: tuple[int, float] = (-1, -math.inf)
         self.best_row: dict[str, Any] = {}
@@ -163,12 +166,13 @@ class Recorder(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The trial failed for good."""
-        why = " ".join(str(getattr(trial, "get_pickled_error", lambda: None)() or "the trial failed").split())
+        why = _last_error(trial)
         known = self._open.pop(trial.trial_id, {})
         for architecture in trial.config.get("architectures") or [trial.config["architecture"]]:
             row = known.get(arch.key(architecture), {**self.stamp, "architecture": architecture, "fidelity": 0})
-            self.log.append({**row, "trial": trial.trial_id, "status": "error", "error": why[:500]})
+            self.log.append({**row, "trial": trial.trial_id, "status": "error", "error": why})
             self.scored += 1
+            self.failed += 1
         self._show()
 
     def _compare(self, row: Mapping[str, Any]) -> None:
@@ -193,12 +197,22 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             scored=self.scored,
             wanted=self.wanted,
             stopped=self.stopped,
+            failed=self.failed,
             best=self.best_row.get("score", math.nan),
             best_costs={k: self.best_row[k] for k in ("macs", "parameters") if self.best_row.get(k) is not None},
             per_second=(self.scored - self.earlier) / seconds,
             seconds=seconds,
             overhead=max(1.0 - self.busy / (seconds * self.scoring.workers), 0.0),
         )
+
+
+def _last_error(trial: Any) -> str:
+    """What went wrong in a trial, in one line: the end of the file that Tune writes about it."""
+    try:
+        lines = Path(trial.error_file).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except (OSError, TypeError):
+        lines = []
+    return lines[-1].strip()[:500] if lines else "the trial failed"
 
 
 def _plain_outcome(config: Mapping[str, Any], result: Mapping[str, Any], last: int) -> dict[str, Any]:
@@ -240,6 +254,7 @@ def run_search(
             scoring.max_fidelity, grace=config.grace, reduction_factor=config.reduction_factor,
             metric="score", mode=scoring.mode,
         )  # fmt: skip
+    searcher.set_max_concurrency(scoring.concurrent)
     log.flush()
     history = History(results.read(log.folder), lambda architecture: searcher.drawer.feasible(architecture))
     history.replay(searcher, scheduler)
@@ -301,3 +316,6 @@ def _quiet_tune() -> None:
     }.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
+    # The log keeps what went wrong in a trial; a page of traceback each would push everything else off the screen.
+    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)

@@ -19,7 +19,7 @@ from ray import tune
 from raynas import architecture as arch
 from raynas import checkpoint
 from raynas.choice import derive
-from raynas.config import TrainConfig
+from raynas.config import ConfigError, SearchConfig, TrainConfig
 from raynas.data import from_arrays, to_arrays
 from raynas.evaluation import tally
 from raynas.scoring import Scoring
@@ -35,12 +35,18 @@ __all__ = ["FromScratch"]
 class FromScratch(tune.Trainable):
     """A trial that trains the network of one architecture; the score is its accuracy on all validation images."""
 
+    @staticmethod
+    def check(search: SearchConfig) -> None:
+        """Refuse settings that cannot be: called before anything is started."""
+        if search.cohort != 1:
+            raise ConfigError(f"search.cohort = {search.cohort}: one architecture is trained in a trial; legal: 1")
+        if search.grace > search.epochs:
+            raise ConfigError(f"search.grace = {search.grace} is more than search.epochs; legal: 1 to {search.epochs}")
+
     @classmethod
     def scoring(cls, run: Run) -> Scoring:
         """One trial per worker, one worker per GPU, or per CPU where there is none."""
         search, train = run.config.search, run.config.train
-        if search.cohort != 1:
-            raise ValueError(f"search.cohort = {search.cohort}: from_scratch trains one architecture a trial; legal: 1")
         where = place(search.max_concurrent or search.replicas, train.cpus_per_worker, train.gpus_per_worker, per_cpu=True)
         parameters = {
             "space": run.space,
@@ -50,7 +56,7 @@ class FromScratch(tune.Trainable):
             "folder": run.folder / "in-flight",
         }
         resources = {"cpu": where.cpus, "gpu": where.gpus}
-        return Scoring(cls, parameters, resources, search.epochs, where.count)
+        return Scoring(cls, parameters, resources, search.epochs, where.count, where.count)
 
     def setup(  # type: ignore[override]
         self, config: dict[str, Any], space: Any, arrays: Any, recipe: TrainConfig, seed: int, folder: Path,

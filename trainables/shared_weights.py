@@ -19,6 +19,7 @@ from ray import tune
 
 from raynas import architecture as arch
 from raynas.architecture import Architecture
+from raynas.config import ConfigError, SearchConfig
 from raynas.schedulers import survivors
 from raynas.scoring import Scoring, slots
 
@@ -66,6 +67,12 @@ class SharedWeights(tune.Trainable):
     Give it its arguments by ``tune.with_parameters(SharedWeights, pool=[...], slices=8, ...)``.
     """
 
+    @staticmethod
+    def check(search: SearchConfig) -> None:
+        """Refuse settings that cannot be: called before anything is started."""
+        if search.grace > search.slices:
+            raise ConfigError(f"search.grace = {search.grace} is more than there are slices; legal: 1 to {search.slices}")
+
     @classmethod
     def scoring(cls, run: Run) -> Scoring:
         """Train the supernet if that is not done, start its replicas, and say how to ask them."""
@@ -82,8 +89,16 @@ class SharedWeights(tune.Trainable):
             "halving": search.scheduler == "asha",
         }
         # Two trials a replica: one is scored while the other one's answer is on its way.
-        resources = slots(search.max_concurrent or 2 * len(pool), run.supernet.reserved_cpus)
-        return Scoring(cls, parameters, resources, slices, len(pool), functools.partial(_rescore, pool))
+        concurrent = search.max_concurrent or 2 * len(pool)
+        return Scoring(
+            cls,
+            parameters,
+            slots(concurrent, run.supernet.reserved_cpus),
+            max_fidelity=slices,
+            workers=len(pool),
+            concurrent=concurrent,
+            rescore=functools.partial(_rescore, pool),
+        )
 
     def setup(  # type: ignore[override]
         self,

@@ -57,7 +57,10 @@ class Evolution(ArchitectureSearcher):
     """Mutates and crosses the best of all generations so far.
 
     A generation is made when the one before is scored; until then ``suggest`` returns None. So the children depend on
-    scores alone, not on the order in which trials complete, and a replay makes the same generations again. Rows of
+    scores alone, not on the order in which trials complete, and a replay makes the same generations again. Workers
+    would stand idle while the last of a generation are scored: where :meth:`set_max_concurrency` says that ``n`` trials
+    are in flight, the next generation is made without waiting for its last ``n`` members, which become parents one
+    generation later (``n`` at most half the population). Rows of
     the log that belong to none of them (another searcher's, another seed's) join as if they had been scored before
     the generation at which the replay ends.
 
@@ -85,6 +88,7 @@ class Evolution(ArchitectureSearcher):
         self._number = -1  # of the current generation
         self._generation: dict[str, Architecture] = {}  # by key
         self._members: set[str] = set()  # keys of this and all earlier generations
+        self._overlap = 0
         self._replaying = False
 
     def propose(self) -> Architecture | str | None:
@@ -92,12 +96,22 @@ class Evolution(ArchitectureSearcher):
         while True:
             unknown = next((member for name, member in self._generation.items() if name not in self.ledger), None)
             if unknown is None:
-                if self.ledger.running(self._generation):
+                if self.ledger.running(self._awaited()):
                     return None
                 if not self._breed(self._number + 1) and self._number > 0:
                     return Searcher.FINISHED
             elif not self._replaying or not self._adopt():
                 return unknown
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        """Begin a generation while up to so many members of the one before are still being scored."""
+        self._overlap = min(max_concurrent, self.settings.population // 2)
+        return super().set_max_concurrency(max_concurrent)
+
+    def _awaited(self) -> list[str]:
+        """The members of the current generation whose scores the next one needs."""
+        names = list(self._generation)
+        return names[: max(len(names) - self._overlap, 0)]
 
     def add_evaluated_point(
         self,
@@ -123,7 +137,9 @@ class Evolution(ArchitectureSearcher):
         """Make a generation; whether it has members."""
         # In a replay the ledger already holds later generations: only the ones before may be looked at.
         known = set(self._members if self._replaying else self.ledger)
-        entries = self.ledger.done(known)
+        # Who is not waited for is no parent yet, even if its score is there: else the order of completion would count.
+        late = set(self._generation) - set(self._awaited())
+        entries = self.ledger.done(known - late)
         best = sorted(entries, key=lambda entry: (self.rank(entry), key(entry.architecture)), reverse=True)
         # Another run's rows may break this run's limits.
         usable = (entry.architecture for entry in best if self.drawer.feasible(entry.architecture))
@@ -178,6 +194,7 @@ class Evolution(ArchitectureSearcher):
             "number": self._number,
             "generation": list(self._generation.values()),
             "members": sorted(self._members),
+            "overlap": self._overlap,
             "replaying": self._replaying,
         }
         return super().get_state() | own
@@ -191,4 +208,5 @@ class Evolution(ArchitectureSearcher):
         self._number = state["number"]
         self._generation = {key(member): member for member in state["generation"]}
         self._members = set(state["members"])
+        self._overlap = state["overlap"]
         self._replaying = state["replaying"]

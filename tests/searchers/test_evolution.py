@@ -223,3 +223,27 @@ def test_other_settings_are_refused_at_restore() -> None:
     state = Evolution(CHAIN).get_state()
     with pytest.raises(ValueError, match="other settings"):
         Evolution(CHAIN, settings=SMALL_GENERATIONS).set_state(state)
+
+
+def test_with_an_overlap_no_worker_waits_and_the_order_of_completion_does_not_count() -> None:
+    def play(order: tuple[int, ...], overlap: int = 4) -> list[Architecture]:
+        searcher = Evolution(CHAIN, settings=EvolutionSettings(12, 3, 6, 6), seed=3)
+        searcher.set_max_concurrency(overlap)
+        proposed: list[Architecture] = []
+        flying: list[int] = []
+        while len(proposed) < 80:
+            while len(flying) < 3:
+                suggestion = searcher.suggest(str(len(proposed)))
+                assert suggestion is not None, "a worker had to wait"
+                flying.append(len(proposed))
+                proposed.append(suggestion["architecture"])
+            ended = flying.pop(order[len(proposed) % len(order)])
+            score = preference(proposed[ended])
+            searcher.on_trial_complete(str(ended), {"score": score, "training_iteration": 1})
+        return proposed
+
+    straight = play((0,))
+    assert straight == play((1, 0))
+    assert mean(map(preference, straight[-24:])) > mean(map(preference, straight[:12])) + 0.5
+    with pytest.raises(AssertionError, match="had to wait"):
+        play((0,), overlap=0)

@@ -1,0 +1,68 @@
+import dataclasses
+
+import pytest
+import yaml
+
+from raynas.config import Config, ConfigError, dump, load, smoke_test
+
+
+def test_file_and_overrides(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("space: my.net:space\ntrain: {epochs: 7, lr: 0.3}\nlimits: {macs: 3.3e8}\n")
+    config = load(file, ["train.lr=0.2", "limits.parameters=[1e6, 5e6]", "search.method_args.population=20"])
+    assert (config.space, config.train.epochs, config.train.lr) == ("my.net:space", 7, 0.2)
+    assert config.limits == {"macs": 3.3e8, "parameters": [1e6, 5e6]}
+    assert config.search.method_args == {"population": 20}
+
+
+def test_what_is_dumped_is_read_back(tmp_path):
+    config = load(None, ["train.epochs=3", "limits.macs=1e6", "name=x", "after=[]"])
+    (tmp_path / "c.yaml").write_text(dump(config))
+    assert load(tmp_path / "c.yaml") == config
+    assert yaml.safe_load(dump(Config()))["data"]["name"] == "digits"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("spaec=x", "unknown setting 'spaec'; legal ones: space, space_args, data"),
+        ("train.epoch=3", "unknown setting 'train.epoch'; legal ones: preset, epochs"),
+        ("train.paths=foo", "train.paths = 'foo'.*'uniform'.*'fair'"),
+        ("search.num_samples=0", "search.num_samples = 0.*greater than or equal to 1"),
+        ("data.validation=1.5", "data.validation = 1.5.*less than 1"),
+        ("train.epochs=many", "train.epochs = 'many'"),
+        ("after=[celebrate]", "after.0 = 'celebrate'.*'retrain'"),
+        ("train", "'train' is not of the form key=value"),
+        ("space.x=1", "space"),
+    ],
+)
+def test_mistakes_are_named_with_what_is_legal(override, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        load(None, [override])
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_are_none(tmp_path):
+    with pytest.raises(ConfigError, match="cannot read the settings file"):
+        load(tmp_path / "none.yaml")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(ConfigError, match="must hold settings"):
+        load(tmp_path / "list.yaml")
+    (tmp_path / "torn.yaml").write_text("a: [1\n")
+    with pytest.raises(ConfigError, match="is not YAML"):
+        load(tmp_path / "torn.yaml")
+
+
+def test_presets_fill_what_is_open_and_nothing_else():
+    spos = load(None, ["train.preset=spos", "train.lr=0.1"]).train.resolved()
+    assert (spos.lr, spos.schedule, spos.weight_decay, spos.batch_size, spos.epochs) == (0.1, "linear", 4e-5, 1024, 120)
+    small = Config().train.resolved()
+    assert (small.schedule, small.batch_size) == ("cosine", 128)
+
+
+def test_a_smoke_test_is_small_and_leaves_the_rest():
+    config = load(None, ["train.epochs=300", "search.num_samples=5000", "limits.macs=1e6", "seed=3"])
+    small = smoke_test(config)
+    assert small.train.epochs == 1 and small.search.num_samples < 10
+    assert (small.limits, small.seed, small.space) == (config.limits, 3, config.space)
+    assert dataclasses.asdict(config)["train"]["epochs"] == 300

@@ -1,0 +1,180 @@
+"""The command line: what it refuses before Ray starts, and what survives a kill -9 of the driver."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+import ray
+
+import raynas.launch as launch
+from raynas import checkpoint, results
+from raynas.launch import main, prepare
+
+TINY = ["--space", "tiny:space", "--data", "tiny:arrays", "train.epochs=2", "train.batch_size=32"]
+
+
+@pytest.fixture
+def no_ray(monkeypatch):
+    """Whatever is refused must be refused before any cluster time is spent."""
+
+    def forbidden(*arguments, **options):
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr(launch.ray, "init", forbidden)
+    monkeypatch.setattr(launch.ray, "is_initialized", lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["serach"], "unknown command 'serach'; legal ones: search, train-supernet, retrain, export, report"),
+        (["--space", "spaces.shufflenet:sops"], "has no 'sops'; it has: .*spos"),
+        (["--space", "nowhere:space"], "cannot import nowhere"),
+        (["--space", "spos"], "not of the form package.module:name"),
+        (["space_args.widht=3"], "no argument 'widht'; legal ones: .*num_classes"),
+        (["--data", "imagenet"], "unknown data set 'imagenet'; legal ones: digits"),
+        (["--data", "cifar10"], "needs the folder"),
+        (["--data", "cifar10", "data.folder=/nowhere/at/all"], "no folder /nowhere/at/all"),
+        (["search.method=magic"], "unknown search.method 'magic'; legal ones: random, evolution, tpe"),
+        (["search.method_args.size=3"], "evolution has no 'size'; legal ones: population"),
+        (["search.method_args.population=0"], "population is 0"),
+        (["search.trainable=trainables.shared_weights:Nothing"], "has no 'Nothing'; it has: SharedWeights"),
+        (["train.epohcs=3"], "unknown setting 'train.epohcs'; legal ones: preset, epochs"),
+        (["limits.flops=3"], "unknown limit 'flops'; legal ones: macs, parameters"),
+        (["limits.macs=1000"], "macs are .* at least, .* in the median, .* at most"),
+        (["train.paths=constrained"], "set limits.macs"),
+        (["--resume", "/nowhere/at/all"], "no run to resume in /nowhere/at/all"),
+        (["retrain", "--architecture", '{"blocks.0": "k3"}'], "decision 'blocks.1' is missing"),
+        (["export", "--architecture", "{nonsense"], "neither JSON nor a file"),
+        (["export"], "run search first"),
+        (["storage_path=s3://bucket/x"], "must be a folder"),
+        (["data.limit=1"], "data.limit = 1.*greater than or equal to 2"),
+        (["search.grace=9"], "search.grace = 9.*legal: 1 to 8"),
+        (["search.cohort=4", "search.trainable=trainables.from_scratch:FromScratch"], "search.cohort = 4.*legal: 1"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_exit_code_2(arguments, message, tmp_path, capsys, no_ray):
+    storage = [] if any("storage_path" in a for a in arguments) else ["--storage-path", str(tmp_path)]
+    assert main([*arguments, *storage]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("error: ") and "\n" not in said
+    assert re.search(message, said), said
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_run_that_is_there_is_not_overwritten(tmp_path, capsys, no_ray):
+    (tmp_path / "mine").mkdir()
+    assert main(["--storage-path", str(tmp_path), "--name", "mine"]) == 2
+    assert "add --resume to go on, or take another --name" in capsys.readouterr().err
+
+
+def test_resume_refuses_settings_that_do_not_fit_the_weights(tmp_path, capsys, no_ray):
+    run = prepare(launch.settings.load(None, [f"storage_path={tmp_path}", "name=a"]))
+    run.open()
+    checkpoint.write(run.folder / "supernet", 1, {}, {"total": 1})
+    assert main(["--storage-path", str(tmp_path), "--name", "a", "--resume", "train.lr=7"]) == 2
+    assert "train differ from the settings under which the weights" in capsys.readouterr().err
+
+
+def test_a_dry_run_tells_the_space_and_starts_nothing(tmp_path, capsys, no_ray):
+    assert main([*TINY, "--storage-path", str(tmp_path), "--dry-run", "limits.parameters=1000"]) == 0
+    said = capsys.readouterr().out
+    assert "27 architectures, 3 decisions" in said and "at least" in said and "in the median" in said
+    assert "parameters <= 1,000; they can be met" in said and "images right in the first slice" in said
+    assert not any(tmp_path.iterdir())
+
+
+def _command(folder, *arguments):
+    return [
+        sys.executable, "-m", "raynas.launch", *TINY, "--storage-path", str(folder), "--name", "run", "after=[]",
+        "train.checkpoint_seconds=0.01", "search.bn_images=256", "search.replicas=1", "search.batch_size=32", *arguments,
+    ]  # fmt: skip
+
+
+def _wait(condition, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+def _scored(folder):
+    return results.read(folder).to_pylist() if folder.exists() else []
+
+
+@pytest.fixture
+def quiet_ray():
+    """Two clusters on one small machine get into each other's way."""
+    if ray.is_initialized():
+        ray.shutdown()
+
+
+def test_kill_9_of_the_driver_in_training_and_in_search(tmp_path, quiet_ray):
+    arguments = ["train.epochs=60", "search.num_samples=24", "search.method=random"]
+    whole = subprocess.run(_command(tmp_path / "whole", *arguments), capture_output=True, text=True, timeout=280)
+    assert whole.returncode == 0, whole.stderr
+
+    folder = tmp_path / "broken" / "run"
+    with subprocess.Popen(_command(tmp_path / "broken", *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as p:
+        _wait(lambda: list((folder / "supernet").glob("step-*")), p)
+        p.send_signal(signal.SIGKILL)
+    step = checkpoint.latest(folder / "supernet")[0]
+    assert 0 < step < 60 * 6, "killed too late to tell anything"
+
+    with subprocess.Popen(
+        _command(tmp_path / "broken", *arguments, "--resume"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as p:
+        _wait(lambda: len(_scored(folder / "scored.parquet")) >= 5, p)
+        p.send_signal(signal.SIGKILL)
+    before = _scored(folder / "scored.parquet")
+    assert len({row["key"] for row in before if row["status"] != "running"}) < 24, "killed too late to tell anything"
+
+    last = subprocess.run(_command(tmp_path / "broken", *arguments, "--resume"), capture_output=True, text=True, timeout=280)
+    assert last.returncode == 0, last.stderr
+    weights = [checkpoint.latest(tmp_path / name / "run" / "supernet")[1] for name in ("whole", "broken")]
+    assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
+    rows = _scored(folder / "scored.parquet")
+    assert {json.dumps(row, default=str) for row in before} <= {json.dumps(row, default=str) for row in rows}
+    ended = {row["key"] for row in rows if row["status"] != "running"}
+    assert len(ended) == 24
+    reports = Counter((row["key"], row["fidelity"]) for row in rows if row["status"] in ("running", "complete"))
+    assert set(reports.values()) == {1}
+    # The same architectures with the same scores as without any kill.
+    scores = [
+        {(row["key"], row["fidelity"]): row["score"] for row in _scored(tmp_path / name / "run" / "scored.parquet")}
+        for name in ("whole", "broken")
+    ]
+    assert {key for key, _ in scores[0]} == {key for key, _ in scores[1]}
+    assert all(scores[1][place] == score for place, score in scores[0].items() if place in scores[1])
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path, quiet_ray):
+    arguments = ["train.epochs=2000"]
+    with subprocess.Popen(
+        _command(tmp_path, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        _wait(lambda: list((tmp_path / "run" / "supernet").glob("step-*")), process)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"go on with: python -m raynas.launch --resume {tmp_path / 'run'}" in said
+    assert "Traceback" not in said
+    assert checkpoint.latest(tmp_path / "run" / "supernet")[0] > 0
+
+
+def test_the_first_run_in_small_finds_a_network_and_writes_it(tmp_path, quiet_ray):
+    line = [sys.executable, "-m", "raynas.launch", "--smoke-test", "--storage-path", str(tmp_path), "limits.macs=9e6"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=280, env={**os.environ, "COLUMNS": "120"})
+    assert done.returncode == 0, done.stderr
+    (folder,) = tmp_path.iterdir()
+    best = json.loads((folder / "leaderboard.json").read_text())
+    assert best[0]["macs"] <= 9e6 and best[0]["final_score"] >= best[-1]["final_score"]
+    assert len(list(folder.glob("export/*/model.py"))) == 1 and (folder / "report.html").exists()
+    assert "% on the test images" in done.stdout
