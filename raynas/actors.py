@@ -23,7 +23,7 @@ from raynas.config import Config, SearchConfig
 from raynas.data import from_arrays
 from raynas.evaluation import Scorer, Tally
 from raynas.sampling import PathSampler
-from raynas.training import Progress, Trainer, best_device, use_bfloat16
+from raynas.training import Progress, Trainer, best_device, place_model, use_bfloat16
 
 __all__ = ["Hosted", "Published", "SupernetActor", "publish"]
 
@@ -194,7 +194,7 @@ class SupernetActor:
             request.done = True
 
     def _make_scorer(self, settings: SearchConfig) -> Scorer:
-        self.space.to(best_device())
+        place_model(self.space, best_device())
         return Scorer(self.space, self.data, settings, use_bfloat16(self.config.train.precision))
 
     def _score(self, group: Sequence[_Request]) -> None:

@@ -91,7 +91,7 @@ class TrainConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast on GPUs that have it, float32 otherwise."""
     workers: Count | None = None
-    """Data-parallel actors; default: one per GPU, one on a machine without."""
+    """Data-parallel actors; default: one per GPU, up to four on a machine without."""
     gpus_per_worker: NotNegative | None = None
     """Default: 1 where the cluster has GPUs, else 0."""
     cpus_per_worker: Positive | None = None

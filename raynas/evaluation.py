@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from raynas import architecture as arch
-from raynas.augment import normalise
 from raynas.choice import derive
 from raynas.config import SearchConfig
 from raynas.data import Dataset, Split
+from raynas.training import to_input
 
 __all__ = ["Scorer", "Tally", "recalibrate", "tally"]
 
@@ -68,7 +68,7 @@ def tally(model: nn.Module, images: Split, data: Dataset, batch_size: int = 250)
     model.eval()
     totals = torch.zeros(2, device=device)
     for inputs, targets in zip(images.inputs.split(batch_size), images.targets.split(batch_size), strict=True):
-        totals += _correct_and_loss(model(normalise(inputs.to(device), data.mean, data.std)), targets.to(device))
+        totals += _correct_and_loss(model(to_input(inputs.to(device), data)), targets.to(device))
     model.train(was_training)
     correct, loss = totals.tolist()
     return {"correct": correct, "images": float(len(images)), "loss": loss}
@@ -129,7 +129,7 @@ class Scorer:
             totals = torch.zeros(len(subnets), 2, device=self.device)
             for start in range(first, last, self.batch_size):
                 rows = slice(start, min(start + self.batch_size, last))
-                inputs, targets = self._normalised(self.inputs[rows]), self.targets[rows]
+                inputs, targets = to_input(self.inputs[rows], self.data), self.targets[rows]
                 for i, subnet in enumerate(subnets):
                     totals[i] += _correct_and_loss(subnet(inputs), targets)
         return [{"correct": c, "images": float(last - first), "loss": loss} for c, loss in totals.tolist()]
@@ -145,14 +145,10 @@ class Scorer:
         subnets = {name: self._ready.pop(name) for name in dict.fromkeys(names) if name in self._ready}
         missing = {name: derive(self.space, a) for name, a in zip(names, architectures, strict=True) if name not in subnets}
         if missing:
-            batches = (self._normalised(chunk) for chunk in self.calibration.split(self.batch_size) if len(chunk))
+            batches = (to_input(chunk, self.data) for chunk in self.calibration.split(self.batch_size) if len(chunk))
             recalibrate(list(missing.values()), batches)
         self._ready.update(subnets | missing)
         result = [self._ready[name] for name in names]
         while len(self._ready) > self.remembered:
             self._ready.popitem(last=False)
         return result
-
-    def _normalised(self, images: Tensor) -> Tensor:
-        inputs = normalise(images, self.data.mean, self.data.std)
-        return inputs.contiguous(memory_format=torch.channels_last) if inputs.is_cuda and inputs.ndim == 4 else inputs

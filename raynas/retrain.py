@@ -25,7 +25,7 @@ from raynas.choice import derive
 from raynas.config import Config, TrainConfig
 from raynas.data import Dataset, from_arrays, to_arrays
 from raynas.evaluation import tally
-from raynas.supernet import TrainingStatus, place
+from raynas.supernet import TrainingStatus, place_ranks
 from raynas.training import Trainer
 
 __all__ = ["Job", "retrain", "retrain_recipe"]
@@ -73,7 +73,7 @@ def retrain(
     result = folder / "result.json"
     if not result.exists():
         recipe = retrain_recipe(config)
-        where = place(recipe.workers, recipe.cpus_per_worker, recipe.gpus_per_worker)
+        where = place_ranks(recipe)
         # The subnet shares the space's weights: a copy of its own is trained.
         network = ray.put(copy.deepcopy(derive(space, architecture)))
         trainer = TorchTrainer(

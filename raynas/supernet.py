@@ -24,12 +24,12 @@ from torch import nn
 
 from raynas import checkpoint
 from raynas.actors import Hosted, SupernetActor, publish
-from raynas.config import Config
+from raynas.config import Config, TrainConfig
 from raynas.data import Dataset, to_arrays
 from raynas.sampling import PathSampler
 from raynas.training import Progress, TrainingDiverged, model_tensors
 
-__all__ = ["Placement", "Supernet", "TrainingStatus", "place"]
+__all__ = ["Placement", "Supernet", "TrainingStatus", "place", "place_ranks"]
 
 log = logging.getLogger(__name__)
 CHUNK_SECONDS = 1.0
@@ -55,8 +55,8 @@ class Placement:
     gpus: float
 
 
-def place(count: int | None, cpus: float | None = None, gpus: float | None = None, *, per_cpu: bool = False) -> Placement:
-    """Fit actors into the cluster: one per GPU, or without GPUs one in all (``per_cpu``: one per CPU).
+def place(count: int | None, cpus: float | None = None, gpus: float | None = None, *, most: int | None = None) -> Placement:
+    """Fit actors into the cluster: one per GPU, or without GPUs one per CPU, ``most`` of them.
 
     Raises:
         ValueError: The cluster cannot hold them; the message says what is missing.
@@ -64,12 +64,24 @@ def place(count: int | None, cpus: float | None = None, gpus: float | None = Non
     have = ray.cluster_resources()
     all_cpus, all_gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
     gpus = gpus if gpus is not None else (1.0 if all_gpus else 0.0)
-    count = count or int(all_gpus / gpus if gpus else (all_cpus if per_cpu else 1)) or 1
+    if count is None:
+        count = max(int(all_gpus / gpus if gpus else min(all_cpus, most or all_cpus)), 1)
     cpus = cpus or max(min(int(all_cpus / count), 8 if gpus else int(all_cpus)), 1)
     for name, each, available in (("CPU", cpus, all_cpus), ("GPU", gpus, all_gpus)):
         if each * count > available:
             raise ValueError(f"{count} actors need {each * count:g} {name}s, the cluster has {available:g}")
     return Placement(count, cpus, gpus)
+
+
+def place_ranks(recipe: TrainConfig) -> Placement:
+    """Fit the ranks of a data-parallel training into the cluster.
+
+    One per GPU. Without GPUs up to four that share the CPUs: two processes of one thread train faster than one of two,
+    but each must have images enough for its BatchNorm statistics.
+    """
+    assert recipe.batch_size is not None
+    most = next(n for n in (4, 2, 1) if recipe.batch_size % n == 0 and recipe.batch_size // n >= min(16, recipe.batch_size))
+    return place(recipe.workers, recipe.cpus_per_worker, recipe.gpus_per_worker, most=most)
 
 
 class Supernet:
@@ -148,7 +160,7 @@ class Supernet:
     def _start(self, paths: PathSampler) -> int:
         """Start the training actors as ranks of one group; returns the steps of an epoch."""
         recipe = self.recipe
-        where = place(recipe.workers, recipe.cpus_per_worker, recipe.gpus_per_worker)
+        where = place_ranks(recipe)
         remote = ray.remote(SupernetActor).options(num_cpus=where.cpus, num_gpus=where.gpus)
         self.actors = [
             remote.remote(self._hosted, self.config, f"supernet-train-{rank}") for rank in range(where.count)
@@ -196,7 +208,7 @@ class Supernet:
             raise RuntimeError(f"there is no fully trained supernet in {self.folder}: run train-supernet first")
         self.close()
         self._hosted = dataclasses.replace(self._hosted, weights=ray.put(publish(model_tensors(saved[1]))))
-        where = place(self.config.search.replicas, gpus=self.recipe.gpus_per_worker, per_cpu=True)
+        where = place(self.config.search.replicas, gpus=self.recipe.gpus_per_worker)
         self.reserved_cpus = where.count * where.cpus
         # A restarted actor is built anew from what it hosts, and a repeated question has the same answer.
         remote = ray.remote(SupernetActor).options(

@@ -93,7 +93,7 @@ def test_a_dry_run_tells_the_space_and_starts_nothing(tmp_path, capsys, no_ray):
 def _command(folder, *arguments):
     return [
         sys.executable, "-m", "raynas.launch", *TINY, "--storage-path", str(folder), "--name", "run", "after=[]",
-        "train.checkpoint_seconds=0.01", "search.bn_images=256", "search.replicas=1", "search.batch_size=32", *arguments,
+        "train.checkpoint_seconds=0.01", "train.workers=1", "search.replicas=1", "search.bn_images=200", "search.batch_size=2", *arguments,
     ]  # fmt: skip
 
 

@@ -1,0 +1,103 @@
+"""How well a supernet ranks: NAS-Bench-Macro, trained for some minutes, against the accuracies of the public table.
+
+    python benchmarks/ranking.py --data ../shared/data --minutes 10
+    python benchmarks/ranking.py --data ../shared/data --minutes 40
+
+Trains with ``--minutes`` of the machine, scores random distinct architectures with and without recalibrated BatchNorm
+statistics, and prints Kendall's tau of each score and of MACs against the table. Needs cifar10/ (parquet) and
+nasbench_macro.parquet in the data folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import tempfile
+import time
+from pathlib import Path
+from random import Random
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+
+from raynas import architecture as arch
+from raynas.config import Config, DataConfig, SearchConfig, TrainConfig
+from raynas.launch import connect, prepare
+from raynas.ranking import compare
+from raynas.supernet import Supernet
+from spaces.nasbench_macro import to_string
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--architectures", type=int, default=300)
+    parser.add_argument("--paths", default="fair")
+    parser.add_argument("--lr", type=float, default=0.05)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--storage", default=None, help="keep the run here; default: a temporary folder")
+    flags = parser.parse_args()
+
+    rows = pq.read_table(flags.data / "nasbench_macro.parquet", columns=["arch", "acc_mean"]).to_pylist()
+    table = {row["arch"]: row["acc_mean"] for row in rows}
+    config = Config(
+        space="spaces.nasbench_macro:nasbench_macro",
+        data=DataConfig(name="parquet", folder=str(flags.data / "cifar10"), validation=0.1),
+        train=TrainConfig(
+            minutes=flags.minutes, paths=flags.paths, lr=flags.lr, batch_size=flags.batch_size, warmup=0.03, clip=5.0
+        ),
+        search=SearchConfig(slices=8, validation_images=800, batch_size=200),
+        storage_path=flags.storage or tempfile.mkdtemp(),
+        name=f"macro-{flags.minutes:g}-{flags.paths}-{flags.seed}",
+        seed=flags.seed,
+    )
+    run = prepare(config)
+    connect(run.config)
+    begin = time.time()
+    run.train_supernet()
+    trained = time.time() - begin
+
+    rng, chosen = Random(1), {}
+    while len(chosen) < flags.architectures:
+        architecture = run.costs.sample(rng)
+        chosen[arch.key(architecture)] = architecture
+    chosen = list(chosen.values())
+    truth = [table[to_string(a)] for a in chosen]
+    macs = [float(run.costs(a)["macs"]) for a in chosen]
+    parameters = [float(run.costs(a)["parameters"]) for a in chosen]
+    found: dict[str, object] = {"seconds of training": trained}
+    for name, images in (("recalibrated BatchNorm", 400), ("BatchNorm as trained", 0)):
+        settings = dataclasses.replace(config, search=dataclasses.replace(config.search, bn_images=images))
+        supernet = Supernet(run.space, run.data, settings, run.folder / "supernet")
+        replicas = supernet.replicas()
+        begin = time.time()
+        asked = [
+            [replicas[i % len(replicas)].evaluate.remote([a], number) for number in range(config.search.slices)]
+            for i, a in enumerate(chosen)
+        ]
+        slices = [[answer[0]["correct"] for answer in ray.get(answers)] for answers in asked]
+        scores = [100 * sum(correct) / config.search.validation_images for correct in slices]
+        ranking = compare(scores, truth, {"MACs": macs, "parameters": parameters}, name=name)
+        for agreement in (ranking.score, *ranking.baselines):
+            tau = agreement.tau
+            found[f"tau, {agreement.name}"] = [tau.value, tau.low, tau.high]
+            print(f"{agreement.name:24} tau {tau.value:.3f} (95 % interval {tau.low:.3f} to {tau.high:.3f})")
+        print(f"{len(chosen)} architectures in {time.time() - begin:.0f} s, accuracies {min(scores):.1f} to {max(scores):.1f}")
+        print(ranking.sentence())
+        if images:
+            # For benchmarks/asha.py: what every slice of the validation images said about every architecture.
+            columns = {"architecture": [json.dumps(a) for a in chosen], "truth": truth, "correct": slices}
+            pq.write_table(pa.table(columns), run.folder / "slices.parquet")
+            print(f"answers by slice are in {run.folder / 'slices.parquet'}")
+        supernet.close()
+    print(json.dumps(found))
+    run.close()
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()
