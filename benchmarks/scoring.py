@@ -19,6 +19,7 @@ import tempfile
 import time
 from typing import Any
 
+import ray
 import torch
 
 from raynas import checkpoint, results
@@ -77,7 +78,8 @@ def main() -> None:
     parser.add_argument("--bn-images", type=int, default=512)
     flags = parser.parse_args()
     settings = SearchConfig(
-        num_samples=flags.architectures, slices=flags.slices, bn_images=flags.bn_images, scheduler="none", method="evolution",
+        num_samples=flags.architectures, slices=flags.slices, bn_images=flags.bn_images, scheduler="none",
+        method="evolution",
         method_args={"population": 20, "parents": 5, "mutations": 10, "crossovers": 10}, replicas=flags.replicas, top=1,
     )  # fmt: skip
     config = Config(
@@ -96,13 +98,13 @@ def main() -> None:
     complete = [row for row in rows if row["status"] == "complete"]
     architectures = [json.loads(row["architecture"]) for row in complete]
     busy = sum(row["seconds"] for row in complete)
-    import ray
-
     ray.shutdown()
     rates = [bare_rate(architectures, dataclasses.replace(settings), flags.replicas) for _ in range(2)]
     first = min(row["time"] for row in rows)
     span = (max(row["time"] for row in rows) - first).total_seconds()
-    print(f"{len(architectures)} architectures, {flags.replicas} replicas; computing {busy / len(architectures):.2f} s each")
+    print(
+        f"{len(architectures)} architectures, {flags.replicas} replicas; computing {busy / len(architectures):.2f} s each"
+    )
     # The first report stands for one slice of one architecture; from there to the last the whole path is at work.
     steady = (len(rows) - 1) / flags.slices / span
     mean = sum(rates) / len(rates)

@@ -63,7 +63,7 @@ class Hosted:
     """References to what an actor hosts; whoever holds this keeps it alive for actors that Ray restarts."""
 
     space: ray.ObjectRef[nn.Module]
-    arrays: ray.ObjectRef[dict[str, Any]]
+    arrays: ray.ObjectRef[Mapping[str, Any]]
     """The data set, as ``to_arrays`` returned it: actors see views of the node's shared memory."""
     weights: ray.ObjectRef[Published] | None = None
     """Trained weights, in place of the initial ones of ``space``."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -33,6 +33,8 @@ _STRICT = ConfigDict(extra="forbid", validate_assignment=True)
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
+Step = Literal["retrain", "export", "report"]
+Format = Literal["safetensors", "torch_export", "onnx"]
 NotNegative = Annotated[float, Field(ge=0)]
 
 
@@ -173,11 +175,9 @@ class Config:
     retrain: RetrainConfig = Field(default_factory=RetrainConfig)
     limits: dict[str, Any] = Field(default_factory=dict)
     """Hard limits, e.g. {macs: 3.3e8, parameters: [1e6, 5e6]}: an upper bound, or a lower and an upper one."""
-    after: list[Literal["retrain", "export", "report"]] = Field(default_factory=lambda: ["retrain", "export", "report"])
+    after: list[Step] = Field(default_factory=lambda: list(get_args(Step)))
     """What follows a search: train the winner from scratch, write it as plain PyTorch, write a page about the run."""
-    formats: list[Literal["safetensors", "torch_export", "onnx"]] = Field(
-        default_factory=lambda: ["safetensors", "torch_export"]
-    )
+    formats: list[Format] = Field(default_factory=lambda: list(get_args(Format))[:2])
     """What export writes: safetensors with a stand-alone .py, torch.export, ONNX (needs the extra raynas[onnx])."""
     name: str | None = None
     """The run's folder below ``storage_path``; default: made of space, data and time."""

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from raynas.search import SearchStatus
+from raynas.recorder import SearchStatus
 from raynas.supernet import TrainingStatus
 
 __all__ = ["View", "quantity"]
@@ -57,7 +57,9 @@ class View:
             begin: list[tuple[float, int]] = []
 
             def show(status: TrainingStatus) -> None:
-                bar.update(task, completed=status.step, total=status.total, loss=status.loss, rate=status.images_per_second)
+                bar.update(
+                    task, completed=status.step, total=status.total, loss=status.loss, rate=status.images_per_second
+                )
                 begin[:] = begin or [(time.monotonic(), status.step)]
                 if self._due(status.step == status.total):
                     made, spent = status.step - begin[0][1], time.monotonic() - begin[0][0]
@@ -73,7 +75,7 @@ class View:
     def search(self) -> Iterator[Any]:
         """A table of the search, redrawn in place; yields a function that takes a SearchStatus."""
         if not self.console.is_terminal:
-            yield lambda status: self._due(status.scored >= status.wanted) and self.say(self._search_line(status))
+            yield self._search_lines
             return
         with Live(console=self.console, refresh_per_second=4) as live:
             yield lambda status: live.update(self._search_table(status))
@@ -97,6 +99,10 @@ class View:
             "time left": f"{left:.0f} s",
             "overhead": f"{100 * status.overhead:.0f} % of the workers' time",
         }
+
+    def _search_lines(self, status: SearchStatus) -> None:
+        if self._due(status.scored >= status.wanted):
+            self.say(self._search_line(status))
 
     def _search_line(self, status: SearchStatus) -> str:
         return "search: " + ", ".join(f"{name} {value}" for name, value in self._facts(status).items())

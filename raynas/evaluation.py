@@ -143,7 +143,9 @@ class Scorer:
         """The recalibrated networks, from memory where they are still there."""
         names = [arch.key(architecture) for architecture in architectures]
         subnets = {name: self._ready.pop(name) for name in dict.fromkeys(names) if name in self._ready}
-        missing = {name: derive(self.space, a) for name, a in zip(names, architectures, strict=True) if name not in subnets}
+        missing = {
+            name: derive(self.space, a) for name, a in zip(names, architectures, strict=True) if name not in subnets
+        }
         if missing:
             batches = (to_input(chunk, self.data) for chunk in self.calibration.split(self.batch_size) if len(chunk))
             recalibrate(list(missing.values()), batches)

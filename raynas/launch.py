@@ -31,27 +31,20 @@ from torch import nn
 
 from raynas import config as settings
 from raynas.checkpoint import CheckpointError
+from raynas.command_line import read_arguments
 from raynas.config import Config, ConfigError
 from raynas.data import Dataset
 from raynas.data import load as load_data
 from raynas.display import View
+from raynas.rehearsal import dry_run
 from raynas.run import Run
 from raynas.scoring import SLOT
 from raynas.searchers import TPE, ArchitectureSearcher, Evolution, EvolutionSettings, RandomSearch
 from raynas.training import TrainingDiverged
 
-__all__ = ["COMMANDS", "connect", "main", "prepare", "resolve"]
+__all__ = ["connect", "main", "prepare", "resolve"]
 
-COMMANDS = {
-    "search": "everything: train the supernet, search, then what `after` lists (the default)",
-    "train-supernet": "train the shared weights alone",
-    "retrain": "train an architecture from scratch and evaluate it once on the test images",
-    "export": "write an architecture as a plain PyTorch model",
-    "report": "write a page about the run",
-}
 METHODS: dict[str, Callable[..., ArchitectureSearcher]] = {"random": RandomSearch, "evolution": Evolution, "tpe": TPE}
-_FIXED = ("space", "space_args", "data", "train", "seed")
-"""What the trained weights depend on: a resumed run keeps these."""
 
 
 def resolve(path: str, what: str) -> Any:
@@ -96,7 +89,9 @@ def build_searcher(config: Config) -> Callable[..., ArchitectureSearcher]:
     """The searcher's class with its settings."""
     method, given = config.search.method, config.search.method_args
     if ":" not in method and method not in METHODS:
-        raise ConfigError(f"unknown search.method {method!r}; legal ones: {', '.join(METHODS)}, or package.module:Class")
+        raise ConfigError(
+            f"unknown search.method {method!r}; legal ones: {', '.join(METHODS)}, or package.module:Class"
+        )
     make = METHODS[method] if method in METHODS else resolve(method, "search.method")
     takes = EvolutionSettings if make is Evolution else make
     legal = [name for name in inspect.signature(takes).parameters if name not in ("space", "seed", "metric", "mode")]
@@ -159,95 +154,7 @@ def connect(config: Config, dashboard: bool = False, verbose: bool = False) -> N
     if address:
         ray.init(address=address, log_to_driver=verbose, logging_level=logging_level)
     else:
-        ray.init(
-            resources={SLOT: 1.0}, include_dashboard=dashboard, log_to_driver=verbose, logging_level=logging_level
-        )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m raynas.launch",
-        description="Search for a neural network with a shared supernet on Ray.",
-        epilog="commands: " + "; ".join(f"{name}: {text}" for name, text in COMMANDS.items())
-        + ". Any setting may be given as key=value, e.g. train.epochs=50 limits.macs=3e6.",
-        allow_abbrev=False,
-    )  # fmt: skip
-    parser.add_argument("words", nargs="*", metavar="[command] [key=value ...]")
-    parser.add_argument("--config", help="YAML file with settings")
-    for flag, key, text in (
-        ("--space", "space", "package.module:function that returns the space"),
-        ("--data", "data.name", "name of a data set, or package.module:function"),
-        ("--address", "address", "Ray cluster; default: $RAY_ADDRESS, else this machine"),
-        ("--storage-path", "storage_path", "where runs are kept"),
-        ("--name", "name", "the run's folder below the storage path"),
-        ("--num-samples", "search.num_samples", "architectures to score in all"),
-        ("--max-concurrent", "search.max_concurrent", "trials in flight"),
-        ("--seed", "seed", "decides everything that is drawn"),
-    ):
-        parser.add_argument(flag, dest=key, help=f"{text} ({key})")
-    parser.add_argument("--resume", nargs="?", const="auto", metavar="FOLDER", help="go on with a run; default: the newest")
-    parser.add_argument("--architecture", help="for retrain and export: JSON, or a file; default: the winner")
-    parser.add_argument("--smoke-test", action="store_true", help="the same run, as small as it can be")
-    parser.add_argument("--dry-run", action="store_true", help="check everything, run one architecture, start nothing")
-    parser.add_argument("--dashboard", action="store_true", help="start Ray's dashboard too (127.0.0.1:8265)")
-    parser.add_argument("-v", "--verbose", action="store_true", help="show what Ray and the workers print")
-    return parser
-
-
-def read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Namespace]:
-    """The command, the settings and the flags of a command line.
-
-    Raises:
-        ConfigError: Something in it is illegal.
-    """
-    flags = _parser().parse_intermixed_args(arguments)
-    words = list(flags.words)
-    if flags.resume is not None and "=" in flags.resume and not Path(flags.resume).exists():
-        words.append(flags.resume)  # --resume key=value: the newest run, and a setting
-        flags.resume = "auto"
-    command = words.pop(0) if words and "=" not in words[0] else "search"
-    if command not in COMMANDS:
-        raise ConfigError(f"unknown command {command!r}; legal ones: {', '.join(COMMANDS)}")
-    named = [
-        f"{key}={json.dumps(value) if key in ('name', 'address') else value}"
-        for key, value in vars(flags).items() if "." in key or key in ("space", "address", "storage_path", "name", "seed")
-        if value is not None
-    ]  # fmt: skip
-    config = settings.load(flags.config, [*named, *words])
-    if flags.resume is not None:
-        config = _resumed(flags.resume, config, flags.config, [*named, *words])
-    elif config.name is not None and command == "search" and _folder(config).exists() and not flags.dry_run:
-        raise ConfigError(f"the run {_folder(config)} is there already: add --resume to go on, or take another --name")
-    return command, settings.smoke_test(config) if flags.smoke_test else config, flags
-
-
-def _folder(config: Config) -> Path:
-    return Path(config.storage_path).expanduser() / str(config.name)
-
-
-def _resumed(wanted: str, config: Config, file: str | None, overrides: Sequence[str]) -> Config:
-    """The settings of the run to go on with, changed by what was given now."""
-    if wanted != "auto":
-        folder = Path(wanted).expanduser()
-    elif config.name is not None:
-        folder = _folder(config)
-    else:
-        runs = sorted(Path(config.storage_path).expanduser().glob("*/config.yaml"), key=lambda p: p.stat().st_mtime)
-        if not runs:
-            raise ConfigError(f"there is no run to resume in {config.storage_path}")
-        folder = runs[-1].parent
-    kept = folder / "config.yaml"
-    if not kept.exists():
-        raise ConfigError(f"there is no run to resume in {folder}: it has no config.yaml")
-    before = settings.load(kept)
-    after = settings.load(file or kept, overrides)
-    changed = [name for name in _FIXED if getattr(before, name) != getattr(after, name)]
-    if changed and any((folder / "supernet").glob("step-*")):
-        raise ConfigError(
-            f"{', '.join(changed)} differ from the settings under which the weights in {folder} were trained: "
-            "leave them, or start a new run"
-        )
-    return dataclasses.replace(after, name=folder.name, storage_path=str(folder.parent))
+        ray.init(resources={SLOT: 1.0}, include_dashboard=dashboard, log_to_driver=verbose, logging_level=logging_level)
 
 
 def _architecture(run: Run, given: str | None) -> dict[str, str]:
@@ -292,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if flags.dry_run:
-        run.dry_run()
+        dry_run(run)
         return 0
     try:
         connect(run.config, flags.dashboard, flags.verbose)

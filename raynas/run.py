@@ -20,7 +20,6 @@ import functools
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,15 +37,16 @@ from raynas.data import Dataset
 from raynas.display import View
 from raynas.evaluation import Scorer
 from raynas.export import export
+from raynas.recorder import Recorder
 from raynas.report import write_report
 from raynas.results import Log
 from raynas.retrain import retrain
 from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, UniformPaths
 from raynas.scoring import Scoring
-from raynas.search import Recorder, run_search
+from raynas.search import run_search
 from raynas.searchers import ArchitectureSearcher, SearchSpace
 from raynas.supernet import Supernet
-from raynas.training import Trainer, model_tensors
+from raynas.training import model_tensors
 
 __all__ = ["Run"]
 
@@ -83,12 +83,15 @@ class Run:
             self.costs = Costs(space, (self.example(),))
         except (RuntimeError, TypeError) as error:
             shape = list(data.image_shape)
-            raise ConfigError(f"the space does not run on images of shape {shape}: {str(error).splitlines()[0]}") from None
+            raise ConfigError(
+                f"the space does not run on images of shape {shape}: {str(error).splitlines()[0]}"
+            ) from None
         self.limits = Limits.parse(config.limits)
         check_satisfiable(self.costs, self.limits)
         search_space = SearchSpace(self.costs.decisions, self.costs.canonical, violation(self.costs, self.limits))
-        self._searcher = functools.partial(searcher, search_space, seed=config.seed)
-        self._searcher()
+        self.searcher = functools.partial(searcher, search_space, seed=config.seed)
+        """Makes a fresh searcher."""
+        self.searcher()
         self.paths()
         if hasattr(trainable, "check"):
             trainable.check(config.search)
@@ -160,7 +163,7 @@ class Run:
         with Log(folder) as log, self.view.search() as show:
             recorder = Recorder(log, scoring, stamp, self.costs, show)
             settings = self.config.search
-            status = run_search(self._searcher(metric="score", mode=scoring.mode), scoring, settings, log, recorder)
+            status = run_search(self.searcher(metric="score", mode=scoring.mode), scoring, settings, log, recorder)
         # Weights of trials that were in flight; all have ended now.
         shutil.rmtree(self.folder / "in-flight", ignore_errors=True)
         failed = f", {status.failed} failed: see the column 'error' of the log" if status.failed else ""
@@ -179,7 +182,7 @@ class Run:
     def leaderboard(self, scoring: Scoring) -> list[dict[str, Any]]:
         """The best of the log that keep the limits, scored once more on all validation images."""
         table = results.leaderboard(results.read(self.folder / "scored.parquet"), n=10**9, mode=scoring.mode)
-        rows = []
+        rows: list[dict[str, Any]] = []
         for row in table.to_pylist():
             row["architecture"] = json.loads(row["architecture"])
             if self.limits.violation(self.costs(row["architecture"])) == 0 and len(rows) < self.config.search.top:
@@ -270,34 +273,6 @@ class Run:
     def report(self) -> Path:
         """Write a page about the run; returns its path."""
         return write_report(self.folder)
-
-    def dry_run(self) -> None:
-        """Say what the run would do and take one random architecture through all of it, without Ray.
-
-        Trains it for two steps, recalibrates it, scores it on one slice. Nothing is written.
-        """
-        say = self.view.say
-        say(f"space: {arch.size(self.costs.decisions):.3g} architectures, {len(self.costs.decisions)} decisions")
-        for name, profile in self.costs.profile().items():
-            say(f"{name}: {profile}")
-        say(f"limits: {self.limits or 'none'}; they can be met")
-        for name in ("train", "validation", "test"):
-            say(f"{name} images: {len(getattr(self.data, name))} of shape {list(self.data.image_shape)}")
-        chosen = self._searcher().suggest("dry-run")["architecture"]
-        space = copy.deepcopy(self.space)
-        trainer = Trainer(space, self.data, self.config.train, lambda step: [chosen], self.config.seed)
-        progress = trainer.run(2)
-        begin = time.perf_counter()
-        tally = Scorer(space, self.data, self.config.search).score([chosen], 0)[0]
-        say(
-            f"architecture {arch.key(chosen)} {self.costs(chosen)}: loss {progress.loss:.3f} after two steps "
-            f"({progress.images / progress.seconds:.0f} images/s), {tally['correct']:.0f} of {tally['images']:.0f} "
-            f"images right in the first slice ({time.perf_counter() - begin:.2f} s)"
-        )
-        epochs = self.config.train.resolved().epochs
-        if self.config.train.minutes is None and epochs is not None:
-            say(f"training {epochs:g} epochs would take about "
-                f"{epochs * len(self.data.train) / progress.images * progress.seconds / 60:.1f} min on one worker like this")  # fmt: skip
 
     def close(self) -> None:
         """End the actors."""

@@ -32,6 +32,7 @@ class UniformPaths:
     canonical: Callable[[Architecture], Architecture] | None = None
 
     def __call__(self, step: int) -> list[Architecture]:
+        """The paths of a step."""
         path = arch.sample(self.decisions, Random(f"{self.seed}/uniform/{step}"))
         return [path if self.canonical is None else self.canonical(path)]
 
@@ -53,6 +54,7 @@ class ConstrainedPaths:
     canonical: Callable[[Architecture], Architecture] | None = None
 
     def __call__(self, step: int) -> list[Architecture]:
+        """The paths of a step."""
         rng = Random(f"{self.seed}/constrained/{step}")
         width = (self.window[1] - self.window[0]) / self.bins
         low = self.window[0] + width * rng.randrange(self.bins)
@@ -81,6 +83,7 @@ class FairPaths:
     seed: int = 0
 
     def __call__(self, step: int) -> list[Architecture]:
+        """The paths of a step."""
         paths = max(len(options) for options in self.decisions.values())
         drawn = {name: self._visits(name, step * paths, paths) for name in self.decisions}
         return [arch.canonical(self.decisions, {name: drawn[name][i] for name in drawn}) for i in range(paths)]

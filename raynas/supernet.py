@@ -1,5 +1,7 @@
-"""The driver's side of a supernet: it starts the actors that train, keeps their checkpoints, replaces those that die,
-and hands out replicas that score architectures.
+"""The driver's side of a supernet.
+
+It starts the actors that train, keeps their checkpoints, replaces those that die, and hands out replicas that score
+architectures.
 
     supernet = Supernet(space, data, config, folder)
     supernet.train(paths)                  # goes on from the newest checkpoint in the folder
@@ -18,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 from torch import nn
 
@@ -55,7 +56,9 @@ class Placement:
     gpus: float
 
 
-def place(count: int | None, cpus: float | None = None, gpus: float | None = None, *, most: int | None = None) -> Placement:
+def place(
+    count: int | None, cpus: float | None = None, gpus: float | None = None, *, most: int | None = None
+) -> Placement:
     """Fit actors into the cluster: one per GPU, or without GPUs one per CPU, ``most`` of them.
 
     Raises:
@@ -80,7 +83,9 @@ def place_ranks(recipe: TrainConfig) -> Placement:
     but each must have images enough for its BatchNorm statistics.
     """
     assert recipe.batch_size is not None
-    most = next(n for n in (4, 2, 1) if recipe.batch_size % n == 0 and recipe.batch_size // n >= min(16, recipe.batch_size))
+    most = next(
+        n for n in (4, 2, 1) if recipe.batch_size % n == 0 and recipe.batch_size // n >= min(16, recipe.batch_size)
+    )
     return place(recipe.workers, recipe.cpus_per_worker, recipe.gpus_per_worker, most=most)
 
 
@@ -98,8 +103,8 @@ class Supernet:
         self.config, self.folder = config, folder
         self.recipe = config.train.resolved()
         self._hosted = Hosted(ray.put(space), ray.put(to_arrays(data)))
-        self.actors: list[ActorHandle[SupernetActor]] = []
-        """Those that train or score now."""
+        self.actors: list[Any] = []
+        """Handles of the :class:`SupernetActor` that train or score now."""
         self.reserved_cpus = 0.0
         """What the actors that run now take from the cluster."""
         self._curve = folder / "training.jsonl"
@@ -120,7 +125,9 @@ class Supernet:
                 return
             except RayActorError as error:
                 if attempt == self.recipe.max_failures:
-                    raise RuntimeError(f"a training worker was lost {attempt + 1} times, the last one: {error}") from error
+                    raise RuntimeError(
+                        f"a training worker was lost {attempt + 1} times, the last one: {error}"
+                    ) from error
                 log.warning("a training worker was lost; training goes on from the last checkpoint")
             except RayTaskError as error:
                 raise _readable(error) from error
@@ -197,7 +204,7 @@ class Supernet:
         tensors = ray.get(self.actors[0].save.remote()).tensors()
         checkpoint.write(self.folder, step, tensors, {"total": total}, self.recipe.keep_checkpoints)
 
-    def replicas(self) -> list[ActorHandle[SupernetActor]]:
+    def replicas(self) -> list[Any]:
         """Start actors that score with the trained weights; Ray restarts those that die.
 
         Raises:
@@ -214,9 +221,7 @@ class Supernet:
         remote = ray.remote(SupernetActor).options(
             num_cpus=where.cpus, num_gpus=where.gpus, max_concurrency=64, max_restarts=-1, max_task_retries=-1
         )
-        self.actors = [
-            remote.remote(self._hosted, self.config, f"supernet-{number}") for number in range(where.count)
-        ]
+        self.actors = [remote.remote(self._hosted, self.config, f"supernet-{number}") for number in range(where.count)]
         return self.actors
 
     def close(self) -> None:
@@ -231,7 +236,7 @@ class Supernet:
         while left:
             ready, left = ray.wait(left, num_returns=1)
             ray.get(ready)
-        return ray.get(list(waiting))  # type: ignore[no-any-return]
+        return ray.get(list(waiting))
 
 
 def _readable(error: RayTaskError) -> Exception:
@@ -240,7 +245,9 @@ def _readable(error: RayTaskError) -> Exception:
     if isinstance(cause, TrainingDiverged):
         return TrainingDiverged(str(cause))
     if "out of memory" in str(cause).lower():
-        return RuntimeError(f"a training worker ran out of memory: lower train.batch_size ({str(cause).splitlines()[0]})")
+        return RuntimeError(
+            f"a training worker ran out of memory: lower train.batch_size ({str(cause).splitlines()[0]})"
+        )
     if isinstance(cause, ValueError):
         return ValueError(str(cause))
     return RuntimeError(f"a training worker failed: {type(cause).__name__}: {cause}")

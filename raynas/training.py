@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -24,7 +25,18 @@ from raynas.config import TrainConfig
 from raynas.data import Dataset
 from raynas.sampling import PathSampler
 
-__all__ = ["Progress", "Trainer", "TrainingDiverged", "best_device", "model_tensors", "place_model", "seed_of", "steps_per_epoch", "to_input", "use_bfloat16"]
+__all__ = [
+    "Progress",
+    "Trainer",
+    "TrainingDiverged",
+    "best_device",
+    "model_tensors",
+    "place_model",
+    "seed_of",
+    "steps_per_epoch",
+    "to_input",
+    "use_bfloat16",
+]
 
 
 class TrainingDiverged(RuntimeError):
@@ -113,7 +125,7 @@ class Trainer:
         rank: tuple[int, int] = (0, 1),
     ) -> None:
         self.recipe = recipe.resolved()
-        assert self.recipe.batch_size is not None and self.recipe.epochs is not None
+        assert self.recipe.batch_size is not None and self.recipe.epochs is not None and self.recipe.lr is not None
         self.rank, self.world = rank
         self.seed, self.paths, self.data = seed, paths, data
         self.batch_size = min(self.recipe.batch_size, len(data.train))
@@ -133,13 +145,14 @@ class Trainer:
             for module in self.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
                     module.requires_grad_(False)
-        trained = [p for p in self.model.parameters() if p.requires_grad]
+        trained: list[nn.Parameter] = [p for p in self.model.parameters() if p.requires_grad]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.recipe.weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
         self.optimizer = torch.optim.SGD(
-            [
-                {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.recipe.weight_decay},
-                {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-            ],
-            lr=self.recipe.lr,
+            groups,
+            lr=self._learning_rate(),
             momentum=self.recipe.momentum,
             nesterov=self.recipe.nesterov,
         )
@@ -180,7 +193,7 @@ class Trainer:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
                 outputs = model(inputs)
             loss = F.cross_entropy(outputs.float(), targets, label_smoothing=self.recipe.label_smoothing)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += loss.detach()
         self._share_gradients()
         if self.recipe.clip is not None:

@@ -53,7 +53,7 @@ def test_nothing_is_there(tmp_path):
 
 def test_all_damaged_is_an_error_and_no_silent_restart(tmp_path):
     write(tmp_path, 1, TENSORS, {}).write_bytes(b"")
-    with pytest.raises(CheckpointError, match="step-000000001.*no usable checkpoint is left"):
+    with pytest.raises(CheckpointError, match=r"step-000000001.*no usable checkpoint is left"):
         latest(tmp_path)
 
 

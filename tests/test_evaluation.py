@@ -108,4 +108,6 @@ def test_tally_counts_like_a_loop_by_hand():
     outputs = net(normalise(data.validation.inputs, data.mean, data.std))
     assert found["correct"] == (outputs.argmax(1) == data.validation.targets).sum().item()
     assert found["images"] == 64
-    assert found["loss"] == pytest.approx(nn.functional.cross_entropy(outputs, data.validation.targets).item() * 64, rel=1e-4)
+    assert found["loss"] == pytest.approx(
+        nn.functional.cross_entropy(outputs, data.validation.targets).item() * 64, rel=1e-4
+    )

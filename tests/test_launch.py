@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -82,6 +83,15 @@ def test_resume_refuses_settings_that_do_not_fit_the_weights(tmp_path, capsys, n
     assert "train differ from the settings under which the weights" in capsys.readouterr().err
 
 
+def test_resume_refuses_settings_that_do_not_fit_the_scores(tmp_path, capsys, no_ray):
+    run = prepare(launch.settings.load(None, [f"storage_path={tmp_path}", "name=a"]))
+    run.open()
+    with results.Log(run.folder / "scored.parquet") as log:
+        log.append({"architecture": run.costs.sample(random.Random(0)), "status": "running"})
+    assert main(["--storage-path", str(tmp_path), "--name", "a", "--resume", "search.slices=3"]) == 2
+    assert "search.slices differ from the settings under which the architectures" in capsys.readouterr().err
+
+
 def test_a_dry_run_tells_the_space_and_starts_nothing(tmp_path, capsys, no_ray):
     assert main([*TINY, "--storage-path", str(tmp_path), "--dry-run", "limits.parameters=1000"]) == 0
     said = capsys.readouterr().out
@@ -90,11 +100,13 @@ def test_a_dry_run_tells_the_space_and_starts_nothing(tmp_path, capsys, no_ray):
     assert not any(tmp_path.iterdir())
 
 
+SETTINGS = """after=[] train.workers=1 train.checkpoint_seconds=0.01
+search.replicas=1 search.bn_images=200 search.batch_size=2"""
+
+
 def _command(folder, *arguments):
-    return [
-        sys.executable, "-m", "raynas.launch", *TINY, "--storage-path", str(folder), "--name", "run", "after=[]",
-        "train.checkpoint_seconds=0.01", "train.workers=1", "search.replicas=1", "search.bn_images=200", "search.batch_size=2", *arguments,
-    ]  # fmt: skip
+    line = [sys.executable, "-m", "raynas.launch", *TINY, "--storage-path", str(folder), "--name", "run"]
+    return [*line, *SETTINGS.split(), *arguments]
 
 
 def _wait(condition, process, seconds=120):
@@ -122,7 +134,9 @@ def test_kill_9_of_the_driver_in_training_and_in_search(tmp_path, quiet_ray):
     assert whole.returncode == 0, whole.stderr
 
     folder = tmp_path / "broken" / "run"
-    with subprocess.Popen(_command(tmp_path / "broken", *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as p:
+    with subprocess.Popen(
+        _command(tmp_path / "broken", *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as p:
         _wait(lambda: list((folder / "supernet").glob("step-*")), p)
         p.send_signal(signal.SIGKILL)
     step = checkpoint.latest(folder / "supernet")[0]
@@ -136,7 +150,9 @@ def test_kill_9_of_the_driver_in_training_and_in_search(tmp_path, quiet_ray):
     before = _scored(folder / "scored.parquet")
     assert len({row["key"] for row in before if row["status"] != "running"}) < 24, "killed too late to tell anything"
 
-    last = subprocess.run(_command(tmp_path / "broken", *arguments, "--resume"), capture_output=True, text=True, timeout=280)
+    last = subprocess.run(
+        _command(tmp_path / "broken", *arguments, "--resume"), capture_output=True, text=True, timeout=280
+    )
     assert last.returncode == 0, last.stderr
     weights = [checkpoint.latest(tmp_path / name / "run" / "supernet")[1] for name in ("whole", "broken")]
     assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import ray
@@ -91,10 +92,14 @@ def test_a_trained_supernet_is_searched_again_without_training(tmp_path):
     before = log(first)
     first.close()
 
-    evolution = lambda *a, **k: Evolution(*a, settings=EvolutionSettings(population=4, parents=2, mutations=2, crossovers=2), **k)  # noqa: E731, E501
+    def evolution(*arguments, **options):
+        return Evolution(*arguments, settings=EvolutionSettings(4, 2, 2, 2), **options)
+
     wider = make(tmp_path, evolution, search=with_search(num_samples=15), limits={"parameters": 1000, "macs": 12000})
     admitted = {
-        row["key"] for row in before if row["status"] != "running" and row["parameters"] <= 1000 and row["macs"] <= 12000
+        row["key"]
+        for row in before
+        if row["status"] != "running" and row["parameters"] <= 1000 and row["macs"] <= 12000
     }
     wider.search()
     wider.close()
@@ -162,7 +167,7 @@ def _processes(run, victim):
     found = []
     for entry in os.listdir("/proc"):
         try:
-            title = open(f"/proc/{entry}/cmdline", "rb").read().decode(errors="replace") if entry.isdigit() else ""
+            title = Path(f"/proc/{entry}/cmdline").read_text(errors="replace") if entry.isdigit() else ""
         except OSError:
             continue
         if title.startswith(f"ray::{victim}"):
@@ -247,7 +252,13 @@ def test_limits_that_nothing_keeps_are_refused_before_anything_starts(tmp_path):
 
 def test_a_space_that_does_not_fit_the_data_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"does not run on images of shape \[1, 8, 8\]"):
-        Run(dataclasses.replace(CONFIG, storage_path=str(tmp_path)), tiny.space(in_channels=3), tiny.data(), RandomSearch, SharedWeights)  # noqa: E501
+        Run(
+            dataclasses.replace(CONFIG, storage_path=str(tmp_path)),
+            tiny.space(in_channels=3),
+            tiny.data(),
+            RandomSearch,
+            SharedWeights,
+        )
 
 
 def test_retrain_looks_at_the_test_images_once_and_export_takes_its_weights(tmp_path):

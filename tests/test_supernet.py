@@ -147,9 +147,10 @@ def test_replicas_score_like_a_scorer_in_this_process_also_after_a_kill(tmp_path
 
 def test_one_bad_architecture_does_not_cost_the_others_their_answers():
     remote = ray.remote(SupernetActor).options(num_cpus=1, max_concurrency=8)
-    from raynas.data import to_arrays
 
-    actor = remote.remote(Hosted(ray.put(tiny.space(num_classes=4)), ray.put(to_arrays(tiny.data()))), CONFIG, "supernet-test")
+    actor = remote.remote(
+        Hosted(ray.put(tiny.space(num_classes=4)), ray.put(to_arrays(tiny.data()))), CONFIG, "supernet-test"
+    )
     asked = [actor.evaluate.remote([path], 0) for path in [*PATHS, {**PATHS[0], "blocks.0": "k9"}]]
     good = ray.get(asked[:-1])
     assert all(answer[0]["images"] == 16 for answer in good)

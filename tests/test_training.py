@@ -100,7 +100,8 @@ def test_schedules(schedule, half):
 def test_warmup_rises_to_the_full_rate():
     trainer = make(recipe=dataclasses.replace(RECIPE, warmup=0.5, lr=0.2))
     rates = []
-    for trainer.step in range(trainer.total_steps):
+    for step in range(trainer.total_steps):
+        trainer.step = step
         rates.append(trainer._learning_rate())
     top = rates.index(max(rates))
     assert rates[:top] == sorted(rates[:top]) and top == trainer.total_steps // 2 and max(rates) == pytest.approx(0.2)
@@ -115,9 +116,10 @@ def test_a_loss_that_explodes_is_named():
 def test_every_image_is_seen_once_an_epoch():
     trainer = make(recipe=dataclasses.replace(RECIPE, augment="none"))
     seen = []
-    for trainer.step in range(trainer.epoch_steps):
+    for step in range(trainer.epoch_steps):
+        trainer.step = step
         trainer._batch()
-        rows = trainer._order[1][trainer.step * 32 : (trainer.step + 1) * 32]
+        rows = trainer._order[1][step * 32 : (step + 1) * 32]
         seen += rows.tolist()
     assert sorted(seen) == list(range(256))
 

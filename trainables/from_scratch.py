@@ -1,6 +1,7 @@
-"""Score architectures by training each one from scratch, one epoch a fidelity step: the honest alternative to a supernet.
+"""Score architectures by training each one from scratch, one epoch a fidelity step.
 
-Dear, but free of shared weights: searchers, limits, log and early stopping are the same.
+The honest alternative to a supernet: dear, but free of shared weights. Searchers, limits, log and early stopping are
+the same.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import copy
 import dataclasses
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,22 @@ from raynas.training import Trainer
 if TYPE_CHECKING:
     from raynas.run import Run
 
-__all__ = ["FromScratch"]
+__all__ = ["FromScratch", "Job"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all trials of a search have in common."""
+
+    space: Any
+    """With its initial weights, from which every architecture starts."""
+    arrays: Any
+    """The data set, as ``to_arrays`` returned it."""
+    recipe: TrainConfig
+    seed: int
+    """Decides what training draws; the same for all architectures."""
+    folder: Path
+    """Where the weights of trials in flight are kept, so that an interrupted run goes on with them."""
 
 
 class FromScratch(tune.Trainable):
@@ -49,32 +66,29 @@ class FromScratch(tune.Trainable):
         search, train = run.config.search, run.config.train
         where = place(search.max_concurrent or search.replicas, train.cpus_per_worker, train.gpus_per_worker)
         parameters = {
-            "space": run.space,
-            "arrays": to_arrays(run.data),
-            "recipe": dataclasses.replace(train, epochs=search.epochs, minutes=None),
-            "seed": run.config.seed,
-            "folder": run.folder / "in-flight",
+            "job": Job(
+                run.space,
+                to_arrays(run.data),
+                dataclasses.replace(train, epochs=search.epochs, minutes=None),
+                run.config.seed,
+                run.folder.absolute() / "in-flight",
+            )
         }
         resources = {"cpu": where.cpus, "gpu": where.gpus}
         return Scoring(cls, parameters, resources, search.epochs, where.count, where.count)
 
     def setup(  # type: ignore[override]
-        self, config: dict[str, Any], space: Any, arrays: Any, recipe: TrainConfig, seed: int, folder: Path,
-        known: dict[str, Any] | None = None,
-    ) -> None:  # fmt: skip
+        self, config: dict[str, Any], job: Job, known: dict[str, Any] | None = None
+    ) -> None:
         """Called once a process; afterwards :meth:`reset_config` brings the next trial.
 
         Args:
             config: Of the first trial.
-            space: With its initial weights, from which every architecture starts.
-            arrays: The data set.
-            recipe: How to train.
-            seed: Decides what training draws; the same for all architectures.
-            folder: Where the weights of trials in flight are kept, so that an interrupted run goes on with them.
+            job: What to train and how.
             known: What the log knows of trials in flight; their weights are in ``folder``.
         """
         torch.set_num_threads(max(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)), 1))
-        self.space, self.data, self.recipe, self.seed, self.parent = space, from_arrays(arrays), recipe, seed, folder
+        self.job, self.data = job, from_arrays(job.arrays)
         self.folder: Path | None = None
         self.reset_config(config)
 
@@ -82,10 +96,10 @@ class FromScratch(tune.Trainable):
         """Take on another trial in the same process."""
         self._forget()
         self.architecture = dict(new_config["architecture"])
-        self.folder = self.parent / arch.key(self.architecture)
+        self.folder = self.job.folder / arch.key(self.architecture)
         # The subnet shares the space's weights: a copy of its own is trained.
         self.trainer = Trainer(
-            copy.deepcopy(derive(self.space, self.architecture)), self.data, self.recipe, seed=self.seed
+            copy.deepcopy(derive(self.job.space, self.architecture)), self.data, self.job.recipe, seed=self.job.seed
         )
         self.seconds = 0.0
         saved = checkpoint.latest(self.folder)
@@ -120,8 +134,12 @@ class FromScratch(tune.Trainable):
             "metrics": {"accuracy": accuracy, "loss": scores["loss"] / scores["images"]},
         }
         return {
-            "score": accuracy, "fidelity": fidelity, "training_iteration": fidelity, "outcomes": [outcome], "done": done,
-        }  # fmt: skip
+            "score": accuracy,
+            "fidelity": fidelity,
+            "training_iteration": fidelity,
+            "outcomes": [outcome],
+            "done": done,
+        }
 
     def _forget(self) -> None:
         """The trial ended for good: its weights are not needed any more."""

@@ -26,7 +26,7 @@ from raynas.scoring import Scoring, slots
 if TYPE_CHECKING:  # a thin trial must not import torch
     from raynas.run import Run
 
-__all__ = ["SharedWeights"]
+__all__ = ["Rungs", "SharedWeights"]
 
 _SUMS = ("correct", "images", "loss", "seconds")
 
@@ -61,17 +61,30 @@ class _Member:
         }
 
 
+@dataclass(frozen=True)
+class Rungs:
+    """After which slices a cohort drops its weak members."""
+
+    slices: int = 1
+    """Of the validation images; the highest fidelity."""
+    reduction_factor: float = 2.0
+    grace: int = 1
+    halving: bool = True
+
+
 class SharedWeights(tune.Trainable):
     """Thin trial over a pool of supernet actors.
 
-    Give it its arguments by ``tune.with_parameters(SharedWeights, pool=[...], slices=8, ...)``.
+    Give it its arguments by ``tune.with_parameters(SharedWeights, pool=[...], rungs=Rungs(8))``.
     """
 
     @staticmethod
     def check(search: SearchConfig) -> None:
         """Refuse settings that cannot be: called before anything is started."""
         if search.grace > search.slices:
-            raise ConfigError(f"search.grace = {search.grace} is more than there are slices; legal: 1 to {search.slices}")
+            raise ConfigError(
+                f"search.grace = {search.grace} is more than there are slices; legal: 1 to {search.slices}"
+            )
 
     @classmethod
     def scoring(cls, run: Run) -> Scoring:
@@ -83,10 +96,7 @@ class SharedWeights(tune.Trainable):
         slices = max(min(search.slices, images), 1)
         parameters = {
             "pool": pool,
-            "slices": slices,
-            "reduction_factor": search.reduction_factor,
-            "grace": search.grace,
-            "halving": search.scheduler == "asha",
+            "rungs": Rungs(slices, search.reduction_factor, search.grace, halving=search.scheduler == "asha"),
         }
         # Two trials a replica: one is scored while the other one's answer is on its way.
         concurrent = search.max_concurrent or 2 * len(pool)
@@ -104,10 +114,7 @@ class SharedWeights(tune.Trainable):
         self,
         config: dict[str, Any],
         pool: Sequence[Any] = (),
-        slices: int = 1,
-        reduction_factor: float = 2.0,
-        grace: int = 1,
-        halving: bool = True,
+        rungs: Rungs | None = None,
         known: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         """Called once a process; afterwards :meth:`reset_config` brings the next trial.
@@ -115,15 +122,11 @@ class SharedWeights(tune.Trainable):
         Args:
             config: Of the first trial.
             pool: Handles of the replicas.
-            slices: Of the validation images; the highest fidelity.
-            reduction_factor: Of the halving inside a cohort.
-            grace: Slices before the first halving.
-            halving: Whether a cohort drops its weak members.
+            rungs: How many slices there are, and what a cohort does after which of them.
             known: What an interrupted run already found out, by the key of the architecture: ``fidelity`` and sums.
         """
         self.pool = list(pool)
-        self.slices, self.reduction_factor, self.grace = slices, reduction_factor, grace
-        self.halving, self.known = halving, dict(known or {})
+        self.rungs, self.known = rungs or Rungs(), dict(known or {})
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -162,10 +165,10 @@ class SharedWeights(tune.Trainable):
             member.worker = tally["worker"]
             for name in _SUMS:
                 member.sums[name] += tally[name]
-            if member.fidelity == self.slices:
+            if member.fidelity == self.rungs.slices:
                 member.status = "complete"
         running = [m for m in self.members if m.status == "running"]
-        if not self.alone and self.halving and running and len({m.fidelity for m in running}) == 1:
+        if not self.alone and self.rungs.halving and running and len({m.fidelity for m in running}) == 1:
             self._halve(running)
         done = all(m.status != "running" for m in self.members)
         best = max(self.members, key=lambda m: (m.fidelity, m.score))
@@ -179,11 +182,11 @@ class SharedWeights(tune.Trainable):
 
     def _halve(self, running: list[_Member]) -> None:
         """At a rung only the best of a cohort go on."""
-        rung = float(self.grace)
+        rung = float(self.rungs.grace)
         while rung < running[0].fidelity:
-            rung *= self.reduction_factor
+            rung *= self.rungs.reduction_factor
         if round(rung) == running[0].fidelity:
-            kept = survivors([m.score for m in running], self.reduction_factor)
+            kept = survivors([m.score for m in running], self.rungs.reduction_factor)
             for number, member in enumerate(running):
                 if number not in kept:
                     member.status = "stopped"

@@ -1,0 +1,120 @@
+"""Reading the command line: flags, ``key=value`` settings, and the settings of a run that is gone on with."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from raynas import config as settings
+from raynas.config import Config, ConfigError
+
+__all__ = ["COMMANDS", "read_arguments"]
+
+COMMANDS = {
+    "search": "everything: train the supernet, search, then what `after` lists (the default)",
+    "train-supernet": "train the shared weights alone",
+    "retrain": "train an architecture from scratch and evaluate it once on the test images",
+    "export": "write an architecture as a plain PyTorch model",
+    "report": "write a page about the run",
+}
+_FIXED = ("space", "space_args", "data", "train", "seed")
+"""What the trained weights depend on: a resumed run keeps these."""
+_SCORING = ("trainable", "slices", "validation_images", "bn_images", "epochs")
+"""What the scores depend on besides: where there are scores, these are kept too."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m raynas.launch",
+        description="Search for a neural network with a shared supernet on Ray.",
+        epilog="commands: " + "; ".join(f"{name}: {text}" for name, text in COMMANDS.items())
+        + ". Any setting may be given as key=value, e.g. train.epochs=50 limits.macs=3e6.",
+        allow_abbrev=False,
+    )  # fmt: skip
+    parser.add_argument("words", nargs="*", metavar="[command] [key=value ...]")
+    parser.add_argument("--config", help="YAML file with settings")
+    for flag, key, text in (
+        ("--space", "space", "package.module:function that returns the space"),
+        ("--data", "data.name", "name of a data set, or package.module:function"),
+        ("--address", "address", "Ray cluster; default: $RAY_ADDRESS, else this machine"),
+        ("--storage-path", "storage_path", "where runs are kept"),
+        ("--name", "name", "the run's folder below the storage path"),
+        ("--num-samples", "search.num_samples", "architectures to score in all"),
+        ("--max-concurrent", "search.max_concurrent", "trials in flight"),
+        ("--seed", "seed", "decides everything that is drawn"),
+    ):
+        parser.add_argument(flag, dest=key, help=f"{text} ({key})")
+    parser.add_argument(
+        "--resume", nargs="?", const="auto", metavar="FOLDER", help="go on with a run; default: the newest"
+    )
+    parser.add_argument("--architecture", help="for retrain and export: JSON, or a file; default: the winner")
+    parser.add_argument("--smoke-test", action="store_true", help="the same run, as small as it can be")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, run one architecture, start nothing")
+    parser.add_argument("--dashboard", action="store_true", help="start Ray's dashboard too (127.0.0.1:8265)")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what Ray and the workers print")
+    return parser
+
+
+def read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Namespace]:
+    """The command, the settings and the flags of a command line.
+
+    Raises:
+        ConfigError: Something in it is illegal.
+    """
+    flags = _parser().parse_intermixed_args(arguments)
+    words = list(flags.words)
+    if flags.resume is not None and "=" in flags.resume and not Path(flags.resume).exists():
+        words.append(flags.resume)  # --resume key=value: the newest run, and a setting
+        flags.resume = "auto"
+    command = words.pop(0) if words and "=" not in words[0] else "search"
+    if command not in COMMANDS:
+        raise ConfigError(f"unknown command {command!r}; legal ones: {', '.join(COMMANDS)}")
+    named = []
+    for key, value in vars(flags).items():
+        if value is not None and ("." in key or key in ("space", "address", "storage_path", "name", "seed")):
+            # A name or an address that looks like a number is still text.
+            named.append(f"{key}={json.dumps(value) if key in ('name', 'address') else value}")
+    config = settings.load(flags.config, [*named, *words])
+    if flags.resume is not None:
+        config = _resumed(flags.resume, config, flags.config, [*named, *words])
+    elif config.name is not None and command == "search" and _folder(config).exists() and not flags.dry_run:
+        raise ConfigError(f"the run {_folder(config)} is there already: add --resume to go on, or take another --name")
+    return command, settings.smoke_test(config) if flags.smoke_test else config, flags
+
+
+def _folder(config: Config) -> Path:
+    return Path(config.storage_path).expanduser() / str(config.name)
+
+
+def _resumed(wanted: str, config: Config, file: str | None, overrides: Sequence[str]) -> Config:
+    """The settings of the run to go on with, changed by what was given now."""
+    if wanted != "auto":
+        folder = Path(wanted).expanduser()
+    elif config.name is not None:
+        folder = _folder(config)
+    else:
+        runs = sorted(Path(config.storage_path).expanduser().glob("*/config.yaml"), key=lambda p: p.stat().st_mtime)
+        if not runs:
+            raise ConfigError(f"there is no run to resume in {config.storage_path}")
+        folder = runs[-1].parent
+    kept = folder / "config.yaml"
+    if not kept.exists():
+        raise ConfigError(f"there is no run to resume in {folder}: it has no config.yaml")
+    before = settings.load(kept)
+    after = settings.load(file or kept, overrides)
+    changed = [name for name in _FIXED if getattr(before, name) != getattr(after, name)]
+    if changed and any((folder / "supernet").glob("step-*")):
+        raise ConfigError(
+            f"{', '.join(changed)} differ from the settings under which the weights in {folder} were trained: "
+            "leave them, or start a new run"
+        )
+    changed = [name for name in _SCORING if getattr(before.search, name) != getattr(after.search, name)]
+    if changed and any((folder / "scored.parquet").glob("*.parquet")):
+        raise ConfigError(
+            f"search.{', search.'.join(changed)} differ from the settings under which the architectures in {folder} were "
+            "scored: their scores would not compare; leave them, or start a new run"
+        )
+    return dataclasses.replace(after, name=folder.name, storage_path=str(folder.parent))

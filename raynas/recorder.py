@@ -1,0 +1,177 @@
+"""What Tune's trials report: one row each in the log, and the figures of the live view."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from raynas import architecture as arch
+from raynas.architecture import Architecture
+from raynas.results import Log
+from raynas.scoring import Scoring
+
+__all__ = ["Recorder", "SearchStatus"]
+
+
+@dataclass(frozen=True)
+class SearchStatus:
+    """What a live view shows of a search."""
+
+    scored: int
+    """Architectures whose scoring has ended, those of earlier searches of the run included."""
+    wanted: int
+    stopped: int
+    """How many of them were stopped early."""
+    failed: int
+    """How many could not be scored in this search; the log says why."""
+    best: float
+    best_costs: Mapping[str, float]
+    per_second: float
+    """Architectures scored a second, in this search."""
+    seconds: float
+    overhead: float
+    """Share of the workers' time in which they did not score."""
+
+
+class Recorder(tune.Callback):
+    """Writes every report of every trial into the log and counts for the live view."""
+
+    def __init__(
+        self,
+        log: Log,
+        scoring: Scoring,
+        stamp: Mapping[str, Any],
+        costs: Callable[[Architecture], Mapping[str, float]],
+        tell: Callable[[SearchStatus], None],
+    ) -> None:
+        self.log, self.scoring, self.stamp, self.costs, self.tell = log, scoring, dict(stamp), costs, tell
+        self.scored = self.stopped = self.failed = self.earlier = 0
+        self.wanted = 0
+        self.best: tuple[int, float] = (-1, -math.inf)
+        self.best_row: dict[str, Any] = {}
+        self.busy = 0.0
+        self.begin = time.monotonic()
+        self._open: dict[str, dict[str, dict[str, Any]]] = {}
+        self._told = 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its callbacks; the live view belongs to this process and stays here.
+        return {**self.__dict__, "tell": None, "costs": None}
+
+    def remember(self, ended: Iterable[list[dict[str, Any]]], wanted: int) -> None:
+        """Count what earlier searches of the run scored: the rows of each architecture whose scoring ended."""
+        self.wanted = wanted
+        for rows in ended:
+            self.scored += 1
+            self.stopped += rows[-1]["status"] == "stopped"
+            self._compare(rows[-1])
+        self.earlier = self.scored
+
+    def start(self) -> None:
+        """The search begins now."""
+        self.begin = time.monotonic()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """One report: a row for each architecture of the trial that was scored in this step."""
+        open_rows = self._open.setdefault(trial.trial_id, {})
+        for outcome in result.get("outcomes") or [_plain_outcome(trial.config, result, self.scoring.max_fidelity)]:
+            name = arch.key(outcome["architecture"])
+            seen = open_rows.get(name)
+            if seen is not None and (seen["fidelity"], seen["status"]) == (outcome["fidelity"], outcome["status"]):
+                continue
+            row = {
+                **self.stamp,
+                **{k: outcome.get(k) for k in ("architecture", "fidelity", "status", "seconds", "worker", "metrics")},
+                "trial": trial.trial_id,
+                "score": float(outcome["score"]),
+                "max_fidelity": self.scoring.max_fidelity,
+                **self.costs(outcome["architecture"]),
+            }
+            row = {k: v for k, v in row.items() if v is not None}
+            self.busy += (row.get("seconds") or 0.0) - ((seen or {}).get("seconds") or 0.0)
+            self.log.append(row)
+            open_rows[name] = row
+            self._compare(row)
+        self._show()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The trial ended: architectures that did not reach the end were stopped by the scheduler."""
+        for row in self._open.pop(trial.trial_id, {}).values():
+            if row["status"] == "running":
+                row = {**row, "status": "stopped"}
+                self.log.append(row)
+            self.scored += 1
+            self.stopped += row["status"] == "stopped"
+        self._show()
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The trial failed for good."""
+        why = _last_error(trial)
+        known = self._open.pop(trial.trial_id, {})
+        for architecture in trial.config.get("architectures") or [trial.config["architecture"]]:
+            row = known.get(arch.key(architecture), {**self.stamp, "architecture": architecture, "fidelity": 0})
+            self.log.append({**row, "trial": trial.trial_id, "status": "error", "error": why})
+            self.scored += 1
+            self.failed += 1
+        self._show()
+
+    def _compare(self, row: Mapping[str, Any]) -> None:
+        score = row.get("score")
+        if score is None or not math.isfinite(score):
+            return
+        rank = (int(row["fidelity"]), score if self.scoring.mode == "max" else -score)
+        if rank > self.best:
+            self.best, self.best_row = rank, dict(row)
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        if now - self._told < 0.2 and self.scored < self.wanted:
+            return
+        self._told = now
+        self.tell(self.status())
+
+    def status(self) -> SearchStatus:
+        """Where the search stands."""
+        seconds = max(time.monotonic() - self.begin, 1e-6)
+        return SearchStatus(
+            scored=self.scored,
+            wanted=self.wanted,
+            stopped=self.stopped,
+            failed=self.failed,
+            best=self.best_row.get("score", math.nan),
+            best_costs={k: self.best_row[k] for k in ("macs", "parameters") if self.best_row.get(k) is not None},
+            per_second=(self.scored - self.earlier) / seconds,
+            seconds=seconds,
+            overhead=max(1.0 - self.busy / (seconds * self.scoring.workers), 0.0),
+        )
+
+
+def _last_error(trial: Any) -> str:
+    """What went wrong in a trial, in one line: the end of the file that Tune writes about it."""
+    try:
+        lines = Path(trial.error_file).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except (OSError, TypeError):
+        lines = []
+    return lines[-1].strip()[:500] if lines else "the trial failed"
+
+
+def _plain_outcome(config: Mapping[str, Any], result: Mapping[str, Any], last: int) -> dict[str, Any]:
+    """The report of a trainable that knows nothing of RayNAS."""
+    fidelity = int(result["training_iteration"])
+    done = result.get("done") or fidelity >= last
+    return {
+        "architecture": config["architecture"],
+        "score": result["score"],
+        "fidelity": fidelity,
+        "status": "complete" if done else "running",
+        "seconds": result.get("time_total_s"),
+        "worker": result.get("hostname", ""),
+    }

@@ -1,0 +1,44 @@
+"""The dry run: what a run would do, and one random architecture taken through all of it."""
+
+from __future__ import annotations
+
+import copy
+import time
+
+from raynas import architecture as arch
+from raynas.evaluation import Scorer
+from raynas.run import Run
+from raynas.training import Trainer
+
+__all__ = ["dry_run"]
+
+
+def dry_run(run: Run) -> None:
+    """Print the space, its costs and the limits; train one architecture for two steps and score it on one slice.
+
+    In this process, without Ray. Nothing is written.
+    """
+    say = run.view.say
+    say(f"space: {arch.size(run.costs.decisions):.3g} architectures, {len(run.costs.decisions)} decisions")
+    for name, profile in run.costs.profile().items():
+        say(f"{name}: {profile}")
+    say(f"limits: {run.limits or 'none'}; they can be met")
+    for name in ("train", "validation", "test"):
+        say(f"{name} images: {len(getattr(run.data, name))} of shape {list(run.data.image_shape)}")
+    suggestion = run.searcher().suggest("dry-run")
+    assert isinstance(suggestion, dict)
+    chosen = suggestion["architecture"]
+    space = copy.deepcopy(run.space)
+    trainer = Trainer(space, run.data, run.config.train, lambda step: [chosen], run.config.seed)
+    progress = trainer.run(2)
+    begin = time.perf_counter()
+    tally = Scorer(space, run.data, run.config.search).score([chosen], 0)[0]
+    say(
+        f"architecture {arch.key(chosen)} {run.costs(chosen)}: loss {progress.loss:.3f} after two steps "
+        f"({progress.images / progress.seconds:.0f} images/s), {tally['correct']:.0f} of {tally['images']:.0f} "
+        f"images right in the first slice ({time.perf_counter() - begin:.2f} s)"
+    )
+    epochs = run.config.train.resolved().epochs
+    if run.config.train.minutes is None and epochs is not None:
+        minutes = epochs * len(run.data.train) / progress.images * progress.seconds / 60
+        say(f"training {epochs:g} epochs would take about {minutes:.1f} min on one worker like this")
