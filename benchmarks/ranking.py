@@ -36,23 +36,29 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--architectures", type=int, default=300)
     parser.add_argument("--paths", default="fair")
-    parser.add_argument("--lr", type=float, default=0.05)
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=0.03)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument(
+        "--width", type=float, default=1.0, help="of all layers of the supernet, relative to the table's"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--storage", default=None, help="keep the run here; default: a temporary folder")
     flags = parser.parse_args()
 
-    rows = pq.read_table(flags.data / "nasbench_macro.parquet", columns=["arch", "acc_mean"]).to_pylist()
-    table = {row["arch"]: row["acc_mean"] for row in rows}
+    rows = pq.read_table(
+        flags.data / "nasbench_macro.parquet", columns=["arch", "acc_mean", "flops", "params"]
+    ).to_pylist()
+    table = {row["arch"]: row for row in rows}
     config = Config(
         space="spaces.nasbench_macro:nasbench_macro",
+        space_args={"channels": round(32 * flags.width), "head": round(1280 * flags.width)},
         data=DataConfig(name="parquet", folder=str(flags.data / "cifar10"), validation=0.1),
         train=TrainConfig(
-            minutes=flags.minutes, paths=flags.paths, lr=flags.lr, batch_size=flags.batch_size, warmup=0.03, clip=5.0
+            minutes=flags.minutes, paths=flags.paths, lr=flags.lr, batch_size=flags.batch_size, warmup=0.05, clip=5.0
         ),
         search=SearchConfig(slices=8, validation_images=800, batch_size=200),
         storage_path=flags.storage or tempfile.mkdtemp(),
-        name=f"macro-{flags.minutes:g}-{flags.paths}-{flags.seed}",
+        name=f"macro-{flags.minutes:g}-{flags.paths}-{flags.width:g}-{flags.seed}",
         seed=flags.seed,
     )
     run = prepare(config)
@@ -66,9 +72,9 @@ def main() -> None:
         architecture = run.costs.sample(rng)
         chosen[arch.key(architecture)] = architecture
     chosen = list(chosen.values())
-    truth = [table[to_string(a)] for a in chosen]
-    macs = [float(run.costs(a)["macs"]) for a in chosen]
-    parameters = [float(run.costs(a)["parameters"]) for a in chosen]
+    truth, macs, parameters = (
+        [float(table[to_string(a)][column]) for a in chosen] for column in ("acc_mean", "flops", "params")
+    )
     found: dict[str, object] = {"seconds of training": trained}
     for name, images in (("recalibrated BatchNorm", 400), ("BatchNorm as trained", 0)):
         settings = dataclasses.replace(config, search=dataclasses.replace(config.search, bn_images=images))

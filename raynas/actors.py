@@ -118,7 +118,7 @@ class SupernetActor:
     def join(self, paths: PathSampler | None, rank: int, world: int, address: str) -> int:
         """Become rank ``rank`` of ``world`` and prepare to train; returns the steps of an epoch."""
         if world > 1:
-            backend = "nccl" if torch.cuda.is_available() else "gloo"
+            backend = "nccl" if best_device().type == "cuda" else "gloo"
             dist.init_process_group(
                 backend, init_method=address, rank=rank, world_size=world, timeout=timedelta(minutes=10)
             )
@@ -158,8 +158,15 @@ class SupernetActor:
                 with self._queue:
                     together, self._waiting = self._waiting, []
                 self._in_work = len(together)
-                self._answer(together)
-                self._in_work = 0
+                try:
+                    self._answer(together)
+                except Exception as error:
+                    for each in together:
+                        each.error = each.error or error
+                finally:
+                    self._in_work = 0
+                    for each in together:
+                        each.done = True
         if request.error is not None:
             raise request.error
         return [{**tally, "worker": self.name} for tally in request.answer]
@@ -190,8 +197,6 @@ class SupernetActor:
                         self._score([request])
                     except Exception as own:
                         request.error = own if len(group) > 1 else error
-        for request in requests:
-            request.done = True
 
     def _make_scorer(self, settings: SearchConfig) -> Scorer:
         place_model(self.space, best_device())

@@ -136,7 +136,7 @@ def canonical(space: nn.Module, architecture: Mapping[str, str]) -> Architecture
     return form if own is None else arch.canonical(open_in_space, own(form))
 
 
-def derive(space: nn.Module, architecture: Mapping[str, str]) -> nn.Module:
+def derive(space: nn.Module, architecture: Mapping[str, str], share_buffers: bool = False) -> nn.Module:
     """The network of one architecture, as an ordinary module that contains no Choice.
 
     It shares the space's parameters: training it trains the space. Everything else is its own: buffers
@@ -147,6 +147,7 @@ def derive(space: nn.Module, architecture: Mapping[str, str]) -> nn.Module:
     Args:
         space: A module that contains Choices; not changed.
         architecture: One option for every active decision of the space.
+        share_buffers: Share the buffers too: a supernet in training gathers BatchNorm statistics over all its paths.
 
     Returns:
         The subnet. In its ``state_dict`` the chosen module stands under the name of its Choice.
@@ -156,7 +157,7 @@ def derive(space: nn.Module, architecture: Mapping[str, str]) -> nn.Module:
     """
     met: set[str] = set()
     try:
-        subnet = _derive(space, "", _Path(architecture, met), {})
+        subnet = _derive(space, "", _Path(architecture, met, share_buffers), {})
     except KeyError as unfit:
         arch.canonical(decisions(space), architecture)  # says what is wrong
         name = unfit.args[0]
@@ -175,6 +176,7 @@ class _Path:
 
     chosen: Mapping[str, str]
     met: set[str]
+    share_buffers: bool
 
     def option(self, name: str, choice: Choice) -> str:
         option = self.chosen[name]
@@ -201,7 +203,8 @@ def _derive(module: nn.Module, name: str, path: _Path, done: dict[int, nn.Module
     state = copy.__dict__
     for attribute, value in module.__dict__.items():
         state[attribute] = value.copy() if attribute[0] == "_" and isinstance(value, (dict, set)) else value
-    state["_buffers"] = {key: None if value is None else value.clone() for key, value in module._buffers.items()}
+    if not path.share_buffers:
+        state["_buffers"] = {key: None if value is None else value.clone() for key, value in module._buffers.items()}
     for child_name, child in module._modules.items():
         if child is not None:
             state["_modules"][child_name] = _derive(child, _join(name, child_name), path, done)

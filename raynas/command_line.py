@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from raynas import checkpoint
 from raynas import config as settings
 from raynas.config import Config, ConfigError
 
@@ -20,9 +21,9 @@ COMMANDS = {
     "export": "write an architecture as a plain PyTorch model",
     "report": "write a page about the run",
 }
-_FIXED = ("space", "space_args", "data", "train", "seed")
-"""What the trained weights depend on: a resumed run keeps these."""
-_SCORING = ("trainable", "slices", "validation_images", "bn_images", "epochs")
+_OPERATION = ("workers", "gpus_per_worker", "cpus_per_worker", "checkpoint_seconds", "keep_checkpoints", "max_failures")
+"""Settings of ``train`` that a resumed run may change: where it runs, not what it computes."""
+_SCORING = ("trainable", "slices", "validation_images", "bn_images", "batch_size", "epochs")
 """What the scores depend on besides: where there are scores, these are kept too."""
 
 
@@ -75,12 +76,16 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Name
     named = []
     for key, value in vars(flags).items():
         if value is not None and ("." in key or key in ("space", "address", "storage_path", "name", "seed")):
-            # A name or an address that looks like a number is still text.
-            named.append(f"{key}={json.dumps(value) if key in ('name', 'address') else value}")
+            # Text is text, even where YAML would see a number in it.
+            text = key in ("space", "data.name", "address", "storage_path", "name")
+            named.append(f"{key}={json.dumps(value) if text else value}")
     config = settings.load(flags.config, [*named, *words])
+    there = config.name is not None and _folder(config).exists()
+    if flags.resume is None and command in ("retrain", "export", "report") and (there or command == "report"):
+        flags.resume = "auto"  # these go on with a run that is there
     if flags.resume is not None:
-        config = _resumed(flags.resume, config, flags.config, [*named, *words])
-    elif config.name is not None and command == "search" and _folder(config).exists() and not flags.dry_run:
+        return command, _resumed(flags, config, [*named, *words]), flags
+    if there and not flags.dry_run:
         raise ConfigError(f"the run {_folder(config)} is there already: add --resume to go on, or take another --name")
     return command, settings.smoke_test(config) if flags.smoke_test else config, flags
 
@@ -89,10 +94,10 @@ def _folder(config: Config) -> Path:
     return Path(config.storage_path).expanduser() / str(config.name)
 
 
-def _resumed(wanted: str, config: Config, file: str | None, overrides: Sequence[str]) -> Config:
+def _resumed(flags: argparse.Namespace, config: Config, overrides: Sequence[str]) -> Config:
     """The settings of the run to go on with, changed by what was given now."""
-    if wanted != "auto":
-        folder = Path(wanted).expanduser()
+    if flags.resume != "auto":
+        folder = Path(flags.resume).expanduser()
     elif config.name is not None:
         folder = _folder(config)
     else:
@@ -103,18 +108,30 @@ def _resumed(wanted: str, config: Config, file: str | None, overrides: Sequence[
     kept = folder / "config.yaml"
     if not kept.exists():
         raise ConfigError(f"there is no run to resume in {folder}: it has no config.yaml")
-    before = settings.load(kept)
-    after = settings.load(file or kept, overrides)
-    changed = [name for name in _FIXED if getattr(before, name) != getattr(after, name)]
-    if changed and any((folder / "supernet").glob("step-*")):
+    before, after = settings.load(kept), settings.load(flags.config or kept, overrides)
+    after = settings.smoke_test(after) if flags.smoke_test else after
+    scored = any((folder / "scored.parquet").glob("*.parquet"))
+    _refuse_changes(folder, before, after, scored)
+    return dataclasses.replace(after, name=folder.name, storage_path=str(folder.parent))
+
+
+def _refuse_changes(folder: Path, before: Config, after: Config, scored: bool) -> None:
+    """What weights and scores depend on must stay: else they would not belong together."""
+    changed = [name for name in ("space", "space_args", "seed") if getattr(before, name) != getattr(after, name)]
+    for group, free in (("data", ("folder",)), ("train", _OPERATION)):
+        old, new = dataclasses.asdict(getattr(before, group)), dataclasses.asdict(getattr(after, group))
+        changed += [f"{group}.{name}" for name in old if name not in free and old[name] != new[name]]
+    trained = checkpoint.latest(folder / "supernet")
+    if trained is not None and trained[0] != trained[2]["total"] and before.limits != after.limits:
+        changed.append("limits (which paths are trained depends on them; finish the training first)")
+    if changed and (scored or trained is not None):
         raise ConfigError(
-            f"{', '.join(changed)} differ from the settings under which the weights in {folder} were trained: "
+            f"{', '.join(changed)} differ from the settings under which {folder} was trained and scored: "
             "leave them, or start a new run"
         )
-    changed = [name for name in _SCORING if getattr(before.search, name) != getattr(after.search, name)]
-    if changed and any((folder / "scored.parquet").glob("*.parquet")):
+    changed = [f"search.{name}" for name in _SCORING if getattr(before.search, name) != getattr(after.search, name)]
+    if changed and scored:
         raise ConfigError(
-            f"search.{', search.'.join(changed)} differ from the settings under which the architectures in {folder} were "
-            "scored: their scores would not compare; leave them, or start a new run"
+            f"{', '.join(changed)} differ from the settings under which the architectures in {folder} were scored: "
+            "the scores would not compare; leave them, or start a new run"
         )
-    return dataclasses.replace(after, name=folder.name, storage_path=str(folder.parent))

@@ -69,7 +69,7 @@ class TrainConfig:
     minutes: Positive | None = None
     """Time instead of epochs: as many steps as fit, decided from the first ones on this machine."""
     batch_size: Count | None = None
-    """Images a step over all workers together. small: 128, spos: 1024."""
+    """Images a step over all workers together, rounded down to a multiple of them. small: 128, spos: 1024."""
     lr: Positive | None = None
     """Learning rate at the start. small: 0.1, spos: 0.5."""
     schedule: Literal["linear", "cosine", "constant"] | None = None
@@ -122,7 +122,8 @@ class SearchConfig:
     method: str = "evolution"
     """random, evolution, tpe, or a class: my_pkg.search:MySearcher."""
     method_args: dict[str, Any] = Field(default_factory=dict)
-    """Settings of the searcher, e.g. {population: 50, top: 10, mutations: 25, crossovers: 25, probability: 0.1}."""
+    """Settings of the searcher, e.g. for evolution {population: 50, parents: 10, mutations: 25, crossovers: 25,
+    mutation_probability: 0.1}."""
     num_samples: Count = 200
     """How many different architectures are scored in all, those of earlier searches of this run included."""
     slices: Count = 8
@@ -155,7 +156,7 @@ class RetrainConfig:
     """Training the found architecture from scratch: as ``train``, with its own length."""
 
     epochs: Positive | None = None
-    """Default: those of ``train``."""
+    """Default: those of ``train``; where that counts minutes, as many as the supernet made."""
     batch_size: Count | None = None
     lr: Positive | None = None
     workers: Count | None = None

@@ -64,9 +64,10 @@ class View:
                 if self._due(status.step == status.total):
                     made, spent = status.step - begin[0][1], time.monotonic() - begin[0][0]
                     left = spent / made * (status.total - status.step) if made else math.nan
+                    remaining = "time left unknown" if math.isnan(left) else f"{left:.0f} s left"
                     self.say(
                         f"{what}: step {status.step}/{status.total}, loss {status.loss:.3f}, "
-                        f"{status.images_per_second:.0f} images/s, {left:.0f} s left"
+                        f"{status.images_per_second:.0f} images/s, {remaining}"
                     )
 
             yield show
@@ -96,7 +97,7 @@ class View:
             "scored": f"{status.scored} of {status.wanted}",
             "stopped early": str(status.stopped),
             "scores per second": f"{status.per_second:.2f}",
-            "time left": f"{left:.0f} s",
+            "time left": "unknown" if math.isnan(left) else f"{left:.0f} s",
             "overhead": f"{100 * status.overhead:.0f} % of the workers' time",
         }
 

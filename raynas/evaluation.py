@@ -101,10 +101,11 @@ class Scorer:
         self.device = next(space.parameters()).device
         images = min(settings.validation_images or len(data.validation), len(data.validation))
         self.slices = max(min(settings.slices, images), 1)
-        self.inputs = data.validation.inputs[:images].to(self.device)
-        self.targets = data.validation.targets[:images].to(self.device)
-        # Spread over the training images, whatever order they come in; the same for every architecture.
+        # In an order of our own: data may come sorted by class, and every slice must be a fair sample.
         generator = torch.Generator().manual_seed(0)
+        order = torch.randperm(len(data.validation), generator=generator)[:images]
+        self.inputs = data.validation.inputs[order].to(self.device)
+        self.targets = data.validation.targets[order].to(self.device)
         chosen = torch.randperm(len(data.train), generator=generator)[: settings.bn_images]
         self.calibration = data.train.inputs[chosen].to(self.device)
         self._ready: OrderedDict[str, nn.Module] = OrderedDict()
@@ -147,7 +148,10 @@ class Scorer:
             name: derive(self.space, a) for name, a in zip(names, architectures, strict=True) if name not in subnets
         }
         if missing:
-            batches = (to_input(chunk, self.data) for chunk in self.calibration.split(self.batch_size) if len(chunk))
+            # Equal batches: each counts the same.
+            count = -(-len(self.calibration) // self.batch_size)
+            chunks = self.calibration.tensor_split(count) if count else ()
+            batches = (to_input(chunk, self.data) for chunk in chunks)
             recalibrate(list(missing.values()), batches)
         self._ready.update(subnets | missing)
         result = [self._ready[name] for name in names]

@@ -20,6 +20,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -37,10 +38,9 @@ from raynas.data import Dataset
 from raynas.data import load as load_data
 from raynas.display import View
 from raynas.rehearsal import dry_run
+from raynas.report import write_report
 from raynas.run import Run
-from raynas.scoring import SLOT
 from raynas.searchers import TPE, ArchitectureSearcher, Evolution, EvolutionSettings, RandomSearch
-from raynas.training import TrainingDiverged
 
 __all__ = ["connect", "main", "prepare", "resolve"]
 
@@ -124,6 +124,10 @@ def prepare(
     config = config if isinstance(config, Config) else settings.load(config)
     if "://" in config.storage_path:
         raise ConfigError(f"storage_path {config.storage_path!r} must be a folder that all machines see")
+    if (config.address or "").startswith("ray://"):
+        raise ConfigError(
+            f"address {config.address!r}: run on a machine of the cluster with --address auto, or submit a job"
+        )
     trainable = resolve(config.search.trainable, "search.trainable")
     searcher = build_searcher(config)
     data = data if data is not None else _load(config)
@@ -150,30 +154,32 @@ def connect(config: Config, dashboard: bool = False, verbose: bool = False) -> N
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
     logging_level = logging.INFO if verbose else logging.ERROR
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address:
         ray.init(address=address, log_to_driver=verbose, logging_level=logging_level)
     else:
-        ray.init(resources={SLOT: 1.0}, include_dashboard=dashboard, log_to_driver=verbose, logging_level=logging_level)
+        ray.init(include_dashboard=dashboard, log_to_driver=verbose, logging_level=logging_level)
 
 
 def _architecture(run: Run, given: str | None) -> dict[str, str]:
     if given is None:
         return run.best()
-    text = Path(given).read_text(encoding="utf-8") if Path(given).is_file() else given
+    text = given if given.lstrip().startswith("{") else Path(given).read_text(encoding="utf-8")
     try:
         found = json.loads(text)
     except ValueError:
         raise ConfigError(f"--architecture {given!r} is neither JSON nor a file that holds it") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"--architecture {given!r} must hold an object: one option for each decision")
     return run.check(found)
 
 
 def execute(command: str, run: Run, flags: argparse.Namespace) -> None:
-    """Carry out one command."""
-    after = [command]
+    """Carry out one command; Ray is joined where it is needed."""
+    after = list(run.config.after) if command == "search" else [command]
+    if command in ("search", "train-supernet", "retrain"):
+        connect(run.config, flags.dashboard, flags.verbose)
     if command == "search":
         run.search()
-        after = list(run.config.after)
     elif command == "train-supernet":
         run.train_supernet()
     if "retrain" in after:
@@ -190,29 +196,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # your own packages, also when started as a script
     run: Run | None = None
+    verbose = False
     try:
         command, config, flags = read_arguments(sys.argv[1:] if arguments is None else arguments)
+        verbose = flags.verbose
+        if command == "report":
+            print(f"report: {write_report(Path(config.storage_path).expanduser() / str(config.name))}")
+            return 0
         run = prepare(config)
         if command in ("retrain", "export"):
-            _architecture(run, flags.architecture)
-    except (ValueError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if flags.dry_run:
-        dry_run(run)
-        return 0
+            run.trained(_architecture(run, flags.architecture), command)
+        if flags.dry_run:
+            dry_run(run)
+            return 0
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, TypeError, OSError, CheckpointError) as error:
+        return _failed(error, 2, verbose)
     try:
-        connect(run.config, flags.dashboard, flags.verbose)
         execute(command, run, flags)
     except KeyboardInterrupt:
         print(f"\nstopped; go on with: python -m raynas.launch --resume {run.folder}", file=sys.stderr)
         return 130
-    except (ValueError, RuntimeError, OSError, TrainingDiverged) as error:
-        print(f"error: {error}\nwhat was computed is kept in {run.folder}; go on with --resume", file=sys.stderr)
-        return 1
+    except ConfigError as error:
+        return _failed(error, 2, verbose)
+    except Exception as error:
+        # Whatever happened on the cluster: one line, where the work is, and the rest on request.
+        code = _failed(error, 1, verbose)
+        print(f"what was computed is kept in {run.folder}; go on with --resume (-v shows more)", file=sys.stderr)
+        return code
     finally:
         run.close()
     return 0
+
+
+def _failed(error: BaseException, code: int, verbose: bool) -> int:
+    """Say what went wrong in one line, or with where it happened."""
+    if verbose:
+        traceback.print_exception(error)
+    text = " ".join(str(error).split()) or type(error).__name__
+    print(f"error: {text[:2000]}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ from raynas.scoring import Scoring
 
 __all__ = ["Recorder", "SearchStatus"]
 
+GIVE_UP = 10
+"""So many trials that fail one after the other end a search: something else is wrong than their architectures."""
+
 
 @dataclass(frozen=True)
 class SearchStatus:
@@ -59,10 +62,11 @@ class Recorder(tune.Callback):
         self.begin = time.monotonic()
         self._open: dict[str, dict[str, dict[str, Any]]] = {}
         self._told = 0.0
+        self._in_a_row = 0
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks; the live view belongs to this process and stays here.
-        return {**self.__dict__, "tell": None, "costs": None}
+        return {**self.__dict__, "tell": None, "costs": None, "scoring": None}
 
     def remember(self, ended: Iterable[list[dict[str, Any]]], wanted: int) -> None:
         """Count what earlier searches of the run scored: the rows of each architecture whose scoring ended."""
@@ -81,12 +85,13 @@ class Recorder(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """One report: a row for each architecture of the trial that was scored in this step."""
+        self._in_a_row = 0
         open_rows = self._open.setdefault(trial.trial_id, {})
         for outcome in result.get("outcomes") or [_plain_outcome(trial.config, result, self.scoring.max_fidelity)]:
             name = arch.key(outcome["architecture"])
             seen = open_rows.get(name)
-            if seen is not None and (seen["fidelity"], seen["status"]) == (outcome["fidelity"], outcome["status"]):
-                continue
+            if seen is not None and _place(outcome) <= _place(seen):
+                continue  # a trial that lost its process has begun again, or a cohort repeats what it said
             row = {
                 **self.stamp,
                 **{k: outcome.get(k) for k in ("architecture", "fidelity", "status", "seconds", "worker", "metrics")},
@@ -118,9 +123,13 @@ class Recorder(tune.Callback):
         known = self._open.pop(trial.trial_id, {})
         for architecture in trial.config.get("architectures") or [trial.config["architecture"]]:
             row = known.get(arch.key(architecture), {**self.stamp, "architecture": architecture, "fidelity": 0})
-            self.log.append({**row, "trial": trial.trial_id, "status": "error", "error": why})
             self.scored += 1
-            self.failed += 1
+            if row.get("status", "running") == "running":
+                self.log.append({**row, "trial": trial.trial_id, "status": "error", "error": why})
+                self.failed += 1
+        self._in_a_row += 1
+        if self._in_a_row == GIVE_UP:
+            raise RuntimeError(f"the last {GIVE_UP} trials failed, the search stops; the last one: {why}")
         self._show()
 
     def _compare(self, row: Mapping[str, Any]) -> None:
@@ -152,6 +161,11 @@ class Recorder(tune.Callback):
             seconds=seconds,
             overhead=max(1.0 - self.busy / (seconds * self.scoring.workers), 0.0),
         )
+
+
+def _place(row: Mapping[str, Any]) -> tuple[int, bool]:
+    """How far an architecture is: its fidelity, and whether that was the last."""
+    return int(row["fidelity"]), row["status"] != "running"
 
 
 def _last_error(trial: Any) -> str:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,17 +17,16 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 from torch import nn
 
 from raynas import checkpoint
-from raynas.choice import derive
 from raynas.config import Config, TrainConfig
 from raynas.data import Dataset, from_arrays, to_arrays
 from raynas.evaluation import tally
 from raynas.supernet import TrainingStatus, place_ranks
-from raynas.training import Trainer
+from raynas.training import Trainer, steps_per_epoch
 
 __all__ = ["Job", "retrain", "retrain_recipe"]
 
@@ -44,41 +44,64 @@ class Job:
     folder: Path
 
 
-def retrain_recipe(config: Config) -> TrainConfig:
-    """The recipe of ``train`` with what ``retrain`` says otherwise."""
+def retrain_recipe(config: Config, supernet: tuple[int, Any, Mapping[str, Any]] | None, images: int) -> TrainConfig:
+    """The recipe of ``train`` with what ``retrain`` says otherwise.
+
+    Args:
+        config: The run's settings.
+        supernet: Its newest checkpoint: where ``train`` counts minutes, retraining makes as many epochs as it did.
+        images: Number of training images.
+    """
     changes = {k: v for k, v in dataclasses.asdict(config.retrain).items() if v is not None}
-    if config.retrain.epochs is not None:
-        changes["minutes"] = None
-    return dataclasses.replace(config.train, **changes).resolved()
+    recipe = dataclasses.replace(config.train, **changes, minutes=None).resolved()
+    if config.train.minutes is not None and config.retrain.epochs is None and supernet is not None:
+        shared = config.train.resolved()
+        assert shared.batch_size is not None
+        recipe.epochs = int(supernet[2]["total"]) / steps_per_epoch(images, min(shared.batch_size, images))
+    return recipe
 
 
 def retrain(
-    space: nn.Module,
-    architecture: Mapping[str, str],
+    subnet: nn.Module,
     data: Dataset,
-    config: Config,
+    recipe: TrainConfig,
+    seed: int,
     folder: Path,
     on_progress: Callable[[TrainingStatus], None] = lambda status: None,
 ) -> dict[str, Any]:
-    """Train the network of an architecture from its initial weights and evaluate it on the test images, once.
+    """Train a network from its initial weights and evaluate it on the test images, once.
 
-    Goes on from the newest checkpoint in ``folder``; where the result is already there, it is returned as it is.
+    Goes on from the newest checkpoint in ``folder``; where the result of this recipe is already there, it is returned
+    as it is. Results of another recipe are kept beside it.
+
+    Args:
+        subnet: What ``derive`` returned, with initial weights; a copy of it is trained.
+        data: All three splits.
+        recipe: How to train; nothing open.
+        seed: Decides everything drawn.
+        folder: Of this network alone.
+        on_progress: Told now and then.
 
     Returns:
         ``test_accuracy`` and ``validation_accuracy`` in percent, ``epochs`` and ``seconds``; also in result.json.
 
     Raises:
         RuntimeError: The training failed more than ``train.max_failures`` times.
+        KeyboardInterrupt: Ctrl-C; the newest checkpoint stays.
     """
-    result = folder / "result.json"
+    kept, result = folder / "recipe.json", folder / "result.json"
+    wanted = json.dumps({"seed": seed, **dataclasses.asdict(recipe)}, sort_keys=True)
+    if kept.exists() and kept.read_text(encoding="utf-8") != wanted:
+        folder.rename(folder.with_name(f"{folder.name}-{len(list(folder.parent.glob(folder.name + '-*')))}"))
+    folder.mkdir(parents=True, exist_ok=True)
+    kept.write_text(wanted, encoding="utf-8")
     if not result.exists():
-        recipe = retrain_recipe(config)
         where = place_ranks(recipe)
         # The subnet shares the space's weights: a copy of its own is trained.
-        network = ray.put(copy.deepcopy(derive(space, architecture)))
+        job = Job(ray.put(copy.deepcopy(subnet)), ray.put(to_arrays(data)), recipe, seed, folder.absolute())
         trainer = TorchTrainer(
             _train_worker,
-            train_loop_config={"job": Job(network, ray.put(to_arrays(data)), recipe, config.seed, folder.absolute())},
+            train_loop_config={"job": job},
             scaling_config=ScalingConfig(
                 num_workers=where.count,
                 use_gpu=where.gpus > 0,
@@ -92,8 +115,22 @@ def retrain(
             ),
         )
         with _watched(folder / "training.jsonl", on_progress):
-            trainer.fit()
+            _fit(trainer)
     return dict(json.loads(result.read_text(encoding="utf-8")))
+
+
+def _fit(trainer: TorchTrainer) -> None:
+    """Run to the end. Ray Train answers Ctrl-C by leaving the program: here it is what it always is."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit()
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    except TrainingFailedError as error:
+        raise RuntimeError(f"retraining failed: {str(error).strip().splitlines()[-1]}") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def _train_worker(config: dict[str, Any]) -> None:
@@ -141,7 +178,9 @@ def _watched(curve: Path, on_progress: Callable[[TrainingStatus], None]) -> Iter
     def watch() -> None:
         seen = 0
         while not ended.wait(0.5) or curve.exists():
-            lines = curve.read_text(encoding="utf-8").splitlines() if curve.exists() else []
+            # What stands behind the last line end is still being written.
+            text = curve.read_text(encoding="utf-8") if curve.exists() else ""
+            lines = text[: text.rfind("\n") + 1].splitlines()
             for line in lines[seen:][-1:]:
                 told = json.loads(line)
                 on_progress(TrainingStatus(told["step"], told["total"], told["loss"], told["images_per_second"]))

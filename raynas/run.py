@@ -16,6 +16,7 @@ Everything is kept in one folder, from which a run that was interrupted goes on:
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import json
 import os
@@ -40,7 +41,7 @@ from raynas.export import export
 from raynas.recorder import Recorder
 from raynas.report import write_report
 from raynas.results import Log
-from raynas.retrain import retrain
+from raynas.retrain import retrain, retrain_recipe
 from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, UniformPaths
 from raynas.scoring import Scoring
 from raynas.search import run_search
@@ -77,7 +78,12 @@ class Run:
     ) -> None:
         assert config.name is not None
         self.config, self.space, self.data = config, space, data
+        self.search_data = dataclasses.replace(data, test=data.validation)
+        """What leaves this process before the end: a search cannot look at test images that it does not have."""
         self.trainable, self.view = trainable, view or View()
+        _, height, width = data.image_shape
+        if height != width:
+            raise ConfigError(f"images must be square, these are {height} x {width}: bring them to one size first")
         self.folder = Path(config.storage_path).expanduser() / config.name
         try:
             self.costs = Costs(space, (self.example(),))
@@ -105,7 +111,7 @@ class Run:
     def supernet(self) -> Supernet:
         """The actors that host the space."""
         if self._supernet is None:
-            self._supernet = Supernet(self.space, self.data, self.config, self.folder / "supernet")
+            self._supernet = Supernet(self.space, self.search_data, self.config, self.folder / "supernet")
         return self._supernet
 
     def open(self) -> None:
@@ -113,8 +119,8 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         path, text = self.folder / "config.yaml", dump(self.config)
         if path.exists() and path.read_text(encoding="utf-8") != text:
-            path.rename(self.folder / f"config-{len(list(self.folder.glob('config-*.yaml')))}.yaml")
-        path.write_text(text, encoding="utf-8")
+            shutil.copy(path, self.folder / f"config-{len(list(self.folder.glob('config-*.yaml')))}.yaml")
+        _write(path, text)
 
     # Training.
 
@@ -127,7 +133,8 @@ class Run:
             return FairPaths(decisions, seed)
         if wanted == "constrained" and high is None:
             raise ConfigError("train.paths = constrained needs an upper limit: set limits.macs")
-        if wanted == "uniform" or high is None:
+        # Elsewhere the costs of every path that is drawn would need a forward pass.
+        if wanted == "uniform" or high is None or (wanted == "auto" and not self.costs.additive):
             return UniformPaths(decisions, seed, self.costs.canonical)
         # The window that SPOS trains around its limit of 330 M: 290 to 360 M, cut to what the space has.
         profile = self.costs.profile()["macs"]
@@ -164,8 +171,7 @@ class Run:
             recorder = Recorder(log, scoring, stamp, self.costs, show)
             settings = self.config.search
             status = run_search(self.searcher(metric="score", mode=scoring.mode), scoring, settings, log, recorder)
-        # Weights of trials that were in flight; all have ended now.
-        shutil.rmtree(self.folder / "in-flight", ignore_errors=True)
+        self._forget_ended()
         failed = f", {status.failed} failed: see the column 'error' of the log" if status.failed else ""
         self.view.say(
             f"scored {status.scored} architectures ({status.stopped} stopped early{failed}) in {status.seconds:.0f} s; "
@@ -174,6 +180,14 @@ class Run:
         best = self.leaderboard(scoring)
         self.view.leaderboard(best)
         return best
+
+    def _forget_ended(self) -> None:
+        """Remove the weights of trials that ended while their process had gone on to nothing else."""
+        rows = results.read(self.folder / "scored.parquet").to_pylist()
+        running = {row["key"] for row in rows} - {row["key"] for row in rows if row["status"] != "running"}
+        for folder in (self.folder / "in-flight").glob("*"):
+            if folder.name not in running:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _scoring(self) -> Scoring:
         make = getattr(self.trainable, "scoring", None)
@@ -188,7 +202,9 @@ class Run:
             if self.limits.violation(self.costs(row["architecture"])) == 0 and len(rows) < self.config.search.top:
                 rows.append({k: row[k] for k in ("key", "architecture", "score", "fidelity", "macs", "parameters")})
         if not rows:
-            raise RuntimeError("no architecture has a score: look at the column 'error' of the log")
+            raise RuntimeError(
+                "no architecture has a score yet: was time too short? The column 'error' of the log says more"
+            )
         final = [row["score"] for row in rows]
         if scoring.rescore is not None:
             final = scoring.rescore([row["architecture"] for row in rows])
@@ -229,13 +245,24 @@ class Run:
         self.close()  # the replicas are not needed any more, their processors are
         chosen = self.best() if architecture is None else self.check(architecture)
         folder = self.folder / "retrain" / arch.key(chosen)
+        recipe = retrain_recipe(self.config, checkpoint.latest(self.folder / "supernet"), len(self.data.train))
         with self.view.training(f"retrain {arch.key(chosen)}") as show:
-            result = retrain(self.space, chosen, self.data, self.config, folder, show)
+            result = retrain(derive(self.space, chosen), self.data, recipe, self.config.seed, folder, show)
         self.view.say(
             f"retrained {arch.key(chosen)}: {result['test_accuracy']:.2f} % on the test images, "
             f"{result['validation_accuracy']:.2f} % on validation, {result['epochs']:g} epochs"
         )
         return result
+
+    def trained(self, architecture: Mapping[str, str], command: str) -> None:
+        """Make sure that there are weights to export.
+
+        Raises:
+            ConfigError: Neither the architecture nor the supernet was trained.
+        """
+        own = self.folder / "retrain" / arch.key(self.check(architecture)) / "result.json"
+        if command == "export" and not own.exists() and checkpoint.latest(self.folder / "supernet") is None:
+            raise ConfigError(f"nothing was trained yet in {self.folder}: run search or retrain first")
 
     def network(self, architecture: Mapping[str, str]) -> nn.Module:
         """The trained network of an architecture, on its own: retrained weights if there are, else shared ones.
@@ -245,9 +272,11 @@ class Run:
         """
         chosen = self.check(architecture)
         subnet = copy.deepcopy(derive(self.space, chosen))
-        retrained = checkpoint.latest(self.folder / "retrain" / arch.key(chosen))
-        if retrained is not None:
-            subnet.load_state_dict(model_tensors(retrained[1]))
+        retrained = self.folder / "retrain" / arch.key(chosen)
+        if (retrained / "result.json").exists():
+            finished = checkpoint.latest(retrained)
+            assert finished is not None
+            subnet.load_state_dict(model_tensors(finished[1]))
             return subnet.eval()
         shared = checkpoint.latest(self.folder / "supernet")
         if shared is None:
@@ -267,7 +296,8 @@ class Run:
         folder = self.folder / "export" / arch.key(chosen)
         report = export(self.network(chosen), (self.example(2),), folder, formats=tuple(formats or self.config.formats))
         _write_json(folder / "architecture.json", chosen)
-        self.view.say(f"exported to {folder}\n{report}")
+        own = (self.folder / "retrain" / arch.key(chosen) / "result.json").exists()
+        self.view.say(f"exported to {folder} ({'retrained' if own else 'shared'} weights)\n{report}")
         return report
 
     def report(self) -> Path:
@@ -285,7 +315,11 @@ def _macs(costs: Costs, architecture: Architecture) -> float:
 
 
 def _write_json(path: Path, value: Any) -> None:
+    _write(path, json.dumps(value, indent=2))
+
+
+def _write(path: Path, text: str) -> None:
     """Write a file so that a reader sees all of it or nothing."""
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=2), encoding="utf-8")
+    part.write_text(text, encoding="utf-8")
     os.replace(part, path)

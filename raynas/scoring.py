@@ -7,15 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import ray
 from ray import tune
 
 from raynas.architecture import Architecture
 
-__all__ = ["SLOT", "Scoring", "slots"]
+__all__ = ["Scoring", "slots"]
 
-SLOT = "slot"
-"""The custom resource that bounds the trials in flight; see :func:`slots`."""
+HEAD = "node:__internal_head__"
 
 
 @dataclass(frozen=True)
@@ -38,22 +36,19 @@ class Scoring:
     """How many processes compute at the same time: what the overhead is a share of."""
     concurrent: int = 1
     """How many trials are in flight at once."""
+    bounded: bool = True
+    """Whether ``resources`` see to that; otherwise Tune has to."""
     rescore: Callable[[Sequence[Architecture]], list[float]] | None = None
     """Scores architectures once more, as exactly as possible; None where the highest fidelity is exact."""
     mode: str = "max"
     """Whether a high score is good (max) or a low one (min)."""
 
 
-def slots(concurrent: int, reserved_cpus: float) -> dict[str, float]:
-    """Resources for a thin trial such that ``concurrent`` of them run at once.
+def slots(concurrent: int) -> dict[str, float]:
+    """Resources for a thin trial such that ``concurrent`` of them run at once, on the head node.
 
-    A custom resource where the cluster has it (Ray started here, or a head with ``resources: {slot: N}``). Elsewhere an
-    even share of the CPUs that are left. Tune re-uses processes only where resources bound the trials.
+    Each takes a share of the resource by which Ray marks the head of every cluster. Tune re-uses processes only where
+    resources bound the trials, and thin trials must not take processors from the actors that compute.
     """
-    have = ray.cluster_resources()
-    if have.get(SLOT):
-        share = have[SLOT] / concurrent
-        # Ray takes whole numbers, and below one parts down to 1/10000.
-        return {"cpu": 0, SLOT: math.floor(share) if share >= 1 else math.floor(share * 10_000) / 10_000}
-    free = max(have.get("CPU", 1.0) - reserved_cpus, 0.1)
-    return {"cpu": math.floor(free / concurrent * 1000) / 1000}
+    # Ray counts in ten-thousandths.
+    return {"cpu": 0, HEAD: max(math.floor(10_000 / concurrent), 1) / 10_000}

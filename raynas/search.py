@@ -6,6 +6,7 @@ run, and a resumed or extended search rebuilds the searcher and the scheduler's 
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import math
@@ -16,7 +17,6 @@ from typing import Any
 
 import pyarrow as pa
 from ray import tune
-from ray.tune.search import Searcher
 
 from raynas import results, schedulers
 from raynas.architecture import Architecture
@@ -46,8 +46,8 @@ class History:
 
     @property
     def ended(self) -> dict[str, list[dict[str, Any]]]:
-        """The rows of each architecture whose scoring came to an end, by key."""
-        return {key: rows for key, rows in self.rows.items() if rows[-1]["status"] != "running"}
+        """The rows of each architecture that was scored to its end, by key. What failed may be tried again."""
+        return {key: rows for key, rows in self.rows.items() if rows[-1]["status"] in ("complete", "stopped")}
 
     @property
     def in_flight(self) -> dict[str, dict[str, Any]]:
@@ -63,13 +63,13 @@ class History:
             searcher.add_evaluated_point(
                 {"architecture": last["architecture"]},
                 values[-1] if values else None,
-                error=last["status"] == "error",
                 pruned=last["status"] == "stopped",
                 intermediate_values=values,
             )
         searcher.requeue(row["architecture"] for row in self.in_flight.values())
         if scheduler is not None:
-            everything = [row for rows in self.rows.values() for row in rows if row["score"] is not None]
+            # Those in flight report again, under the names of their new trials.
+            everything = [row for rows in self.ended.values() for row in rows if row["score"] is not None]
             everything.sort(key=lambda row: row["time"])
             schedulers.replay(scheduler, [(row["key"], row["fidelity"], row["score"]) for row in everything])
 
@@ -99,7 +99,7 @@ def run_search(
             scoring.max_fidelity, grace=config.grace, reduction_factor=config.reduction_factor,
             metric="score", mode=scoring.mode,
         )  # fmt: skip
-    searcher.set_max_concurrency(scoring.concurrent)
+    searcher.expect_in_flight(scoring.concurrent * config.cohort)
     log.flush()
     history = History(results.read(log.folder), lambda architecture: searcher.drawer.feasible(architecture))
     history.replay(searcher, scheduler)
@@ -107,18 +107,29 @@ def run_search(
     left = config.num_samples - recorder.scored
     if left <= 0:
         return recorder.status()
-    # Tune keeps a folder for every trial. The log holds all that matters, so they need not outlive the search.
+    tune_config = tune.TuneConfig(
+        search_alg=searcher if config.cohort == 1 else Cohort(searcher, config.cohort, left),
+        scheduler=scheduler,
+        # Cohorts may go out smaller than they could be; they end by themselves when all is scored.
+        num_samples=left,
+        max_concurrent_trials=None if scoring.bounded else scoring.concurrent,
+        reuse_actors=True,
+        time_budget_s=config.time_budget_seconds,
+        trial_name_creator=lambda trial: f"architecture-{trial.trial_id}",
+        trial_dirname_creator=lambda trial: str(trial.trial_id),
+    )
+    recorder.start()
+    try:
+        _fit(_with_parameters(scoring, history), tune_config, recorder)
+    finally:
+        log.flush()
+    return recorder.status()
+
+
+def _fit(trainable: Any, tune_config: tune.TuneConfig, recorder: Recorder) -> None:
+    """Run Tune. It keeps a folder for every trial; the log holds all that matters, so they do not outlive the search."""
+    _quiet_tune()
     with tempfile.TemporaryDirectory(prefix="raynas-tune-", ignore_cleanup_errors=True) as scratch:
-        search_alg: Searcher = searcher if config.cohort == 1 else Cohort(searcher, config.cohort, left)
-        tune_config = tune.TuneConfig(
-            search_alg=search_alg,
-            scheduler=scheduler,
-            num_samples=math.ceil(left / config.cohort),
-            reuse_actors=True,
-            time_budget_s=config.time_budget_seconds,
-            trial_name_creator=lambda trial: f"architecture-{trial.trial_id}",
-            trial_dirname_creator=lambda trial: str(trial.trial_id),
-        )
         run_config = tune.RunConfig(
             name="search",
             storage_path=scratch,
@@ -127,14 +138,7 @@ def run_search(
             failure_config=tune.FailureConfig(max_failures=1),
             verbose=0,
         )
-        trainable = _with_parameters(scoring, history)
-        _quiet_tune()
-        recorder.start()
-        try:
-            tune.Tuner(trainable, tune_config=tune_config, run_config=run_config).fit()
-        finally:
-            log.flush()
-    return recorder.status()
+        tune.Tuner(trainable, tune_config=tune_config, run_config=run_config).fit()
 
 
 def _with_parameters(scoring: Scoring, history: History) -> Any:
@@ -144,7 +148,8 @@ def _with_parameters(scoring: Scoring, history: History) -> Any:
         for key, row in history.in_flight.items()
         if row["metrics"]
     }
-    parameters = {**scoring.parameters, **({"known": known} if known else {})}
+    wanted = "known" in inspect.signature(scoring.trainable.setup).parameters
+    parameters = {**scoring.parameters, **({"known": known} if wanted else {})}
     trainable: Any = tune.with_parameters(scoring.trainable, **parameters) if parameters else scoring.trainable
     return tune.with_resources(trainable, dict(scoring.resources))
 

@@ -14,13 +14,13 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from torch import nn
 
 from raynas import checkpoint
@@ -59,20 +59,32 @@ class Placement:
 def place(
     count: int | None, cpus: float | None = None, gpus: float | None = None, *, most: int | None = None
 ) -> Placement:
-    """Fit actors into the cluster: one per GPU, or without GPUs one per CPU, ``most`` of them.
+    """Fit actors into the nodes of the cluster: one per GPU, or without GPUs one per CPU, ``most`` of them.
 
     Raises:
         ValueError: The cluster cannot hold them; the message says what is missing.
     """
-    have = ray.cluster_resources()
-    all_cpus, all_gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
-    gpus = gpus if gpus is not None else (1.0 if all_gpus else 0.0)
-    if count is None:
-        count = max(int(all_gpus / gpus if gpus else min(all_cpus, most or all_cpus)), 1)
-    cpus = cpus or max(min(int(all_cpus / count), 8 if gpus else int(all_cpus)), 1)
-    for name, each, available in (("CPU", cpus, all_cpus), ("GPU", gpus, all_gpus)):
-        if each * count > available:
-            raise ValueError(f"{count} actors need {each * count:g} {name}s, the cluster has {available:g}")
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if gpus is None:
+        gpus = 1.0 if any(node.get("GPU") for node in nodes) else 0.0
+    useful = [node for node in nodes if node.get("GPU", 0.0) >= gpus] if gpus else nodes
+    if cpus is None and gpus:
+        cpus = min((int(node.get("CPU", 0) / (node["GPU"] / gpus)) for node in useful), default=1)
+        cpus = float(max(min(cpus, 8), 1))
+    elif cpus is None:
+        total = sum(node.get("CPU", 0.0) for node in nodes)
+        cpus = float(max(int(total / (count or min(total, most or total) or 1)), 1))
+
+    def room(node: Mapping[str, float]) -> int:
+        by_gpu = int(node.get("GPU", 0.0) / gpus) if gpus else 10**9
+        return min(int(node.get("CPU", 0.0) / cpus), by_gpu)
+
+    fitting = sum(room(node) for node in useful)
+    count = count or min(fitting, most or fitting) or 1
+    if fitting < count:
+        each = f"{cpus:g} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")
+        had = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
+        raise ValueError(f"{count} actors of {each} do not fit into the cluster (its nodes: {had}): {fitting} would")
     return Placement(count, cpus, gpus)
 
 
@@ -83,9 +95,7 @@ def place_ranks(recipe: TrainConfig) -> Placement:
     but each must have images enough for its BatchNorm statistics.
     """
     assert recipe.batch_size is not None
-    most = next(
-        n for n in (4, 2, 1) if recipe.batch_size % n == 0 and recipe.batch_size // n >= min(16, recipe.batch_size)
-    )
+    most = max(min(4, recipe.batch_size // 16), 1)
     return place(recipe.workers, recipe.cpus_per_worker, recipe.gpus_per_worker, most=most)
 
 
@@ -105,8 +115,6 @@ class Supernet:
         self._hosted = Hosted(ray.put(space), ray.put(to_arrays(data)))
         self.actors: list[Any] = []
         """Handles of the :class:`SupernetActor` that train or score now."""
-        self.reserved_cpus = 0.0
-        """What the actors that run now take from the cluster."""
         self._curve = folder / "training.jsonl"
 
     def train(self, paths: PathSampler, on_progress: Callable[[TrainingStatus], None] = lambda status: None) -> None:
@@ -123,16 +131,39 @@ class Supernet:
             try:
                 self._train(paths, on_progress)
                 return
-            except RayActorError as error:
+            except (RayActorError, RayTaskError) as error:
+                # Where one rank dies, another may be the first to say so: its connection broke.
+                if isinstance(error, RayTaskError) and not self._someone_died():
+                    raise _readable(error) from error
                 if attempt == self.recipe.max_failures:
                     raise RuntimeError(
                         f"a training worker was lost {attempt + 1} times, the last one: {error}"
                     ) from error
                 log.warning("a training worker was lost; training goes on from the last checkpoint")
-            except RayTaskError as error:
-                raise _readable(error) from error
             finally:
                 self.close()
+            self._wait_for_room()
+
+    def _someone_died(self) -> bool:
+        """Whether one of the actors is gone; those that are busy do not answer, and live."""
+        for actor in self.actors:
+            try:
+                ray.get(actor.process.remote(), timeout=5)
+            except RayActorError:
+                return True
+            except (GetTimeoutError, RayTaskError):
+                continue
+        return False
+
+    def _wait_for_room(self, seconds: float = 120.0) -> None:
+        """Wait until what was lost can be started again: a dead actor's resources come back, or another node joins."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            try:
+                place_ranks(self.recipe)
+                return
+            except ValueError:
+                time.sleep(2.0)
 
     def _train(self, paths: PathSampler, on_progress: Callable[[TrainingStatus], None]) -> None:
         saved = checkpoint.latest(self.folder)
@@ -148,21 +179,22 @@ class Supernet:
         if total is None:
             step, total = self._plan(epoch_steps)
         last_save, chunk = time.monotonic(), 1
-        while step < total:
-            until = min(step + chunk, total)
-            waiting = [actor.train.remote(until, total) for actor in self.actors]
-            try:
+        waiting: list[Any] = []
+        try:
+            while step < total:
+                until = min(step + chunk, total)
+                waiting = [actor.train.remote(until, total) for actor in self.actors]
                 progress = self._everyone(waiting)
-            except KeyboardInterrupt:
-                self._everyone(waiting)
-                self._save(until, total)
-                raise
-            step = until
-            self._report(progress, total, on_progress)
-            chunk = max(round(chunk * min(CHUNK_SECONDS / max(progress[0].seconds, 1e-3), 4.0)), 1)
-            if step == total or time.monotonic() - last_save >= self.recipe.checkpoint_seconds:
-                self._save(step, total)
-                last_save = time.monotonic()
+                step = until
+                self._report(progress, total, on_progress)
+                chunk = max(round(chunk * min(CHUNK_SECONDS / max(progress[0].seconds, 1e-3), 4.0)), 1)
+                if step == total or time.monotonic() - last_save >= self.recipe.checkpoint_seconds:
+                    self._save(step, total)
+                    last_save = time.monotonic()
+        except KeyboardInterrupt:
+            if waiting:
+                self._save(max(made.step for made in self._everyone(waiting)), total)
+            raise
 
     def _start(self, paths: PathSampler) -> int:
         """Start the training actors as ranks of one group; returns the steps of an epoch."""
@@ -216,10 +248,10 @@ class Supernet:
         self.close()
         self._hosted = dataclasses.replace(self._hosted, weights=ray.put(publish(model_tensors(saved[1]))))
         where = place(self.config.search.replicas, gpus=self.recipe.gpus_per_worker)
-        self.reserved_cpus = where.count * where.cpus
-        # A restarted actor is built anew from what it hosts, and a repeated question has the same answer.
+        # A restarted actor is built anew from what it hosts, and a repeated question has the same answer. An
+        # architecture that kills every actor that scores it must fail in the end.
         remote = ray.remote(SupernetActor).options(
-            num_cpus=where.cpus, num_gpus=where.gpus, max_concurrency=64, max_restarts=-1, max_task_retries=-1
+            num_cpus=where.cpus, num_gpus=where.gpus, max_concurrency=64, max_restarts=-1, max_task_retries=2
         )
         self.actors = [remote.remote(self._hosted, self.config, f"supernet-{number}") for number in range(where.count)]
         return self.actors
@@ -228,7 +260,7 @@ class Supernet:
         """End the actors."""
         for actor in self.actors:
             ray.kill(actor)
-        self.actors, self.reserved_cpus = [], 0.0
+        self.actors = []
 
     def _everyone(self, waiting: Sequence[Any]) -> list[Any]:
         """Wait for all answers; the first failure is raised at once, for the others may then wait for ever."""

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import ray
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -56,8 +57,9 @@ class Progress:
 
 
 def best_device() -> torch.device:
-    """The GPU that Ray gave to this process, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The GPU that Ray gave to this process, outside of Ray any, or the CPU."""
+    given = not ray.is_initialized() or bool(ray.get_runtime_context().get_accelerator_ids().get("GPU"))
+    return torch.device("cuda" if given and torch.cuda.is_available() else "cpu")
 
 
 def place_model(model: nn.Module, device: torch.device) -> nn.Module:
@@ -73,9 +75,8 @@ def to_input(images: Tensor, data: Dataset) -> Tensor:
 
 def use_bfloat16(precision: str) -> bool:
     """Whether to compute under bfloat16 autocast: on request, or by itself on GPUs that have it."""
-    return precision == "bfloat16" or (
-        precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    )
+    on_gpu = best_device().type == "cuda"
+    return precision == "bfloat16" or (precision == "auto" and on_gpu and torch.cuda.is_bf16_supported())
 
 
 def seed_of(*parts: object) -> int:
@@ -128,9 +129,11 @@ class Trainer:
         assert self.recipe.batch_size is not None and self.recipe.epochs is not None and self.recipe.lr is not None
         self.rank, self.world = rank
         self.seed, self.paths, self.data = seed, paths, data
-        self.batch_size = min(self.recipe.batch_size, len(data.train))
-        if self.batch_size % self.world:
-            raise ValueError(f"batch size {self.batch_size} cannot be shared by {self.world} workers evenly")
+        self.batch_size = min(self.recipe.batch_size, len(data.train)) // self.world * self.world
+        if not self.batch_size:
+            raise ValueError(
+                f"{min(self.recipe.batch_size, len(data.train))} images a step are too few for {self.world} workers"
+            )
         self.device = best_device()
         self.model = place_model(model, self.device).train()
         self.bfloat16 = use_bfloat16(self.recipe.precision)
@@ -188,12 +191,13 @@ class Trainer:
         chosen: Sequence[object] = [None] if self.paths is None else self.paths(self.step)
         total = torch.zeros((), device=self.device)
         for number, path in enumerate(chosen):
-            model = self.model if path is None else derive(self.model, path)  # type: ignore[arg-type]
+            model = self.model if path is None else derive(self.model, path, share_buffers=True)  # type: ignore[arg-type]
             torch.manual_seed(seed_of(self.seed, "dropout", self.step, self.rank, number))
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
                 outputs = model(inputs)
             loss = F.cross_entropy(outputs.float(), targets, label_smoothing=self.recipe.label_smoothing)
-            loss.backward()
+            # The mean over the paths: the learning rate means the same however many a step takes.
+            (loss / len(chosen)).backward()
             total += loss.detach()
         self._share_gradients()
         if self.recipe.clip is not None:

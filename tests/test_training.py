@@ -135,9 +135,10 @@ def test_ranks_share_a_batch_without_overlap():
     assert [label for pair in zip(*shares, strict=True) for label in map(int, pair)] == labels
 
 
-def test_a_batch_that_cannot_be_shared_is_refused():
-    with pytest.raises(ValueError, match="32 cannot be shared by 3 workers"):
-        Trainer(tiny.space(num_classes=4), tiny.data(), RECIPE, rank=(0, 3))
+def test_a_batch_is_rounded_to_what_the_ranks_can_share():
+    assert Trainer(tiny.space(num_classes=4), tiny.data(), RECIPE, rank=(0, 3)).batch_size == 30
+    with pytest.raises(ValueError, match="32 images a step are too few for 40 workers"):
+        Trainer(tiny.space(num_classes=4), tiny.data(), RECIPE, rank=(0, 40))
 
 
 def test_seeds_and_epochs():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -68,24 +69,29 @@ class FromScratch(tune.Trainable):
         parameters = {
             "job": Job(
                 run.space,
-                to_arrays(run.data),
+                to_arrays(run.search_data),
                 dataclasses.replace(train, epochs=search.epochs, minutes=None),
                 run.config.seed,
                 run.folder.absolute() / "in-flight",
             )
         }
         resources = {"cpu": where.cpus, "gpu": where.gpus}
-        return Scoring(cls, parameters, resources, search.epochs, where.count, where.count)
+        return Scoring(
+            cls,
+            parameters,
+            resources,
+            max_fidelity=search.epochs,
+            workers=where.count,
+            concurrent=where.count,
+            bounded=search.max_concurrent is None,
+        )
 
-    def setup(  # type: ignore[override]
-        self, config: dict[str, Any], job: Job, known: dict[str, Any] | None = None
-    ) -> None:
+    def setup(self, config: dict[str, Any], job: Job) -> None:  # type: ignore[override]
         """Called once a process; afterwards :meth:`reset_config` brings the next trial.
 
         Args:
             config: Of the first trial.
             job: What to train and how.
-            known: What the log knows of trials in flight; their weights are in ``folder``.
         """
         torch.set_num_threads(max(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)), 1))
         self.job, self.data = job, from_arrays(job.arrays)
@@ -130,7 +136,7 @@ class FromScratch(tune.Trainable):
             "fidelity": fidelity,
             "status": "complete" if done else "running",
             "seconds": self.seconds,
-            "worker": f"{ray.util.get_node_ip_address()}",
+            "worker": f"{ray.util.get_node_ip_address()}:{os.getpid()}",
             "metrics": {"accuracy": accuracy, "loss": scores["loss"] / scores["images"]},
         }
         return {

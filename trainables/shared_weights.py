@@ -103,7 +103,7 @@ class SharedWeights(tune.Trainable):
         return Scoring(
             cls,
             parameters,
-            slots(concurrent, run.supernet.reserved_cpus),
+            slots(concurrent),
             max_fidelity=slices,
             workers=len(pool),
             concurrent=concurrent,

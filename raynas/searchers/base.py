@@ -139,9 +139,8 @@ class ArchitectureSearcher(Searcher):
         self._mode = self._mode or mode
         return False
 
-    def set_max_concurrency(self, max_concurrent: int) -> bool:
-        """True: any number of trials may be in flight. Bound them by the resources that they ask for."""
-        return True
+    def expect_in_flight(self, trials: int) -> None:
+        """How many trials will be in flight at once; a searcher may plan with it. Whoever runs it bounds them."""
 
     # Tune's annotation leaves out that FINISHED is a string.
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
@@ -158,6 +157,9 @@ class ArchitectureSearcher(Searcher):
         self._requeued = waiting
         if not isinstance(proposal, dict):
             return proposal
+        if key(proposal) in self.ledger or not self.drawer.feasible(proposal):
+            fault = "is known already" if key(proposal) in self.ledger else "breaks the constraint"
+            raise ValueError(f"{type(self).__name__} proposed an architecture that {fault}: {proposal}")
         self.ledger.start(trial_id, proposal)
         return {"architecture": dict(proposal)}
 

@@ -58,9 +58,9 @@ class Cohort(Searcher):
         """Pass metric and mode on to the inner searcher."""
         return self.inner.set_search_properties(metric, mode, config, **spec)
 
-    def set_max_concurrency(self, max_concurrent: int) -> bool:
-        """True: see :meth:`ArchitectureSearcher.set_max_concurrency`."""
-        return self.inner.set_max_concurrency(max_concurrent)
+    def expect_in_flight(self, trials: int) -> None:
+        """See :meth:`ArchitectureSearcher.expect_in_flight`; the unit is architectures."""
+        self.inner.expect_in_flight(trials)
 
     # Tune's annotation leaves out that FINISHED is a string.
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]

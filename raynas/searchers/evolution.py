@@ -23,8 +23,8 @@ class EvolutionSettings:
     Attributes:
         population: Architectures in each generation. Those that mutation and crossover leave open are random.
         parents: How many of the best of all generations have children.
-        mutations: Children by mutation in each generation.
-        crossovers: Children by crossover in each generation.
+        mutations: Children by mutation in each generation; by default half of the population.
+        crossovers: Children by crossover in each generation; by default the other half.
         mutation_probability: Chance of each decision to change in a mutation; at least one does.
         attempts: Children tried for each one wanted; the others were known already or infeasible.
 
@@ -34,23 +34,31 @@ class EvolutionSettings:
 
     population: int = 50
     parents: int = 10
-    mutations: int = 25
-    crossovers: int = 25
+    mutations: int | None = None
+    crossovers: int | None = None
     mutation_probability: float = 0.1
     attempts: int = 10
 
     def __post_init__(self) -> None:
         least = {"population": 1, "parents": 1, "mutations": 0, "crossovers": 0, "attempts": 1}
         for name, low in least.items():
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} is {getattr(self, name)}; legal: {low} or more")
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < low):
+                raise ValueError(f"{name} is {value!r}; legal: a whole number, {low} or more")
         if not 0.0 <= self.mutation_probability <= 1.0:
             raise ValueError(f"mutation_probability is {self.mutation_probability}; legal: from 0 to 1")
-        if self.mutations + self.crossovers > self.population:
+        if sum(self.children) > self.population:
             raise ValueError(
-                f"mutations + crossovers is {self.mutations + self.crossovers}; "
-                f"legal: up to the population, {self.population}"
+                f"mutations + crossovers is {sum(self.children)}; legal: up to the population, {self.population}"
             )
+
+    @property
+    def children(self) -> tuple[int, int]:
+        """How many by mutation and by crossover."""
+        half = self.population // 2
+        mutations = min(half, self.population - (self.crossovers or 0)) if self.mutations is None else self.mutations
+        crossovers = max(self.population - mutations, 0) if self.crossovers is None else self.crossovers
+        return mutations, crossovers
 
 
 class Evolution(ArchitectureSearcher):
@@ -58,7 +66,7 @@ class Evolution(ArchitectureSearcher):
 
     A generation is made when the one before is scored; until then ``suggest`` returns None. So the children depend on
     scores alone, not on the order in which trials complete, and a replay makes the same generations again. Workers
-    would stand idle while the last of a generation are scored: where :meth:`set_max_concurrency` says that ``n`` trials
+    would stand idle while the last of a generation are scored: where :meth:`expect_in_flight` says that ``n`` trials
     are in flight, the next generation is made without waiting for its last ``n`` members, which become parents one
     generation later (``n`` at most half the population). Rows of
     the log that belong to none of them (another searcher's, another seed's) join as if they had been scored before
@@ -103,10 +111,9 @@ class Evolution(ArchitectureSearcher):
             elif not self._replaying or not self._adopt():
                 return unknown
 
-    def set_max_concurrency(self, max_concurrent: int) -> bool:
+    def expect_in_flight(self, trials: int) -> None:
         """Begin a generation while up to so many members of the one before are still being scored."""
-        self._overlap = min(max_concurrent, self.settings.population // 2)
-        return super().set_max_concurrency(max_concurrent)
+        self._overlap = min(trials, self.settings.population // 2)
 
     def _awaited(self) -> list[str]:
         """The members of the current generation whose scores the next one needs."""
@@ -157,8 +164,8 @@ class Evolution(ArchitectureSearcher):
         """Mutants, crossings and, for what these leave open, random architectures; none of them ``taken``."""
         settings = self.settings
         operators: tuple[tuple[str, int, Callable[[Random], Architecture]], ...] = (
-            ("mutation", settings.mutations, lambda rng: self._mutant(parents, rng)),
-            ("crossover", settings.crossovers, lambda rng: self._crossing(parents, rng)),
+            ("mutation", settings.children[0], lambda rng: self._mutant(parents, rng)),
+            ("crossover", settings.children[1], lambda rng: self._crossing(parents, rng)),
         )
         children: dict[str, Architecture] = {}
         for name, wanted, operator in operators if parents else ():

@@ -207,11 +207,11 @@ def test_parents_that_break_the_limits_of_this_run_are_passed_over() -> None:
 @pytest.mark.parametrize(
     ("keywords", "match"),
     [
-        ({"population": 0}, "population is 0; legal: 1 or more"),
-        ({"mutations": -1}, "mutations is -1; legal: 0 or more"),
+        ({"population": 0}, "population is 0; legal: a whole number, 1 or more"),
+        ({"mutations": -1}, "mutations is -1; legal: a whole number, 0 or more"),
         ({"mutation_probability": 1.5}, r"mutation_probability is 1\.5; legal: from 0 to 1"),
         ({"mutation_probability": math.nan}, "mutation_probability is nan"),
-        ({"population": 20}, r"mutations \+ crossovers is 50; legal: up to the population, 20"),
+        ({"population": 20, "mutations": 30, "crossovers": 20}, r"mutations \+ crossovers is 50; legal: up to .*, 20"),
     ],
 )
 def test_bad_settings(keywords: dict[str, float], match: str) -> None:
@@ -228,7 +228,7 @@ def test_other_settings_are_refused_at_restore() -> None:
 def test_with_an_overlap_no_worker_waits_and_the_order_of_completion_does_not_count() -> None:
     def play(order: tuple[int, ...], overlap: int = 4) -> list[Architecture]:
         searcher = Evolution(CHAIN, settings=EvolutionSettings(12, 3, 6, 6), seed=3)
-        searcher.set_max_concurrency(overlap)
+        searcher.expect_in_flight(overlap)
         proposed: list[Architecture] = []
         flying: list[int] = []
         while len(proposed) < 80:
@@ -247,3 +247,11 @@ def test_with_an_overlap_no_worker_waits_and_the_order_of_completion_does_not_co
     assert mean(map(preference, straight[-24:])) > mean(map(preference, straight[:12])) + 0.5
     with pytest.raises(AssertionError, match="had to wait"):
         play((0,), overlap=0)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "children"),
+    [({}, (25, 25)), ({"population": 21}, (10, 11)), ({"population": 20, "mutations": 4}, (4, 16))],
+)
+def test_children_fill_the_population_by_default(keywords: dict[str, int], children: tuple[int, int]) -> None:
+    assert EvolutionSettings(**keywords).children == children
