@@ -36,9 +36,10 @@ from raynas.searchers import ArchitectureSearcher, SearchSpace
 class Listed(ArchitectureSearcher):
     """Proposes given architectures in a random order."""
 
-    listed: list[dict[str, str]] = []
+    listed: tuple[dict[str, str], ...] = ()
 
     def propose(self) -> dict[str, str] | str | None:
+        """The next one that was not proposed yet."""
         order = Random(self.seed).sample(self.listed, len(self.listed))
         return next((a for a in order if arch.key(a) not in self.ledger), self.FINISHED)
 
@@ -46,6 +47,7 @@ class Listed(ArchitectureSearcher):
 class Replay(tune.Trainable):
     """Answers one slice a step from what was recorded."""
 
+    # What these methods do is said by tune.Trainable.
     def setup(self, config: dict[str, Any], correct: dict[str, list[float]], images: float) -> None:  # type: ignore[override]
         self.correct, self.images = correct, images
         self.reset_config(config)
@@ -66,7 +68,7 @@ def main() -> None:
     parser.add_argument("--images", type=float, default=100.0, help="in a slice")
     flags = parser.parse_args()
     rows = pq.read_table(flags.slices).to_pylist()
-    Listed.listed = [json.loads(row["architecture"]) for row in rows]
+    Listed.listed = tuple(json.loads(row["architecture"]) for row in rows)
     truth = {arch.key(a): row["truth"] for a, row in zip(Listed.listed, rows, strict=True)}
     correct = {arch.key(a): row["correct"] for a, row in zip(Listed.listed, rows, strict=True)}
     decisions = {name: sorted({a[name] for a in Listed.listed}) for name in Listed.listed[0]}

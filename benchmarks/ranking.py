@@ -92,9 +92,8 @@ def main() -> None:
             tau = agreement.tau
             found[f"tau, {agreement.name}"] = [tau.value, tau.low, tau.high]
             print(f"{agreement.name:24} tau {tau.value:.3f} (95 % interval {tau.low:.3f} to {tau.high:.3f})")
-        print(
-            f"{len(chosen)} architectures in {time.time() - begin:.0f} s, accuracies {min(scores):.1f} to {max(scores):.1f}"
-        )
+        span = f"accuracies {min(scores):.1f} to {max(scores):.1f}"
+        print(f"{len(chosen)} architectures in {time.time() - begin:.0f} s, {span}")
         print(ranking.sentence())
         if images:
             # For benchmarks/asha.py: what every slice of the validation images said about every architecture.

@@ -127,7 +127,7 @@ def run_search(
 
 
 def _fit(trainable: Any, tune_config: tune.TuneConfig, recorder: Recorder) -> None:
-    """Run Tune. It keeps a folder for every trial; the log holds all that matters, so they do not outlive the search."""
+    """Run Tune. It keeps a folder for every trial; these do not outlive the search, the log holds all that matters."""
     _quiet_tune()
     with tempfile.TemporaryDirectory(prefix="raynas-tune-", ignore_cleanup_errors=True) as scratch:
         run_config = tune.RunConfig(

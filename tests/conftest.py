@@ -41,12 +41,11 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
-    """One local Ray for all tests that ask for it: 4 CPUs to schedule on, 8 slots for thin trials."""
+    """One local Ray for all tests that ask for it: 4 CPUs to schedule on."""
     ray.init(
         address="local",
         num_cpus=4,
         num_gpus=0,
-        resources={"slot": 8},
         include_dashboard=False,
         logging_level="ERROR",
         log_to_driver=False,

@@ -10,6 +10,7 @@ from raynas.architecture import ArchitectureError
 from raynas.augment import normalise
 from raynas.choice import derive
 from raynas.config import SearchConfig
+from raynas.data import Split
 from raynas.evaluation import Scorer, recalibrate, tally
 
 PATHS = [
@@ -73,6 +74,15 @@ def test_slices_cover_every_image_once():
     assert sum(p["images"] for p in parts) == whole["images"] == 64
     assert sum(p["correct"] for p in parts) == whole["correct"]
     assert sum(p["loss"] for p in parts) == pytest.approx(whole["loss"], rel=1e-4)
+
+
+def test_every_slice_is_a_fair_sample_of_data_that_come_sorted_by_class():
+    data = tiny.data()
+    order = data.validation.targets.argsort()
+    ordered = Split(data.validation.inputs[order], data.validation.targets[order])
+    judge = Scorer(tiny.space(num_classes=4), dataclasses.replace(data, validation=ordered), SETTINGS)
+    assert all(len(part.unique()) == 4 for part in judge.targets.split(16))
+    assert sorted(judge.targets.tolist()) == ordered.targets.tolist()
 
 
 def test_a_slice_that_is_not_there_is_refused():

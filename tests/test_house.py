@@ -126,6 +126,7 @@ def test_our_own_modules_are_imported_at_the_top(module: str) -> None:
         ("raynas.searchers", ["torch"]),
         ("raynas.results", ["torch", "ray"]),
         ("raynas.ranking", ["torch", "ray"]),
+        ("trainables.shared_weights", ["torch"]),
     ],
 )
 def test_light_modules_stay_light(module: str, heavy: list[str]) -> None:

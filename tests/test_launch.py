@@ -129,7 +129,8 @@ def quiet_ray():
 
 
 def test_kill_9_of_the_driver_in_training_and_in_search(tmp_path, quiet_ray):
-    arguments = ["train.epochs=60", "search.num_samples=24", "search.method=random"]
+    # One image at a time makes the search slow enough to be killed in the middle.
+    arguments = ["train.epochs=60", "search.num_samples=24", "search.method=random", "search.batch_size=1"]
     whole = subprocess.run(_command(tmp_path / "whole", *arguments), capture_output=True, text=True, timeout=280)
     assert whole.returncode == 0, whole.stderr
 
@@ -171,12 +172,19 @@ def test_kill_9_of_the_driver_in_training_and_in_search(tmp_path, quiet_ray):
     assert all(scores[1][place] == score for place, score in scores[0].items() if place in scores[1])
 
 
-def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path, quiet_ray):
-    arguments = ["train.epochs=2000"]
+@pytest.mark.parametrize(
+    ("begun", "arguments"),
+    [
+        ("supernet/step-*", ["train.epochs=2000"]),
+        ("scored.parquet/*.parquet", ["search.num_samples=27"]),
+        ("retrain/*/training.jsonl", ["search.num_samples=2", "after=[retrain]", "retrain.epochs=2000"]),
+    ],
+)
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path, quiet_ray, begun, arguments):
     with subprocess.Popen(
         _command(tmp_path, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        _wait(lambda: list((tmp_path / "run" / "supernet").glob("step-*")), process)
+        _wait(lambda: list((tmp_path / "run").glob(begun)), process)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -92,10 +92,9 @@ def test_a_trained_supernet_is_searched_again_without_training(tmp_path):
     before = log(first)
     first.close()
 
-    def evolution(*arguments, **options):
-        return Evolution(*arguments, settings=EvolutionSettings(4, 2, 2, 2), **options)
-
-    wider = make(tmp_path, evolution, search=with_search(num_samples=15), limits={"parameters": 1000, "macs": 12000})
+    wider = make(
+        tmp_path, small_evolution, search=with_search(num_samples=15), limits={"parameters": 1000, "macs": 12000}
+    )
     admitted = {
         row["key"]
         for row in before
@@ -128,13 +127,35 @@ def _everything(run):
     return enumerate_all(run.costs.decisions)
 
 
-def test_cohorts_share_trials(tmp_path):
-    run = make(tmp_path, search=with_search(cohort=4))
+def small_evolution(*arguments, **options):
+    return Evolution(*arguments, settings=EvolutionSettings(population=6, parents=2), **options)
+
+
+@pytest.mark.parametrize("searcher", [RandomSearch, small_evolution])
+def test_cohorts_share_trials(tmp_path, searcher):
+    run = make(tmp_path, searcher, search=with_search(cohort=4))
     run.search()
     run.close()
     last = check_log(run, ended=10)
-    assert len({row["trial"] for row in last.values()}) == 3
+    assert 3 <= len({row["trial"] for row in last.values()}) < 10
     assert {row["status"] for row in last.values()} == {"stopped", "complete"}
+
+
+def test_a_time_budget_ends_the_search_and_the_rest_is_scored_later(tmp_path):
+    slow = with_search(num_samples=20, bn_images=256, batch_size=1, scheduler="none", time_budget_seconds=9)
+    run = make(tmp_path, search=slow, limits={})
+    run.search()
+    run.close()
+    early = {row["key"] for row in log(run) if row["status"] == "complete"}
+    assert 0 < len(early) < 20, "the budget ended nothing"
+    longer = make(tmp_path, search=dataclasses.replace(slow, time_budget_seconds=None), limits={})
+    longer.search()
+    longer.close()
+    rows = log(longer)
+    assert {row["key"]: row["status"] for row in rows} == dict.fromkeys({row["key"] for row in rows}, "complete")
+    assert len({row["key"] for row in rows}) == 20
+    reports = Counter((row["key"], row["fidelity"]) for row in rows)
+    assert set(reports.values()) == {1}
 
 
 def test_what_was_in_flight_goes_on_where_it_was(tmp_path):
@@ -200,10 +221,8 @@ def test_a_killed_actor_costs_no_score(tmp_path, victim):
     rows = log(run)
     last = {row["key"]: row for row in rows}
     assert len(last) == 20 and all(row["status"] in ("complete", "stopped") for row in last.values())
-    scores = {}
-    for row in rows:
-        scores.setdefault((row["key"], row["fidelity"]), set()).add(row["score"])
-    assert all(len(values) == 1 for values in scores.values()), "a repeated score differs"
+    reports = Counter((row["key"], row["fidelity"]) for row in rows if row["status"] in ("running", "complete"))
+    assert set(reports.values()) == {1}
 
 
 def test_training_each_architecture_from_scratch(tmp_path):
