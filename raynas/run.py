@@ -185,9 +185,12 @@ class Run:
         """Remove the weights of trials that ended while their process had gone on to nothing else."""
         rows = results.read(self.folder / "scored.parquet").to_pylist()
         running = {row["key"] for row in rows} - {row["key"] for row in rows if row["status"] != "running"}
-        for folder in (self.folder / "in-flight").glob("*"):
+        kept = self.folder / "in-flight"
+        for folder in kept.glob("*"):
             if folder.name not in running:
                 shutil.rmtree(folder, ignore_errors=True)
+        if kept.exists() and not any(kept.iterdir()):
+            kept.rmdir()
 
     def _scoring(self) -> Scoring:
         make = getattr(self.trainable, "scoring", None)

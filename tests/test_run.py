@@ -37,10 +37,10 @@ CONFIG = Config(
 )
 
 
-def make(folder, searcher=RandomSearch, trainable=SharedWeights, **changes):
+def make(folder, searcher=RandomSearch, trainable=SharedWeights, data=None, **changes):
     torch.manual_seed(0)
     config = dataclasses.replace(CONFIG, storage_path=str(folder), **changes)
-    return Run(config, tiny.space(num_classes=4), tiny.data(), searcher, trainable)
+    return Run(config, tiny.space(num_classes=4), data or tiny.data(), searcher, trainable)
 
 
 def with_search(**changes):
@@ -142,18 +142,19 @@ def test_cohorts_share_trials(tmp_path, searcher):
 
 
 def test_a_time_budget_ends_the_search_and_the_rest_is_scored_later(tmp_path):
-    slow = with_search(num_samples=20, bn_images=256, batch_size=1, scheduler="none", time_budget_seconds=9)
-    run = make(tmp_path, search=slow, limits={})
+    slow = with_search(num_samples=27, bn_images=1500, batch_size=1, scheduler="none", time_budget_seconds=9)
+    data = tiny.data(train=1500)
+    run = make(tmp_path, search=slow, data=data, limits={})
     run.search()
     run.close()
     early = {row["key"] for row in log(run) if row["status"] == "complete"}
-    assert 0 < len(early) < 20, "the budget ended nothing"
-    longer = make(tmp_path, search=dataclasses.replace(slow, time_budget_seconds=None), limits={})
+    assert 0 < len(early) < 27, "the budget ended nothing"
+    longer = make(tmp_path, search=dataclasses.replace(slow, time_budget_seconds=None), data=data, limits={})
     longer.search()
     longer.close()
     rows = log(longer)
     assert {row["key"]: row["status"] for row in rows} == dict.fromkeys({row["key"] for row in rows}, "complete")
-    assert len({row["key"] for row in rows}) == 20
+    assert len({row["key"] for row in rows}) == 27
     reports = Counter((row["key"], row["fidelity"]) for row in rows)
     assert set(reports.values()) == {1}
 
