@@ -109,14 +109,10 @@ def main() -> None:
     cores = os.cpu_count() or 1
     one = bare_rate(architectures, settings, 1, cores)
     several = bare_rate(architectures, settings, flags.replicas, 1)
-    print(
-        f"{len(architectures)} architectures, {flags.replicas} replicas of one thread"
-    )
+    print(f"{len(architectures)} architectures, {flags.replicas} replicas of one thread")
     print(f"whole path: {whole:.3f} architectures/s")
     print(f"bare loop in one process of {cores} threads: {one:.3f} architectures/s, ratio {whole / one:.3f}")
-    print(
-        f"bare loops in {flags.replicas} processes: {several:.3f} architectures/s, ratio {whole / several:.3f}"
-    )
+    print(f"bare loops in {flags.replicas} processes: {several:.3f} architectures/s, ratio {whole / several:.3f}")
     print(f"replicas computed {100 * busy:.1f} % of the time; the rest is waiting for the next request")
     print(f"the driver (searcher, Tune, log) took {1000 * driver / len(architectures):.0f} ms of CPU an architecture")
 

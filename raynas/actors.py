@@ -68,6 +68,10 @@ class Hosted:
     weights: ray.ObjectRef[Published] | None = None
     """Trained weights, in place of the initial ones of ``space``."""
 
+    def pack(self) -> bytes:
+        """The references as bytes. Given as they are, Ray would warn of every actor that they may be lost."""
+        return bytes(ray.cloudpickle.dumps(self))
+
 
 @dataclass
 class _Request:
@@ -84,14 +88,15 @@ class SupernetActor:
     """One process that hosts the space. Trains as a rank among others, or scores as a replica among others.
 
     Args:
-        hosted: Space, data and weights. They come with the constructor: an actor that Ray restarts has them too.
+        packed: What :meth:`Hosted.pack` returned. It comes with the constructor: an actor that Ray restarts has it too.
         config: The run's settings.
         name: Shown in Ray's dashboard and in the log.
     """
 
-    def __init__(self, hosted: Hosted, config: Config, name: str) -> None:
+    def __init__(self, packed: bytes, config: Config, name: str) -> None:
         torch.set_num_threads(max(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)), 1))
         self.config, self.name = config, name
+        hosted: Hosted = ray.cloudpickle.loads(packed)
         self.space, self.data = ray.get(hosted.space), from_arrays(ray.get(hosted.arrays))
         if hosted.weights is not None:
             self.space.load_state_dict(ray.get(hosted.weights).tensors())

@@ -65,11 +65,11 @@ class TrainConfig:
     preset: Literal["small", "spos"] = "small"
     """small, or spos: the recipe of Guo et al. (ECCV 2020) for everything that is not set here."""
     epochs: Positive | None = None
-    """Passes over the training images; may be a fraction. small: 30, spos: 120."""
+    """Passes over the training images; may be a fraction. small: 60, spos: 120."""
     minutes: Positive | None = None
     """Time instead of epochs: as many steps as fit, decided from the first ones on this machine."""
     batch_size: Count | None = None
-    """Images a step over all workers together, rounded down to a multiple of them. small: 128, spos: 1024."""
+    """Images a step over all workers together, rounded down to a multiple of them. small: 64, spos: 1024."""
     lr: Positive | None = None
     """Learning rate at the start. small: 0.1, spos: 0.5."""
     schedule: Literal["linear", "cosine", "constant"] | None = None
@@ -107,7 +107,7 @@ class TrainConfig:
     def resolved(self) -> TrainConfig:
         """The same settings with everything that was left open filled from the preset."""
         preset: dict[str, Any] = {
-            "small": {"epochs": 30, "batch_size": 128, "lr": 0.1, "schedule": "cosine", "weight_decay": 5e-4},
+            "small": {"epochs": 60, "batch_size": 64, "lr": 0.1, "schedule": "cosine", "weight_decay": 5e-4},
             "spos": {"epochs": 120, "batch_size": 1024, "lr": 0.5, "schedule": "linear", "weight_decay": 4e-5},
         }[self.preset]
         return dataclasses.replace(self, **{k: v for k, v in preset.items() if getattr(self, k) is None})

@@ -154,9 +154,6 @@ def connect(config: Config, dashboard: bool = False, verbose: bool = False) -> N
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
     logging_level = logging.INFO if verbose else logging.ERROR
-    if not verbose:
-        # Ray warns of every actor that it restarts with arguments from the object store; the supernet keeps those alive.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if address:
         ray.init(address=address, log_to_driver=verbose, logging_level=logging_level)
     else:

@@ -146,10 +146,10 @@ def _train_worker(config: dict[str, Any]) -> None:
     if saved is not None:
         trainer.load_state(saved[1], saved[0])
         seconds = float(saved[2]["seconds"])
-    last_save, total = time.monotonic(), trainer.total_steps
+    last_save, total, chunk = time.monotonic(), trainer.total_steps, 1
     while trainer.step < total:
-        progress = trainer.run(min(trainer.step + max(trainer.epoch_steps // 4, 1), total))
-        ray.train.report({"loss": progress.loss, "step": progress.step})
+        progress = trainer.run(min(trainer.step + chunk, total))
+        chunk = _chunk(chunk, progress.seconds)
         if rank[0]:
             continue
         spent = seconds + time.monotonic() - begin
@@ -167,6 +167,11 @@ def _train_worker(config: dict[str, Any]) -> None:
         part = job.folder / "result.part"
         part.write_text(json.dumps(result), encoding="utf-8")
         os.replace(part, job.folder / "result.json")
+
+
+def _chunk(chunk: int, seconds: float) -> int:
+    """Steps until the next line of the training curve, about a second's worth: ranks need not agree on it."""
+    return max(round(chunk * min(1.0 / max(seconds, 1e-3), 4.0)), 1)
 
 
 @contextmanager

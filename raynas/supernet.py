@@ -202,7 +202,7 @@ class Supernet:
         where = place_ranks(recipe)
         remote = ray.remote(SupernetActor).options(num_cpus=where.cpus, num_gpus=where.gpus)
         self.actors = [
-            remote.remote(self._hosted, self.config, f"supernet-train-{rank}") for rank in range(where.count)
+            remote.remote(self._hosted.pack(), self.config, f"supernet-train-{rank}") for rank in range(where.count)
         ]
         address = ray.get(self.actors[0].address.remote())
         joined = [actor.join.remote(paths, rank, where.count, address) for rank, actor in enumerate(self.actors)]
@@ -253,7 +253,9 @@ class Supernet:
         remote = ray.remote(SupernetActor).options(
             num_cpus=where.cpus, num_gpus=where.gpus, max_concurrency=64, max_restarts=-1, max_task_retries=2
         )
-        self.actors = [remote.remote(self._hosted, self.config, f"supernet-{number}") for number in range(where.count)]
+        self.actors = [
+            remote.remote(self._hosted.pack(), self.config, f"supernet-{number}") for number in range(where.count)
+        ]
         return self.actors
 
     def close(self) -> None:

@@ -57,7 +57,7 @@ def test_presets_fill_what_is_open_and_nothing_else():
     spos = load(None, ["train.preset=spos", "train.lr=0.1"]).train.resolved()
     assert (spos.lr, spos.schedule, spos.weight_decay, spos.batch_size, spos.epochs) == (0.1, "linear", 4e-5, 1024, 120)
     small = Config().train.resolved()
-    assert (small.schedule, small.batch_size) == ("cosine", 128)
+    assert (small.schedule, small.batch_size) == ("cosine", 64)
 
 
 def test_a_smoke_test_is_small_and_leaves_the_rest():

@@ -148,9 +148,8 @@ def test_replicas_score_like_a_scorer_in_this_process_also_after_a_kill(tmp_path
 def test_one_bad_architecture_does_not_cost_the_others_their_answers():
     remote = ray.remote(SupernetActor).options(num_cpus=1, max_concurrency=8)
 
-    actor = remote.remote(
-        Hosted(ray.put(tiny.space(num_classes=4)), ray.put(to_arrays(tiny.data()))), CONFIG, "supernet-test"
-    )
+    hosted = Hosted(ray.put(tiny.space(num_classes=4)), ray.put(to_arrays(tiny.data())))
+    actor = remote.remote(hosted.pack(), CONFIG, "supernet-test")
     asked = [actor.evaluate.remote([path], 0) for path in [*PATHS, {**PATHS[0], "blocks.0": "k9"}]]
     good = ray.get(asked[:-1])
     assert all(answer[0]["images"] == 16 for answer in good)
@@ -169,7 +168,9 @@ def test_published_weights_are_copies():
 
 
 def test_actors_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="9 actors of 1 CPUs do not fit into the cluster .its nodes: 4 CPUs, 0 GPUs.: 4 would"):
+    with pytest.raises(
+        ValueError, match=r"9 actors of 1 CPUs do not fit into the cluster .its nodes: 4 CPUs, 0 GPUs.: 4 would"
+    ):
         place(9, cpus=1)
-    with pytest.raises(ValueError, match="1 actors of .* and 1 GPUs do not fit into the cluster"):
+    with pytest.raises(ValueError, match=r"1 actors of .* and 1 GPUs do not fit into the cluster"):
         place(1, gpus=1)
