@@ -22,7 +22,7 @@ def dry_run(run: Run) -> None:
     say(f"space: {arch.size(run.costs.decisions):.3g} architectures, {len(run.costs.decisions)} decisions")
     for name, profile in run.costs.profile().items():
         say(f"{name}: {profile}")
-    say(f"limits: {run.limits or 'none'}; they can be met")
+    say(f"limits: {str(run.limits) or 'none'}; they can be met")
     for name in ("train", "validation", "test"):
         say(f"{name} images: {len(getattr(run.data, name))} of shape {list(run.data.image_shape)}")
     suggestion = run.searcher().suggest("dry-run")

@@ -39,17 +39,23 @@ def shared_data() -> Path:
     return folder.resolve()
 
 
-@pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
-    """One local Ray for all tests that ask for it: 4 CPUs to schedule on."""
-    ray.init(
-        address="local",
-        num_cpus=4,
-        num_gpus=0,
-        include_dashboard=False,
-        logging_level="ERROR",
-        log_to_driver=False,
-        object_store_memory=256 * 2**20,
-    )
+@pytest.fixture
+def ray_session() -> None:
+    """A local Ray with 4 CPUs to schedule on: one for all tests, started again where a test had to end it."""
+    if not ray.is_initialized():
+        ray.init(
+            address="local",
+            num_cpus=4,
+            num_gpus=0,
+            include_dashboard=False,
+            logging_level="ERROR",
+            log_to_driver=False,
+            object_store_memory=256 * 2**20,
+        )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ray_ends() -> Iterator[None]:
+    """Whatever Ray is left is ended with the session."""
     yield
     ray.shutdown()

@@ -11,6 +11,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from raynas.architecture import key
 from raynas.schedulers import asha, replay, survivors
+from raynas.scoring import slots
 from raynas.searchers import Cohort, Evolution, EvolutionSettings
 from raynas.testing import CHAIN, preference
 
@@ -126,7 +127,7 @@ def test_evolution_and_asha_in_a_run_of_tune(ray_session, tmp_path) -> None:
 
     searcher, scheduler, recorder = Evolution(CHAIN, settings=SETTINGS, seed=1), asha(4), Recorder()
     grid = tune.Tuner(
-        tune.with_resources(Slices, {"cpu": 0, "slot": 4}),
+        tune.with_resources(Slices, slots(2)),
         tune_config=tune.TuneConfig(search_alg=searcher, scheduler=scheduler, num_samples=24, reuse_actors=True),
         run_config=tune.RunConfig(
             name="run",
@@ -168,7 +169,7 @@ def test_a_cohort_in_a_run_of_tune(ray_session, tmp_path) -> None:
 
     inner = Evolution(CHAIN, settings=SETTINGS, seed=1)
     grid = tune.Tuner(
-        tune.with_resources(score, {"cpu": 0, "slot": 8}),
+        tune.with_resources(score, slots(1)),
         tune_config=tune.TuneConfig(search_alg=Cohort(inner, 16), num_samples=2),
         run_config=tune.RunConfig(name="cohorts", storage_path=str(tmp_path), verbose=0),
     ).fit()
