@@ -12,7 +12,7 @@ from raynas import checkpoint
 from raynas import config as settings
 from raynas.config import Config, ConfigError
 
-__all__ = ["COMMANDS", "read_arguments"]
+__all__ = ["COMMANDS", "OPERATION", "read_arguments", "refuse_changes"]
 
 COMMANDS = {
     "search": "everything: train the supernet, search, then what `after` lists (the default)",
@@ -21,7 +21,7 @@ COMMANDS = {
     "export": "write an architecture as a plain PyTorch model",
     "report": "write a page about the run",
 }
-_OPERATION = ("workers", "gpus_per_worker", "cpus_per_worker", "checkpoint_seconds", "keep_checkpoints", "max_failures")
+OPERATION = ("workers", "gpus_per_worker", "cpus_per_worker", "checkpoint_seconds", "keep_checkpoints", "max_failures")
 """Settings of ``train`` that a resumed run may change: where it runs, not what it computes."""
 _SCORING = ("trainable", "slices", "validation_images", "bn_images", "batch_size", "epochs")
 """What the scores depend on besides: where there are scores, these are kept too."""
@@ -81,7 +81,11 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Name
             named.append(f"{key}={json.dumps(value) if text else value}")
     config = settings.load(flags.config, [*named, *words])
     there = config.name is not None and _folder(config).exists()
-    if flags.resume is None and command in ("retrain", "export", "report") and (there or command == "report"):
+    if (
+        flags.resume is None
+        and command in ("retrain", "export", "report")
+        and (there or (config.name is None and flags.architecture is None) or command == "report")
+    ):
         flags.resume = "auto"  # these go on with a run that is there
     if flags.resume is not None:
         return command, _resumed(flags, config, [*named, *words]), flags
@@ -110,15 +114,24 @@ def _resumed(flags: argparse.Namespace, config: Config, overrides: Sequence[str]
         raise ConfigError(f"there is no run to resume in {folder}: it has no config.yaml")
     before, after = settings.load(kept), settings.load(flags.config or kept, overrides)
     after = settings.smoke_test(after) if flags.smoke_test else after
-    scored = any((folder / "scored.parquet").glob("*.parquet"))
-    _refuse_changes(folder, before, after, scored)
+    refuse_changes(folder, before, after)
     return dataclasses.replace(after, name=folder.name, storage_path=str(folder.parent))
 
 
-def _refuse_changes(folder: Path, before: Config, after: Config, scored: bool) -> None:
-    """What weights and scores depend on must stay: else they would not belong together."""
+def refuse_changes(folder: Path, before: Config, after: Config) -> None:
+    """What weights and scores depend on must stay: else they would not belong together.
+
+    Args:
+        folder: Of the run.
+        before: The settings it was made with.
+        after: Those it is to go on with.
+
+    Raises:
+        ConfigError: There are weights or scores, and settings that they depend on differ; they are named.
+    """
+    scored = any((folder / "scored.parquet").glob("*.parquet"))
     changed = [name for name in ("space", "space_args", "seed") if getattr(before, name) != getattr(after, name)]
-    for group, free in (("data", ("folder",)), ("train", _OPERATION)):
+    for group, free in (("data", ("folder",)), ("train", OPERATION)):
         old, new = dataclasses.asdict(getattr(before, group)), dataclasses.asdict(getattr(after, group))
         changed += [f"{group}.{name}" for name in old if name not in free and old[name] != new[name]]
     trained = checkpoint.latest(folder / "supernet")

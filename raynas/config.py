@@ -87,7 +87,7 @@ class TrainConfig:
     """auto: crop for digits and Fashion-MNIST, imagenet for preset spos, crop_flip otherwise."""
     paths: Literal["auto", "uniform", "constrained", "fair"] = "auto"
     """Which paths a step trains: uniform; constrained (uniform over MAC bins, the default of SPOS where MACs are
-    limited); fair (every option once a step, FairNAS). auto: constrained if there is a limit on MACs."""
+    limited); fair (every option once a step, FairNAS). auto: constrained if MACs are limited and add up over options."""
     affine: bool = False
     """Whether the scale and shift of BatchNorm layers are trained in the supernet; SPOS leaves them out."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -275,6 +275,6 @@ def smoke_test(config: Config) -> Config:
         config,
         data=dataclasses.replace(config.data, limit=min(config.data.limit or 600, 600)),
         train=dataclasses.replace(config.train, epochs=1, minutes=None, batch_size=64),
-        search=dataclasses.replace(config.search, num_samples=6, slices=2, bn_images=64, epochs=1, top=2),
+        search=dataclasses.replace(config.search, num_samples=6, slices=2, grace=1, bn_images=64, epochs=1, top=2),
         retrain=dataclasses.replace(config.retrain, epochs=1, batch_size=64),
     )

@@ -116,9 +116,9 @@ class View:
 
     def leaderboard(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """The winner and the runners-up."""
-        table = Table(title="best architectures", title_justify="left")
-        for name in ("", "key", "search score", "all validation images", "MACs", "parameters"):
-            table.add_column(name, justify="right" if name not in ("", "key") else "left")
+        table = Table(title="best architectures; final: on all validation images", title_justify="left")
+        for name in ("", "key", "search", "final", "MACs", "parameters"):
+            table.add_column(name, justify="right" if name not in ("", "key") else "left", no_wrap=True)
         for number, row in enumerate(rows):
             table.add_row(
                 "winner" if number == 0 else str(number + 1), row["key"], f"{row['score']:.2f}",

@@ -26,14 +26,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 from torch import nn
 
 from raynas import config as settings
-from raynas.checkpoint import CheckpointError
 from raynas.command_line import read_arguments
 from raynas.config import Config, ConfigError
+from raynas.connection import connect
 from raynas.data import Dataset
 from raynas.data import load as load_data
 from raynas.display import View
@@ -58,7 +57,7 @@ def resolve(path: str, what: str) -> Any:
         raise ConfigError(f"{what} {path!r} is not of the form package.module:name")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except (ImportError, SyntaxError) as error:
         raise ConfigError(f"{what} {path!r}: cannot import {module_name}: {error}") from None
     if not hasattr(module, name):
         legal = getattr(module, "__all__", None) or [n for n in vars(module) if not n.startswith("_")]
@@ -148,18 +147,6 @@ def _load(config: Config) -> Dataset:
     )
 
 
-def connect(config: Config, dashboard: bool = False, verbose: bool = False) -> None:
-    """Join the Ray cluster at ``config.address`` or ``$RAY_ADDRESS``, or start Ray on this machine."""
-    if ray.is_initialized():
-        return
-    address = config.address or os.environ.get("RAY_ADDRESS")
-    logging_level = logging.INFO if verbose else logging.ERROR
-    if address:
-        ray.init(address=address, log_to_driver=verbose, logging_level=logging_level)
-    else:
-        ray.init(include_dashboard=dashboard, log_to_driver=verbose, logging_level=logging_level)
-
-
 def _architecture(run: Run, given: str | None) -> dict[str, str]:
     if given is None:
         return run.best()
@@ -211,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
     except KeyboardInterrupt:
         return 130
-    except (ValueError, TypeError, OSError, CheckpointError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
         return _failed(error, 2, verbose)
     try:
         execute(command, run, flags)

@@ -22,6 +22,7 @@ from ray.train.torch import TorchTrainer
 from torch import nn
 
 from raynas import checkpoint
+from raynas.command_line import OPERATION
 from raynas.config import Config, TrainConfig
 from raynas.data import Dataset, from_arrays, to_arrays
 from raynas.evaluation import tally
@@ -90,7 +91,8 @@ def retrain(
         KeyboardInterrupt: Ctrl-C; the newest checkpoint stays.
     """
     kept, result = folder / "recipe.json", folder / "result.json"
-    wanted = json.dumps({"seed": seed, **dataclasses.asdict(recipe)}, sort_keys=True)
+    decisive = {name: value for name, value in dataclasses.asdict(recipe).items() if name not in OPERATION}
+    wanted = json.dumps({"seed": seed, **decisive}, sort_keys=True)
     if kept.exists() and kept.read_text(encoding="utf-8") != wanted:
         folder.rename(folder.with_name(f"{folder.name}-{len(list(folder.parent.glob(folder.name + '-*')))}"))
     folder.mkdir(parents=True, exist_ok=True)

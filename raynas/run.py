@@ -32,7 +32,9 @@ from raynas import architecture as arch
 from raynas import checkpoint, results
 from raynas.architecture import Architecture
 from raynas.choice import derive
-from raynas.config import Config, ConfigError, dump
+from raynas.command_line import refuse_changes
+from raynas.config import Config, ConfigError, dump, load
+from raynas.connection import connect
 from raynas.constraints import Costs, Limits, check_satisfiable, violation
 from raynas.data import Dataset
 from raynas.display import View
@@ -115,9 +117,15 @@ class Run:
         return self._supernet
 
     def open(self) -> None:
-        """Make the folder and keep the settings in it. Earlier settings stay beside them, numbered."""
+        """Make the folder and keep the settings in it. Earlier settings stay beside them, numbered.
+
+        Raises:
+            ConfigError: The folder holds weights or scores that do not belong to these settings.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         path, text = self.folder / "config.yaml", dump(self.config)
+        if path.exists():
+            refuse_changes(self.folder, load(path), self.config)
         if path.exists() and path.read_text(encoding="utf-8") != text:
             shutil.copy(path, self.folder / f"config-{len(list(self.folder.glob('config-*.yaml')))}.yaml")
         _write(path, text)
@@ -147,6 +155,7 @@ class Run:
     def train_supernet(self) -> None:
         """Train the shared weights; goes on from the newest checkpoint."""
         self.open()
+        connect(self.config)
         with self.view.training("supernet") as show:
             self.supernet.train(self.paths(), show)
 
@@ -162,6 +171,7 @@ class Run:
             ``parameters``; also written to leaderboard.json.
         """
         self.open()
+        connect(self.config)
         scoring = self._scoring()
         folder = self.folder / "scored.parquet"
         if folder.exists():
@@ -206,7 +216,7 @@ class Run:
                 rows.append({k: row[k] for k in ("key", "architecture", "score", "fidelity", "macs", "parameters")})
         if not rows:
             raise RuntimeError(
-                "no architecture has a score yet: was time too short? The column 'error' of the log says more"
+                "no architecture has a score yet: all failed (see the column 'error' of the log), or time was short"
             )
         final = [row["score"] for row in rows]
         if scoring.rescore is not None:
@@ -245,6 +255,7 @@ class Run:
             ``test_accuracy`` and ``validation_accuracy`` in percent, ``epochs`` and ``seconds``.
         """
         self.open()
+        connect(self.config)
         self.close()  # the replicas are not needed any more, their processors are
         chosen = self.best() if architecture is None else self.check(architecture)
         folder = self.folder / "retrain" / arch.key(chosen)

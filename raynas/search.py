@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 from ray import tune
+from ray.tune.error import TuneError
 
 from raynas import results, schedulers
 from raynas.architecture import Architecture
@@ -138,7 +139,12 @@ def _fit(trainable: Any, tune_config: tune.TuneConfig, recorder: Recorder) -> No
             failure_config=tune.FailureConfig(max_failures=1),
             verbose=0,
         )
-        tune.Tuner(trainable, tune_config=tune_config, run_config=run_config).fit()
+        try:
+            tune.Tuner(trainable, tune_config=tune_config, run_config=run_config).fit()
+        except TuneError as error:
+            # Tune wraps what its callbacks raise into the text of a whole traceback.
+            last = str(error).strip().splitlines()[-1]
+            raise RuntimeError(last.removeprefix("RuntimeError: ")) from error
 
 
 def _with_parameters(scoring: Scoring, history: History) -> Any:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayTaskError
 from torch import nn
 
 from raynas import checkpoint
@@ -73,7 +73,10 @@ def place(
         cpus = float(max(min(cpus, 8), 1))
     elif cpus is None:
         total = sum(node.get("CPU", 0.0) for node in nodes)
-        cpus = float(max(int(total / (count or min(total, most or total) or 1)), 1))
+        wanted = int(count or min(total, most or total)) or 1
+        shares = range(int(total / wanted), 0, -1)
+        fits = (c for c in shares if sum(int(node.get("CPU", 0.0) / c) for node in nodes) >= wanted)
+        cpus = float(next(fits, 1))
 
     def room(node: Mapping[str, float]) -> int:
         by_gpu = int(node.get("GPU", 0.0) / gpus) if gpus else 10**9
@@ -131,7 +134,7 @@ class Supernet:
             try:
                 self._train(paths, on_progress)
                 return
-            except (RayActorError, RayTaskError) as error:
+            except (RayActorError, RayTaskError, OutOfMemoryError) as error:
                 # Where one rank dies, another may be the first to say so: its connection broke.
                 if isinstance(error, RayTaskError) and not self._someone_died():
                     raise _readable(error) from error
@@ -149,7 +152,7 @@ class Supernet:
         for actor in self.actors:
             try:
                 ray.get(actor.process.remote(), timeout=5)
-            except RayActorError:
+            except (RayActorError, OutOfMemoryError):
                 return True
             except (GetTimeoutError, RayTaskError):
                 continue

@@ -27,8 +27,8 @@ def no_ray(monkeypatch):
     def forbidden(*arguments, **options):
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr(launch.ray, "init", forbidden)
-    monkeypatch.setattr(launch.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", forbidden)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
 
 
 @pytest.mark.parametrize(

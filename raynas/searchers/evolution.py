@@ -56,7 +56,9 @@ class EvolutionSettings:
     def children(self) -> tuple[int, int]:
         """How many by mutation and by crossover."""
         half = self.population // 2
-        mutations = min(half, self.population - (self.crossovers or 0)) if self.mutations is None else self.mutations
+        mutations = (
+            max(min(half, self.population - (self.crossovers or 0)), 0) if self.mutations is None else self.mutations
+        )
         crossovers = max(self.population - mutations, 0) if self.crossovers is None else self.crossovers
         return mutations, crossovers
 
