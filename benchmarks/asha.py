@@ -1,6 +1,6 @@
 """What early stopping saves: the share of validation images, at equal quality of the winner.
 
-    python benchmarks/ranking.py --data ../shared/data --minutes 40 --storage runs
+    python benchmarks/ranking.py --data DATA --minutes 40 --storage runs
     python benchmarks/asha.py --slices runs/macro-40-fair-1-0/slices.parquet
 
 Replays what a trained NAS-Bench-Macro supernet answered about random architectures, slice by slice, through Tune: the

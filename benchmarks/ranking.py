@@ -1,7 +1,7 @@
 """How well a supernet ranks: NAS-Bench-Macro, trained for some minutes, against the accuracies of the public table.
 
-    python benchmarks/ranking.py --data ../shared/data --minutes 10
-    python benchmarks/ranking.py --data ../shared/data --minutes 40
+    python benchmarks/ranking.py --data DATA --minutes 10
+    python benchmarks/ranking.py --data DATA --minutes 40
 
 Trains with ``--minutes`` of the machine, scores random distinct architectures with and without recalibrated BatchNorm
 statistics, and prints Kendall's tau of each score and of MACs against the table. Needs cifar10/ (parquet) and

@@ -107,7 +107,7 @@ def _resumed(flags: argparse.Namespace, config: Config, overrides: Sequence[str]
     else:
         runs = sorted(Path(config.storage_path).expanduser().glob("*/config.yaml"), key=lambda p: p.stat().st_mtime)
         if not runs:
-            raise ConfigError(f"there is no run to resume in {config.storage_path}")
+            raise ConfigError(f"there is no run to resume in {config.storage_path}: run search first")
         folder = runs[-1].parent
     kept = folder / "config.yaml"
     if not kept.exists():

@@ -87,7 +87,7 @@ class TrainConfig:
     """auto: crop for digits and Fashion-MNIST, imagenet for preset spos, crop_flip otherwise."""
     paths: Literal["auto", "uniform", "constrained", "fair"] = "auto"
     """Which paths a step trains: uniform; constrained (uniform over MAC bins, the default of SPOS where MACs are
-    limited); fair (every option once a step, FairNAS). auto: constrained if MACs are limited and add up over options."""
+    limited); fair (every option once a step, FairNAS). auto: constrained if MACs are limited and additive."""
     affine: bool = False
     """Whether the scale and shift of BatchNorm layers are trained in the supernet; SPOS leaves them out."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
