@@ -21,4 +21,4 @@ def connect(config: Config, dashboard: bool = False, verbose: bool = False) -> N
     if address:
         ray.init(address=address, log_to_driver=verbose, logging_level=logging_level)
     else:
-        ray.init(include_dashboard=dashboard, log_to_driver=verbose, logging_level=logging_level)
+        ray.init(address="local", include_dashboard=dashboard, log_to_driver=verbose, logging_level=logging_level)
