@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -28,8 +28,6 @@ from raynas import architecture as arch
 from raynas.architecture import Architecture
 
 __all__ = ["Choice", "canonical", "choices", "decisions", "derive"]
-
-Space = TypeVar("Space", bound=nn.Module)
 
 
 class Choice(nn.Module):

@@ -1,6 +1,6 @@
 """Score architectures with the weights of a trained supernet, one slice of the validation images a fidelity step.
 
-The trial is thin: it holds no weights, imports no torch and only asks a replica of the supernet. Trial configs:
+The trial is thin: it holds no weights and only asks a replica of the supernet. Trial configs:
 
     {"architecture": {...}}                    one architecture; Tune's scheduler decides whether it goes on
     {"architectures": [{...}, ...]}            a cohort; the weak are dropped inside the trial, by halving
