@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--architectures", type=int, default=300)
+    parser.add_argument("--images", type=int, default=4000, help="validation images that an architecture answers")
     parser.add_argument("--paths", default="fair")
     parser.add_argument("--lr", type=float, default=0.03)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -56,7 +57,7 @@ def main() -> None:
         train=TrainConfig(
             minutes=flags.minutes, paths=flags.paths, lr=flags.lr, batch_size=flags.batch_size, warmup=0.05, clip=5.0
         ),
-        search=SearchConfig(slices=8, validation_images=800, batch_size=200),
+        search=SearchConfig(slices=8, validation_images=flags.images, batch_size=250),
         storage_path=flags.storage or tempfile.mkdtemp(),
         name=f"macro-{flags.minutes:g}-{flags.paths}-{flags.width:g}-{flags.seed}",
         seed=flags.seed,

@@ -1,61 +1,31 @@
-"""The actors that host a space with its shared weights: ``train``, ``evaluate``, ``save`` and ``load``."""
+"""The actors that host a space with its shared weights: what others call, and nothing that computes.
+
+Ray loads the class of an actor into every process that holds a handle, thin trials among them. So the class imports no
+torch: :mod:`raynas.host`, which does the work, is loaded where the actor runs.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+import importlib
 import os
 import socket
-import threading
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import ray
-import torch
-import torch.distributed as dist
-from torch import Tensor, nn
 
 from raynas.architecture import Architecture
-from raynas.config import Config, SearchConfig
-from raynas.data import from_arrays
-from raynas.evaluation import Scorer, Tally
-from raynas.sampling import PathSampler
-from raynas.training import Progress, Trainer, best_device, place_model, use_bfloat16
+from raynas.config import Config
 
-__all__ = ["Hosted", "Published", "SupernetActor", "publish"]
+if TYPE_CHECKING:  # torch comes with these
+    from torch import nn
 
+    from raynas.host import Host, Published
+    from raynas.sampling import PathSampler
+    from raynas.training import Progress
 
-@dataclass(frozen=True)
-class Published:
-    """Weights on their way to actors: one flat array, which travels through the object store without a copy."""
-
-    values: np.ndarray[Any, np.dtype[np.uint8]]
-    index: tuple[tuple[str, torch.dtype, tuple[int, ...], int], ...]
-    """Name, type, shape and first byte of each tensor."""
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The tensors as copies of their own: the array behind them belongs to every actor of the node."""
-        result = {}
-        for name, dtype, shape, start in self.index:
-            tensor = torch.empty(shape, dtype=dtype)
-            target = tensor.reshape(-1).view(torch.uint8).numpy()
-            target[:] = self.values[start : start + target.nbytes]
-            result[name] = tensor
-        return result
-
-
-def publish(tensors: Mapping[str, Tensor]) -> Published:
-    """Lay tensors out in one array; see :class:`Published`."""
-    index, chunks, start = [], [], 0
-    for name, tensor in tensors.items():
-        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        index.append((name, tensor.dtype, tuple(tensor.shape), start))
-        chunks.append(data)
-        start += data.nbytes
-    return Published(np.concatenate(chunks) if chunks else np.zeros(0, np.uint8), tuple(index))
+__all__ = ["Hosted", "SupernetActor"]
 
 
 @dataclass(frozen=True)
@@ -73,17 +43,6 @@ class Hosted:
         return bytes(ray.cloudpickle.dumps(self))
 
 
-@dataclass
-class _Request:
-    """One caller's wish, answered together with those that came in meanwhile."""
-
-    architectures: Sequence[Architecture]
-    slice: int
-    answer: list[Tally] = field(default_factory=list)
-    error: Exception | None = None
-    done: bool = False
-
-
 class SupernetActor:
     """One process that hosts the space. Trains as a rank among others, or scores as a replica among others.
 
@@ -94,17 +53,8 @@ class SupernetActor:
     """
 
     def __init__(self, packed: bytes, config: Config, name: str) -> None:
-        torch.set_num_threads(max(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)), 1))
-        self.config, self.name = config, name
-        hosted: Hosted = ray.cloudpickle.loads(packed)
-        self.space, self.data = ray.get(hosted.space), from_arrays(ray.get(hosted.arrays))
-        if hosted.weights is not None:
-            self.space.load_state_dict(ray.get(hosted.weights).tensors())
-        self.trainer: Trainer | None = None
-        self.scorer: Scorer | None = None
-        self._waiting: list[_Request] = []
-        self._in_work = 0
-        self._queue, self._computing = threading.Lock(), threading.Lock()
+        self.name = name
+        self.host: Host = importlib.import_module("raynas.host").Host.unpack(packed, config, name)
 
     def __repr__(self) -> str:
         return getattr(self, "name", "supernet")  # Ray asks before __init__ ran, where that fails
@@ -122,97 +72,34 @@ class SupernetActor:
 
     def join(self, paths: PathSampler | None, rank: int, world: int, address: str) -> int:
         """Become rank ``rank`` of ``world`` and prepare to train; returns the steps of an epoch."""
-        if world > 1:
-            backend = "nccl" if best_device().type == "cuda" else "gloo"
-            dist.init_process_group(
-                backend, init_method=address, rank=rank, world_size=world, timeout=timedelta(minutes=10)
-            )
-        self.trainer = Trainer(self.space, self.data, self.config.train, paths, self.config.seed, (rank, world))
-        return self.trainer.epoch_steps
+        return self.host.join(paths, rank, world, address)
 
     def train(self, until: int, total: int) -> Progress:
         """Train up to step ``until`` of a schedule of ``total`` steps. Steps already done are not repeated."""
-        assert self.trainer is not None
-        self.trainer.total_steps = total
-        return self.trainer.run(until)
+        return self.host.train(until, total)
 
     def save(self) -> Published:
         """All tensors of a checkpoint: weights and momentum."""
-        assert self.trainer is not None
-        return publish(self.trainer.state())
+        return self.host.save()
 
     def load(self, tensors: Published, step: int) -> None:
         """Go on from what ``save`` returned at ``step``."""
-        assert self.trainer is not None
-        self.trainer.load_state(tensors.tensors(), step)
+        self.host.load(tensors, step)
 
     def evaluate(self, architectures: Sequence[Architecture], number: int) -> list[dict[str, float | str]]:
-        """Answer slice ``number`` of the validation images with each architecture; see :class:`Scorer`.
+        """Answer slice ``number`` of the validation images with each architecture.
 
-        Safe to call from many trials at once: whoever finds the processor free answers all that wait, together, so
-        that images are prepared once for all of them.
+        Safe to call from many trials at once: they are answered together.
 
         Returns:
             For each architecture ``correct``, ``images``, ``loss``, ``seconds`` (its share) and ``worker``.
         """
-        request = _Request(architectures, number)
-        with self._queue:
-            self._waiting.append(request)
-        with self._computing:
-            if not request.done:
-                with self._queue:
-                    together, self._waiting = self._waiting, []
-                self._in_work = len(together)
-                try:
-                    self._answer(together)
-                except Exception as error:
-                    for each in together:
-                        each.error = each.error or error
-                finally:
-                    self._in_work = 0
-                    for each in together:
-                        each.done = True
-        if request.error is not None:
-            raise request.error
-        return [{**tally, "worker": self.name} for tally in request.answer]
+        return self.host.evaluate(architectures, number)
 
     def rescore(self, architectures: Sequence[Architecture]) -> list[float]:
         """Accuracy in percent on all validation images, whatever part of them the search uses."""
-        everything = dataclasses.replace(self.config.search, slices=1, validation_images=None)
-        with self._computing:
-            tallies = self._make_scorer(everything).score(architectures, 0)
-        return [100.0 * tally["correct"] / tally["images"] for tally in tallies]
+        return self.host.rescore(architectures)
 
     def waiting(self) -> int:
         """Requests that are being answered or wait: trials ask before they settle for a replica."""
-        return len(self._waiting) + self._in_work
-
-    def _answer(self, requests: Sequence[_Request]) -> None:
-        """Score all requests, those for the same slice in one go."""
-        if self.scorer is None:
-            self.scorer = self._make_scorer(self.config.search)
-        for number in sorted({request.slice for request in requests}):
-            group = [request for request in requests if request.slice == number]
-            try:
-                self._score(group)
-            except Exception as error:
-                # One bad architecture must not cost the others their answers.
-                for request in group:
-                    try:
-                        self._score([request])
-                    except Exception as own:
-                        request.error = own if len(group) > 1 else error
-
-    def _make_scorer(self, settings: SearchConfig) -> Scorer:
-        place_model(self.space, best_device())
-        return Scorer(self.space, self.data, settings, use_bfloat16(self.config.train.precision))
-
-    def _score(self, group: Sequence[_Request]) -> None:
-        assert self.scorer is not None
-        begin = time.perf_counter()
-        everyone = [architecture for request in group for architecture in request.architectures]
-        tallies = self.scorer.score(everyone, group[0].slice)
-        seconds = (time.perf_counter() - begin) / len(everyone)
-        for request in group:
-            request.answer = [{**tally, "seconds": seconds} for tally in tallies[: len(request.architectures)]]
-            tallies = tallies[len(request.architectures) :]
+        return self.host.waiting()

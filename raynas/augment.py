@@ -20,24 +20,21 @@ NAMES = ("none", "crop", "crop_flip", "imagenet")
 _TRIES = 10  # rectangles drawn per image; the whole image where none of them fits in
 
 
-def normalise(
-    inputs: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor, dtype: torch.dtype = torch.float32
-) -> Tensor:
+def normalise(inputs: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> Tensor:
     """Pixels to numbers of mean 0 and deviation 1 per channel: ``(inputs / 255 - mean) / std``.
 
     Args:
         inputs: uint8 [N, C, H, W].
         mean: C values in units of 0..1, as :class:`raynas.data.Dataset` holds them.
         std: C values likewise, above 0.
-        dtype: Of the result; the arithmetic is float32.
 
     Returns:
-        A new tensor [N, C, H, W] on the device of ``inputs``.
+        A new float32 tensor [N, C, H, W] on the device of ``inputs``.
     """
     centre, spread = (
         torch.as_tensor(values, dtype=torch.float32, device=inputs.device).view(-1, 1, 1) for values in (mean, std)
     )
-    return inputs.float().sub_(centre * 255).mul_(1 / (spread * 255)).to(dtype)
+    return inputs.float().sub_(centre * 255).mul_(1 / (spread * 255))
 
 
 @dataclass(frozen=True)

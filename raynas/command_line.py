@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from raynas import checkpoint
@@ -73,13 +72,13 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Name
     command = words.pop(0) if words and "=" not in words[0] else "search"
     if command not in COMMANDS:
         raise ConfigError(f"unknown command {command!r}; legal ones: {', '.join(COMMANDS)}")
-    named = []
-    for key, value in vars(flags).items():
-        if value is not None and ("." in key or key in ("space", "address", "storage_path", "name", "seed")):
-            # Text is text, even where YAML would see a number in it.
-            text = key in ("space", "data.name", "address", "storage_path", "name")
-            named.append(f"{key}={json.dumps(value) if text else value}")
-    config = settings.load(flags.config, [*named, *words])
+    # Flags hold text, which stays text where a setting takes text; numbers are read by the settings' own types.
+    named = {
+        key: value
+        for key, value in vars(flags).items()
+        if value is not None and ("." in key or key in ("space", "address", "storage_path", "name", "seed"))
+    }
+    config = settings.load(flags.config, words, named)
     there = config.name is not None and _folder(config).exists()
     if (
         flags.resume is None
@@ -88,7 +87,7 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Name
     ):
         flags.resume = "auto"  # these go on with a run that is there
     if flags.resume is not None:
-        return command, _resumed(flags, config, [*named, *words]), flags
+        return command, _resumed(flags, config, words, named), flags
     if there and not flags.dry_run:
         raise ConfigError(f"the run {_folder(config)} is there already: add --resume to go on, or take another --name")
     return command, settings.smoke_test(config) if flags.smoke_test else config, flags
@@ -98,7 +97,7 @@ def _folder(config: Config) -> Path:
     return Path(config.storage_path).expanduser() / str(config.name)
 
 
-def _resumed(flags: argparse.Namespace, config: Config, overrides: Sequence[str]) -> Config:
+def _resumed(flags: argparse.Namespace, config: Config, overrides: Sequence[str], values: Mapping[str, str]) -> Config:
     """The settings of the run to go on with, changed by what was given now."""
     if flags.resume != "auto":
         folder = Path(flags.resume).expanduser()
@@ -112,7 +111,7 @@ def _resumed(flags: argparse.Namespace, config: Config, overrides: Sequence[str]
     kept = folder / "config.yaml"
     if not kept.exists():
         raise ConfigError(f"there is no run to resume in {folder}: it has no config.yaml")
-    before, after = settings.load(kept), settings.load(flags.config or kept, overrides)
+    before, after = settings.load(kept), settings.load(flags.config or kept, overrides, values)
     after = settings.smoke_test(after) if flags.smoke_test else after
     refuse_changes(folder, before, after)
     return dataclasses.replace(after, name=folder.name, storage_path=str(folder.parent))

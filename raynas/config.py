@@ -8,6 +8,7 @@ Unknown keys and values out of range are refused with a message that names the l
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -85,6 +86,8 @@ class TrainConfig:
     """Largest norm of the gradient; no clipping if absent."""
     augment: Literal["auto", "none", "crop", "crop_flip", "imagenet"] = "auto"
     """auto: crop for digits and Fashion-MNIST, imagenet for preset spos, crop_flip otherwise."""
+    cutout: Annotated[int, Field(ge=0)] = 0
+    """Side in pixels of a square that is painted over in every training image (DeVries & Taylor, 2017)."""
     paths: Literal["auto", "uniform", "constrained", "fair"] = "auto"
     """Which paths a step trains: uniform; constrained (uniform over MAC bins, the default of SPOS where MACs are
     limited); fair (every option once a step, FairNAS). auto: constrained if MACs are limited and additive."""
@@ -191,6 +194,20 @@ class Config:
 _ADAPTER = TypeAdapter(Config)
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads 1e6 as the number that people mean: YAML 1.1 wants 1.0e+6."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts text that looks like such a number into quotes."""
+
+
+for _each in (_Loader, _Dumper):
+    _each.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), [*"-+0123456789"]
+    )
+
+
 def parse(tree: Mapping[str, Any]) -> Config:
     """Make a :class:`Config` of nested dictionaries.
 
@@ -215,8 +232,15 @@ def _explain(mistake: Any) -> str:
     return f"setting {where} = {mistake['input']!r}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
 
 
-def load(file: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file, if given, and apply ``key=value`` overrides (values in YAML, keys with dots).
+def load(
+    file: str | Path | None = None, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None
+) -> Config:
+    """Read a YAML file, if given, then set ``values``, then apply ``key=value`` overrides.
+
+    Args:
+        file: Settings in YAML.
+        overrides: Keys with dots, values in YAML.
+        values: By keys with dots, taken as they are.
 
     Raises:
         ConfigError: The file is missing or not a mapping, an override is not of the form key=value, or a setting
@@ -225,48 +249,41 @@ def load(file: str | Path | None = None, overrides: Sequence[str] = ()) -> Confi
     tree: dict[str, Any] = {}
     if file is not None:
         try:
-            read = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+            read = _Loader(Path(file).read_text(encoding="utf-8")).get_single_data()
         except OSError as error:
             raise ConfigError(f"cannot read the settings file {str(file)!r}: {error.strerror}") from None
         except yaml.YAMLError as error:
             raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
         if not isinstance(read or {}, dict):
             raise ConfigError(f"{file} must hold settings as 'key: value' lines, not {type(read).__name__}")
-        tree = _plain_numbers(read or {})
+        tree = dict(read or {})
+    for name, value in (values or {}).items():
+        _set(tree, name, value)
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals or not name:
             raise ConfigError(f"{override!r} is not of the form key=value")
-        node = tree
-        *above, last = name.split(".")
-        for part in above:
-            node = node.setdefault(part, {})
-            if not isinstance(node, dict):
-                raise ConfigError(f"{name!r}: {part!r} is not a group of settings")
         try:
-            node[last] = _plain_numbers(yaml.safe_load(text))
+            _set(tree, name, _Loader(text).get_single_data())
         except yaml.YAMLError:
             raise ConfigError(f"the value of {override!r} is not YAML") from None
     return parse(tree)
 
 
-def _plain_numbers(value: Any) -> Any:
-    """YAML 1.1 reads 1e6 as a string (it wants 1.0e+6); people mean the number."""
-    if isinstance(value, dict):
-        return {key: _plain_numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain_numbers(item) for item in value]
-    if isinstance(value, str) and value[:1].isdigit() and "e" in value.lower():
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+def _set(tree: dict[str, Any], name: str, value: Any) -> None:
+    """Put a value into a tree at a key with dots."""
+    node = tree
+    *above, last = name.split(".")
+    for part in above:
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"{name!r}: {part!r} is not a group of settings")
+    node[last] = value
 
 
 def dump(config: Config) -> str:
     """The whole tree as YAML; :func:`load` reads it back."""
-    return str(yaml.safe_dump(_ADAPTER.dump_python(config), sort_keys=False))
+    return str(yaml.dump(_ADAPTER.dump_python(config), Dumper=_Dumper, sort_keys=False))
 
 
 def smoke_test(config: Config) -> Config:
@@ -275,6 +292,14 @@ def smoke_test(config: Config) -> Config:
         config,
         data=dataclasses.replace(config.data, limit=min(config.data.limit or 600, 600)),
         train=dataclasses.replace(config.train, epochs=1, minutes=None, batch_size=64),
-        search=dataclasses.replace(config.search, num_samples=6, slices=2, grace=1, bn_images=64, epochs=1, top=2),
+        search=dataclasses.replace(
+            config.search,
+            num_samples=min(config.search.num_samples, 6),
+            slices=2,
+            grace=1,
+            bn_images=64,
+            epochs=1,
+            top=2,
+        ),
         retrain=dataclasses.replace(config.retrain, epochs=1, batch_size=64),
     )

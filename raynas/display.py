@@ -91,9 +91,11 @@ class View:
     @staticmethod
     def _facts(status: SearchStatus) -> dict[str, str]:
         left = (status.wanted - status.scored) / status.per_second if status.per_second else math.nan
-        costs = ", ".join(f"{quantity(value)} {name}" for name, value in status.best_costs.items())
+        known = [f"{quantity(value)} {name}" for name, value in status.best_costs.items()]
+        if status.best_at[0] < status.best_at[1]:
+            known.insert(0, "fidelity {} of {}".format(*status.best_at))
         return {
-            "best so far": f"{status.best:.2f}" + (f" ({costs})" if costs else ""),
+            "best so far": f"{status.best:.2f}" + (f" ({', '.join(known)})" if known else ""),
             "scored": f"{status.scored} of {status.wanted}",
             "stopped early": str(status.stopped),
             "scores per second": f"{status.per_second:.2f}",

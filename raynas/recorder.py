@@ -34,6 +34,9 @@ class SearchStatus:
     failed: int
     """How many could not be scored in this search; the log says why."""
     best: float
+    """The best score of the highest fidelity that was reached so far."""
+    best_at: tuple[int, int]
+    """That fidelity, and the one of a full score."""
     best_costs: Mapping[str, float]
     per_second: float
     """Architectures scored a second, in this search."""
@@ -156,6 +159,7 @@ class Recorder(tune.Callback):
             stopped=self.stopped,
             failed=self.failed,
             best=self.best_row.get("score", math.nan),
+            best_at=(max(self.best[0], 0), self.scoring.max_fidelity),
             best_costs={k: self.best_row[k] for k in ("macs", "parameters") if self.best_row.get(k) is not None},
             per_second=(self.scored - self.earlier) / seconds,
             seconds=seconds,

@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from torch import nn
 
@@ -103,6 +104,8 @@ class Run:
         self.paths()
         if hasattr(trainable, "check"):
             trainable.check(config.search)
+        elif config.search.cohort != 1:
+            raise ConfigError(f"search.cohort = {config.search.cohort} needs a trainable with scoring(); legal: 1")
         self._supernet: Supernet | None = None
 
     def example(self, batch: int = 1) -> torch.Tensor:
@@ -203,8 +206,19 @@ class Run:
             kept.rmdir()
 
     def _scoring(self) -> Scoring:
-        make = getattr(self.trainable, "scoring", None)
-        return Scoring(self.trainable, max_fidelity=self.config.search.slices) if make is None else make(self)
+        if hasattr(self.trainable, "scoring"):
+            scoring: Scoring = self.trainable.scoring(self)
+            return scoring
+        search = self.config.search
+        concurrent = search.max_concurrent or int(ray.cluster_resources().get("CPU", 1))
+        return Scoring(
+            self.trainable,
+            max_fidelity=search.slices,
+            ends_itself=False,
+            workers=concurrent,
+            concurrent=concurrent,
+            bounded=search.max_concurrent is None,
+        )
 
     def leaderboard(self, scoring: Scoring) -> list[dict[str, Any]]:
         """The best of the log that keep the limits, scored once more on all validation images."""

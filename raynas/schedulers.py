@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from types import SimpleNamespace
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
-__all__ = ["asha", "replay", "survivors"]
+from raynas.architecture import key
+
+__all__ = ["Asha", "asha", "replay", "survivors"]
 
 _TIME = "training_iteration"
 
@@ -21,7 +23,7 @@ def asha(
     reduction_factor: float = 2.0,
     metric: str = "score",
     mode: str = "max",
-) -> AsyncHyperBandScheduler:
+) -> Asha:
     """Tune's asynchronous successive halving (ASHA; Li et al., MLSys 2020) over the fidelities 1 to ``max_fidelity``.
 
     The rungs stand at ``grace``, ``grace * reduction_factor``, ``grace * reduction_factor**2``, ... A trial that is
@@ -55,7 +57,7 @@ def asha(
         raise ValueError(f"reduction_factor is {reduction_factor}; legal: more than 1")
     if mode not in ("min", "max"):
         raise ValueError(f"mode is {mode!r}; legal ones: 'min', 'max'")
-    return AsyncHyperBandScheduler(
+    return Asha(
         time_attr=_TIME,
         metric=metric,
         mode=mode,
@@ -65,14 +67,38 @@ def asha(
     )
 
 
-def replay(scheduler: AsyncHyperBandScheduler, observations: Iterable[tuple[str, int, float]]) -> None:
+class Asha(AsyncHyperBandScheduler):
+    """ASHA that may begin with trials which reported in an earlier process."""
+
+    earlier: Mapping[str, Mapping[int, float]] = MappingProxyType({})
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """A trial that goes on where another process left it enters the rungs that it had passed there.
+
+        Its first report would fill the lower rungs otherwise, with a score of a higher fidelity.
+        """
+        super().on_trial_add(tune_controller, trial)
+        config = getattr(trial, "config", {})
+        scores = self.earlier.get(key(config["architecture"]), {}) if "architecture" in config else {}
+        for fidelity, score in sorted(scores.items()):
+            super().on_trial_result(tune_controller, trial, {_TIME: fidelity, self.metric: score})
+
+
+def replay(
+    scheduler: Asha,
+    observations: Iterable[tuple[str, int, float]],
+    in_flight: Mapping[str, Mapping[int, float]] = MappingProxyType({}),
+) -> None:
     """Refill the rungs of a scheduler of :func:`asha` from a log: Tune does not save them.
 
     Args:
         scheduler: As :func:`asha` returned it; its rungs are filled as a live run with these scores would have.
-        observations: Trial, fidelity and score of every report, in the order of the log. Leave out trials that were
-            in flight and will be scored anew: they would count twice.
+        observations: Trial, fidelity and score of every report of trials that ended, in the order of the log.
+        in_flight: By the key of its architecture, the scores by fidelity of each trial that did not end. A new trial
+            of the same architecture goes on above them.
     """
+    if in_flight:
+        scheduler.earlier = {name: dict(scores) for name, scores in in_flight.items()}
     last: dict[str, dict[str, Any]] = {}
     for trial, fidelity, score in observations:
         stub = _stub(trial)

@@ -32,6 +32,8 @@ class Scoring:
     """What Ray sets aside for each trial."""
     max_fidelity: int = 1
     """The last ``training_iteration`` of a trial that nobody stops."""
+    ends_itself: bool = True
+    """Whether such a trial ends by itself; otherwise Tune ends it at ``max_fidelity``."""
     workers: int = 1
     """How many processes compute at the same time: what the overhead is a share of."""
     concurrent: int = 1

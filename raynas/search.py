@@ -69,10 +69,14 @@ class History:
             )
         searcher.requeue(row["architecture"] for row in self.in_flight.values())
         if scheduler is not None:
-            # Those in flight report again, under the names of their new trials.
             everything = [row for rows in self.ended.values() for row in rows if row["score"] is not None]
             everything.sort(key=lambda row: row["time"])
-            schedulers.replay(scheduler, [(row["key"], row["fidelity"], row["score"]) for row in everything])
+            observations = [(row["key"], row["fidelity"], row["score"]) for row in everything]
+            earlier = {
+                name: {row["fidelity"]: row["score"] for row in self.rows[name] if row["score"] is not None}
+                for name in self.in_flight
+            }
+            schedulers.replay(scheduler, observations, earlier)
 
 
 def run_search(
@@ -121,13 +125,14 @@ def run_search(
     )
     recorder.start()
     try:
-        _fit(_with_parameters(scoring, history), tune_config, recorder)
+        stop = None if scoring.ends_itself else {"training_iteration": scoring.max_fidelity}
+        _fit(_with_parameters(scoring, history), tune_config, recorder, stop)
     finally:
         log.flush()
     return recorder.status()
 
 
-def _fit(trainable: Any, tune_config: tune.TuneConfig, recorder: Recorder) -> None:
+def _fit(trainable: Any, tune_config: tune.TuneConfig, recorder: Recorder, stop: dict[str, Any] | None) -> None:
     """Run Tune. It keeps a folder for every trial; these do not outlive the search, the log holds all that matters."""
     _quiet_tune()
     with tempfile.TemporaryDirectory(prefix="raynas-tune-", ignore_cleanup_errors=True) as scratch:
@@ -135,6 +140,7 @@ def _fit(trainable: Any, tune_config: tune.TuneConfig, recorder: Recorder) -> No
             name="search",
             storage_path=scratch,
             callbacks=[recorder],
+            stop=stop,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=1),
             verbose=0,

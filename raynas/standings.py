@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-__all__ = ["in_flight", "latest", "leaderboard", "pareto"]
+__all__ = ["latest", "leaderboard", "pareto"]
 
 
 def latest(table: pa.Table) -> pa.Table:
@@ -29,13 +29,6 @@ def latest(table: pa.Table) -> pa.Table:
         if key not in best or rank >= best[key][0]:
             best[key] = (rank, index)
     return table.take(pa.array([index for _, index in best.values()], pa.int64()))
-
-
-def in_flight(table: pa.Table) -> pa.Table:
-    """The newest row of each architecture that was still being scored, to be queued again on resume."""
-    newest = {key: index for index, key in enumerate(table.column("key").to_pylist())}
-    rows = table.take(pa.array(list(newest.values()), pa.int64()))
-    return rows.filter(pa.array([status == "running" for status in rows.column("status").to_pylist()], pa.bool_()))
 
 
 def leaderboard(table: pa.Table, n: int = 10, mode: str = "max") -> pa.Table:

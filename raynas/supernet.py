@@ -21,12 +21,15 @@ from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayTaskError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import nn
 
 from raynas import checkpoint
-from raynas.actors import Hosted, SupernetActor, publish
+from raynas.actors import Hosted, SupernetActor
 from raynas.config import Config, TrainConfig
 from raynas.data import Dataset, to_arrays
+from raynas.host import publish
 from raynas.sampling import PathSampler
 from raynas.training import Progress, TrainingDiverged, model_tensors
 
@@ -35,6 +38,8 @@ __all__ = ["Placement", "Supernet", "TrainingStatus", "place", "place_ranks"]
 log = logging.getLogger(__name__)
 CHUNK_SECONDS = 1.0
 """How long the actors train between two looks of the driver."""
+ROOM_SECONDS = 60.0
+"""How long to wait for room in the cluster before giving up."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,7 @@ class Supernet:
         self._hosted = Hosted(ray.put(space), ray.put(to_arrays(data)))
         self.actors: list[Any] = []
         """Handles of the :class:`SupernetActor` that train or score now."""
+        self._room: PlacementGroup | None = None
         self._curve = folder / "training.jsonl"
 
     def train(self, paths: PathSampler, on_progress: Callable[[TrainingStatus], None] = lambda status: None) -> None:
@@ -203,10 +209,7 @@ class Supernet:
         """Start the training actors as ranks of one group; returns the steps of an epoch."""
         recipe = self.recipe
         where = place_ranks(recipe)
-        remote = ray.remote(SupernetActor).options(num_cpus=where.cpus, num_gpus=where.gpus)
-        self.actors = [
-            remote.remote(self._hosted.pack(), self.config, f"supernet-train-{rank}") for rank in range(where.count)
-        ]
+        self._launch(where, "supernet-train")
         address = ray.get(self.actors[0].address.remote())
         joined = [actor.join.remote(paths, rank, where.count, address) for rank, actor in enumerate(self.actors)]
         return int(self._everyone(joined)[0])
@@ -253,19 +256,43 @@ class Supernet:
         where = place(self.config.search.replicas, gpus=self.recipe.gpus_per_worker)
         # A restarted actor is built anew from what it hosts, and a repeated question has the same answer. An
         # architecture that kills every actor that scores it must fail in the end.
-        remote = ray.remote(SupernetActor).options(
-            num_cpus=where.cpus, num_gpus=where.gpus, max_concurrency=64, max_restarts=-1, max_task_retries=2
-        )
-        self.actors = [
-            remote.remote(self._hosted.pack(), self.config, f"supernet-{number}") for number in range(where.count)
-        ]
+        self._launch(where, "supernet", max_concurrency=64, max_restarts=-1, max_task_retries=2)
         return self.actors
 
+    def _launch(self, where: Placement, name: str, **options: Any) -> None:
+        """Start the actors, spread over the nodes.
+
+        Raises:
+            RuntimeError: What they take is in use by others, and was not given back for a minute.
+        """
+        each = {"CPU": where.cpus, **({"GPU": where.gpus} if where.gpus else {})}
+        self._room = placement_group([each] * where.count, strategy="SPREAD")
+        if not self._room.wait(ROOM_SECONDS):
+            self.close()
+            free = ", ".join(f"{ray.available_resources().get(kind, 0):g} {kind}s" for kind in each)
+            wanted = " and ".join(f"{amount:g} {kind}s" for kind, amount in each.items())
+            raise RuntimeError(
+                f"no room for {where.count} actors of {wanted} each: others use the cluster, where {free} are free now"
+            )
+        remote = ray.remote(SupernetActor)
+        self.actors = [
+            remote.options(
+                num_cpus=where.cpus,
+                num_gpus=where.gpus,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(self._room, number),
+                **options,
+            ).remote(self._hosted.pack(), self.config, f"{name}-{number}")
+            for number in range(where.count)
+        ]
+
     def close(self) -> None:
-        """End the actors."""
+        """End the actors and give their room back."""
         for actor in self.actors:
             ray.kill(actor)
         self.actors = []
+        if self._room is not None:
+            remove_placement_group(self._room)
+            self._room = None
 
     def _everyone(self, waiting: Sequence[Any]) -> list[Any]:
         """Wait for all answers; the first failure is raised at once, for the others may then wait for ever."""

@@ -139,7 +139,10 @@ class Trainer:
         self.bfloat16 = use_bfloat16(self.recipe.precision)
         self.inputs = data.train.inputs.to(self.device)
         self.targets = data.train.targets.to(self.device)
-        self.augment = Augment(_augmentation(self.recipe, data), size=data.train.inputs.shape[-1])
+        self.augment = Augment(
+            _augmentation(self.recipe, data), data.train.inputs.shape[-1], cutout=self.recipe.cutout,
+            colour=tuple(float(value) for value in data.mean),
+        )  # fmt: skip
         self.epoch_steps = steps_per_epoch(len(data.train), self.batch_size)
         self.total_steps = max(round(self.recipe.epochs * self.epoch_steps), 1)
         self.step = 0

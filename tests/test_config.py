@@ -22,6 +22,13 @@ def test_what_is_dumped_is_read_back(tmp_path):
     assert yaml.safe_load(dump(Config()))["data"]["name"] == "digits"
 
 
+def test_text_that_looks_like_a_number_stays_text(tmp_path):
+    config = load(None, ["train.lr=1e-2", "limits.macs=-2E3"], {"name": "7e3"})
+    assert (config.name, config.train.lr, config.limits["macs"]) == ("7e3", 0.01, -2000.0)
+    (tmp_path / "c.yaml").write_text(dump(config))
+    assert load(tmp_path / "c.yaml") == config
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -370,7 +370,7 @@ def test_a_missing_folder_and_an_empty_one(tmp_path: Path) -> None:
         results.read(tmp_path / "nowhere")
     empty = results.read(tmp_path)
     assert empty.schema.equals(results.SCHEMA)
-    for rows in (results.latest(empty), results.in_flight(empty), results.leaderboard(empty)):
+    for rows in (results.latest(empty), results.leaderboard(empty)):
         assert rows.num_rows == 0
     assert results.pareto(empty, {"score": "max"}).num_rows == 0
 
@@ -400,22 +400,6 @@ def test_latest_takes_the_highest_fidelity_and_the_newest_of_equals(tmp_path: Pa
     newest = results.latest(rows)
     found = {o: (r["score"], r["status"]) for o, r in zip(options(newest), newest.to_pylist(), strict=True)}
     assert found == {"0": (0.5, "complete"), "1": (None, "error"), "2": (0.3, "running")}
-
-
-def test_in_flight_is_what_was_last_heard_of_as_running(tmp_path: Path) -> None:
-    rows = table(
-        row(0, status="running"),
-        row(1, status="running"),
-        row(2, status="running"),
-        row(0, status="complete"),
-        row(2, status="running", fidelity=2),
-        row(3, status="running"),
-        row(3, status="stopped"),
-        folder=tmp_path,
-    )
-    waiting = results.in_flight(rows)
-    assert options(waiting) == ["1", "2"]
-    assert waiting.column("fidelity").to_pylist() == [1, 2]
 
 
 def test_leaderboard_puts_full_scores_before_lucky_early_ones(tmp_path: Path) -> None:

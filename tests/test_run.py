@@ -250,18 +250,36 @@ class Counting(tune.Trainable):
     def step(self):
         if self.architecture["blocks.0"] == "skip":
             raise RuntimeError("this one cannot be scored")
-        return {"score": sum(option == "k3" for option in self.architecture.values()), "done": self.iteration >= 1}
+        return {"score": sum(option == "k3" for option in self.architecture.values())}
 
 
-def test_a_plain_trainable_and_one_that_fails(tmp_path):
-    run = make(tmp_path, trainable=Counting, search=with_search(num_samples=6, slices=2), limits={})
+@pytest.mark.parametrize("settings", [{}, {"scheduler": "none", "max_concurrent": 2}])
+def test_a_plain_trainable_some_of_whose_trials_fail(tmp_path, settings):
+    run = make(tmp_path, trainable=Counting, search=with_search(num_samples=6, slices=2, **settings), limits={})
     best = run.search()
     rows = {row["key"]: row for row in log(run)}
-    assert len(rows) == 6
+    assert len(rows) == 6 and max(row["fidelity"] for row in rows.values()) == 2
     failed = [row for row in rows.values() if row["status"] == "error"]
     assert failed and all("cannot be scored" in row["error"] for row in failed)
     assert all(json.loads(row["architecture"])["blocks.0"] == "skip" for row in failed)
     assert best[0]["score"] == max(row["score"] for row in rows.values() if row["score"] is not None)
+
+
+class Broken(tune.Trainable):
+    def step(self):
+        raise RuntimeError("nothing can be scored here")
+
+
+def test_a_search_in_which_everything_fails_gives_up(tmp_path):
+    run = make(tmp_path, trainable=Broken, search=with_search(num_samples=18), limits={})
+    with pytest.raises(RuntimeError, match=r"the last 10 trials failed.*nothing can be scored here"):
+        run.search()
+    assert len(log(run)) < 18 and {row["status"] for row in log(run)} == {"error"}
+
+
+def test_a_plain_trainable_takes_no_cohorts(tmp_path):
+    with pytest.raises(ConfigError, match=r"search\.cohort = 4 needs a trainable with scoring"):
+        make(tmp_path, trainable=Counting, search=with_search(cohort=4))
 
 
 def test_limits_that_nothing_keeps_are_refused_before_anything_starts(tmp_path):

@@ -78,6 +78,17 @@ def test_a_weak_trial_is_stopped_after_a_replay_and_not_without() -> None:
         assert scheduler.on_trial_result(None, weak, result) == decision
 
 
+def test_a_trial_that_goes_on_stands_in_the_lower_rungs_with_its_lower_scores() -> None:
+    architecture = {"a": "1"}
+    trial = SimpleNamespace(trial_id="new", config={"architecture": architecture})
+    scheduler = asha(8)
+    replay(scheduler, [], {key(architecture): {1: 0.3, 2: 0.4}})
+    scheduler.on_trial_add(None, trial)
+    scheduler.on_trial_result(None, trial, {"score": 0.5, "training_iteration": 3})
+    scheduler.on_trial_result(None, trial, {"score": 0.6, "training_iteration": 4})
+    assert rungs(scheduler) == {1: {"new": 0.3}, 2: {"new": 0.4}, 4: {"new": 0.6}, 8: {}}
+
+
 def test_survivors() -> None:
     assert survivors([0.1, 0.4, 0.2, 0.3]) == [1, 3]
     assert survivors([0.1, 0.4, 0.2, 0.3], mode="min") == [0, 2]

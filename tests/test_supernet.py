@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -11,11 +12,12 @@ import tiny
 import torch
 
 from raynas import checkpoint
-from raynas.actors import Hosted, SupernetActor, publish
+from raynas.actors import Hosted, SupernetActor
 from raynas.choice import decisions
 from raynas.config import Config, SearchConfig, TrainConfig
 from raynas.data import to_arrays
 from raynas.evaluation import Scorer
+from raynas.host import publish
 from raynas.sampling import UniformPaths
 from raynas.supernet import Supernet, place
 from raynas.training import Trainer, TrainingDiverged, model_tensors
@@ -174,3 +176,32 @@ def test_actors_that_do_not_fit_are_refused():
         place(9, cpus=1)
     with pytest.raises(ValueError, match=r"1 actors of .* and 1 GPUs do not fit into the cluster"):
         place(1, gpus=1)
+
+
+def test_actors_for_which_others_leave_no_room_are_refused(tmp_path, monkeypatch):
+    @ray.remote(num_cpus=4)
+    class Other:
+        def here(self):
+            return True
+
+    other = Other.remote()
+    assert ray.get(other.here.remote())
+    monkeypatch.setattr("raynas.supernet.ROOM_SECONDS", 0.5)
+    supernet, paths, _ = make(tmp_path)
+    with pytest.raises(RuntimeError, match="no room for 1 actors of 1 CPUs each: others use the cluster, where 0 CPUs"):
+        supernet.train(paths)
+    ray.kill(other)
+
+
+def test_whoever_holds_a_handle_loads_no_torch(tmp_path):
+    supernet, paths, _ = make(tmp_path, epochs=1)
+    supernet.train(paths)
+    pool = supernet.replicas()
+
+    @ray.remote(num_cpus=0)
+    def ask(pool):
+        answer = ray.get(pool[0].evaluate.remote(PATHS[:1], 0))
+        return answer[0]["images"], "torch" in sys.modules
+
+    assert ray.get(ask.remote(pool)) == (16, False)
+    supernet.close()

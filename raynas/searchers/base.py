@@ -181,12 +181,6 @@ class ArchitectureSearcher(Searcher):
 
     # Resume: by what Tune saved, or by the log.
 
-    def forget(self, trial_id: str) -> None:
-        """A trial was lost and will never report: its architecture is proposed again, before any other."""
-        architecture = self.ledger.forget(trial_id)
-        if architecture is not None:
-            self.requeue([architecture])
-
     def requeue(self, architectures: Iterable[Mapping[str, str]]) -> None:
         """Propose these before any other, unless they are known: what was in flight when a run was killed."""
         self._requeued += [self.space.form(architecture) for architecture in architectures]

@@ -98,13 +98,6 @@ class Cohort(Searcher):
                 told = {self.metric: outcome["score"], "training_iteration": outcome["fidelity"]}
                 self.inner.on_trial_complete(f"{trial_id}.{index}", result=told)
 
-    def forget(self, trial_id: str) -> None:
-        """A trial was lost and will never report: its architectures are proposed again, before any other."""
-        lost = self._live.pop(trial_id, [])
-        self._proposed -= len(lost)
-        for index in range(len(lost)):
-            self.inner.forget(f"{trial_id}.{index}")
-
     def add_evaluated_point(
         self,
         parameters: Mapping[str, Any],

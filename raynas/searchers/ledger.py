@@ -72,11 +72,6 @@ class Ledger(Mapping[str, Entry]):
         if name is not None:
             self._close(name, self._entries[name], failed)
 
-    def forget(self, trial: str) -> Architecture | None:
-        """A trial will never report: take its architecture out again and return it."""
-        name = self._live.pop(trial, None)
-        return None if name is None else self._entries.pop(name).architecture
-
     def replay(self, architecture: Architecture, scores: Mapping[int, float], failed: bool) -> None:
         """Enter an architecture that was scored before; the scores are added to those that are known."""
         entry = self._entries.get(key(architecture), Entry(architecture))
