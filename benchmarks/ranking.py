@@ -4,7 +4,8 @@
     python benchmarks/ranking.py --data DATA --minutes 40
 
 Trains with ``--minutes`` of the machine, scores random distinct architectures with and without recalibrated BatchNorm
-statistics, and prints Kendall's tau of each score and of MACs against the table. Needs cifar10/ (parquet) and
+statistics, and prints Kendall's tau of accuracy, of (negative) loss and of MACs against the table. With ``--storage`` a
+supernet that is there already is scored again without training. Needs cifar10/ (parquet) and
 nasbench_macro.parquet in the data folder.
 """
 
@@ -35,7 +36,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--architectures", type=int, default=300)
-    parser.add_argument("--images", type=int, default=4000, help="validation images that an architecture answers")
+    parser.add_argument("--images", type=int, default=1000, help="validation images that an architecture answers")
     parser.add_argument("--paths", default="fair")
     parser.add_argument("--lr", type=float, default=0.03)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -86,13 +87,16 @@ def main() -> None:
             [replicas[i % len(replicas)].evaluate.remote([a], number) for number in range(config.search.slices)]
             for i, a in enumerate(chosen)
         ]
-        slices = [[answer[0]["correct"] for answer in ray.get(answers)] for answers in asked]
-        scores = [100 * sum(correct) / config.search.validation_images for correct in slices]
-        ranking = compare(scores, truth, {"MACs": macs, "parameters": parameters}, name=name)
+        answers = [[answer[0] for answer in ray.get(one)] for one in asked]
+        slices = [[answer["correct"] for answer in one] for one in answers]
+        scores = [100 * sum(correct) / flags.images for correct in slices]
+        gains = [-sum(answer["loss"] for answer in one) for one in answers]
+        others = {"loss, " + name: gains, "MACs": macs, "parameters": parameters}
+        ranking = compare(scores, truth, others, name="accuracy, " + name)
         for agreement in (ranking.score, *ranking.baselines):
             tau = agreement.tau
             found[f"tau, {agreement.name}"] = [tau.value, tau.low, tau.high]
-            print(f"{agreement.name:24} tau {tau.value:.3f} (95 % interval {tau.low:.3f} to {tau.high:.3f})")
+            print(f"{agreement.name:36} tau {tau.value:.3f} (95 % interval {tau.low:.3f} to {tau.high:.3f})")
         span = f"accuracies {min(scores):.1f} to {max(scores):.1f}"
         print(f"{len(chosen)} architectures in {time.time() - begin:.0f} s, {span}")
         print(ranking.sentence())

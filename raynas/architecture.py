@@ -20,6 +20,7 @@ __all__ = [
     "Architecture",
     "ArchitectureError",
     "Decisions",
+    "Graph",
     "canonical",
     "complete",
     "crossover",
@@ -34,6 +35,9 @@ __all__ = [
 
 Architecture = dict[str, str]
 Decisions = Mapping[str, Sequence[str]]
+Graph = Sequence[tuple[int, int, "str | None"]]
+"""The operations of an architecture as edges (from node, to node, operation). None passes its input on unchanged; an
+operation that carries nothing is left out. Nodes that nothing leads to are inputs, those that lead nowhere outputs."""
 
 
 class ArchitectureError(ValueError):

@@ -18,16 +18,17 @@ networks that repeat a searched cell, the Choices are given the same ``decision`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from raynas import architecture as arch
-from raynas.architecture import Architecture
+from raynas.architecture import Architecture, Graph
 
-__all__ = ["Choice", "canonical", "choices", "decisions", "derive"]
+__all__ = ["Choice", "canonical", "choices", "decisions", "derive", "graph"]
 
 
 class Choice(nn.Module):
@@ -132,6 +133,37 @@ def canonical(space: nn.Module, architecture: Mapping[str, str]) -> Architecture
     form = arch.canonical(open_in_space, architecture)
     own = getattr(space, "canonical_form", None)
     return form if own is None else arch.canonical(open_in_space, own(form))
+
+
+def graph(space: nn.Module) -> Callable[[Architecture], Graph] | None:
+    """How the operations of an architecture lie between input and output; None where that is not known.
+
+    A space says it by a method ``graph(architecture)``. Where every Choice stands directly in an ``nn.Sequential``,
+    they are a chain, in which an option that is an ``nn.Identity`` passes its input on.
+    """
+    own = getattr(space, "graph", None)
+    if callable(own):
+        return cast("Callable[[Architecture], Graph]", own)
+    held = {
+        id(child)
+        for module in space.modules()
+        if isinstance(module, nn.Sequential)
+        for child in module
+        if isinstance(child, Choice)
+    }
+    outer = [(name, choice) for name, choice in choices(space) if arch.parent(decisions(space), name) is None]
+    if not all(id(choice) in held for _, choice in outer) or len({name for name, _ in outer}) < len(outer):
+        return None
+    passing = {
+        name: {o for o in choice.options if isinstance(choice.get_submodule(o), nn.Identity)} for name, choice in outer
+    }
+    return functools.partial(_chain, passing)
+
+
+def _chain(passing: Mapping[str, set[str]], architecture: Architecture) -> Graph:
+    """The graph of a chain; a function of the module, so that a searcher that knows it can be pickled."""
+    options = [(architecture[name], options) for name, options in passing.items()]
+    return [(place, place + 1, None if o in idle else o) for place, (o, idle) in enumerate(options)]
 
 
 def derive(space: nn.Module, architecture: Mapping[str, str], share_buffers: bool = False) -> nn.Module:

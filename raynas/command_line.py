@@ -22,7 +22,7 @@ COMMANDS = {
 }
 OPERATION = ("workers", "gpus_per_worker", "cpus_per_worker", "checkpoint_seconds", "keep_checkpoints", "max_failures")
 """Settings of ``train`` that a resumed run may change: where it runs, not what it computes."""
-_SCORING = ("trainable", "slices", "validation_images", "bn_images", "batch_size", "epochs")
+_SCORING = ("trainable", "trainable_args", "slices", "validation_images", "bn_images", "batch_size", "epochs")
 """What the scores depend on besides: where there are scores, these are kept too."""
 
 
@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("words", nargs="*", metavar="[command] [key=value ...]")
     parser.add_argument("--config", help="YAML file with settings")
     for flag, key, text in (
-        ("--space", "space", "package.module:function that returns the space"),
+        ("--space", "space", "package.module:name of a function that returns the space, or of decisions alone"),
         ("--data", "data.name", "name of a data set, or package.module:function"),
         ("--address", "address", "Ray cluster; default: $RAY_ADDRESS, else this machine"),
         ("--storage-path", "storage_path", "where runs are kept"),

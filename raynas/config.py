@@ -121,9 +121,13 @@ class SearchConfig:
     """Which architectures are scored, how, and which of them are stopped early."""
 
     trainable: str = "trainables.shared_weights:SharedWeights"
-    """How an architecture is scored; trainables.from_scratch:FromScratch trains each one by itself."""
-    method: str = "evolution"
-    """random, evolution, tpe, or a class: my_pkg.search:MySearcher."""
+    """How an architecture is scored; trainables.from_scratch:FromScratch trains each one by itself,
+    trainables.table:Table looks it up."""
+    trainable_args: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the trainable, e.g. for Table {file: scores.parquet, metric: accuracy}: raynas.tables.Layout."""
+    method: str = "auto"
+    """random, evolution, tpe, bayes, regularized, local, reinforce, predictor, or a class: my_pkg.search:MySearcher.
+    auto: bayes where an architecture takes a training of its own (FromScratch), evolution otherwise."""
     method_args: dict[str, Any] = Field(default_factory=dict)
     """Settings of the searcher, e.g. for evolution {population: 50, parents: 10, mutations: 25, crossovers: 25,
     mutation_probability: 0.1}."""
@@ -170,9 +174,11 @@ class Config:
     """A whole run."""
 
     space: str = "spaces.shufflenet:spos_small"
-    """A function that returns the space: package.module:function."""
+    """A function that returns the space: package.module:function. Or decisions alone, a mapping from names to options,
+    for a trainable that needs no network and no data."""
     space_args: dict[str, Any] = Field(default_factory=dict)
-    """Its arguments. num_classes and in_channels are filled from the data if it takes them."""
+    """Its arguments. num_classes and in_channels are filled from the data if it takes them. Decisions alone may be
+    given functions: canonical, alike, graph (see raynas.searchers.SearchSpace), e.g. graph=spaces.nasbench201:graph."""
     data: DataConfig = Field(default_factory=DataConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     search: SearchConfig = Field(default_factory=SearchConfig)

@@ -20,25 +20,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from raynas import architecture as arch
-from raynas.architecture import Architecture, Decisions
-from raynas.choice import Choice, choices, decisions, derive
+from raynas.architecture import Architecture, Decisions, Graph
+from raynas.choice import Choice, choices, decisions, derive, graph
+from raynas.limits import COSTS, Profile
 
 __all__ = ["COSTS", "Costs", "Profile"]
 
-COSTS = ("macs", "parameters")
 Option = tuple[str, str]  # a decision and one of its options
-
-
-@dataclass(frozen=True)
-class Profile:
-    """The range of one cost over a space."""
-
-    minimum: float
-    median: float
-    maximum: float
-
-    def __str__(self) -> str:
-        return f"{self.minimum:,.0f} at least, {self.median:,.0f} in the median, {self.maximum:,.0f} at most"
 
 
 @dataclass(frozen=True)
@@ -114,6 +102,11 @@ class Costs:
         form = arch.canonical(self.decisions, architecture)
         own = getattr(self._space, "canonical_form", None)
         return form if own is None else arch.canonical(self.decisions, own(form))
+
+    @property
+    def graph(self) -> Callable[[Architecture], Graph] | None:
+        """See :func:`raynas.choice.graph`; what it returns holds no weights."""
+        return graph(self._space)
 
     def sample(self, rng: random.Random) -> Architecture:
         """Draw an architecture uniformly, in its canonical form."""

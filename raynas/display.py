@@ -100,7 +100,7 @@ class View:
             "stopped early": str(status.stopped),
             "scores per second": f"{status.per_second:.2f}",
             "time left": "unknown" if math.isnan(left) else f"{left:.0f} s",
-            "overhead": f"{100 * status.overhead:.0f} % of the workers' time",
+            **_spent(status),
         }
 
     def _search_lines(self, status: SearchStatus) -> None:
@@ -116,14 +116,35 @@ class View:
             table.add_row(name, value)
         return table
 
-    def leaderboard(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """The winner and the runners-up."""
-        table = Table(title="best architectures; final: on all validation images", title_justify="left")
-        for name in ("", "key", "search", "final", "MACs", "parameters"):
-            table.add_column(name, justify="right" if name not in ("", "key") else "left", no_wrap=True)
+    def summary(self, status: SearchStatus) -> None:
+        """What a search has done, in one line."""
+        failed = f", {status.failed} failed: see the column 'error' of the log" if status.failed else ""
+        spent = "".join(f"; {name} {value}" for name, value in _spent(status).items())
+        self.say(
+            f"scored {status.scored} architectures ({status.stopped} stopped early{failed}) in {status.seconds:.0f} s"
+            + spent
+        )
+
+    def leaderboard(self, rows: Sequence[Mapping[str, Any]], rescored: bool = True) -> None:
+        """The winner and the runners-up, with their scores and costs."""
+        title = "best architectures" + ("; final: on all validation images" if rescored else "")
+        table = Table(title=title, title_justify="left")
+        known = ("key", "architecture", "score", "fidelity", "final_score")
+        costs = [name for name in rows[0] if name not in known]
+        scores = {"score": "search", "final_score": "final"} if rescored else {"score": "score"}
+        table.add_column("")
+        table.add_column("key", no_wrap=True)
+        for name in (*scores.values(), *costs):
+            table.add_column({"macs": "MACs"}.get(name, name), justify="right", no_wrap=True)
         for number, row in enumerate(rows):
-            table.add_row(
-                "winner" if number == 0 else str(number + 1), row["key"], f"{row['score']:.2f}",
-                f"{row['final_score']:.2f}", quantity(row["macs"]), quantity(row["parameters"]),
-            )  # fmt: skip
+            place = "winner" if number == 0 else str(number + 1)
+            told = [f"{row[name]:.2f}" for name in scores] + [quantity(row[name]) for name in costs]
+            table.add_row(place, row["key"], *told)
         self.console.print(table)
+
+
+def _spent(status: SearchStatus) -> dict[str, str]:
+    """How the time was used: simulated seconds, or the share of real ones that went to something else than scoring."""
+    if status.simulated is not None:
+        return {"simulated time": f"{status.simulated:.0f} s"}
+    return {"overhead": f"{100 * status.overhead:.0f} % of the workers' time"}

@@ -2,6 +2,8 @@
 
     python -m raynas.launch                                        digits, on this machine, in minutes
     python -m raynas.launch --data cifar10 data.folder=~/data --space spaces.shufflenet:spos_32 limits.macs=20e6
+    python -m raynas.launch --space spaces.nasbench201:DECISIONS search.trainable=trainables.table:Table
+        search.trainable_args.file=scores.parquet search.trainable_args.metric=accuracy     from a table, no network
     python -m raynas.launch --config run.yaml --address auto       the same on a cluster
     python -m raynas.launch --resume                               goes on with the newest run
     python -m raynas.launch retrain --resume --name my-run         one more step for a run that is there
@@ -14,14 +16,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import importlib
 import inspect
 import json
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -36,33 +37,50 @@ from raynas.connection import connect
 from raynas.data import Dataset
 from raynas.data import load as load_data
 from raynas.display import View
+from raynas.limits import Limits, violation
+from raynas.named import resolve
 from raynas.rehearsal import dry_run
 from raynas.report import write_report
 from raynas.run import Run
-from raynas.searchers import TPE, ArchitectureSearcher, Evolution, EvolutionSettings, RandomSearch
+from raynas.search_run import NoCosts, SearchRun
+from raynas.searchers import (
+    TPE,
+    ArchitectureSearcher,
+    Bayes,
+    BayesSettings,
+    Evolution,
+    EvolutionSettings,
+    LocalSearch,
+    Predictor,
+    PredictorSettings,
+    RandomSearch,
+    RegularizedEvolution,
+    RegularizedSettings,
+    Reinforce,
+    ReinforceSettings,
+    SearchSpace,
+)
 
 __all__ = ["connect", "main", "prepare", "resolve"]
 
-METHODS: dict[str, Callable[..., ArchitectureSearcher]] = {"random": RandomSearch, "evolution": Evolution, "tpe": TPE}
-
-
-def resolve(path: str, what: str) -> Any:
-    """Import ``package.module:name``.
-
-    Raises:
-        ConfigError: The form is wrong, or there is no such module or name.
-    """
-    module_name, colon, name = path.partition(":")
-    if not colon or not module_name or not name:
-        raise ConfigError(f"{what} {path!r} is not of the form package.module:name")
-    try:
-        module = importlib.import_module(module_name)
-    except (ImportError, SyntaxError) as error:
-        raise ConfigError(f"{what} {path!r}: cannot import {module_name}: {error}") from None
-    if not hasattr(module, name):
-        legal = getattr(module, "__all__", None) or [n for n in vars(module) if not n.startswith("_")]
-        raise ConfigError(f"{what} {path!r}: {module_name} has no {name!r}; it has: {', '.join(legal)}")
-    return getattr(module, name)
+METHODS: dict[str, Callable[..., ArchitectureSearcher]] = {
+    "random": RandomSearch,
+    "evolution": Evolution,
+    "tpe": TPE,
+    "bayes": Bayes,
+    "regularized": RegularizedEvolution,
+    "local": LocalSearch,
+    "reinforce": Reinforce,
+    "predictor": Predictor,
+}
+# Searchers whose own arguments are the fields of one object, ``settings``.
+SETTINGS: dict[Callable[..., ArchitectureSearcher], type] = {
+    Bayes: BayesSettings,
+    Evolution: EvolutionSettings,
+    RegularizedEvolution: RegularizedSettings,
+    Reinforce: ReinforceSettings,
+    Predictor: PredictorSettings,
+}
 
 
 def build_space(config: Config, data: Dataset) -> nn.Module:
@@ -84,6 +102,19 @@ def build_space(config: Config, data: Dataset) -> nn.Module:
     return space
 
 
+def bare_space(config: Config, decisions: Mapping[str, Any]) -> SearchSpace:
+    """A space that is data alone. ``space_args`` may name functions of it: canonical, alike, graph."""
+    for name, options in decisions.items():
+        if isinstance(options, str) or not all(isinstance(o, str) for o in (name, *options)):
+            raise ConfigError(f"space {config.space!r}: decision {name!r} must be text, its options a list of texts")
+    legal = ("canonical", "alike", "graph")
+    unknown = [name for name in config.space_args if name not in legal]
+    if unknown:
+        raise ConfigError(f"{config.space} has no argument {unknown[0]!r}; legal ones: {', '.join(legal)}")
+    functions = {name: resolve(path, f"space_args.{name}") for name, path in config.space_args.items()}
+    return SearchSpace({name: tuple(options) for name, options in decisions.items()}, **functions)
+
+
 def build_searcher(config: Config) -> Callable[..., ArchitectureSearcher]:
     """The searcher's class with its settings."""
     method, given = config.search.method, config.search.method_args
@@ -92,30 +123,34 @@ def build_searcher(config: Config) -> Callable[..., ArchitectureSearcher]:
             f"unknown search.method {method!r}; legal ones: {', '.join(METHODS)}, or package.module:Class"
         )
     make = METHODS[method] if method in METHODS else resolve(method, "search.method")
-    takes = EvolutionSettings if make is Evolution else make
+    takes = SETTINGS.get(make, make)
     legal = [name for name in inspect.signature(takes).parameters if name not in ("space", "seed", "metric", "mode")]
     unknown = [name for name in given if name not in legal]
     if unknown:
         raise ConfigError(f"search.method_args: {method} has no {unknown[0]!r}; legal ones: {', '.join(legal)}")
-    if make is Evolution:
-        return functools.partial(Evolution, settings=EvolutionSettings(**given))
+    if make in SETTINGS:
+        return functools.partial(make, settings=takes(**given))
     return functools.partial(make, **given)
 
 
 def prepare(
     config: Config | str | Path | None = None,
     *,
-    space: nn.Module | None = None,
+    space: nn.Module | SearchSpace | Mapping[str, Sequence[str]] | None = None,
     data: Dataset | None = None,
     view: View | None = None,
-) -> Run:
+) -> Any:
     """Turn settings into a run, without starting Ray. Whatever is wrong with them is said here.
 
     Args:
         config: Settings, or the YAML file that holds them; default: the digits example.
-        space: Instead of what ``config.space`` names. Its class must be importable on the workers.
+        space: Instead of what ``config.space`` names. A network, whose class must be importable on the workers; or
+            decisions alone, for a trainable that needs no network: then there are no data either.
         data: Instead of what ``config.data`` names.
         view: Where progress is shown.
+
+    Returns:
+        A :class:`Run`; of decisions alone a :class:`raynas.search_run.SearchRun`.
 
     Raises:
         ValueError: An illegal setting, data that cannot be read, limits that nothing keeps.
@@ -128,13 +163,45 @@ def prepare(
             f"address {config.address!r}: run on a machine of the cluster with --address auto, or submit a job"
         )
     trainable = resolve(config.search.trainable, "search.trainable")
+    if config.search.method == "auto":
+        method = getattr(trainable, "best_method", "evolution")
+        config = dataclasses.replace(config, search=dataclasses.replace(config.search, method=method))
     searcher = build_searcher(config)
+    bare = resolve(config.space, "space") if space is None else space
+    if isinstance(bare, Mapping):
+        bare = bare_space(config, bare)
+    if isinstance(bare, SearchSpace):
+        where = config.space.partition(":")[0].rpartition(".")[2] if space is None else "decisions"
+        return _search_run(_named(config, where, trainable.__name__.lower()), bare, searcher, trainable, view)
     data = data if data is not None else _load(config)
-    space = space if space is not None else build_space(config, data)
-    if config.name is None:
-        parts = (type(space).__name__.lower(), data.name.replace(":", "."), f"{datetime.now():%Y%m%d-%H%M%S}")
-        config = dataclasses.replace(config, name="-".join(parts))
+    space = space if isinstance(space, nn.Module) else build_space(config, data)
+    config = _named(config, type(space).__name__.lower(), data.name.replace(":", "."))
     return Run(config, space, data, searcher, trainable, view)
+
+
+def _named(config: Config, *parts: str) -> Config:
+    if config.name is not None:
+        return config
+    return dataclasses.replace(config, name="-".join((*parts, f"{datetime.now():%Y%m%d-%H%M%S}")))
+
+
+def _search_run(
+    config: Config,
+    space: SearchSpace,
+    searcher: Callable[..., ArchitectureSearcher],
+    trainable: Any,
+    view: View | None,
+) -> SearchRun:
+    """A run over a space without a network; what its architectures cost is known by the trainable, if at all."""
+    if hasattr(trainable, "costs"):
+        costs = trainable.costs(space.decisions, config)
+    elif hasattr(trainable, "scoring"):
+        raise ConfigError(f"{config.search.trainable} needs a network, but {config.space} is bare decisions")
+    else:
+        costs = NoCosts()
+    limits = Limits.parse(config.limits, costs.profile())
+    space = dataclasses.replace(space, violation=violation(costs, limits)) if limits.bounds else space
+    return SearchRun(config, space, costs, searcher, trainable, view)
 
 
 def _load(config: Config) -> Dataset:
@@ -147,7 +214,7 @@ def _load(config: Config) -> Dataset:
     )
 
 
-def _architecture(run: Run, given: str | None) -> dict[str, str]:
+def _architecture(run: SearchRun, given: str | None) -> dict[str, str]:
     if given is None:
         return run.best()
     text = given if given.lstrip().startswith("{") else Path(given).read_text(encoding="utf-8")
@@ -160,19 +227,22 @@ def _architecture(run: Run, given: str | None) -> dict[str, str]:
     return run.check(found)
 
 
-def execute(command: str, run: Run, flags: argparse.Namespace) -> None:
+def execute(command: str, run: SearchRun, flags: argparse.Namespace) -> None:
     """Carry out one command; Ray is joined where it is needed."""
     after = list(run.config.after) if command == "search" else [command]
     if command in ("search", "train-supernet", "retrain"):
         connect(run.config, flags.dashboard, flags.verbose)
     if command == "search":
         run.search()
-    elif command == "train-supernet":
-        run.train_supernet()
-    if "retrain" in after:
-        run.retrain(_architecture(run, flags.architecture))
-    if "export" in after:
-        run.export(_architecture(run, flags.architecture))
+    if isinstance(run, Run):
+        if command == "train-supernet":
+            run.train_supernet()
+        if "retrain" in after:
+            run.retrain(_architecture(run, flags.architecture))
+        if "export" in after:
+            run.export(_architecture(run, flags.architecture))
+    elif set(after) - {"report"}:
+        run.view.say(f"no {' and no '.join(step for step in after if step != 'report')}: the space has no network")
     if "report" in after:
         run.view.say(f"report: {run.report()}")
 
@@ -182,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # your own packages, also when started as a script
-    run: Run | None = None
+    run: SearchRun | None = None
     verbose = False
     try:
         command, config, flags = read_arguments(sys.argv[1:] if arguments is None else arguments)
@@ -191,7 +261,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"report: {write_report(Path(config.storage_path).expanduser() / str(config.name))}")
             return 0
         run = prepare(config)
-        if command in ("retrain", "export"):
+        if command != "search" and not isinstance(run, Run):
+            raise ConfigError(f"{command} needs a network, but {config.space} is bare decisions; legal: search, report")
+        if isinstance(run, Run) and command in ("retrain", "export"):
             run.trained(_architecture(run, flags.architecture), command)
         if flags.dry_run:
             dry_run(run)

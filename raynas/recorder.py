@@ -13,13 +13,16 @@ from ray import tune
 
 from raynas import architecture as arch
 from raynas.architecture import Architecture
-from raynas.results import Log
+from raynas.limits import COSTS
+from raynas.results import SIMULATED, Log
 from raynas.scoring import Scoring
 
 __all__ = ["Recorder", "SearchStatus"]
 
 GIVE_UP = 10
-"""So many trials that fail one after the other end a search: something else is wrong than their architectures."""
+"""So many trials that fail one after the other end a search: something else is wrong than their architectures. Trials
+that report an architecture as one that cannot be scored have not failed."""
+_REPORTED = ("architecture", "fidelity", "status", "seconds", "worker", "metrics", "error")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class SearchStatus:
     seconds: float
     overhead: float
     """Share of the workers' time in which they did not score."""
+    simulated: float | None = None
+    """Simulated seconds of this search, where the trainable tells such ones; the overhead means nothing then."""
 
 
 class Recorder(tune.Callback):
@@ -95,20 +100,29 @@ class Recorder(tune.Callback):
             seen = open_rows.get(name)
             if seen is not None and _place(outcome) <= _place(seen):
                 continue  # a trial that lost its process has begun again, or a cohort repeats what it said
-            row = {
-                **self.stamp,
-                **{k: outcome.get(k) for k in ("architecture", "fidelity", "status", "seconds", "worker", "metrics")},
-                "trial": trial.trial_id,
-                "score": float(outcome["score"]),
-                "max_fidelity": self.scoring.max_fidelity,
-                **self.costs(outcome["architecture"]),
-            }
-            row = {k: v for k, v in row.items() if v is not None}
+            row = {"key": name, **self._row(outcome, trial.trial_id)}
             self.busy += (row.get("seconds") or 0.0) - ((seen or {}).get("seconds") or 0.0)
+            self.failed += row["status"] == "error"
             self.log.append(row)
             open_rows[name] = row
             self._compare(row)
         self._show()
+
+    def _row(self, outcome: Mapping[str, Any], trial: str) -> dict[str, Any]:
+        """One row of the log, without what is not known."""
+        architecture, failed = outcome["architecture"], outcome["status"] == "error"
+        costs = self.costs(architecture)
+        row = {
+            **self.stamp,
+            **{name: outcome.get(name) for name in _REPORTED},
+            "trial": trial,
+            "score": None if failed else float(outcome["score"]),
+            "max_fidelity": self.scoring.max_fidelity,
+            **{name: costs[name] for name in COSTS if name in costs and math.isfinite(costs[name])},
+        }
+        if self.scoring.simulated:
+            row["worker"] = SIMULATED
+        return {name: value for name, value in row.items() if value is not None}
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The trial ended: architectures that did not reach the end were stopped by the scheduler."""
@@ -160,10 +174,11 @@ class Recorder(tune.Callback):
             failed=self.failed,
             best=self.best_row.get("score", math.nan),
             best_at=(max(self.best[0], 0), self.scoring.max_fidelity),
-            best_costs={k: self.best_row[k] for k in ("macs", "parameters") if self.best_row.get(k) is not None},
+            best_costs=self.costs(self.best_row["architecture"]) if self.best_row else {},
             per_second=(self.scored - self.earlier) / seconds,
             seconds=seconds,
             overhead=max(1.0 - self.busy / (seconds * self.scoring.workers), 0.0),
+            simulated=self.busy if self.scoring.simulated else None,
         )
 
 

@@ -6,28 +6,41 @@ import copy
 import time
 
 from raynas import architecture as arch
+from raynas.architecture import Architecture
 from raynas.evaluation import Scorer
 from raynas.run import Run
+from raynas.search_run import SearchRun
 from raynas.training import Trainer
 
 __all__ = ["dry_run"]
 
 
-def dry_run(run: Run) -> None:
-    """Print the space, its costs and the limits; train one architecture for two steps and score it on one slice.
+def dry_run(run: SearchRun) -> None:
+    """Print the space, its costs and the limits, and propose an architecture.
 
-    In this process, without Ray. Nothing is written.
+    Where the space is a network: train that architecture for two steps and score it on one slice. In this process,
+    without Ray. Nothing is written.
     """
     say = run.view.say
-    say(f"space: {arch.size(run.costs.decisions):.3g} architectures, {len(run.costs.decisions)} decisions")
+    decisions = run.search_space.decisions
+    say(f"space: {arch.size(decisions):.3g} architectures, {len(decisions)} decisions")
     for name, profile in run.costs.profile().items():
         say(f"{name}: {profile}")
     say(f"limits: {str(run.limits) or 'none'}; they can be met")
-    for name in ("train", "validation", "test"):
-        say(f"{name} images: {len(getattr(run.data, name))} of shape {list(run.data.image_shape)}")
     suggestion = run.searcher().suggest("dry-run")
     assert isinstance(suggestion, dict)
     chosen = suggestion["architecture"]
+    if isinstance(run, Run):
+        _rehearse(run, chosen)
+    else:
+        say(f"architecture {arch.key(chosen)} {dict(run.costs(chosen))}; scored by {run.config.search.trainable}")
+        say(str(run.costs))
+
+
+def _rehearse(run: Run, chosen: Architecture) -> None:
+    say = run.view.say
+    for name in ("train", "validation", "test"):
+        say(f"{name} images: {len(getattr(run.data, name))} of shape {list(run.data.image_shape)}")
     space = copy.deepcopy(run.space)
     trainer = Trainer(space, run.data, run.config.train, lambda step: [chosen], run.config.seed)
     progress = trainer.run(2)

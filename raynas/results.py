@@ -26,11 +26,13 @@ from raynas.architecture import key as key_of
 from raynas.parts import Folder, compact, number_of
 from raynas.standings import latest, leaderboard, pareto
 
-__all__ = ["SCHEMA", "STATUSES", "Log", "compact", "latest", "leaderboard", "pareto", "read"]
+__all__ = ["SCHEMA", "SIMULATED", "STATUSES", "Log", "compact", "latest", "leaderboard", "pareto", "read"]
 
 logger = logging.getLogger(__name__)
 
 STATUSES = ("running", "stopped", "complete", "error")
+SIMULATED = "simulated"
+"""The worker of scores whose seconds were told, by a table, and not spent."""
 
 
 def _field(name: str, kind: pa.DataType, meaning: str, unit: str = "") -> pa.Field:
@@ -52,12 +54,15 @@ SCHEMA: pa.Schema = pa.schema(
         _field("macs", pa.int64(), "multiply-accumulates of one example", "MAC"),
         _field("parameters", pa.int64(), "number of parameters"),
         _field("seconds", pa.float64(), "computing time of this score", "s"),
-        _field("worker", pa.string(), "where it was computed"),
+        _field("worker", pa.string(), "where it was computed; simulated: its seconds were told, not spent"),
         _field("time", pa.timestamp("us", "UTC"), "when it was reported", "UTC"),
         _field("error", pa.string(), "what went wrong, in one line"),
     ]
 )
 
+_TEXT, _REAL, _COUNT = _PLAIN = pa.string(), pa.float64(), pa.int64()
+_KINDS = {field.name: next((kind for kind in _PLAIN if field.type == kind), field.type) for field in SCHEMA}
+_JSON = json.JSONEncoder(separators=(",", ":"))
 _SLOWEST_FLUSH = 10.0  # seconds
 
 
@@ -109,6 +114,8 @@ class Log:
                 raise ValueError(f"the log {self.folder} is closed: nothing can be appended")
             self._waiting.append(checked)
             if self._thread is None:
+                # Loads all that pyarrow needs for it: when Python exits, nothing can be loaded any more.
+                pa.Table.from_pylist([checked], SCHEMA)
                 self._thread = threading.Thread(target=self._flush_by_timer, name="raynas-log", daemon=True)
                 self._thread.start()
                 atexit.register(self.close)
@@ -190,11 +197,11 @@ def read(folder: str | Path) -> pa.Table:
 def _check(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row as it will be stored, or a ValueError that names what is wrong with it."""
     values = dict(row)
-    unknown = [name for name in values if name not in SCHEMA.names]
+    unknown = [name for name in values if name not in _KINDS]
     if unknown:
-        raise ValueError(f"the log has no column {unknown[0]!r}; its columns: {', '.join(SCHEMA.names)}")
-    if isinstance(values.get("architecture"), Mapping):
-        values.setdefault("key", key_of(values["architecture"]))
+        raise ValueError(f"the log has no column {unknown[0]!r}; its columns: {', '.join(_KINDS)}")
+    if "key" not in values and isinstance(values.get("architecture"), Mapping):
+        values["key"] = key_of(values["architecture"])
     for name in ("architecture", "metrics"):
         if isinstance(values.get(name), Mapping):
             values[name] = _to_json(values[name])
@@ -203,9 +210,10 @@ def _check(row: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("key", "architecture"):
         if not values.get(name):
             raise ValueError(f"a row of the log needs its {name!r}")
-    values.setdefault("time", datetime.now(timezone.utc))
     for name, value in values.items():
-        kind = SCHEMA.field(name).type
+        kind = _KINDS[name]
+        if _surely_fits(value, kind):
+            continue
         try:
             values[name] = pa.scalar(value, kind).as_py()
             fits = not pa.types.is_integer(kind) or values[name] == value
@@ -213,13 +221,23 @@ def _check(row: Mapping[str, Any]) -> dict[str, Any]:
             fits = False
         if not fits:
             raise ValueError(f"column {name!r} takes {kind}, not {value!r}")
+    values.setdefault("time", datetime.now(timezone.utc))
     return values
+
+
+def _surely_fits(value: Any, kind: pa.DataType) -> bool:
+    """Whether a column takes a value as it is. Where that is not sure it is tried out, which takes longer."""
+    if kind is _TEXT:
+        return type(value) is str and value.isascii()
+    if kind is _COUNT:
+        return type(value) is int and 0 <= value < 2**63
+    return kind is _REAL and type(value) is float
 
 
 def _to_json(values: Mapping[str, Any]) -> str:
     """A flat mapping as JSON; numbers of other libraries become floats, and what is not finite null."""
     plain = {n: v if isinstance(v, (str, bool, int, type(None))) else _finite(v) for n, v in values.items()}
-    return json.dumps(plain, separators=(",", ":"))
+    return _JSON.encode(plain)
 
 
 def _finite(value: Any) -> Any:

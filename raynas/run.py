@@ -18,36 +18,26 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import json
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 from torch import nn
 
 from raynas import architecture as arch
-from raynas import checkpoint, results
+from raynas import checkpoint
 from raynas.architecture import Architecture
 from raynas.choice import derive
-from raynas.command_line import refuse_changes
-from raynas.config import Config, ConfigError, dump, load
+from raynas.config import Config, ConfigError
 from raynas.connection import connect
 from raynas.constraints import Costs, Limits, check_satisfiable, violation
 from raynas.data import Dataset
 from raynas.display import View
 from raynas.evaluation import Scorer
 from raynas.export import export
-from raynas.recorder import Recorder
-from raynas.report import write_report
-from raynas.results import Log
 from raynas.retrain import retrain, retrain_recipe
 from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, UniformPaths
-from raynas.scoring import Scoring
-from raynas.search import run_search
+from raynas.search_run import SearchRun, write_json
 from raynas.searchers import ArchitectureSearcher, SearchSpace
 from raynas.supernet import Supernet
 from raynas.training import model_tensors
@@ -55,8 +45,8 @@ from raynas.training import model_tensors
 __all__ = ["Run"]
 
 
-class Run:
-    """The phases of a run, each of which goes on from where an earlier one stopped.
+class Run(SearchRun):
+    """The phases of a run over networks, each of which goes on from where an earlier one stopped.
 
     Args:
         config: All settings. ``config.name`` must be set.
@@ -79,33 +69,25 @@ class Run:
         trainable: type[Any],
         view: View | None = None,
     ) -> None:
-        assert config.name is not None
-        self.config, self.space, self.data = config, space, data
+        self.space, self.data = space, data
         self.search_data = dataclasses.replace(data, test=data.validation)
         """What leaves this process before the end: a search cannot look at test images that it does not have."""
-        self.trainable, self.view = trainable, view or View()
         _, height, width = data.image_shape
         if height != width:
             raise ConfigError(f"images must be square, these are {height} x {width}: bring them to one size first")
-        self.folder = Path(config.storage_path).expanduser() / config.name
         try:
-            self.costs = Costs(space, (self.example(),))
+            costs = Costs(space, (self.example(),))
         except (RuntimeError, TypeError) as error:
             shape = list(data.image_shape)
             raise ConfigError(
                 f"the space does not run on images of shape {shape}: {str(error).splitlines()[0]}"
             ) from None
-        self.limits = Limits.parse(config.limits)
-        check_satisfiable(self.costs, self.limits)
-        search_space = SearchSpace(self.costs.decisions, self.costs.canonical, violation(self.costs, self.limits))
-        self.searcher = functools.partial(searcher, search_space, seed=config.seed)
-        """Makes a fresh searcher."""
-        self.searcher()
+        limits = Limits.parse(config.limits)
+        check_satisfiable(costs, limits)
+        search_space = SearchSpace(costs.decisions, costs.canonical, violation(costs, limits), graph=costs.graph)
+        super().__init__(config, search_space, costs, searcher, trainable, view)
+        self.costs: Costs = costs
         self.paths()
-        if hasattr(trainable, "check"):
-            trainable.check(config.search)
-        elif config.search.cohort != 1:
-            raise ConfigError(f"search.cohort = {config.search.cohort} needs a trainable with scoring(); legal: 1")
         self._supernet: Supernet | None = None
 
     def example(self, batch: int = 1) -> torch.Tensor:
@@ -118,20 +100,6 @@ class Run:
         if self._supernet is None:
             self._supernet = Supernet(self.space, self.search_data, self.config, self.folder / "supernet")
         return self._supernet
-
-    def open(self) -> None:
-        """Make the folder and keep the settings in it. Earlier settings stay beside them, numbered.
-
-        Raises:
-            ConfigError: The folder holds weights or scores that do not belong to these settings.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path, text = self.folder / "config.yaml", dump(self.config)
-        if path.exists():
-            refuse_changes(self.folder, load(path), self.config)
-        if path.exists() and path.read_text(encoding="utf-8") != text:
-            shutil.copy(path, self.folder / f"config-{len(list(self.folder.glob('config-*.yaml')))}.yaml")
-        _write(path, text)
 
     # Training.
 
@@ -162,105 +130,7 @@ class Run:
         with self.view.training("supernet") as show:
             self.supernet.train(self.paths(), show)
 
-    # Searching.
-
-    def search(self) -> list[dict[str, Any]]:
-        """Score ``search.num_samples`` architectures and return the best of them, best first.
-
-        What the log already holds is not scored again, whatever searcher or limit it came from.
-
-        Returns:
-            Up to ``search.top`` rows with ``architecture``, ``key``, ``score``, ``final_score``, ``macs`` and
-            ``parameters``; also written to leaderboard.json.
-        """
-        self.open()
-        connect(self.config)
-        scoring = self._scoring()
-        folder = self.folder / "scored.parquet"
-        if folder.exists():
-            results.compact(folder)
-        stamp = {"run": self.config.name, "searcher": self.config.search.method}
-        with Log(folder) as log, self.view.search() as show:
-            recorder = Recorder(log, scoring, stamp, self.costs, show)
-            settings = self.config.search
-            status = run_search(self.searcher(metric="score", mode=scoring.mode), scoring, settings, log, recorder)
-        self._forget_ended()
-        failed = f", {status.failed} failed: see the column 'error' of the log" if status.failed else ""
-        self.view.say(
-            f"scored {status.scored} architectures ({status.stopped} stopped early{failed}) in {status.seconds:.0f} s; "
-            f"overhead {100 * status.overhead:.0f} % of the workers' time"
-        )
-        best = self.leaderboard(scoring)
-        self.view.leaderboard(best)
-        return best
-
-    def _forget_ended(self) -> None:
-        """Remove the weights of trials that ended while their process had gone on to nothing else."""
-        rows = results.read(self.folder / "scored.parquet").to_pylist()
-        running = {row["key"] for row in rows} - {row["key"] for row in rows if row["status"] != "running"}
-        kept = self.folder / "in-flight"
-        for folder in kept.glob("*"):
-            if folder.name not in running:
-                shutil.rmtree(folder, ignore_errors=True)
-        if kept.exists() and not any(kept.iterdir()):
-            kept.rmdir()
-
-    def _scoring(self) -> Scoring:
-        if hasattr(self.trainable, "scoring"):
-            scoring: Scoring = self.trainable.scoring(self)
-            return scoring
-        search = self.config.search
-        concurrent = search.max_concurrent or int(ray.cluster_resources().get("CPU", 1))
-        return Scoring(
-            self.trainable,
-            max_fidelity=search.slices,
-            ends_itself=False,
-            workers=concurrent,
-            concurrent=concurrent,
-            bounded=search.max_concurrent is None,
-        )
-
-    def leaderboard(self, scoring: Scoring) -> list[dict[str, Any]]:
-        """The best of the log that keep the limits, scored once more on all validation images."""
-        table = results.leaderboard(results.read(self.folder / "scored.parquet"), n=10**9, mode=scoring.mode)
-        rows: list[dict[str, Any]] = []
-        for row in table.to_pylist():
-            row["architecture"] = json.loads(row["architecture"])
-            if self.limits.violation(self.costs(row["architecture"])) == 0 and len(rows) < self.config.search.top:
-                rows.append({k: row[k] for k in ("key", "architecture", "score", "fidelity", "macs", "parameters")})
-        if not rows:
-            raise RuntimeError(
-                "no architecture has a score yet: all failed (see the column 'error' of the log), or time was short"
-            )
-        final = [row["score"] for row in rows]
-        if scoring.rescore is not None:
-            final = scoring.rescore([row["architecture"] for row in rows])
-        for row, score in zip(rows, final, strict=True):
-            row["final_score"] = score
-        rows.sort(key=lambda row: -row["final_score"] if scoring.mode == "max" else row["final_score"])
-        _write_json(self.folder / "leaderboard.json", rows)
-        return rows
-
     # After the search.
-
-    def best(self) -> Architecture:
-        """The winner of the last search.
-
-        Raises:
-            ConfigError: Nothing was searched yet.
-        """
-        path = self.folder / "leaderboard.json"
-        if not path.exists():
-            raise ConfigError(f"there is no leaderboard in {self.folder}: run search first, or give an architecture")
-        return dict(json.loads(path.read_text(encoding="utf-8"))[0]["architecture"])
-
-    def check(self, architecture: Mapping[str, str]) -> Architecture:
-        """The canonical form of an architecture that a person gave.
-
-        Raises:
-            ArchitectureError: The space does not contain it.
-        """
-        return self.costs.canonical(architecture)
 
     def retrain(self, architecture: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Train an architecture (default: the winner) from scratch and evaluate it on the test images, once.
@@ -323,14 +193,10 @@ class Run:
         chosen = self.best() if architecture is None else self.check(architecture)
         folder = self.folder / "export" / arch.key(chosen)
         report = export(self.network(chosen), (self.example(2),), folder, formats=tuple(formats or self.config.formats))
-        _write_json(folder / "architecture.json", chosen)
+        write_json(folder / "architecture.json", chosen)
         own = (self.folder / "retrain" / arch.key(chosen) / "result.json").exists()
         self.view.say(f"exported to {folder} ({'retrained' if own else 'shared'} weights)\n{report}")
         return report
-
-    def report(self) -> Path:
-        """Write a page about the run; returns its path."""
-        return write_report(self.folder)
 
     def close(self) -> None:
         """End the actors."""
@@ -340,14 +206,3 @@ class Run:
 
 def _macs(costs: Costs, architecture: Architecture) -> float:
     return costs(architecture)["macs"]
-
-
-def _write_json(path: Path, value: Any) -> None:
-    _write(path, json.dumps(value, indent=2))
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file so that a reader sees all of it or nothing."""
-    part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

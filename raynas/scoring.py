@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ray import tune
 
 from raynas.architecture import Architecture
+from raynas.config import ConfigError, SearchConfig
 
-__all__ = ["Scoring", "slots"]
+__all__ = ["Scoring", "check_arguments", "slots"]
 
 HEAD = "node:__internal_head__"
 
@@ -21,8 +22,9 @@ class Scoring:
     """How architectures are scored in one search.
 
     A trainable of ours has a class method ``scoring(run) -> Scoring``, and ``check(search)``, which refuses settings
-    that it cannot work with. A plain ``tune.Trainable`` of a user needs neither, as long as it reads
-    ``config["architecture"]`` and reports ``score``.
+    that it cannot work with. One that needs no network may have ``costs(decisions, config)``, too: it then scores
+    spaces that are bare data, of which it knows the costs. A plain ``tune.Trainable`` of a user needs none of these, as
+    long as it reads ``config["architecture"]`` and reports ``score``; ``search.trainable_args`` go to its ``setup``.
     """
 
     trainable: type[tune.Trainable]
@@ -44,6 +46,22 @@ class Scoring:
     """Scores architectures once more, as exactly as possible; None where the highest fidelity is exact."""
     mode: str = "max"
     """Whether a high score is good (max) or a low one (min)."""
+    simulated: bool = False
+    """Whether the seconds that trials report are told, not spent: they then count as the time of the search."""
+
+
+def check_arguments(search: SearchConfig, legal: Iterable[str]) -> None:
+    """Refuse ``search.trainable_args`` that the trainable does not know.
+
+    Raises:
+        ConfigError: It names the first of them, and the legal ones.
+    """
+    legal = tuple(legal)
+    unknown = [name for name in search.trainable_args if name not in legal]
+    if unknown:
+        raise ConfigError(
+            f"search.trainable_args: {search.trainable} has no {unknown[0]!r}; legal ones: {', '.join(legal) or 'none'}"
+        )
 
 
 def slots(concurrent: int) -> dict[str, float]:

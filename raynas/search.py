@@ -47,8 +47,15 @@ class History:
 
     @property
     def ended(self) -> dict[str, list[dict[str, Any]]]:
-        """The rows of each architecture that was scored to its end, by key. What failed may be tried again."""
-        return {key: rows for key, rows in self.rows.items() if rows[-1]["status"] in ("complete", "stopped")}
+        """The rows of each architecture that was scored to its end, by key. What failed may be tried again.
+
+        Those that the trainable itself refused as infeasible have ended, too.
+        """
+        return {
+            key: rows
+            for key, rows in self.rows.items()
+            if rows[-1]["status"] in ("complete", "stopped") or _infeasible(rows[-1])
+        }
 
     @property
     def in_flight(self) -> dict[str, dict[str, Any]]:
@@ -64,6 +71,7 @@ class History:
             searcher.add_evaluated_point(
                 {"architecture": last["architecture"]},
                 values[-1] if values else None,
+                error=last["status"] == "error",
                 pruned=last["status"] == "stopped",
                 intermediate_values=values,
             )
@@ -77,6 +85,10 @@ class History:
                 for name in self.in_flight
             }
             schedulers.replay(scheduler, observations, earlier)
+
+
+def _infeasible(row: dict[str, Any]) -> bool:
+    return row["status"] == "error" and "infeasible" in json.loads(row["metrics"] or "{}")
 
 
 def run_search(
@@ -119,20 +131,37 @@ def run_search(
         num_samples=left,
         max_concurrent_trials=None if scoring.bounded else scoring.concurrent,
         reuse_actors=True,
-        time_budget_s=config.time_budget_seconds,
+        time_budget_s=None if scoring.simulated else config.time_budget_seconds,
         trial_name_creator=lambda trial: f"architecture-{trial.trial_id}",
         trial_dirname_creator=lambda trial: str(trial.trial_id),
     )
     recorder.start()
     try:
-        stop = None if scoring.ends_itself else {"training_iteration": scoring.max_fidelity}
+        stop: Any = None if scoring.ends_itself else {"training_iteration": scoring.max_fidelity}
+        if scoring.simulated and config.time_budget_seconds is not None:
+            stop = _Budget(recorder, config.time_budget_seconds)
         _fit(_with_parameters(scoring, history), tune_config, recorder, stop)
     finally:
         log.flush()
     return recorder.status()
 
 
-def _fit(trainable: Any, tune_config: tune.TuneConfig, recorder: Recorder, stop: dict[str, Any] | None) -> None:
+class _Budget(tune.Stopper):
+    """Ends a search when its simulated time is over."""
+
+    def __init__(self, recorder: Recorder, seconds: float) -> None:
+        self.recorder, self.seconds = recorder, seconds
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No single trial is ended."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether the time is over."""
+        return self.recorder.busy >= self.seconds
+
+
+def _fit(trainable: Any, tune_config: tune.TuneConfig, recorder: Recorder, stop: Any) -> None:
     """Run Tune. It keeps a folder for every trial; these do not outlive the search, the log holds all that matters."""
     _quiet_tune()
     with tempfile.TemporaryDirectory(prefix="raynas-tune-", ignore_cleanup_errors=True) as scratch:
@@ -156,9 +185,9 @@ def _fit(trainable: Any, tune_config: tune.TuneConfig, recorder: Recorder, stop:
 def _with_parameters(scoring: Scoring, history: History) -> Any:
     """The trainable with what it needs, and with what an interrupted run already knows of trials in flight."""
     known = {
-        key: {"fidelity": row["fidelity"], **json.loads(row["metrics"])}
+        key: {"metrics": json.loads(row["metrics"] or "{}"), **{n: row[n] for n in ("fidelity", "score", "seconds")}}
         for key, row in history.in_flight.items()
-        if row["metrics"]
+        if row["score"] is not None
     }
     wanted = "known" in inspect.signature(scoring.trainable.setup).parameters
     parameters = {**scoring.parameters, **({"known": known} if wanted else {})}

@@ -19,6 +19,7 @@ __all__ = [
     "NasBench201",
     "canonical_form",
     "from_string",
+    "graph",
     "is_connected",
     "nasbench201",
     "to_string",
@@ -118,6 +119,10 @@ class NasBench201(nn.Module):
         """See :func:`canonical_form`."""
         return canonical_form(architecture, self.affine)
 
+    def graph(self, architecture: Mapping[str, str]) -> list[tuple[int, int, str | None]]:
+        """See :func:`graph`."""
+        return graph(architecture)
+
 
 def nasbench201(
     num_classes: int = 10, in_channels: int = 3, channels: int = 16, cells: int = 5, affine: bool = True
@@ -168,6 +173,15 @@ def canonical_form(architecture: Mapping[str, str], affine: bool = True) -> dict
         else:
             form[decision] = "none"
     return form
+
+
+def graph(architecture: Mapping[str, str]) -> list[tuple[int, int, str | None]]:
+    """The operations of the cell as edges between its nodes; see :data:`raynas.architecture.Graph`."""
+    return [
+        (source, target, None if architecture[decision] == "skip_connect" else architecture[decision])
+        for (source, target), decision in zip(EDGES, DECISIONS, strict=True)
+        if architecture[decision] != "none"
+    ]
 
 
 def to_string(architecture: Mapping[str, str]) -> str:

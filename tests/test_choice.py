@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from raynas.architecture import ArchitectureError
-from raynas.choice import Choice, canonical, choices, decisions, derive
+from raynas.choice import Choice, canonical, choices, decisions, derive, graph
 
 
 def conv_bn(kernel: int) -> nn.Sequential:
@@ -227,3 +227,16 @@ def test_one_choice_under_two_options_needs_a_name() -> None:
         derive(net, {"0": "b"})
     shared.decision = "activation"
     assert isinstance(derive(net, {"0": "b", "activation": "q"})[0][0], nn.Tanh)
+
+
+def test_choices_in_sequentials_are_a_chain() -> None:
+    def block() -> Choice:
+        return Choice(k3=nn.Conv2d(4, 4, 3, padding=1), skip=nn.Identity())
+
+    chain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(block(), block()), block())
+    edges = graph(chain)({"1.0": "k3", "1.1": "skip", "2": "k3"})
+    assert edges == [(0, 1, "k3"), (1, 2, None), (2, 3, "k3")]
+    assert graph(nn.ModuleList([block(), block()])) is None  # who knows how these are connected
+    own = nn.ModuleList([block()])
+    own.graph = lambda architecture: [(0, 1, architecture["0"])]
+    assert graph(own)({"0": "k3"}) == [(0, 1, "k3")]

@@ -15,6 +15,7 @@ import ray
 
 import raynas.launch as launch
 from raynas import checkpoint, results
+from raynas.config import Config, SearchConfig
 from raynas.launch import main, prepare
 
 TINY = ["--space", "tiny:space", "--data", "tiny:arrays", "train.epochs=2", "train.batch_size=32"]
@@ -138,7 +139,7 @@ def test_kill_9_of_the_driver_in_training_and_in_search(tmp_path, quiet_ray):
     with subprocess.Popen(
         _command(tmp_path / "broken", *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as p:
-        _wait(lambda: list((folder / "supernet").glob("step-*")), p)
+        _wait(lambda: list((folder / "supernet").glob("step-*.safetensors")), p)
         p.send_signal(signal.SIGKILL)
     step = checkpoint.latest(folder / "supernet")[0]
     assert 0 < step < 10 * 50, "killed too late to tell anything"
@@ -202,3 +203,9 @@ def test_the_first_run_in_small_finds_a_network_and_writes_it(tmp_path, quiet_ra
     assert best[0]["macs"] <= 9e6 and best[0]["final_score"] >= best[-1]["final_score"]
     assert len(list(folder.glob("export/*/model.py"))) == 1 and (folder / "report.html").exists()
     assert "% on the test images" in done.stdout
+
+
+def test_the_searcher_fits_what_a_score_takes():
+    assert prepare(Config(name="x")).config.search.method == "evolution"
+    search = SearchConfig(trainable="trainables.from_scratch:FromScratch")
+    assert prepare(Config(name="x", search=search)).config.search.method == "bayes"

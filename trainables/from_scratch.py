@@ -25,7 +25,7 @@ from raynas.choice import derive
 from raynas.config import ConfigError, SearchConfig, TrainConfig
 from raynas.data import from_arrays, to_arrays
 from raynas.evaluation import tally
-from raynas.scoring import Scoring
+from raynas.scoring import Scoring, check_arguments
 from raynas.supernet import place
 from raynas.training import Trainer
 
@@ -53,9 +53,13 @@ class Job:
 class FromScratch(tune.Trainable):
     """A trial that trains the network of one architecture; the score is its accuracy on all validation images."""
 
+    best_method = "bayes"
+    """Of the searchers, where a score is dear."""
+
     @staticmethod
     def check(search: SearchConfig) -> None:
         """Refuse settings that cannot be: called before anything is started."""
+        check_arguments(search, legal=())
         if search.cohort != 1:
             raise ConfigError(f"search.cohort = {search.cohort}: one architecture is trained in a trial; legal: 1")
         if search.grace > search.epochs:

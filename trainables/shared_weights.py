@@ -1,9 +1,7 @@
 """Score architectures with the weights of a trained supernet, one slice of the validation images a fidelity step.
 
-The trial is thin: it holds no weights and only asks a replica of the supernet. Trial configs:
-
-    {"architecture": {...}}                    one architecture; Tune's scheduler decides whether it goes on
-    {"architectures": [{...}, ...]}            a cohort; the weak are dropped inside the trial, by halving
+The trial is thin: it holds no weights and only asks a replica of the supernet. It takes cohorts, too: see
+:mod:`raynas.cohorts`.
 """
 
 from __future__ import annotations
@@ -11,68 +9,22 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray import tune
 
-from raynas import architecture as arch
 from raynas.architecture import Architecture
+from raynas.cohorts import CohortTrial, Member, Rungs
 from raynas.config import ConfigError, SearchConfig
-from raynas.schedulers import survivors
-from raynas.scoring import Scoring, slots
+from raynas.scoring import Scoring, check_arguments, slots
 
 if TYPE_CHECKING:  # a thin trial must not import torch
     from raynas.run import Run
 
-__all__ = ["Rungs", "SharedWeights"]
-
-_SUMS = ("correct", "images", "loss", "seconds")
+__all__ = ["SharedWeights"]
 
 
-@dataclass
-class _Member:
-    """An architecture of the trial and what is known of it so far."""
-
-    architecture: dict[str, str]
-    fidelity: int = 0
-    status: str = "running"
-    worker: str = ""
-    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_SUMS, 0.0))
-
-    @property
-    def score(self) -> float:
-        """Accuracy in percent over all slices so far."""
-        return 100.0 * self.sums["correct"] / self.sums["images"] if self.sums["images"] else float("nan")
-
-    def outcome(self) -> dict[str, Any]:
-        """One row for the searcher and the log."""
-        metrics = {**self.sums, "accuracy": self.score}
-        metrics["loss"] = self.sums["loss"] / max(self.sums["images"], 1.0)
-        return {
-            "architecture": self.architecture,
-            "score": self.score,
-            "fidelity": self.fidelity,
-            "status": self.status,
-            "seconds": self.sums["seconds"],
-            "worker": self.worker,
-            "metrics": metrics,
-        }
-
-
-@dataclass(frozen=True)
-class Rungs:
-    """After which slices a cohort drops its weak members."""
-
-    slices: int = 1
-    """Of the validation images; the highest fidelity."""
-    reduction_factor: float = 2.0
-    grace: int = 1
-    halving: bool = True
-
-
-class SharedWeights(tune.Trainable):
+class SharedWeights(CohortTrial):
     """Thin trial over a pool of supernet actors.
 
     Give it its arguments by ``tune.with_parameters(SharedWeights, pool=[...], rungs=Rungs(8))``.
@@ -81,6 +33,7 @@ class SharedWeights(tune.Trainable):
     @staticmethod
     def check(search: SearchConfig) -> None:
         """Refuse settings that cannot be: called before anything is started."""
+        check_arguments(search, legal=())
         if search.grace > search.slices:
             raise ConfigError(
                 f"search.grace = {search.grace} is more than there are slices; legal: 1 to {search.slices}"
@@ -115,7 +68,7 @@ class SharedWeights(tune.Trainable):
         config: dict[str, Any],
         pool: Sequence[Any] = (),
         rungs: Rungs | None = None,
-        known: Mapping[str, Mapping[str, float]] | None = None,
+        known: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """Called once a process; afterwards :meth:`reset_config` brings the next trial.
 
@@ -123,26 +76,16 @@ class SharedWeights(tune.Trainable):
             config: Of the first trial.
             pool: Handles of the replicas.
             rungs: How many slices there are, and what a cohort does after which of them.
-            known: What an interrupted run already found out, by the key of the architecture: ``fidelity`` and sums.
+            known: See :meth:`raynas.cohorts.CohortTrial.enter`.
         """
         self.pool = list(pool)
-        self.rungs, self.known = rungs or Rungs(), dict(known or {})
-        self.reset_config(config)
+        self.enter(config, rungs or Rungs(), known)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take on another trial in the same process."""
-        listed = new_config.get("architectures") or [new_config["architecture"]]
-        self.members = [_Member(dict(architecture)) for architecture in listed]
-        for member in self.members:
-            known = self.known.get(arch.key(member.architecture))
-            if known is not None:
-                member.fidelity = int(known["fidelity"])
-                member.sums = {name: float(known[name]) for name in _SUMS}
-                member.sums["loss"] *= member.sums["images"]
-        self.alone = "architectures" not in new_config
         # A trial stays with one replica, which remembers its BatchNorm statistics between two slices.
         self.replica = self._least_busy()
-        return True
+        return super().reset_config(new_config)
 
     def _least_busy(self) -> Any:
         """Of two replicas drawn by chance the one with fewer requests waiting: balanced, without a master."""
@@ -155,48 +98,22 @@ class SharedWeights(tune.Trainable):
             return random.choice(pair)  # one of them is being restarted: it answers when it is back
         return pair[0] if waiting[0] <= waiting[1] else pair[1]
 
-    def step(self) -> dict[str, Any]:
-        """One slice for every architecture that is still in."""
-        fidelity = min(m.fidelity for m in self.members if m.status == "running")
-        alive = [m for m in self.members if m.status == "running" and m.fidelity == fidelity]
-        tallies = ray.get(self.replica.evaluate.remote([m.architecture for m in alive], fidelity))
-        for member, tally in zip(alive, tallies, strict=True):
-            member.fidelity += 1
-            member.worker = tally["worker"]
-            for name in _SUMS:
-                member.sums[name] += tally[name]
-            if member.fidelity == self.rungs.slices:
-                member.status = "complete"
-        running = [m for m in self.members if m.status == "running"]
-        if not self.alone and self.rungs.halving and running and len({m.fidelity for m in running}) == 1:
-            self._halve(running)
-        done = all(m.status != "running" for m in self.members)
-        best = max(self.members, key=lambda m: (m.fidelity, m.score))
-        return {
-            "score": best.score,
-            "fidelity": best.fidelity,
-            "training_iteration": best.fidelity,
-            "outcomes": [m.outcome() for m in (self.members if done else alive)],
-            "done": done,
-        }
+    def advance(self, members: Sequence[Member], fidelity: int) -> None:
+        """Ask the replica about one more slice."""
+        tallies = ray.get(self.replica.evaluate.remote([m.architecture for m in members], fidelity))
+        for member, tally in zip(members, tallies, strict=True):
+            _add(member, tally)
 
-    def _halve(self, running: list[_Member]) -> None:
-        """At a rung only the best of a cohort go on."""
-        rung = float(self.rungs.grace)
-        while rung < running[0].fidelity:
-            rung *= self.rungs.reduction_factor
-        if round(rung) == running[0].fidelity:
-            kept = survivors([m.score for m in running], self.rungs.reduction_factor)
-            for number, member in enumerate(running):
-                if number not in kept:
-                    member.status = "stopped"
 
-    def save_checkpoint(self, checkpoint_dir: str) -> Mapping[str, Any]:
-        """Nothing to keep: the log knows every slice that was scored."""
-        return {}
-
-    def load_checkpoint(self, checkpoint: Mapping[str, Any] | None) -> None:
-        """Nothing to restore."""
+def _add(member: Member, tally: Mapping[str, Any]) -> None:
+    """Enter what one slice said: counts are summed, the loss is the mean over all images so far."""
+    before = member.metrics
+    seen = before.get("images", 0.0)
+    sums = {name: before.get(name, 0.0) + tally[name] for name in ("correct", "images", "seconds")}
+    loss = (before.get("loss", 0.0) * seen + tally["loss"]) / max(sums["images"], 1.0)
+    member.score = 100.0 * sums["correct"] / sums["images"] if sums["images"] else float("nan")
+    member.seconds, member.worker = sums["seconds"], tally["worker"]
+    member.metrics = {**sums, "loss": loss, "accuracy": member.score}
 
 
 def _rescore(pool: Sequence[Any], architectures: Sequence[Architecture]) -> list[float]:

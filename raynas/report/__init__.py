@@ -14,7 +14,6 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from raynas.constraints import COSTS
 from raynas.report import figures
 from raynas.report.account import Account, read_account
 from raynas.report.plots import Axis
@@ -87,8 +86,10 @@ def _headline(account: Account) -> str:
     ended = [one for one in account.scored if one.status != "running"]
     stopped = sum(one.status == "stopped" for one in ended)
     config = account.config
+    # A trainable with settings of its own, a table, need not have seen the data.
+    data = f"on {config.data.name}" if not config.search.trainable_args else f"scored by {config.search.trainable}"
     line = (
-        f"The best of {len(ended)} architectures ({stopped} stopped early) of {config.space} on {config.data.name}, "
+        f"The best of {len(ended)} architectures ({stopped} stopped early) of {config.space} {data}, "
         f"proposed by {config.search.method} in {duration(account.clock.wall)} of search."
     )
     return f'<h1>{big} <small>{what}</small></h1><p class="lead">{escape(line)}</p>'
@@ -108,7 +109,9 @@ def _facts(account: Account) -> str:
     below = f"in the search {score(account, winner['score'])}"
     final = score(account, winner["final_score"]) if "final_score" in winner else "not scored again yet"
     tiles.append(_tile("score of the winner" if not account.unit else "all validation images", final, below))
-    tiles += [_tile(NAMES[cost], count(winner.get(cost)), _meter(account, cost)) for cost in COSTS]
+    tiles += [
+        _tile(escape(NAMES.get(cost, cost)), count(winner.get(cost)), _meter(account, cost)) for cost in account.costs
+    ]
     return "".join(tiles)
 
 
@@ -142,14 +145,13 @@ def _best(account: Account) -> str:
         cells = (
             score(account, row["score"]),
             score(account, row.get("final_score")),
-            count(row.get("macs")),
-            count(row.get("parameters")),
+            *(count(row.get(cost)) for cost in account.costs),
             percent(account.retrained.get(row["key"], {}).get("test_accuracy")),
         )
         numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
         picture = figures.barcode(account, row["architecture"])
         rows.append(f"<tr><td>{number}</td><td><code>{escape(row['key'])}</code></td><td>{picture}</td>{numbers}</tr>")
-    heads = ("in the search", "scored again", "MACs", "parameters", "test")
+    heads = ("in the search", "scored again", *(escape(NAMES.get(cost, cost)) for cost in account.costs), "test")
     head = "".join(f'<th class="number">{text}</th>' for text in heads)
     return (
         '<div class="scroll"><table><thead><tr><th></th><th>key</th><th>architecture</th>'
@@ -181,6 +183,7 @@ def _time(account: Account) -> str:
     )
     workers = f"{clock.workers} worker{'s' * (clock.workers != 1)}"
     told = f"Scoring took {duration(clock.busy)} of computing on {workers}. " if clock.workers else ""
+    told = "The times of the search are simulated: the table tells them. " if clock.simulated else told
     return (
         f'<div class="strip">{strip}</div><ul class="legend">{legend}</ul><p>{told}Wall time without pauses. '
         "Starting up, scoring the best once more and export are not noted by a run and not counted.</p>"

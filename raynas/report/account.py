@@ -6,7 +6,6 @@ is named in ``Account.notes``; nothing is filled in.
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import warnings
@@ -20,12 +19,10 @@ import pyarrow as pa
 from raynas import results
 from raynas.architecture import Architecture
 from raynas.config import Config, load
-from raynas.constraints import COSTS, Limits
+from raynas.limits import COSTS, Limits
+from raynas.report.clock import PAUSE, Clock, read_clock
 
-__all__ = ["Account", "Clock", "Curve", "Scored", "read_account"]
-
-PAUSE = 60.0
-"""Seconds without any work after which a run counts as interrupted rather than slow."""
+__all__ = ["Account", "Curve", "Scored", "read_account"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Scored:
     max_fidelity: int
     score: float
     """At the highest fidelity that it reached; NaN without any."""
-    costs: Mapping[str, int]
+    costs: Mapping[str, float]
     allowed: bool
     """Whether it keeps the limits of the run."""
     seconds: float
@@ -70,17 +67,6 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Clock:
-    """How the time of the search was used."""
-
-    wall: float
-    """Seconds from the first to the last report, pauses left out."""
-    busy: float
-    """Seconds that were spent scoring, summed over the workers."""
-    workers: int
-
-
-@dataclass(frozen=True)
 class Account:
     """Everything that the page shows."""
 
@@ -106,6 +92,12 @@ class Account:
     notes: list[str]
     """What is missing, unfinished or broken: one sentence each."""
 
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """The costs that the page is about: those of a network, or what else is known or limited."""
+        known = dict.fromkeys(name for one in self.scored for name in one.costs)
+        return tuple(known) or COSTS
+
 
 def read_account(folder: Path) -> Account:
     """Read the folder of a run.
@@ -118,13 +110,13 @@ def read_account(folder: Path) -> Account:
         raise ValueError(f"{folder} is no folder of a run: it has no config.yaml")
     try:
         config = load(kept)
-        limits = Limits.parse(config.limits)
+        limits = Limits.parse(config.limits, config.limits)  # the run has checked what can be limited
     except ValueError as error:
         raise ValueError(f"{kept} cannot be read: {error}") from None
     notes: list[str] = []
     table = _read_log(folder / "scored.parquet", notes)
     rows = sorted(table.to_pylist(), key=lambda row: row["time"])
-    elapsed, clock = _clock(rows)
+    elapsed, clock = read_clock(rows)
     board = _read_board(folder / "leaderboard.json", rows, notes)
     finals = [row["final_score"] for row in board]
     mode = "min" if finals and finals[0] < finals[-1] else "max"  # the leaderboard is sorted, best first
@@ -188,35 +180,6 @@ def _read_board(path: Path, rows: list[dict[str, Any]], notes: list[str]) -> lis
     return board
 
 
-def _clock(rows: Sequence[Mapping[str, Any]]) -> tuple[list[float], Clock]:
-    """The seconds of search at each row, and how they were used.
-
-    ``seconds`` of a row counts all computing for that architecture, so a row itself took the difference to the one
-    before it. Times in which no row was in the making for longer than ``PAUSE`` are left out.
-    """
-    if not rows:
-        return [], Clock(0.0, 0.0, 0)
-    known: dict[str, float] = {}
-    took: list[float] = []
-    for row in rows:
-        seconds, before = row["seconds"] or 0.0, known.get(row["key"], 0.0)
-        took.append(seconds - before if seconds >= before else seconds)  # less than before: it was scored anew
-        known[row["key"]] = seconds or before
-    ends = [row["time"].timestamp() for row in rows]
-    starts = [end - seconds for end, seconds in zip(ends, took, strict=True)]
-    # When the earliest of this row and all later ones began: before that, and after the last end, nobody worked.
-    work = list(itertools.accumulate(reversed(starts), min))[::-1]
-    elapsed, now, frontier = [], 0.0, work[0]
-    for end, begun in zip(ends, work, strict=True):
-        idle = max(begun - frontier, 0.0)
-        now += end - frontier - (idle if idle > PAUSE else 0.0)
-        frontier = end
-        elapsed.append(now)
-    busy, names = sum(took), {row["worker"] for row in rows if row["worker"]}
-    # A host may be one name for several workers: they are at least as many as the work needs.
-    return elapsed, Clock(now, busy, max(len(names), math.ceil(busy / now - 1e-6) if now else 1, 1))
-
-
 def _scored(rows: Sequence[Mapping[str, Any]], elapsed: Sequence[float], limits: Limits) -> list[Scored]:
     last: dict[str, tuple[Mapping[str, Any], float]] = {}
     score: dict[str, tuple[int, float]] = {}
@@ -237,7 +200,7 @@ def _scored(rows: Sequence[Mapping[str, Any]], elapsed: Sequence[float], limits:
                 fidelity=fidelity,
                 max_fidelity=row["max_fidelity"] or fidelity,
                 score=value,
-                costs={name: row[name] for name in COSTS if row[name] is not None},
+                costs=_costs(limits, row),
                 allowed=_keeps(limits, row),
                 seconds=seconds,
                 error=row["error"] or "",
@@ -248,9 +211,17 @@ def _scored(rows: Sequence[Mapping[str, Any]], elapsed: Sequence[float], limits:
 
 def _keeps(limits: Limits, row: Mapping[str, Any]) -> bool:
     """Whether an architecture keeps the limits; one whose costs nobody noted cannot be said to break them."""
-    known = {name: float(row[name]) for name in COSTS if row.get(name) is not None}
+    known = _costs(limits, row)
     bounds = {name: pair for name, pair in limits.bounds.items() if name in known}
     return Limits(bounds).violation(known) == 0.0
+
+
+def _costs(limits: Limits, row: Mapping[str, Any]) -> dict[str, float]:
+    """What is known of the costs: the log's own columns, and what is limited besides."""
+    metrics = json.loads(row.get("metrics") or "{}")
+    others = {name: metrics.get(name, row.get(name)) for name in limits.bounds if name not in COSTS}
+    found = {name: row.get(name) for name in COSTS} | others
+    return {name: value for name, value in found.items() if isinstance(value, (int, float))}
 
 
 def _best_of_log(scored: Sequence[Scored], mode: str, top: int) -> list[dict[str, Any]]:

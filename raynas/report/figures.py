@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
@@ -12,7 +13,6 @@ import pyarrow as pa
 
 from raynas import results
 from raynas.architecture import Architecture
-from raynas.constraints import COSTS
 from raynas.report.account import Account, Curve, Scored
 from raynas.report.plots import HUES, Axis, Plot, common_prefix, lattice
 from raynas.report.words import NAMES, absent, bounds, duration, score_label, tip
@@ -29,21 +29,22 @@ def _figure(plot: Plot, title: str, text: str) -> str:
 
 def front(account: Account) -> str:
     """Score against each cost: everything scored, the Pareto front, the limits, the winner."""
-    return "".join(_front(account, cost) for cost in COSTS)
+    return "".join(_front(account, cost) for cost in account.costs)
 
 
 def _front(account: Account, cost: str) -> str:
     known = [one for one in account.scored if cost in one.costs and math.isfinite(one.score)]
+    name = NAMES.get(cost, cost)
     if not known:
-        return f"<figure>{absent(f'No architecture has a score and a number of {NAMES[cost]} yet.')}</figure>"
+        return f"<figure>{absent(f'No architecture has a score and a number of {name} yet.')}</figure>"
     places = {one.key: (float(one.costs[cost]), one.score) for one in known}
     values = [value for value, _ in places.values()]
     least, most = min(values), max(values)
     limits = bounds(account, cost)
     # A limit far from all that was scored would press the points into a corner: it is only told.
     near = [(text, value) for text, value in limits if 2 * least - most <= value <= 2 * most - least]
-    x = Axis.of(NAMES[cost], [*values, *(value for _, value in near)])
-    plot = Plot(x, Axis.of(score_label(account), [one.score for one in known]), f"score against {NAMES[cost]}")
+    x = Axis.of(name, [*values, *(value for _, value in near)])
+    plot = Plot(x, Axis.of(score_label(account), [one.score for one in known]), f"score against {name}")
     for text, value in near:
         plot.limit(value, text)
     full = [one for one in known if one.full and one.allowed]
@@ -59,13 +60,15 @@ def _front(account: Account, cost: str) -> str:
         f"(line). {len(known) - len(full)} others (pale), at the last score they reached."
     )
     told += "".join(f" The limit, {text}, is far outside." for text, value in limits if (text, value) not in near)
-    return _figure(plot, f"Score against {NAMES[cost]}", told + ("" if limits else " No limit was set."))
+    return _figure(plot, f"Score against {name}", told + ("" if limits else " No limit was set."))
 
 
 def _pareto(full: Sequence[Scored], cost: str, mode: str) -> list[Scored]:
     """Those that no other one beats, from the cheapest on."""
     names = ("key", "score", "fidelity", "max_fidelity")
-    rows = [{**{name: getattr(one, name) for name in names}, **one.costs} for one in full]
+    rows = [
+        {**{n: getattr(one, n) for n in names}, **one.costs, "metrics": json.dumps(dict(one.costs))} for one in full
+    ]
     best = results.pareto(pa.Table.from_pylist(rows, results.SCHEMA), {"score": mode, cost: "min"})
     keys = set(best.column("key").to_pylist())
     return sorted((one for one in full if one.key in keys), key=lambda one: one.costs[cost])

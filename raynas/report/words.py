@@ -63,5 +63,5 @@ def bounds(account: Account, cost: str) -> list[tuple[str, float]]:
 
 def tip(account: Account, one: Scored) -> str:
     """What appears under the mouse at an architecture."""
-    costs = [f"{quantity(value)} {NAMES[name]}" for name, value in one.costs.items()]
+    costs = [f"{quantity(value)} {NAMES.get(name, name)}" for name, value in one.costs.items()]
     return ", ".join([f"{one.key}: {score(account, one.score)}", *costs])

@@ -1,19 +1,33 @@
 """Searchers over architectures, one file each; every one is an ordinary ``ray.tune.search.Searcher``."""
 
 from raynas.searchers.base import ArchitectureSearcher
+from raynas.searchers.bayes import Bayes, BayesSettings
 from raynas.searchers.cohort import Cohort
 from raynas.searchers.drawing import SearchSpace, UnsatisfiableError
 from raynas.searchers.evolution import Evolution, EvolutionSettings
+from raynas.searchers.local import LocalSearch
+from raynas.searchers.predictor import Predictor, PredictorSettings
 from raynas.searchers.random import RandomSearch
+from raynas.searchers.regularized import RegularizedEvolution, RegularizedSettings
+from raynas.searchers.reinforce import Reinforce, ReinforceSettings
 from raynas.searchers.tpe import TPE
 
 __all__ = [
     "TPE",
     "ArchitectureSearcher",
+    "Bayes",
+    "BayesSettings",
     "Cohort",
     "Evolution",
     "EvolutionSettings",
+    "LocalSearch",
+    "Predictor",
+    "PredictorSettings",
     "RandomSearch",
+    "RegularizedEvolution",
+    "RegularizedSettings",
+    "Reinforce",
+    "ReinforceSettings",
     "SearchSpace",
     "UnsatisfiableError",
 ]

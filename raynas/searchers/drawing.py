@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from random import Random
 
 from raynas import architecture as arch
-from raynas.architecture import Architecture, Decisions, key
+from raynas.architecture import Architecture, Decisions, Graph, key
 
 __all__ = ["Drawer", "SearchSpace", "UnsatisfiableError"]
 
@@ -26,7 +26,7 @@ class UnsatisfiableError(ValueError):
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The architectures a searcher may propose, as data and two functions.
+    """The architectures a searcher may propose, as data and functions.
 
     Args:
         decisions: Every decision by name, with its options; nested ones by their names.
@@ -34,6 +34,10 @@ class SearchSpace:
             twice in this form. Without it only decisions under unchosen options are dropped.
         violation: The constraint: 0 where an architecture meets it, else by how much it is missed (any unit;
             smaller is closer). Infinity says only that it is missed.
+        alike: Maps an architecture to what a model of the scores compares instead of it: one form for all that
+            score about the same, although each of them may be proposed. By default the architecture itself.
+        graph: The operations of an architecture that lie between input and output of the network, for models that
+            know about structure; see :data:`raynas.architecture.Graph`.
 
     Raises:
         ValueError: No decision, or one without options or with the same option twice.
@@ -42,6 +46,8 @@ class SearchSpace:
     decisions: Decisions
     canonical: Callable[[Architecture], Architecture] | None = None
     violation: Callable[[Architecture], float] | None = None
+    alike: Callable[[Architecture], Architecture] | None = None
+    graph: Callable[[Architecture], Graph] | None = None
 
     def __post_init__(self) -> None:
         if not self.decisions:

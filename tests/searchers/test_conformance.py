@@ -6,7 +6,21 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from raynas.searchers import TPE, Evolution, EvolutionSettings, RandomSearch, SearchSpace
+from raynas.searchers import (
+    TPE,
+    Bayes,
+    BayesSettings,
+    Evolution,
+    EvolutionSettings,
+    LocalSearch,
+    Predictor,
+    PredictorSettings,
+    RandomSearch,
+    RegularizedEvolution,
+    RegularizedSettings,
+    Reinforce,
+    SearchSpace,
+)
 from raynas.testing import SearcherContract
 
 
@@ -31,3 +45,67 @@ class TestTPE(SearcherContract):
 
     def make(self, space: SearchSpace, **keywords: Any) -> Searcher:
         return TPE(space, **keywords)
+
+
+class TestRegularizedEvolution(SearcherContract):
+    replays_in_any_order = False  # the order is the age
+
+    def make(self, space: SearchSpace, **keywords: Any) -> Searcher:
+        return RegularizedEvolution(space, **keywords)
+
+
+class TestRegularizedEvolutionOfFew(SearcherContract):
+    replays_in_any_order = False
+
+    def make(self, space: SearchSpace, **keywords: Any) -> Searcher:
+        return RegularizedEvolution(space, settings=RegularizedSettings(population=4, sample_size=2), **keywords)
+
+
+class TestLocalSearch(SearcherContract):
+    replays_in_any_order = False  # a climb is its steps, one after the other
+
+    def make(self, space: SearchSpace, **keywords: Any) -> Searcher:
+        return LocalSearch(space, **keywords)
+
+
+class TestLocalSearchFromAnywhere(SearcherContract):
+    replays_in_any_order = False
+
+    def make(self, space: SearchSpace, **keywords: Any) -> Searcher:
+        return LocalSearch(space, draws=1, **keywords)
+
+
+class TestReinforce(SearcherContract):
+    replays_in_any_order = False  # the policy moves score by score
+
+    def make(self, space: SearchSpace, **keywords: Any) -> Searcher:
+        return Reinforce(space, **keywords)
+
+
+class TestPredictor(SearcherContract):
+    replays_in_any_order = False  # the networks know the scores up to the last training
+
+    def make(self, space: SearchSpace, **keywords: Any) -> Searcher:
+        return Predictor(space, settings=PredictorSettings(members=2, retrain=10), **keywords)
+
+
+class TestPredictorAsNPENAS(SearcherContract):
+    replays_in_any_order = False
+
+    def make(self, space: SearchSpace, **keywords: Any) -> Searcher:
+        npenas = PredictorSettings(tournament=2, children=100, random=0, acquisition="mean", members=1)
+        return Predictor(space, settings=npenas, **keywords)
+
+
+class TestBayes(SearcherContract):
+    replays_in_any_order = False  # the kernel's weights are those of the first scores
+
+    def make(self, space: SearchSpace, **keywords: Any) -> Searcher:
+        return Bayes(space, **keywords)
+
+
+class TestBayesInALargeSpace(SearcherContract):
+    replays_in_any_order = False
+
+    def make(self, space: SearchSpace, **keywords: Any) -> Searcher:
+        return Bayes(space, settings=BayesSettings(enumerate_up_to=1, candidates=100), **keywords)

@@ -146,3 +146,9 @@ def test_subnets_trace_export_and_pickle(seed: int) -> None:
     torch.testing.assert_close(torch.fx.symbolic_trace(subnet)(x), expected)
     torch.testing.assert_close(torch.export.export(subnet, (x,)).module()(x), expected)
     torch.testing.assert_close(pickle.loads(pickle.dumps(subnet))(x), expected)
+
+
+def test_the_graph_holds_what_carries_something() -> None:
+    cell = bench.from_string("|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|skip_connect~2|")
+    assert bench.graph(cell) == [(0, 1, "nor_conv_3x3"), (1, 2, None), (0, 3, "avg_pool_3x3"), (2, 3, None)]
+    assert choice.graph(nasbench201(channels=2))(cell) == bench.graph(cell)

@@ -1,0 +1,62 @@
+"""How the time of a search was used, as its log tells."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raynas.results import SIMULATED
+
+__all__ = ["PAUSE", "Clock", "read_clock"]
+
+PAUSE = 60.0
+"""Seconds without any work after which a run counts as interrupted rather than slow."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How the time of the search was used."""
+
+    wall: float
+    """Seconds from the first to the last report, pauses left out."""
+    busy: float
+    """Seconds that were spent scoring, summed over the workers."""
+    workers: int
+    simulated: bool = False
+    """Whether these are seconds that a table told."""
+
+
+def read_clock(rows: Sequence[Mapping[str, Any]]) -> tuple[list[float], Clock]:
+    """The seconds of search at each row, and how they were used.
+
+    ``seconds`` of a row counts all computing for that architecture, so a row itself took the difference to the one
+    before it. Times in which no row was in the making for longer than ``PAUSE`` are left out. Where all seconds are
+    simulated they are the clock, one score after the other.
+    """
+    if not rows:
+        return [], Clock(0.0, 0.0, 0)
+    known: dict[str, float] = {}
+    took: list[float] = []
+    for row in rows:
+        seconds, before = row["seconds"] or 0.0, known.get(row["key"], 0.0)
+        took.append(seconds - before if seconds >= before else seconds)  # less than before: it was scored anew
+        known[row["key"]] = seconds or before
+    busy = sum(took)
+    if busy and all(row["worker"] == SIMULATED for row in rows if row["seconds"]):
+        return list(itertools.accumulate(took)), Clock(busy, busy, 1, simulated=True)
+    ends = [row["time"].timestamp() for row in rows]
+    starts = [end - seconds for end, seconds in zip(ends, took, strict=True)]
+    # When the earliest of this row and all later ones began: before that, and after the last end, nobody worked.
+    work = list(itertools.accumulate(reversed(starts), min))[::-1]
+    elapsed, now, frontier = [], 0.0, work[0]
+    for end, begun in zip(ends, work, strict=True):
+        idle = max(begun - frontier, 0.0)
+        now += end - frontier - (idle if idle > PAUSE else 0.0)
+        frontier = end
+        elapsed.append(now)
+    names = {row["worker"] for row in rows if row["worker"]}
+    # A host may be one name for several workers: they are at least as many as the work needs.
+    return elapsed, Clock(now, busy, max(len(names), math.ceil(busy / now - 1e-6) if now else 1, 1))

@@ -1,0 +1,235 @@
+"""The search of a run: architectures in, a log and a leaderboard out.
+
+What is searched may be data alone: decisions by name, without a network. The trainable then says what an architecture
+scores and costs, from a table for example. :class:`raynas.run.Run` adds what a network makes possible.
+
+Everything is kept in one folder, from which a run that was interrupted goes on:
+
+    config.yaml          all settings
+    scored.parquet/      the log: everything that was scored
+    leaderboard.json     the best ones
+    report.html
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+
+from raynas import results
+from raynas.architecture import Architecture
+from raynas.command_line import refuse_changes
+from raynas.config import Config, ConfigError, dump, load
+from raynas.connection import connect
+from raynas.display import View
+from raynas.limits import Limits, Profile
+from raynas.recorder import Recorder
+from raynas.report import write_report
+from raynas.results import Log
+from raynas.scoring import Scoring, check_arguments
+from raynas.search import run_search
+from raynas.searchers import ArchitectureSearcher, SearchSpace
+
+__all__ = ["CostModel", "NoCosts", "SearchRun", "write_json"]
+
+
+class CostModel(Protocol):
+    """What architectures cost."""
+
+    def __call__(self, architecture: Mapping[str, str], /) -> Mapping[str, float]:
+        """The costs of one by name."""
+
+    def profile(self) -> Mapping[str, Profile]:
+        """The range of each cost over the space."""
+
+
+class NoCosts:
+    """Where nothing is known of them."""
+
+    def __call__(self, architecture: Mapping[str, str], /) -> dict[str, float]:
+        """None."""
+        return {}
+
+    def profile(self) -> dict[str, Profile]:
+        """None."""
+        return {}
+
+    def __str__(self) -> str:
+        return "no costs are known"
+
+
+class SearchRun:
+    """A search of a space, which goes on from where an earlier one of the same name stopped.
+
+    Args:
+        config: All settings. ``config.name`` must be set.
+        space: What may be proposed.
+        costs: What architectures cost: all that is limited.
+        searcher: Makes the searcher of a SearchSpace, ``seed``, ``metric`` and ``mode``; its class will do.
+        trainable: Class of the Tune trainable that scores.
+        view: Where progress is shown.
+
+    Raises:
+        ValueError: A setting is illegal.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        space: SearchSpace,
+        costs: CostModel,
+        searcher: Callable[..., ArchitectureSearcher],
+        trainable: type[Any],
+        view: View | None = None,
+    ) -> None:
+        assert config.name is not None
+        self.config, self.search_space, self.costs = config, space, costs
+        self.limits = Limits.parse(config.limits, config.limits)
+        self.trainable, self.view = trainable, view or View()
+        self.folder = Path(config.storage_path).expanduser() / config.name
+        self.searcher = functools.partial(searcher, space, seed=config.seed)
+        """Makes a fresh searcher."""
+        self.searcher()
+        if hasattr(trainable, "check"):
+            trainable.check(config.search)
+        elif config.search.cohort != 1:
+            raise ConfigError(f"search.cohort = {config.search.cohort} needs a trainable with scoring(); legal: 1")
+        else:
+            check_arguments(config.search, legal=list(inspect.signature(trainable.setup).parameters)[2:])
+
+    def open(self) -> None:
+        """Make the folder and keep the settings in it. Earlier settings stay beside them, numbered.
+
+        Raises:
+            ConfigError: The folder holds weights or scores that do not belong to these settings.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path, text = self.folder / "config.yaml", dump(self.config)
+        if path.exists():
+            refuse_changes(self.folder, load(path), self.config)
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            shutil.copy(path, self.folder / f"config-{len(list(self.folder.glob('config-*.yaml')))}.yaml")
+        _write(path, text)
+
+    def search(self) -> list[dict[str, Any]]:
+        """Score ``search.num_samples`` architectures and return the best of them, best first.
+
+        What the log already holds is not scored again, whatever searcher or limit it came from.
+
+        Returns:
+            Up to ``search.top`` rows with ``architecture``, ``key``, ``score``, ``final_score`` and the costs; also
+            written to leaderboard.json.
+        """
+        self.open()
+        connect(self.config)
+        scoring = self._scoring()
+        folder = self.folder / "scored.parquet"
+        if folder.exists():
+            results.compact(folder)
+        stamp = {"run": self.config.name, "searcher": self.config.search.method}
+        with Log(folder) as log, self.view.search() as show:
+            recorder = Recorder(log, scoring, stamp, self.costs, show)
+            settings = self.config.search
+            status = run_search(self.searcher(metric="score", mode=scoring.mode), scoring, settings, log, recorder)
+        self._forget_ended()
+        self.view.summary(status)
+        best = self.leaderboard(scoring)
+        self.view.leaderboard(best, rescored=scoring.rescore is not None)
+        return best
+
+    def _forget_ended(self) -> None:
+        """Remove the weights of trials that ended while their process had gone on to nothing else."""
+        rows = results.read(self.folder / "scored.parquet").to_pylist()
+        running = {row["key"] for row in rows} - {row["key"] for row in rows if row["status"] != "running"}
+        kept = self.folder / "in-flight"
+        for folder in kept.glob("*"):
+            if folder.name not in running:
+                shutil.rmtree(folder, ignore_errors=True)
+        if kept.exists() and not any(kept.iterdir()):
+            kept.rmdir()
+
+    def _scoring(self) -> Scoring:
+        if hasattr(self.trainable, "scoring"):
+            scoring: Scoring = self.trainable.scoring(self)
+            return scoring
+        search = self.config.search
+        concurrent = search.max_concurrent or int(ray.cluster_resources().get("CPU", 1))
+        return Scoring(
+            self.trainable,
+            search.trainable_args,
+            max_fidelity=search.slices,
+            ends_itself=False,
+            workers=concurrent,
+            concurrent=concurrent,
+            bounded=search.max_concurrent is None,
+        )
+
+    def leaderboard(self, scoring: Scoring) -> list[dict[str, Any]]:
+        """The best of the log that keep the limits, scored once more on all validation images."""
+        table = results.leaderboard(results.read(self.folder / "scored.parquet"), n=10**9, mode=scoring.mode)
+        rows: list[dict[str, Any]] = []
+        violation = self.search_space.violation
+        for row in table.to_pylist():
+            row["architecture"] = json.loads(row["architecture"])
+            if violation is None or violation(row["architecture"]) == 0:
+                kept = {name: row[name] for name in ("key", "architecture", "score", "fidelity")}
+                rows.append(kept | dict(self.costs(row["architecture"])))
+            if len(rows) == self.config.search.top:
+                break
+        if not rows:
+            raise RuntimeError(
+                "no architecture has a score yet: all failed (see the column 'error' of the log), or time was short"
+            )
+        final = [row["score"] for row in rows]
+        if scoring.rescore is not None:
+            final = scoring.rescore([row["architecture"] for row in rows])
+        for row, score in zip(rows, final, strict=True):
+            row["final_score"] = score
+        rows.sort(key=lambda row: -row["final_score"] if scoring.mode == "max" else row["final_score"])
+        write_json(self.folder / "leaderboard.json", rows)
+        return rows
+
+    def best(self) -> Architecture:
+        """The winner of the last search.
+
+        Raises:
+            ConfigError: Nothing was searched yet.
+        """
+        path = self.folder / "leaderboard.json"
+        if not path.exists():
+            raise ConfigError(f"there is no leaderboard in {self.folder}: run search first, or give an architecture")
+        return dict(json.loads(path.read_text(encoding="utf-8"))[0]["architecture"])
+
+    def check(self, architecture: Mapping[str, str]) -> Architecture:
+        """The canonical form of an architecture that a person gave.
+
+        Raises:
+            ArchitectureError: The space does not contain it.
+        """
+        return self.search_space.form(architecture)
+
+    def report(self) -> Path:
+        """Write a page about the run; returns its path."""
+        return write_report(self.folder)
+
+    def close(self) -> None:
+        """End what the run has started."""
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON such that a reader sees all of it or nothing."""
+    _write(path, json.dumps(value, indent=2))
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)

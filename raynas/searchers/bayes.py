@@ -1,0 +1,232 @@
+"""Bayesian optimisation by a Gaussian process whose kernel knows the structure of architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from random import Random
+from typing import Any
+
+import numpy as np
+from ray.tune.search import Searcher
+from scipy.special import ndtr
+
+from raynas.architecture import Architecture, crossover, enumerate_all, key, mutate, size
+from raynas.searchers.base import ArchitectureSearcher, Entry, SearchSpace
+from raynas.searchers.features import Array, Encoder, Features
+from raynas.searchers.gaussian import GaussianProcess
+
+__all__ = ["Bayes", "BayesSettings"]
+
+_PAIRS = 2_500_000  # of candidates and known scores that are compared for one suggestion, a tenth of a second
+
+
+@dataclass(frozen=True)
+class BayesSettings:
+    """How the model is used.
+
+    Attributes:
+        startup: Random architectures before the model takes over.
+        enumerate_up_to: Spaces of at most so many architectures are looked at as a whole at each suggestion, until
+            there are so many scores that this would take long.
+        candidates: In larger ones so many are looked at: mutants and crossings of the best, and random ones.
+        observations: The model learns from at most so many scores: the best half and the newest.
+
+    Raises:
+        ValueError: A count that is not positive.
+    """
+
+    startup: int = 10
+    enumerate_up_to: int = 20_000
+    candidates: int = 1000
+    observations: int = 400
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{field.name} is {value!r}; legal: a whole number, 1 or more")
+
+
+class Bayes(ArchitectureSearcher):
+    """Proposes the architecture from which a Gaussian process expects the largest improvement.
+
+    The covariance (:mod:`raynas.searchers.gaussian`) compares architectures by their decisions and, where
+    ``space.graph`` is given, by their routes and operations. Scores are transformed so that differences near the top
+    count, not the failures at the bottom. Architectures in flight enter the model with the score that it expects of
+    them, so that parallel suggestions keep their distance. Scores of a lower fidelity (of trials that were stopped)
+    are shifted by what others gained on the way to the top, and doubted accordingly.
+
+    Everything is computed anew from the ledger: nothing else has to be saved.
+
+    Args:
+        space: What may be proposed.
+        settings: See :class:`BayesSettings`.
+        seed: See :class:`ArchitectureSearcher`, as for the arguments that follow.
+        metric: Name of the score.
+        mode: "max" or "min".
+        points_to_evaluate: Architectures to propose first; they count as random ones.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        settings: BayesSettings | None = None,
+        seed: int = 0,
+        metric: str | None = None,
+        mode: str | None = None,
+        points_to_evaluate: Sequence[Mapping[str, str]] = (),
+    ) -> None:
+        super().__init__(space, seed=seed, metric=metric, mode=mode, points_to_evaluate=points_to_evaluate)
+        self.settings = settings or BayesSettings()
+        self.encoder = Encoder(space, seed)
+        self._model: tuple[int, GaussianProcess] | None = None  # with the number of scores it was fitted on
+        self._all: tuple[list[Architecture], list[str], Features] | None = None
+
+    def propose(self) -> Architecture | str | None:
+        """A random architecture at first, then the one with the largest expected improvement."""
+        startup = self.settings.startup
+        for index in range(max(startup if len(self.ledger) < startup else 0, len(self.points))):
+            candidate = self.planned(index)
+            if candidate is not None and key(candidate) not in self.ledger:
+                return candidate
+        rng = self.rng("bayes", len(self.ledger))
+        known = [entry for entry in self.ledger.values() if entry.status == "done"]
+        if len(known) >= 2:
+            candidates, features = self._candidates(known, rng)
+            if candidates:
+                return candidates[int(np.argmax(self._acquisition(known, features)))]
+        return self.drawer.fresh(rng, self.ledger) or Searcher.FINISHED
+
+    def _acquisition(self, known: Sequence[Entry], asked: Features) -> Array:
+        """The logarithm of the expected improvement of each candidate, over the best that the model believes in."""
+        model, seen, targets, doubt = self._fitted(known)
+        running = [entry.architecture for entry in self.ledger.values() if entry.status == "running"]
+        if running:
+            flying = self.encoder(running)
+            expected, _ = model.predict(flying)
+            seen, targets = _joined(seen, flying), np.concatenate([targets, expected])
+            doubt = np.concatenate([doubt, np.ones(len(running))])
+            model.condition(seen, targets, doubt)
+        best = model.predict(seen)[0].max()
+        mean, deviation = model.predict(asked)
+        return np.log(deviation) + _log_improvement((mean - best) / deviation)
+
+    def _fitted(self, known: Sequence[Entry]) -> tuple[GaussianProcess, Features, Array, Array]:
+        """The model, conditioned on the scores; its weights are fitted again more and more rarely."""
+        moment = _last_fit(len(known))
+        if self._model is None or self._model[0] != moment:
+            model = GaussianProcess(self.encoder.blocks, self.space.graph is not None)
+            model.fit(*self._observations(known[:moment], limit=200))
+            self._model = moment, model
+        model = self._model[1]
+        observations = self._observations(known, self.settings.observations)
+        model.condition(*observations)
+        return model, *observations
+
+    def _observations(self, known: Sequence[Entry], limit: int) -> tuple[Features, Array, Array]:
+        """Features, transformed scores, and how much each of them is doubted."""
+        full = max(entry.fidelity for entry in known)
+        values = np.array([self.goodness(entry.score) + self._gain(known, entry.fidelity, full) for entry in known])
+        doubt = np.array([max(full, 1) / max(entry.fidelity, 1) for entry in known])
+        if len(known) > limit:
+            order = np.argsort(-values, kind="stable")[: limit // 2]
+            kept = sorted({*order.tolist(), *range(len(known) - (limit - limit // 2), len(known))})
+            known, values, doubt = [known[i] for i in kept], values[kept], doubt[kept]
+        return self.encoder([entry.architecture for entry in known]), _transformed(values), doubt
+
+    def _gain(self, known: Sequence[Entry], low: int, full: int) -> float:
+        """How much architectures gain from fidelity ``low`` to ``full``, in the median of those that have both."""
+        if low == full:
+            return 0.0
+        both = [entry.scores for entry in known if low in entry.scores and full in entry.scores]
+        gains = [self.goodness(scores[full]) - self.goodness(scores[low]) for scores in both]
+        return float(np.median(gains)) if gains else 0.0
+
+    def _candidates(self, known: Sequence[Entry], rng: Random) -> tuple[list[Architecture], Features]:
+        """New, feasible architectures to choose from."""
+        pairs = size(self.space.decisions) * min(len(known), self.settings.observations)
+        if size(self.space.decisions) <= self.settings.enumerate_up_to and pairs <= _PAIRS:
+            everything, names, features = self._everything()
+            rows = [row for row, name in enumerate(names) if name not in self.ledger]
+            return [everything[row] for row in rows], features[rows]
+        best = sorted(known, key=lambda entry: (self.rank(entry), key(entry.architecture)), reverse=True)
+        parents = [entry.architecture for entry in best if self.drawer.feasible(entry.architecture)][:20]
+        found: dict[str, Architecture] = {}
+        for number in range(2 * self.settings.candidates):
+            if len(found) >= self.settings.candidates:
+                break
+            candidate = self.space.form(self._child(parents, number, rng))
+            if key(candidate) not in self.ledger and self.drawer.feasible(candidate):
+                found[key(candidate)] = candidate
+        return list(found.values()), self.encoder(list(found.values()))
+
+    def _child(self, parents: Sequence[Architecture], number: int, rng: Random) -> Architecture:
+        """In turns a mutant of few changes, a crossing, and, less often, a random architecture."""
+        decisions = self.space.decisions
+        if not parents or number % 5 == 4:
+            return self.drawer.fresh(rng, ()) or dict(parents[0])
+        # Squared, so that the better ones have more children.
+        first = parents[int(rng.random() ** 2 * len(parents))]
+        if number % 5 == 3:
+            return crossover(decisions, first, rng.choice(parents), rng)
+        return mutate(decisions, first, rng, probability=rng.choice((0.0, 1.0, 2.0)) / len(decisions))
+
+    def _everything(self) -> tuple[list[Architecture], list[str], Features]:
+        """All feasible canonical architectures of a small space, in the seed's own order: ties fall differently."""
+        if self._all is None:
+            forms = {key(form): form for form in map(self.space.form, enumerate_all(self.space.decisions))}
+            feasible = [form for form in forms.values() if self.drawer.feasible(form)]
+            self.rng("bayes", "order").shuffle(feasible)
+            self._all = feasible, list(map(key, feasible)), self.encoder(feasible)
+        return self._all
+
+    def get_state(self) -> dict[str, Any]:
+        """All that the next suggestions depend on, as plain JSON data."""
+        return super().get_state() | {
+            "settings": {f.name: getattr(self.settings, f.name) for f in fields(self.settings)}
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`get_state` returned; raises ValueError where it comes from other settings."""
+        super().set_state(state)
+        saved = BayesSettings(**state["settings"])
+        if saved != self.settings:
+            raise ValueError(f"the saved searcher has other settings: {saved} instead of {self.settings}")
+        self._model = None
+
+
+def _last_fit(count: int) -> int:
+    """After how many scores the weights were fitted last, with ``count`` of them known: 5, 10, ... ever more rarely."""
+    moment = 2
+    while True:
+        step = 3 if moment == 2 else 5 if moment < 50 else 10 if moment < 100 else 25 if moment < 300 else 50
+        if moment + step > count:
+            return moment
+        moment += step
+
+
+def _transformed(values: Array) -> Array:
+    """Scores (higher is better) such that differences near the top are large: ``-log(best - y + 0.3 (best - median))``.
+
+    Standardised to mean 0 and deviation 1.
+    """
+    best = values.max()
+    span = best - float(np.median(values)) or best - values.min() or 1.0
+    result: Array = -np.log(best - values + 0.3 * span)
+    result -= result.mean()
+    return result / (float(result.std()) or 1.0)
+
+
+def _log_improvement(u: Array) -> Array:
+    """``log(pdf(u) + u cdf(u))``, stable far below zero, where it is about ``log pdf(u) - 2 log |u|``."""
+    near = np.maximum(u, -8.0)
+    density = np.exp(-0.5 * near**2) / np.sqrt(2 * np.pi)
+    far = -0.5 * u**2 - 0.5 * np.log(2 * np.pi) - 2 * np.log(np.maximum(-u, 1.0))
+    result: Array = np.where(u > -8.0, np.log(np.maximum(density + near * ndtr(near), 1e-300)), far)
+    return result
+
+
+def _joined(one: Features, other: Features) -> Features:
+    return Features(*(np.concatenate([getattr(one, f.name), getattr(other, f.name)]) for f in fields(one)))

@@ -1,0 +1,242 @@
+"""Search guided by a predictor of the scores: BANANAS (White et al., AAAI 2021), NPENAS (Wei et al., 2020)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from random import Random
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ray.tune.search import Searcher
+
+from raynas.architecture import Architecture, encode, key, mutate, sample
+from raynas.searchers.base import ArchitectureSearcher, Entry, SearchSpace
+from raynas.searchers.standing import Rank, standing
+
+__all__ = ["Ensemble", "Predictor", "PredictorSettings"]
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class PredictorSettings:
+    """How candidates are made and chosen; the defaults are those of BANANAS, in steps of one.
+
+    NPENAS is ``tournament=2, children=100, random=0, acquisition="mean"``: an evolution in which the winner of a
+    tournament has many children, of which the one with the best prediction is scored.
+
+    Attributes:
+        startup: Random architectures before the predictor is trained.
+        acquisition: What the candidates are compared by: "its" (a draw from the prediction of each, independently:
+            Thompson sampling), "ei" (expected improvement), "ucb" (mean + half a deviation), "mean".
+        parents: So many of the best have children.
+        tournament: If not 0, so many of these are drawn for each suggestion, and only the best of them has children.
+        children: Mutants of each parent, with one decision changed.
+        random: Random architectures among the candidates.
+        retrain: The predictor is trained anew after so many scores.
+        members: Networks in the ensemble.
+
+    Raises:
+        ValueError: A setting out of range.
+    """
+
+    startup: int = 10
+    acquisition: str = "its"
+    parents: int = 10
+    tournament: int = 0
+    children: int = 20
+    random: int = 50
+    retrain: int = 5
+    members: int = 5
+
+    def __post_init__(self) -> None:
+        least = {"startup": 2, "parents": 1, "tournament": 0, "children": 1, "random": 0, "retrain": 1, "members": 1}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < low:
+                raise ValueError(f"{name} is {value!r}; legal: a whole number, {low} or more")
+        if self.acquisition not in ACQUISITIONS:
+            raise ValueError(f"acquisition is {self.acquisition!r}; legal: {', '.join(ACQUISITIONS)}")
+
+
+class Ensemble:
+    """M small networks of three layers, trained side by side by Adam, each from its own start on its own batches.
+
+    Args:
+        members: M.
+        rng: Gives the starting weights and the batches: same generator, same networks.
+        width: Of the two hidden layers.
+    """
+
+    def __init__(self, members: int, rng: np.random.Generator, width: int = 32) -> None:
+        self._members, self._rng, self._width = members, rng, width
+        self._weights: list[Array] = []
+
+    def fit(self, inputs: Array, targets: Array, steps: int = 300, batch: int = 32, rate: float = 0.03) -> None:
+        """Learn N inputs [N, D] and their targets [N], of mean 0 and deviation 1, by least squares."""
+        sizes = [inputs.shape[1], self._width, self._width, 1]
+        self._weights = []
+        for fan_in, fan_out in itertools.pairwise(sizes):
+            shape = (self._members, fan_in, fan_out)
+            self._weights.append(self._rng.normal(0.0, math.sqrt(2 / fan_in), shape).astype(np.float32))
+            self._weights.append(np.zeros((self._members, 1, fan_out), np.float32))
+        moments = [(np.zeros_like(w), np.zeros_like(w)) for w in self._weights]
+        for step in range(1, steps + 1):
+            rows = self._rng.integers(len(inputs), size=(self._members, min(batch, len(inputs))))
+            scale = rate * (1 - step / (steps + 1)) * math.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+            for weight, slope, (first, second) in zip(
+                self._weights, self._slopes(inputs[rows], targets[rows]), moments, strict=True
+            ):
+                first += 0.1 * (slope - first)
+                second += 0.001 * (slope * slope - second)
+                weight -= scale * first / (np.sqrt(second) + 1e-8)
+
+    def _layers(self, inputs: Array) -> list[Array]:
+        """Inputs and outputs of the layers, each [M, B, ...]."""
+        values = [inputs]
+        for place in range(0, len(self._weights), 2):
+            raw = values[-1] @ self._weights[place] + self._weights[place + 1]
+            values.append(raw if place + 2 == len(self._weights) else np.maximum(raw, 0.0))
+        return values
+
+    def _slopes(self, inputs: Array, targets: Array) -> list[Array]:
+        """The slope of the mean squared error in every weight."""
+        values = self._layers(inputs)
+        back = 2 * (values[-1] - targets[..., None]) / targets.shape[1]
+        slopes: list[Array] = []
+        for place in range(len(self._weights) - 2, -1, -2):
+            entering = values[place // 2]
+            slopes = [entering.transpose(0, 2, 1) @ back, back.sum(1, keepdims=True), *slopes]
+            back = (back @ self._weights[place].transpose(0, 2, 1)) * (entering > 0)
+        return slopes
+
+    def predict(self, inputs: Array) -> tuple[Array, Array]:
+        """Mean and deviation [N] of the members' predictions for N inputs [N, D]."""
+        each = self._layers(np.broadcast_to(inputs, (self._members, *inputs.shape)))[-1][..., 0]
+        return each.mean(0), each.std(0)
+
+
+def _thompson(mean: Array, deviation: Array, best: float, rng: Random) -> Array:
+    return mean + deviation * np.array([rng.gauss(0.0, 1.0) for _ in mean], np.float32)
+
+
+def _improvement(mean: Array, deviation: Array, best: float, rng: Random) -> Array:
+    wide = np.maximum(deviation, 1e-6)
+    u = (mean - best) / wide
+    below = np.array([0.5 * math.erfc(-x / math.sqrt(2)) for x in u], np.float32)
+    return (wide * (u * below + np.exp(-0.5 * u * u) / math.sqrt(2 * math.pi))).astype(np.float32)
+
+
+ACQUISITIONS: dict[str, Callable[[Array, Array, float, Random], Array]] = {
+    "its": _thompson,
+    "ei": _improvement,
+    "ucb": lambda mean, deviation, best, rng: mean + 0.5 * deviation,
+    "mean": lambda mean, deviation, best, rng: mean,
+}
+
+
+class Predictor(ArchitectureSearcher):
+    """Proposes the mutant of good architectures of which an ensemble of small networks expects most.
+
+    The networks see the options of every decision, one-hot, of what ``space.alike`` makes of an architecture, and
+    learn where its score stands among all (:mod:`raynas.searchers.standing`). They follow from the ledger and the
+    seed: nothing of them has to be saved.
+
+    Args:
+        space: What may be proposed.
+        settings: How candidates are made and chosen.
+        seed: See :class:`ArchitectureSearcher`, as for the arguments that follow.
+        metric: Name of the score.
+        mode: "max" or "min".
+        points_to_evaluate: Architectures to propose first; they count as random ones.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        settings: PredictorSettings | None = None,
+        seed: int = 0,
+        metric: str | None = None,
+        mode: str | None = None,
+        points_to_evaluate: Sequence[Mapping[str, str]] = (),
+    ) -> None:
+        super().__init__(space, seed=seed, metric=metric, mode=mode, points_to_evaluate=points_to_evaluate)
+        self.settings = settings or PredictorSettings()
+        self._trained: tuple[list[tuple[str, Rank]], Ensemble] | None = None  # on which scores
+
+    def propose(self) -> Architecture | str | None:
+        """A random architecture at first, then the most promising candidate."""
+        beginning = sum(entry.status != "error" for entry in self.ledger.values()) < self.settings.startup
+        first = map(self.planned, range(max(self.settings.startup if beginning else 0, len(self.points))))
+        waiting = next((form for form in first if form is not None and key(form) not in self.ledger), None)
+        if waiting is not None:
+            return waiting
+        rng = self.rng("predictor", len(self.ledger))
+        promising = None if beginning else self._promising(rng)
+        return promising or self.drawer.fresh(rng, self.ledger) or Searcher.FINISHED
+
+    def _promising(self, rng: Random) -> Architecture | None:
+        """The best candidate; None where too little is known, or nothing new is near."""
+        done = [entry for entry in self.ledger.values() if entry.status == "done"]
+        last = len(done) - (len(done) - self.settings.startup) % self.settings.retrain
+        parents = self._parents(done, rng)
+        if last < 2 or not parents:
+            return None
+        candidates = self._candidates(parents, rng)
+        if not candidates:
+            return self.drawer.walk(parents[0], rng, self.ledger)
+        mean, deviation = self._ensemble(done[:last]).predict(self._encode(candidates))
+        ranks = sorted(map(self.rank, done))
+        worth = ACQUISITIONS[self.settings.acquisition](mean, deviation, standing(ranks[-1], ranks), rng)
+        return candidates[int(np.argmax(worth))]
+
+    def _ensemble(self, done: Sequence[Entry]) -> Ensemble:
+        """Networks that learned these scores."""
+        seen = [(key(entry.architecture), self.rank(entry)) for entry in done]
+        if self._trained is None or self._trained[0] != seen:
+            ordered = sorted(rank for _, rank in seen)
+            targets = np.array([standing(rank, ordered) for _, rank in seen], np.float32)
+            seed = self.rng("predictor", "ensemble", len(done)).getrandbits(64)
+            ensemble = Ensemble(self.settings.members, np.random.default_rng(seed))
+            ensemble.fit(self._encode([entry.architecture for entry in done]), targets)
+            self._trained = seen, ensemble
+        return self._trained[1]
+
+    def _encode(self, architectures: Sequence[Architecture]) -> Array:
+        """One-hot codes [N, D]."""
+        alike = self.space.alike or (lambda architecture: architecture)
+        return np.array([encode(self.space.decisions, alike(a)) for a in architectures], np.float32)
+
+    def _parents(self, done: Sequence[Entry], rng: Random) -> list[Architecture]:
+        """Those that have children: feasible ones, a better one before a worse one."""
+        ordered = sorted(done, key=lambda entry: (self.rank(entry), key(entry.architecture)), reverse=True)
+        usable = (entry.architecture for entry in ordered if self.drawer.feasible(entry.architecture))
+        best = list(itertools.islice(usable, self.settings.parents))
+        if not self.settings.tournament or not best:
+            return best
+        return [best[min(rng.randrange(len(best)) for _ in range(self.settings.tournament))]]
+
+    def _candidates(self, parents: Sequence[Architecture], rng: Random) -> list[Architecture]:
+        """Children and random architectures, as far as they are new and feasible."""
+        decisions = self.space.decisions
+        drawn = [mutate(decisions, p, rng, probability=0.0) for p in parents for _ in range(self.settings.children)]
+        drawn += [sample(decisions, rng) for _ in range(self.settings.random)]
+        forms = {key(form): form for form in map(self.space.form, drawn)}
+        return [form for name, form in forms.items() if name not in self.ledger and self.drawer.feasible(form)]
+
+    def get_state(self) -> dict[str, Any]:
+        """All that the next suggestions depend on, as plain JSON data."""
+        return super().get_state() | {"settings": asdict(self.settings)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`get_state` returned; raises ValueError where it comes from other settings."""
+        super().set_state(state)
+        saved = PredictorSettings(**state["settings"])
+        if saved != self.settings:
+            raise ValueError(f"the saved searcher has other settings: {saved} instead of {self.settings}")
+        self._trained = None

@@ -1,0 +1,118 @@
+"""Regularized evolution (Real et al., "Regularized Evolution for Image Classifier Architecture Search", AAAI 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from random import Random
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from raynas.architecture import Architecture, key, mutate
+from raynas.searchers.base import ArchitectureSearcher, Entry, SearchSpace
+
+__all__ = ["RegularizedEvolution", "RegularizedSettings"]
+
+
+@dataclass(frozen=True)
+class RegularizedSettings:
+    """How parents are chosen.
+
+    The defaults are meant for hundreds of evaluations. The population of the paper (100, of which 25 compete) is for
+    tens of thousands: of 200 evaluations half would be random.
+
+    Attributes:
+        population: So many live at a time: at first random ones, later the youngest.
+        sample_size: How many of them compete to be a parent.
+        attempts: Mutants tried of one parent; those before were known already or infeasible.
+
+    Raises:
+        ValueError: A count that is not positive; more competitors than the population holds.
+    """
+
+    population: int = 20
+    sample_size: int = 10
+    attempts: int = 20
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{field.name} is {value!r}; legal: a whole number, 1 or more")
+        if self.sample_size > self.population:
+            raise ValueError(f"sample_size is {self.sample_size}; legal: up to the population, {self.population}")
+
+
+class RegularizedEvolution(ArchitectureSearcher):
+    """Mutates the winner of a small tournament; whoever is born makes the oldest die, however good it is.
+
+    Age is the order in which scores came in, and so the population is simply the end of the ledger: nothing else has
+    to be kept, and any number of children may be in flight. Failed trials never enter the population, nor do another
+    run's architectures that break this run's limits.
+
+    Args:
+        space: What may be proposed.
+        settings: How parents are chosen.
+        seed: See :class:`ArchitectureSearcher`, as for the arguments that follow.
+        metric: Name of the score.
+        mode: "max" or "min".
+        points_to_evaluate: The first members of the population.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        settings: RegularizedSettings | None = None,
+        seed: int = 0,
+        metric: str | None = None,
+        mode: str | None = None,
+        points_to_evaluate: Sequence[Mapping[str, str]] = (),
+    ) -> None:
+        super().__init__(space, seed=seed, metric=metric, mode=mode, points_to_evaluate=points_to_evaluate)
+        self.settings = settings or RegularizedSettings()
+
+    def propose(self) -> Architecture | str | None:
+        """A random architecture until the population is full, then a child."""
+        alive = sum(entry.status != "error" for entry in self.ledger.values())
+        filling = alive < self.settings.population
+        first = map(self.planned, range(max(self.settings.population if filling else 0, len(self.points))))
+        waiting = next((form for form in first if form is not None and key(form) not in self.ledger), None)
+        if waiting is not None:
+            return waiting
+        rng = self.rng("regularized", len(self.ledger))
+        population = [] if filling else self._population()
+        child = self._child(population, rng) if population else None
+        return child or self.drawer.fresh(rng, self.ledger) or Searcher.FINISHED
+
+    def _population(self) -> list[Entry]:
+        """The youngest that may have children, oldest first."""
+        living: list[Entry] = []
+        for entry in reversed(list(self.ledger.values())):
+            if entry.status == "done" and self.drawer.feasible(entry.architecture):
+                living.append(entry)
+                if len(living) == self.settings.population:
+                    break
+        return living[::-1]
+
+    def _child(self, population: Sequence[Entry], rng: Random) -> Architecture | None:
+        """A new, feasible architecture: the winner with one decision changed, or with as few more as it takes."""
+        rivals = rng.sample(population, min(self.settings.sample_size, len(population)))
+        winner = max(rivals, key=self.rank).architecture
+        for _ in range(self.settings.attempts):
+            child = self.space.form(mutate(self.space.decisions, winner, rng, probability=0.0))
+            if key(child) not in self.ledger and self.drawer.feasible(child):
+                return child
+        return self.drawer.walk(winner, rng, self.ledger)
+
+    def get_state(self) -> dict[str, Any]:
+        """All that the next suggestions depend on, as plain JSON data."""
+        return super().get_state() | {"settings": asdict(self.settings)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`get_state` returned; raises ValueError where it comes from other settings."""
+        super().set_state(state)
+        saved = RegularizedSettings(**state["settings"])
+        if saved != self.settings:
+            raise ValueError(f"the saved searcher has other settings: {saved} instead of {self.settings}")

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import itertools
+import math
+from random import Random
+from statistics import mean
+
+import numpy as np
+import pytest
+
+from raynas.architecture import Architecture, key
+from raynas.searchers import Bayes, BayesSettings, RandomSearch, SearchSpace
+from raynas.searchers.bayes import _last_fit, _log_improvement, _transformed
+from raynas.testing import CHAIN, Player, preference
+
+LARGE = SearchSpace({f"block{i}": ("a", "b", "c", "d") for i in range(20)})
+
+
+def best(searcher: object, count: int, score=preference, in_flight: int = 1) -> float:
+    return max(map(preference, Player(score, in_flight=in_flight).play(searcher, count)))
+
+
+def test_finds_better_ones_than_random_search_and_only_by_the_scores() -> None:
+    by_chance = mean(best(RandomSearch(LARGE, seed=seed), 40) for seed in range(8))
+    assert mean(best(small(LARGE, seed), 40) for seed in range(2)) > by_chance + 1.5
+    # The control: scores that say nothing about the architecture must not help.
+    shuffled = [best(small(LARGE, seed), 40, lambda a: Random(key(a)).random()) for seed in range(2)]
+    assert mean(shuffled) < by_chance + 1
+
+
+def test_finds_the_optimum_of_a_small_space_and_loses_little_with_many_in_flight() -> None:
+    """CHAIN has 4,096 architectures, whose scores are a sum over the decisions."""
+    top = sum(max(preference({name: o}) for o in options) for name, options in CHAIN.decisions.items())
+    for in_flight, count in ((1, 40), (8, 60)):
+        assert mean(best(Bayes(CHAIN, seed=seed), count, in_flight=in_flight) for seed in range(3)) > top - 0.05
+
+
+def small(space: SearchSpace, seed: int) -> Bayes:
+    return Bayes(space, settings=BayesSettings(candidates=200), seed=seed)
+
+
+def parity(architecture: Architecture) -> float:
+    """What counts is how often an operation follows itself, wherever that is."""
+    options = list(architecture.values())
+    return -abs(sum(a == b == "b" for a, b in itertools.pairwise(options)) - 7) - 0.01 * options.count("a")
+
+
+def test_structure_helps_where_the_score_depends_on_it() -> None:
+    chain = SearchSpace(LARGE.decisions, graph=lambda a: [(i, i + 1, o) for i, o in enumerate(a.values())])
+    with_graph = mean(max(map(parity, Player(parity).play(small(chain, seed), 25))) for seed in range(3))
+    without = mean(max(map(parity, Player(parity).play(small(LARGE, seed), 25))) for seed in range(3))
+    assert with_graph > -0.1 > without
+
+
+def test_architectures_that_are_alike_are_one_point_of_the_model() -> None:
+    space = SearchSpace(CHAIN.decisions, alike=lambda a: {**a, "block0": "a"})
+    searcher = Bayes(space)
+    one = {name: "b" for name in CHAIN.decisions}
+    features = searcher.encoder([one, {**one, "block0": "c"}, {**one, "block1": "c"}])
+    assert (features.options[0] == features.options[1]).all() and (features.options[0] != features.options[2]).any()
+
+
+def test_scores_of_stopped_trials_are_shifted_and_doubted() -> None:
+    searcher = Bayes(CHAIN)
+    drawn = [searcher.planned(i) for i in range(6)]
+    for architecture in drawn[:4]:
+        values = [preference(architecture) - 2.0, preference(architecture) - 1.0, preference(architecture)]
+        searcher.add_evaluated_point({"architecture": architecture}, values[-1], intermediate_values=values)
+    stopped = preference(drawn[4]) - 2.0
+    searcher.add_evaluated_point({"architecture": drawn[4]}, stopped, pruned=True, intermediate_values=[stopped])
+    known = list(searcher.ledger.values())
+    assert searcher._gain(known, 1, 3) == pytest.approx(2.0)
+    _, targets, doubt = searcher._observations(known, 100)
+    assert doubt.tolist() == [1, 1, 1, 1, 3]
+    assert np.argsort(targets).tolist() == np.argsort([preference(a) for a in drawn[:5]]).tolist()
+
+
+def test_a_restored_searcher_has_the_same_model() -> None:
+    searcher, restored = Bayes(CHAIN, seed=3), Bayes(CHAIN, seed=3)
+    Player(in_flight=3).play(searcher, 30)
+    restored.set_state(searcher.get_state())
+    for i in range(4):
+        assert searcher.suggest(f"n{i}") == restored.suggest(f"n{i}")
+    with pytest.raises(ValueError, match="other settings"):
+        Bayes(CHAIN, seed=3, settings=BayesSettings(startup=4)).set_state(searcher.get_state())
+
+
+def test_constant_scores_do_no_harm() -> None:
+    assert len({key(a) for a in Player(lambda a: 1.0).play(Bayes(CHAIN), 25)}) == 25
+
+
+def test_transform_keeps_the_order_and_stretches_the_top() -> None:
+    values = np.array([10.0, 80.0, 90.0, 90.5, 91.0])
+    z = _transformed(values)
+    assert (np.diff(z) > 0).all() and z.mean() == pytest.approx(0) and z.std() == pytest.approx(1)
+    assert (z[4] - z[3]) / 0.5 > 10 * (z[1] - z[0]) / 70
+    assert (_transformed(np.ones(4)) == 0).all()
+
+
+def test_expected_improvement_is_stable_far_below() -> None:
+    u = np.array([-40.0, -9.0, -7.9, 0.0, 3.0])
+    values = _log_improvement(u)
+    assert np.isfinite(values).all() and (np.diff(values) > 0).all()
+    assert values[3] == pytest.approx(math.log(1 / math.sqrt(2 * math.pi)))
+    assert _log_improvement(np.array([-8.01]))[0] == pytest.approx(_log_improvement(np.array([-7.99]))[0], abs=0.25)
+
+
+def test_the_model_is_fitted_more_and_more_rarely() -> None:
+    moments = sorted({_last_fit(count) for count in range(2, 600)})
+    assert moments[:5] == [2, 5, 10, 15, 20] and len(moments) < 35
+    assert all(_last_fit(count) <= count for count in range(2, 600))
+
+
+def test_bad_settings() -> None:
+    with pytest.raises(ValueError, match="candidates is 0; legal: a whole number, 1 or more"):
+        BayesSettings(candidates=0)

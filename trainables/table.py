@@ -1,0 +1,153 @@
+"""Look architectures up in a table of scores: a public benchmark, or what was measured earlier.
+
+    python -m raynas.launch --space spaces.nasbench201:DECISIONS search.trainable=trainables.table:Table
+        search.trainable_args.file=nasbench201.parquet search.trainable_args.metric=accuracy limits.flops_m=100
+
+The space may be decisions alone: no network and no data are needed. What the arguments mean is said by
+:class:`raynas.tables.Layout`. An architecture counts as it stands there, also where the table has another one of the
+same network. One that the table does not have counts as infeasible: it is logged, and the search goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import ray
+
+from raynas.architecture import Decisions
+from raynas.cohorts import CohortTrial, Member, Rungs
+from raynas.config import Config, ConfigError, SearchConfig
+from raynas.limits import InfeasibleError, Limits, Profile
+from raynas.scoring import Scoring, slots
+from raynas.tables import Layout, ScoreTable
+
+if TYPE_CHECKING:  # a thin trial must not import torch
+    from raynas.search_run import SearchRun
+
+__all__ = ["Table", "TableCosts"]
+
+
+class TableCosts:
+    """The further columns of a table as the costs of its architectures."""
+
+    def __init__(self, table: ScoreTable) -> None:
+        self.table = table
+
+    def __call__(self, architecture: Mapping[str, str]) -> dict[str, float]:
+        """The costs of one architecture by name; NaN where the table does not have it."""
+        if not self.table.columns:
+            return {}
+        row = int(self.table.find([architecture])[0])
+        return self.table.further(row) if row >= 0 else dict.fromkeys(self.table.columns, float("nan"))
+
+    def profile(self) -> dict[str, Profile]:
+        """The range of each cost over the table."""
+        return {
+            name: Profile(float(np.min(column)), float(np.median(column)), float(np.max(column)))
+            for name, column in self.table.columns.items()
+        }
+
+    def check(self, limits: Limits) -> None:
+        """Make sure that some architecture of the table keeps the limits.
+
+        Raises:
+            InfeasibleError: None does; the message names the limits and the range of the costs.
+        """
+        kept = np.ones(len(self.table), bool)
+        for name, (low, high) in limits.bounds.items():
+            column = self.table.columns[name]
+            kept &= (column >= (-np.inf if low is None else low)) & (column <= (np.inf if high is None else high))
+        if not kept.any():
+            profile = self.profile()
+            ranges = "; ".join(f"{name} are {profile[name]}" for name in limits.bounds)
+            raise InfeasibleError(f"no architecture of {self.table.name} has {limits}: {ranges}")
+
+    def __str__(self) -> str:
+        return str(self.table)
+
+
+class Table(CohortTrial):
+    """A trial that reads scores off a table, one column of the score a fidelity step.
+
+    The table is read and checked once, before the search; trials see it through the object store.
+    """
+
+    @staticmethod
+    def check(search: SearchConfig) -> None:
+        """Refuse settings that cannot be: called before anything is started."""
+        steps = len(Layout.parse(search.trainable_args).steps)
+        if search.grace > steps:
+            raise ConfigError(f"search.grace = {search.grace} is more than there are fidelities; legal: 1 to {steps}")
+
+    @classmethod
+    def costs(cls, decisions: Decisions, config: Config) -> TableCosts:
+        """Read the table; what it knows of costs serves a space that is decisions alone.
+
+        Raises:
+            TableError: The table cannot be used, or a limit names no column; see :meth:`ScoreTable.open`.
+            InfeasibleError: No architecture of the table keeps the limits.
+        """
+        costs = TableCosts(ScoreTable.open(decisions, Layout.parse(config.search.trainable_args), config.limits))
+        costs.check(Limits.parse(config.limits, costs.table.columns))
+        return costs
+
+    @classmethod
+    def scoring(cls, run: SearchRun) -> Scoring:
+        """One trial after the other, so that the same seed gives the same search; ``max_concurrent`` changes that."""
+        search = run.config.search
+        layout = Layout.parse(search.trainable_args)
+        known = run.costs
+        table = known.table if isinstance(known, TableCosts) else ScoreTable.open(run.search_space.decisions, layout)
+        if table.missing:
+            run.view.say(f"table {table}")
+        rungs = Rungs(len(layout.steps), search.reduction_factor, search.grace, search.scheduler == "asha", layout.mode)
+        concurrent = search.max_concurrent or 1
+        return Scoring(
+            cls,
+            {"table": table, "rungs": rungs},
+            slots(concurrent),
+            max_fidelity=rungs.fidelities,
+            workers=concurrent,
+            concurrent=concurrent,
+            bounded=False,
+            mode=layout.mode,
+            simulated=table.seconds is not None,
+        )
+
+    def setup(  # type: ignore[override]
+        self,
+        config: dict[str, Any],
+        table: ScoreTable,
+        rungs: Rungs | None = None,
+        known: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Called once a process; afterwards ``reset_config`` brings the next trial.
+
+        Args:
+            config: Of the first trial.
+            table: Where the scores stand.
+            rungs: How many fidelities there are, and what a cohort does after which of them.
+            known: See :meth:`raynas.cohorts.CohortTrial.enter`.
+        """
+        self.table = table
+        self.worker = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
+        self.enter(config, rungs or Rungs(table.scores.shape[1]), known)
+
+    def advance(self, members: Sequence[Member], fidelity: int) -> None:
+        """Read the next column of the score."""
+        begin = time.perf_counter()
+        rows = self.table.find([member.architecture for member in members]).tolist()
+        seconds = (time.perf_counter() - begin) / len(members)
+        for member, row in zip(members, rows, strict=True):
+            member.worker = self.worker
+            if row < 0:
+                member.refuse(f"{self.table.name} has no such architecture: it counts as infeasible")
+                continue
+            told = self.table.seconds
+            member.seconds = member.seconds + seconds if told is None else float(told[row, fidelity])
+            member.score = float(self.table.scores[row, fidelity])
+            member.metrics = self.table.further(row)
