@@ -31,18 +31,18 @@ import torch
 from torch import nn
 
 from raynas import config as settings
+from raynas.bare import bare_run, bare_space
 from raynas.command_line import read_arguments
 from raynas.config import Config, ConfigError
 from raynas.connection import connect
 from raynas.data import Dataset
 from raynas.data import load as load_data
 from raynas.display import View
-from raynas.limits import Limits, violation
 from raynas.named import resolve
 from raynas.rehearsal import dry_run
 from raynas.report import write_report
 from raynas.run import Run
-from raynas.search_run import NoCosts, SearchRun
+from raynas.search_run import SearchRun
 from raynas.searchers import (
     TPE,
     ArchitectureSearcher,
@@ -102,19 +102,6 @@ def build_space(config: Config, data: Dataset) -> nn.Module:
     return space
 
 
-def bare_space(config: Config, decisions: Mapping[str, Any]) -> SearchSpace:
-    """A space that is data alone. ``space_args`` may name functions of it: canonical, alike, graph."""
-    for name, options in decisions.items():
-        if isinstance(options, str) or not all(isinstance(o, str) for o in (name, *options)):
-            raise ConfigError(f"space {config.space!r}: decision {name!r} must be text, its options a list of texts")
-    legal = ("canonical", "alike", "graph")
-    unknown = [name for name in config.space_args if name not in legal]
-    if unknown:
-        raise ConfigError(f"{config.space} has no argument {unknown[0]!r}; legal ones: {', '.join(legal)}")
-    functions = {name: resolve(path, f"space_args.{name}") for name, path in config.space_args.items()}
-    return SearchSpace({name: tuple(options) for name, options in decisions.items()}, **functions)
-
-
 def build_searcher(config: Config) -> Callable[..., ArchitectureSearcher]:
     """The searcher's class with its settings."""
     method, given = config.search.method, config.search.method_args
@@ -172,7 +159,7 @@ def prepare(
         bare = bare_space(config, bare)
     if isinstance(bare, SearchSpace):
         where = config.space.partition(":")[0].rpartition(".")[2] if space is None else "decisions"
-        return _search_run(_named(config, where, trainable.__name__.lower()), bare, searcher, trainable, view)
+        return bare_run(_named(config, where, trainable.__name__.lower()), bare, searcher, trainable, view)
     data = data if data is not None else _load(config)
     space = space if isinstance(space, nn.Module) else build_space(config, data)
     config = _named(config, type(space).__name__.lower(), data.name.replace(":", "."))
@@ -183,25 +170,6 @@ def _named(config: Config, *parts: str) -> Config:
     if config.name is not None:
         return config
     return dataclasses.replace(config, name="-".join((*parts, f"{datetime.now():%Y%m%d-%H%M%S}")))
-
-
-def _search_run(
-    config: Config,
-    space: SearchSpace,
-    searcher: Callable[..., ArchitectureSearcher],
-    trainable: Any,
-    view: View | None,
-) -> SearchRun:
-    """A run over a space without a network; what its architectures cost is known by the trainable, if at all."""
-    if hasattr(trainable, "costs"):
-        costs = trainable.costs(space.decisions, config)
-    elif hasattr(trainable, "scoring"):
-        raise ConfigError(f"{config.search.trainable} needs a network, but {config.space} is bare decisions")
-    else:
-        costs = NoCosts()
-    limits = Limits.parse(config.limits, costs.profile())
-    space = dataclasses.replace(space, violation=violation(costs, limits)) if limits.bounds else space
-    return SearchRun(config, space, costs, searcher, trainable, view)
 
 
 def _load(config: Config) -> Dataset:

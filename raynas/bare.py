@@ -1,0 +1,48 @@
+"""Spaces that are data alone, decisions without a network, and the runs that search them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from raynas.config import Config, ConfigError
+from raynas.display import View
+from raynas.limits import Limits, violation
+from raynas.named import resolve
+from raynas.search_run import NoCosts, SearchRun
+from raynas.searchers import ArchitectureSearcher, SearchSpace
+
+__all__ = ["bare_run", "bare_space"]
+
+
+def bare_space(config: Config, decisions: Mapping[str, Any]) -> SearchSpace:
+    """A space that is data alone. ``space_args`` may name functions of it: canonical, alike, graph."""
+    for name, options in decisions.items():
+        if isinstance(options, str) or not all(isinstance(o, str) for o in (name, *options)):
+            raise ConfigError(f"space {config.space!r}: decision {name!r} must be text, its options a list of texts")
+    legal = ("canonical", "alike", "graph")
+    unknown = [name for name in config.space_args if name not in legal]
+    if unknown:
+        raise ConfigError(f"{config.space} has no argument {unknown[0]!r}; legal ones: {', '.join(legal)}")
+    functions = {name: resolve(path, f"space_args.{name}") for name, path in config.space_args.items()}
+    return SearchSpace({name: tuple(options) for name, options in decisions.items()}, **functions)
+
+
+def bare_run(
+    config: Config,
+    space: SearchSpace,
+    searcher: Callable[..., ArchitectureSearcher],
+    trainable: Any,
+    view: View | None,
+) -> SearchRun:
+    """A run over a space without a network; what its architectures cost is known by the trainable, if at all."""
+    if hasattr(trainable, "costs"):
+        costs = trainable.costs(space.decisions, config)
+    elif hasattr(trainable, "scoring"):
+        raise ConfigError(f"{config.search.trainable} needs a network, but {config.space} is bare decisions")
+    else:
+        costs = NoCosts()
+    limits = Limits.parse(config.limits, costs.profile())
+    space = dataclasses.replace(space, violation=violation(costs, limits)) if limits.bounds else space
+    return SearchRun(config, space, costs, searcher, trainable, view)
