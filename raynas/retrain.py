@@ -26,7 +26,8 @@ from raynas.command_line import OPERATION
 from raynas.config import Config, TrainConfig
 from raynas.data import Dataset, from_arrays, to_arrays
 from raynas.evaluation import tally
-from raynas.supernet import TrainingStatus, place_ranks
+from raynas.placement import place_ranks
+from raynas.supernet import TrainingStatus
 from raynas.training import Trainer, steps_per_epoch
 
 __all__ = ["Job", "retrain", "retrain_recipe"]

@@ -14,7 +14,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,14 @@ from torch import nn
 
 from raynas import checkpoint
 from raynas.actors import Hosted, SupernetActor
-from raynas.config import Config, TrainConfig
+from raynas.config import Config
 from raynas.data import Dataset, to_arrays
 from raynas.host import publish
+from raynas.placement import Placement, place, place_ranks
 from raynas.sampling import PathSampler
 from raynas.training import Progress, TrainingDiverged, model_tensors
 
-__all__ = ["Placement", "Supernet", "TrainingStatus", "place", "place_ranks"]
+__all__ = ["Supernet", "TrainingStatus"]
 
 log = logging.getLogger(__name__)
 CHUNK_SECONDS = 1.0
@@ -50,61 +51,6 @@ class TrainingStatus:
     total: int
     loss: float
     images_per_second: float
-
-
-@dataclass(frozen=True)
-class Placement:
-    """How many actors, and what each of them takes."""
-
-    count: int
-    cpus: float
-    gpus: float
-
-
-def place(
-    count: int | None, cpus: float | None = None, gpus: float | None = None, *, most: int | None = None
-) -> Placement:
-    """Fit actors into the nodes of the cluster: one per GPU, or without GPUs one per CPU, ``most`` of them.
-
-    Raises:
-        ValueError: The cluster cannot hold them; the message says what is missing.
-    """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if gpus is None:
-        gpus = 1.0 if any(node.get("GPU") for node in nodes) else 0.0
-    useful = [node for node in nodes if node.get("GPU", 0.0) >= gpus] if gpus else nodes
-    if cpus is None and gpus:
-        cpus = min((int(node.get("CPU", 0) / (node["GPU"] / gpus)) for node in useful), default=1)
-        cpus = float(max(min(cpus, 8), 1))
-    elif cpus is None:
-        total = sum(node.get("CPU", 0.0) for node in nodes)
-        wanted = int(count or min(total, most or total)) or 1
-        shares = range(int(total / wanted), 0, -1)
-        fits = (c for c in shares if sum(int(node.get("CPU", 0.0) / c) for node in nodes) >= wanted)
-        cpus = float(next(fits, 1))
-
-    def room(node: Mapping[str, float]) -> int:
-        by_gpu = int(node.get("GPU", 0.0) / gpus) if gpus else 10**9
-        return min(int(node.get("CPU", 0.0) / cpus), by_gpu)
-
-    fitting = sum(room(node) for node in useful)
-    count = count or min(fitting, most or fitting) or 1
-    if fitting < count:
-        each = f"{cpus:g} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")
-        had = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
-        raise ValueError(f"{count} actors of {each} do not fit into the cluster (its nodes: {had}): {fitting} would")
-    return Placement(count, cpus, gpus)
-
-
-def place_ranks(recipe: TrainConfig) -> Placement:
-    """Fit the ranks of a data-parallel training into the cluster.
-
-    One per GPU. Without GPUs up to four that share the CPUs: two processes of one thread train faster than one of two,
-    but each must have images enough for its BatchNorm statistics.
-    """
-    assert recipe.batch_size is not None
-    most = max(min(4, recipe.batch_size // 16), 1)
-    return place(recipe.workers, recipe.cpus_per_worker, recipe.gpus_per_worker, most=most)
 
 
 class Supernet:

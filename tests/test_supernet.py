@@ -18,8 +18,9 @@ from raynas.config import Config, SearchConfig, TrainConfig
 from raynas.data import to_arrays
 from raynas.evaluation import Scorer
 from raynas.host import publish
+from raynas.placement import place
 from raynas.sampling import UniformPaths
-from raynas.supernet import Supernet, place
+from raynas.supernet import Supernet
 from raynas.training import Trainer, TrainingDiverged, model_tensors
 
 pytestmark = pytest.mark.usefixtures("ray_session")

@@ -25,8 +25,8 @@ from raynas.choice import derive
 from raynas.config import ConfigError, SearchConfig, TrainConfig
 from raynas.data import from_arrays, to_arrays
 from raynas.evaluation import tally
+from raynas.placement import place
 from raynas.scoring import Scoring, check_arguments
-from raynas.supernet import place
 from raynas.training import Trainer
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ class PredictorSettings:
             Thompson sampling), "ei" (expected improvement), "ucb" (mean + half a deviation), "mean".
         parents: So many of the best have children.
         tournament: If not 0, so many of these are drawn for each suggestion, and only the best of them has children.
-        children: Mutants of each parent, with one decision changed.
+        children: Mutants of each parent. One decision is changed on average, and at least one.
         random: Random architectures among the candidates.
         retrain: The predictor is trained anew after so many scores.
         members: Networks in the ensemble.
@@ -224,7 +224,7 @@ class Predictor(ArchitectureSearcher):
     def _candidates(self, parents: Sequence[Architecture], rng: Random) -> list[Architecture]:
         """Children and random architectures, as far as they are new and feasible."""
         decisions = self.space.decisions
-        drawn = [mutate(decisions, p, rng, probability=0.0) for p in parents for _ in range(self.settings.children)]
+        drawn = [mutate(decisions, p, rng, 1 / len(p)) for p in parents for _ in range(self.settings.children)]
         drawn += [sample(decisions, rng) for _ in range(self.settings.random)]
         forms = {key(form): form for form in map(self.space.form, drawn)}
         return [form for name, form in forms.items() if name not in self.ledger and self.drawer.feasible(form)]

@@ -128,18 +128,22 @@ def test_begins_with_random_ones_and_replaces_those_that_fail() -> None:
     assert searcher._trained is None
 
 
-def test_children_have_one_decision_changed() -> None:
-    """Of the best ones; those of NPENAS of the winner of a tournament."""
-    for settings in (PredictorSettings(parents=1, random=0, members=1), NPENAS):
-        searcher = Predictor(SPOS_SIZED, settings=settings)
-        first = Player().play(searcher, 10)
-        favourite = max(first, key=preference)
-        near = [
-            min((distance(child, parent), parent != favourite) for parent in first)
-            for child in (searcher.suggest(f"t{i}")["architecture"] for i in range(8))
-        ]
-        assert [changed for changed, _ in near] == [1] * 8
-        assert any(is_other for _, is_other in near) == bool(settings.tournament)
+def test_parents_are_the_best_ones_and_in_npenas_one_of_them() -> None:
+    settings = {
+        False: PredictorSettings(parents=1, random=0, members=1),
+        True: PredictorSettings(parents=4, random=0, members=1, tournament=2),
+    }
+    for tournament, each in settings.items():
+        searcher = Predictor(SPOS_SIZED, settings=each)
+        first = sorted(Player().play(searcher, 10), key=preference, reverse=True)
+        parents = set()
+        for index in range(12):
+            child = searcher.suggest(f"t{index}")["architecture"]
+            changed = [distance(child, parent) for parent in first]
+            assert min(changed) < 6  # random ones are about 15 apart
+            parents.add(changed.index(min(changed)))
+        assert parents <= (set(range(4)) if tournament else {0})
+        assert (len(parents) > 1) == tournament
 
 
 def test_is_trained_anew_after_so_many_scores() -> None:
@@ -195,7 +199,7 @@ def test_parents_meet_the_limits_of_this_run() -> None:
     for index in range(5):
         child = searcher.suggest(f"t{index}")["architecture"]
         assert violation(child) == 0
-        assert distance(child, allowed) == 1
+        assert distance(child, allowed) < 6
 
 
 @pytest.mark.parametrize(
