@@ -92,7 +92,8 @@ class SupernetActor:
         Safe to call from many trials at once: they are answered together.
 
         Returns:
-            For each architecture ``correct``, ``images``, ``loss``, ``seconds`` (its share) and ``worker``.
+            For each architecture ``correct``, ``images``, ``loss``, ``seconds`` (its share) and ``worker``; where one
+            among several could not be scored, ``error`` instead.
         """
         return self.host.evaluate(architectures, number)
 

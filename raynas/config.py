@@ -156,6 +156,7 @@ class SearchConfig:
     top: Count = 5
     """How many of the best are scored again on all validation images."""
     time_budget_seconds: Positive | None = None
+    """A search ends after so many seconds, those of an earlier search of the same run not counted."""
 
 
 @dataclass(config=_STRICT)
@@ -209,6 +210,11 @@ class _Dumper(yaml.SafeDumper):
 
 
 for _each in (_Loader, _Dumper):
+    # No setting is a date: 2024-01-05 is text.
+    _each.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in _each.yaml_implicit_resolvers.items()
+    }
     _each.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), [*"-+0123456789"]
     )
@@ -271,7 +277,7 @@ def load(
             raise ConfigError(f"{override!r} is not of the form key=value")
         try:
             _set(tree, name, _Loader(text).get_single_data())
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             raise ConfigError(f"the value of {override!r} is not YAML") from None
     return parse(tree)
 

@@ -185,7 +185,12 @@ def _call(path: str, folder: str | Path | None) -> Any:
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError, ValueError) as error:
         raise DataError(f"data set {path!r} cannot be imported: {error}") from error
-    return function() if folder is None else function(folder)
+    try:
+        return function() if folder is None else function(folder)
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"data set {path!r} failed: {type(error).__name__}: {error}") from error
 
 
 def _sources_of(name: str, found: Any) -> tuple[Source, Source]:

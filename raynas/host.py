@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -19,11 +20,13 @@ from torch import Tensor, nn
 from raynas.architecture import Architecture
 from raynas.config import Config, SearchConfig
 from raynas.data import Dataset, from_arrays
-from raynas.evaluation import Scorer, Tally
+from raynas.evaluation import Scorer
 from raynas.sampling import PathSampler
 from raynas.training import Progress, Trainer, best_device, place_model, use_bfloat16
 
 __all__ = ["Host", "Published", "publish"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class _Request:
 
     architectures: Sequence[Architecture]
     slice: int
-    answer: list[Tally] = field(default_factory=list)
+    answer: list[dict[str, Any]] = field(default_factory=list)
     error: Exception | None = None
     done: bool = False
 
@@ -172,11 +175,22 @@ class Host:
                 self._score(group)
             except Exception as error:
                 # One bad architecture must not cost the others their answers.
+                log.debug("scoring one by one, because of: %s", error)
                 for request in group:
-                    try:
-                        self._score([request])
-                    except Exception as own:
-                        request.error = own if len(group) > 1 else error
+                    self._score_singly(request)
+
+    def _score_singly(self, request: _Request) -> None:
+        """Score the architectures one by one; where there are several, say of each that fails why."""
+        for architecture in request.architectures:
+            alone = _Request([architecture], request.slice)
+            try:
+                self._score([alone])
+                request.answer += alone.answer
+            except Exception as error:
+                if len(request.architectures) == 1:
+                    request.error = error
+                else:
+                    request.answer.append({"error": f"{type(error).__name__}: {error}"})
 
     def _make_scorer(self, settings: SearchConfig) -> Scorer:
         place_model(self.space, best_device())

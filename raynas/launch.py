@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ray import tune
 from torch import nn
 
 from raynas import config as settings
@@ -95,8 +96,10 @@ def build_space(config: Config, data: Dataset) -> nn.Module:
         if unknown and not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
             raise ConfigError(f"{config.space} has no argument {unknown[0]!r}; legal ones: {', '.join(takes)}")
         space = function(**arguments)
-    except TypeError as error:
-        raise ConfigError(f"space {config.space!r} cannot be built: {error}") from None
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"space {config.space!r} cannot be built: {type(error).__name__}: {error}") from error
     if not isinstance(space, nn.Module):
         raise ConfigError(f"space {config.space!r} returned {type(space).__name__}, not an nn.Module")
     return space
@@ -109,7 +112,9 @@ def build_searcher(config: Config) -> Callable[..., ArchitectureSearcher]:
         raise ConfigError(
             f"unknown search.method {method!r}; legal ones: {', '.join(METHODS)}, or package.module:Class"
         )
-    make = METHODS[method] if method in METHODS else resolve(method, "search.method")
+    make: Any = METHODS.get(method) or resolve(method, "search.method")
+    if ArchitectureSearcher not in getattr(make, "__mro__", ()):
+        raise ConfigError(f"search.method {method!r} is no class of raynas.searchers.ArchitectureSearcher")
     takes = SETTINGS.get(make, make)
     legal = [name for name in inspect.signature(takes).parameters if name not in ("space", "seed", "metric", "mode")]
     unknown = [name for name in given if name not in legal]
@@ -150,6 +155,8 @@ def prepare(
             f"address {config.address!r}: run on a machine of the cluster with --address auto, or submit a job"
         )
     trainable = resolve(config.search.trainable, "search.trainable")
+    if not (isinstance(trainable, type) and issubclass(trainable, tune.Trainable)):
+        raise ConfigError(f"search.trainable {config.search.trainable!r} is no class of ray.tune.Trainable")
     if config.search.method == "auto":
         method = getattr(trainable, "best_method", "evolution")
         config = dataclasses.replace(config, search=dataclasses.replace(config.search, method=method))

@@ -24,7 +24,7 @@ class Placement:
 def place(
     count: int | None, cpus: float | None = None, gpus: float | None = None, *, most: int | None = None
 ) -> Placement:
-    """Fit actors into the nodes of the cluster: one per GPU, or without GPUs one per CPU, ``most`` of them.
+    """Fit actors into the nodes of the cluster: one per GPU, or without GPUs one per CPU, at most ``most`` of them.
 
     Raises:
         ValueError: The cluster cannot hold them; the message says what is missing.
@@ -32,6 +32,8 @@ def place(
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if gpus is None:
         gpus = 1.0 if any(node.get("GPU") for node in nodes) else 0.0
+    if gpus:
+        most = None
     useful = [node for node in nodes if node.get("GPU", 0.0) >= gpus] if gpus else nodes
     if cpus is None and gpus:
         cpus = min((int(node.get("CPU", 0) / (node["GPU"] / gpus)) for node in useful), default=1)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
-from ray.tune.schedulers import AsyncHyperBandScheduler
+from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from raynas.architecture import key
 
@@ -72,6 +72,10 @@ class Asha(AsyncHyperBandScheduler):
 
     earlier: Mapping[str, Mapping[int, float]] = MappingProxyType({})
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._late: set[str] = set()
+
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """A trial that goes on where another process left it enters the rungs that it had passed there.
 
@@ -81,7 +85,14 @@ class Asha(AsyncHyperBandScheduler):
         config = getattr(trial, "config", {})
         scores = self.earlier.get(key(config["architecture"]), {}) if "architecture" in config else {}
         for fidelity, score in sorted(scores.items()):
-            super().on_trial_result(tune_controller, trial, {_TIME: fidelity, self.metric: score})
+            decision = super().on_trial_result(tune_controller, trial, {_TIME: fidelity, self.metric: score})
+            if fidelity == max(scores) and decision == TrialScheduler.STOP:
+                self._late.add(trial.trial_id)  # killed before it could be stopped
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Whether the trial goes on."""
+        decision: str = super().on_trial_result(tune_controller, trial, result)
+        return TrialScheduler.STOP if trial.trial_id in self._late else decision
 
 
 def replay(

@@ -12,9 +12,10 @@ from ray import tune
 from raynas.architecture import Architecture
 from raynas.config import ConfigError, SearchConfig
 
-__all__ = ["Scoring", "check_arguments", "slots"]
+__all__ = ["HEAD", "Scoring", "check_arguments", "slots"]
 
 HEAD = "node:__internal_head__"
+"""The resource, 1 in all, by which Ray marks the head of a cluster."""
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ import logging
 import math
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
+import ray
 from ray import tune
 from ray.tune.error import TuneError
 
@@ -24,7 +26,7 @@ from raynas.architecture import Architecture
 from raynas.config import SearchConfig
 from raynas.recorder import Recorder, SearchStatus
 from raynas.results import Log
-from raynas.scoring import Scoring
+from raynas.scoring import HEAD, Scoring
 from raynas.searchers import ArchitectureSearcher, Cohort
 
 __all__ = ["History", "run_search"]
@@ -40,9 +42,10 @@ class History:
 
     def __init__(self, table: pa.Table, admits: Callable[[Architecture], bool]) -> None:
         self.rows: dict[str, list[dict[str, Any]]] = {}
+        """By key, those first whose last row came first: in the order in which a searcher hears of their ends."""
         for row in table.to_pylist():
             row["architecture"] = json.loads(row["architecture"])
-            self.rows.setdefault(row["key"], []).append(row)
+            self.rows[row["key"]] = [*self.rows.pop(row["key"], []), row]
         self.rows = {key: rows for key, rows in self.rows.items() if admits(rows[0]["architecture"])}
 
     @property
@@ -135,6 +138,7 @@ def run_search(
         trial_name_creator=lambda trial: f"architecture-{trial.trial_id}",
         trial_dirname_creator=lambda trial: str(trial.trial_id),
     )
+    _wait_for_slot(scoring)
     recorder.start()
     try:
         stop: Any = None if scoring.ends_itself else {"training_iteration": scoring.max_fidelity}
@@ -144,6 +148,19 @@ def run_search(
     finally:
         log.flush()
     return recorder.status()
+
+
+def _wait_for_slot(scoring: Scoring, seconds: float = 60.0) -> None:
+    """Thin trials run on the head node, those of one search at a time.
+
+    Raises:
+        RuntimeError: Another search did not end within a minute.
+    """
+    needed, deadline = scoring.resources.get(HEAD, 0.0), time.monotonic() + seconds
+    while needed and ray.available_resources().get(HEAD, 0.0) < needed:
+        if time.monotonic() > deadline:
+            raise RuntimeError("another search runs on this cluster: wait for its end, or start a cluster of its own")
+        time.sleep(0.2)
 
 
 class _Budget(tune.Stopper):

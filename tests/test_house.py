@@ -127,6 +127,8 @@ def test_our_own_modules_are_imported_at_the_top(module: str) -> None:
         ("raynas.results", ["torch", "ray"]),
         ("raynas.ranking", ["torch", "ray"]),
         ("trainables.shared_weights", ["torch"]),
+        ("trainables.table", ["torch"]),
+        ("raynas.actors", ["torch"]),
     ],
 )
 def test_light_modules_stay_light(module: str, heavy: list[str]) -> None:

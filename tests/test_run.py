@@ -21,7 +21,8 @@ from raynas.config import Config, ConfigError, SearchConfig, TrainConfig
 from raynas.constraints import InfeasibleError
 from raynas.evaluation import Scorer
 from raynas.run import Run
-from raynas.searchers import TPE, Evolution, EvolutionSettings, RandomSearch
+from raynas.search import History
+from raynas.searchers import TPE, Evolution, EvolutionSettings, RandomSearch, SearchSpace
 from raynas.training import model_tensors
 from trainables.from_scratch import FromScratch
 from trainables.shared_weights import SharedWeights
@@ -313,3 +314,15 @@ def test_retrain_looks_at_the_test_images_once_and_export_takes_its_weights(tmp_
     for name, value in checkpoint.latest(next((run.folder / "retrain").iterdir()))[1].items():
         if name.startswith("model/"):
             assert torch.equal(network.state_dict()[name[len("model/") :]], value)
+
+
+def test_the_log_is_replayed_in_the_order_in_which_scores_became_final(tmp_path):
+    """Architectures in flight at the same time end in another order than they began."""
+    paths = [{"blocks.0": o, "blocks.1": "k1", "blocks.2": "k1"} for o in ("k1", "k3", "skip")]
+    with results.Log(tmp_path) as rows:
+        reports = [(0, 1, "running"), (1, 1, "running"), (2, 1, "stopped"), (1, 2, "complete"), (0, 2, "complete")]
+        for number, fidelity, status in reports:
+            rows.append({"architecture": paths[number], "score": number, "fidelity": fidelity, "status": status})
+    searcher = RandomSearch(SearchSpace({name: ("k1", "k3", "skip") for name in paths[0]}))
+    History(results.read(tmp_path), lambda architecture: True).replay(searcher, None)
+    assert [entry.architecture["blocks.0"] for entry in searcher.ledger.values()] == ["skip", "k3", "k1"]

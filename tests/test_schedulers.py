@@ -89,6 +89,16 @@ def test_a_trial_that_goes_on_stands_in_the_lower_rungs_with_its_lower_scores() 
     assert rungs(scheduler) == {1: {"new": 0.3}, 2: {"new": 0.4}, 4: {"new": 0.6}, 8: {}}
 
 
+def test_a_trial_that_was_killed_before_it_was_stopped_is_stopped() -> None:
+    observations = [(f"t{i}", fidelity, 0.8 + i / 1000) for i in range(20) for fidelity in (1, 2, 3)]
+    trial = SimpleNamespace(trial_id="new", config={"architecture": {"a": "1"}})
+    for score, decision in ((0.1, TrialScheduler.STOP), (0.9, TrialScheduler.CONTINUE)):
+        scheduler = asha(8)
+        replay(scheduler, observations, {key({"a": "1"}): {1: 0.9, 2: score}})
+        scheduler.on_trial_add(None, trial)
+        assert scheduler.on_trial_result(None, trial, {"score": 0.9, "training_iteration": 3}) == decision
+
+
 def test_survivors() -> None:
     assert survivors([0.1, 0.4, 0.2, 0.3]) == [1, 3]
     assert survivors([0.1, 0.4, 0.2, 0.3], mode="min") == [0, 2]

@@ -18,7 +18,7 @@ from raynas.config import Config, SearchConfig, TrainConfig
 from raynas.data import to_arrays
 from raynas.evaluation import Scorer
 from raynas.host import publish
-from raynas.placement import place
+from raynas.placement import Placement, place, place_ranks
 from raynas.sampling import UniformPaths
 from raynas.supernet import Supernet
 from raynas.training import Trainer, TrainingDiverged, model_tensors
@@ -154,6 +154,9 @@ def test_one_bad_architecture_does_not_cost_the_others_their_answers():
     hosted = Hosted(ray.put(tiny.space(num_classes=4)), ray.put(to_arrays(tiny.data())))
     actor = remote.remote(hosted.pack(), CONFIG, "supernet-test")
     asked = [actor.evaluate.remote([path], 0) for path in [*PATHS, {**PATHS[0], "blocks.0": "k9"}]]
+    cohort = ray.get(actor.evaluate.remote([PATHS[0], {**PATHS[0], "blocks.0": "k9"}, PATHS[1]], 0))
+    assert [("error" in answer, answer.get("images")) for answer in cohort] == [(False, 16), (True, None), (False, 16)]
+    assert "k9" in cohort[1]["error"]
     good = ray.get(asked[:-1])
     assert all(answer[0]["images"] == 16 for answer in good)
     with pytest.raises(Exception, match="k9"):
@@ -206,3 +209,15 @@ def test_whoever_holds_a_handle_loads_no_torch(tmp_path):
 
     assert ray.get(ask.remote(pool)) == (16, False)
     supernet.close()
+
+
+def test_every_gpu_gets_a_rank_and_processors_are_shared_by_four(monkeypatch):
+    def cluster(**resources):
+        monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": resources}] * 2)
+
+    recipe = TrainConfig(batch_size=64).resolved()
+    cluster(CPU=32.0, GPU=8.0)
+    assert place_ranks(recipe) == Placement(16, 4.0, 1.0)
+    cluster(CPU=8.0)
+    assert place_ranks(recipe) == Placement(4, 4.0, 0.0)
+    assert place_ranks(TrainConfig(batch_size=32).resolved()).count == 2

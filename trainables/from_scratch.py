@@ -87,7 +87,7 @@ class FromScratch(tune.Trainable):
             max_fidelity=search.epochs,
             workers=where.count,
             concurrent=where.count,
-            bounded=search.max_concurrent is None,
+            bounded=search.max_concurrent is None and search.replicas is None,
         )
 
     def setup(self, config: dict[str, Any], job: Job) -> None:  # type: ignore[override]

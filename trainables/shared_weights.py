@@ -102,7 +102,10 @@ class SharedWeights(CohortTrial):
         """Ask the replica about one more slice."""
         tallies = ray.get(self.replica.evaluate.remote([m.architecture for m in members], fidelity))
         for member, tally in zip(members, tallies, strict=True):
-            _add(member, tally)
+            if "error" in tally:
+                member.status, member.error = "error", tally["error"]
+            else:
+                _add(member, tally)
 
 
 def _add(member: Member, tally: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from ray.tune.search import Searcher
 from scipy.special import ndtr
 
-from raynas.architecture import Architecture, crossover, enumerate_all, key, mutate, size
+from raynas.architecture import Architecture, crossover, enumerate_all, key, mutate, sample, size
 from raynas.searchers.base import ArchitectureSearcher, Entry, SearchSpace
 from raynas.searchers.features import Array, Encoder, Features
 from raynas.searchers.gaussian import GaussianProcess
@@ -128,7 +128,8 @@ class Bayes(ArchitectureSearcher):
     def _observations(self, known: Sequence[Entry], limit: int) -> tuple[Features, Array, Array]:
         """Features, transformed scores, and how much each of them is doubted."""
         full = max(entry.fidelity for entry in known)
-        values = np.array([self.goodness(entry.score) + self._gain(known, entry.fidelity, full) for entry in known])
+        gains = {fidelity: self._gain(known, fidelity, full) for fidelity in {entry.fidelity for entry in known}}
+        values = np.array([self.goodness(entry.score) + gains[entry.fidelity] for entry in known])
         doubt = np.array([max(full, 1) / max(entry.fidelity, 1) for entry in known])
         if len(known) > limit:
             order = np.argsort(-values, kind="stable")[: limit // 2]
@@ -166,7 +167,7 @@ class Bayes(ArchitectureSearcher):
         """In turns a mutant of few changes, a crossing, and, less often, a random architecture."""
         decisions = self.space.decisions
         if not parents or number % 5 == 4:
-            return self.drawer.fresh(rng, ()) or dict(parents[0])
+            return sample(decisions, rng)
         # Squared, so that the better ones have more children.
         first = parents[int(rng.random() ** 2 * len(parents))]
         if number % 5 == 3:

@@ -85,6 +85,15 @@ class Cohort(Searcher):
         self._live[trial_id] = list(map(key, architectures))
         return {"architectures": architectures}
 
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Tell the inner searcher the scores of those that go on."""
+        names = self._live.get(trial_id, [])
+        for outcome in result.get("outcomes", ()):
+            name = key(outcome["architecture"])
+            if outcome["status"] != "error" and name in names:
+                told = {self.metric: outcome["score"], "training_iteration": outcome["fidelity"]}
+                self.inner.on_trial_result(f"{trial_id}.{names.index(name)}", told)
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the inner searcher what came out for each architecture."""
         outcomes: dict[str, Mapping[str, Any]] = {}

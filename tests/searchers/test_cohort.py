@@ -124,3 +124,17 @@ def test_bad_size() -> None:
         Cohort(RandomSearch(CHAIN), 0)
     with pytest.raises(ValueError, match="total of all cohorts is 0; legal: 1 or more, or None"):
         Cohort(RandomSearch(CHAIN), 4, 0)
+
+
+def test_scores_of_lower_fidelities_reach_the_inner_searcher() -> None:
+    inner = RandomSearch(CHAIN)
+    cohort = Cohort(inner, 2)
+    suggestion: Any = cohort.suggest("t")
+    first, second = suggestion["architectures"]
+
+    def row(architecture, score, fidelity, status="running"):
+        return {"architecture": architecture, "score": score, "fidelity": fidelity, "status": status}
+
+    cohort.on_trial_result("t", {"outcomes": [row(first, 0.1, 1), row(second, 0.2, 1)]})
+    cohort.on_trial_complete("t", {"outcomes": [row(first, 0.1, 1, "stopped"), row(second, 0.3, 2, "complete")]})
+    assert [inner.ledger[key(a)].scores for a in (first, second)] == [{1: 0.1}, {1: 0.2, 2: 0.3}]

@@ -101,11 +101,4 @@ class TestBayes(SearcherContract):
     replays_in_any_order = False  # the kernel's weights are those of the first scores
 
     def make(self, space: SearchSpace, **keywords: Any) -> Searcher:
-        return Bayes(space, **keywords)
-
-
-class TestBayesInALargeSpace(SearcherContract):
-    replays_in_any_order = False
-
-    def make(self, space: SearchSpace, **keywords: Any) -> Searcher:
-        return Bayes(space, settings=BayesSettings(enumerate_up_to=1, candidates=100), **keywords)
+        return Bayes(space, settings=BayesSettings(enumerate_up_to=100, candidates=60), **keywords)
