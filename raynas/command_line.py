@@ -101,6 +101,8 @@ def _resumed(flags: argparse.Namespace, config: Config, overrides: Sequence[str]
     """The settings of the run to go on with, changed by what was given now."""
     if flags.resume != "auto":
         folder = Path(flags.resume).expanduser()
+        named = Path(config.storage_path).expanduser() / flags.resume
+        folder = named if not folder.exists() and named.exists() else folder
     elif config.name is not None:
         folder = _folder(config)
     else:

@@ -121,8 +121,9 @@ class View:
         failed = f", {status.failed} failed: see the column 'error' of the log" if status.failed else ""
         spent = "".join(f"; {name} {value}" for name, value in _spent(status).items())
         self.say(
-            f"scored {status.scored} architectures ({status.stopped} stopped early{failed}) in {status.seconds:.0f} s"
-            + spent
+            f"scored {status.scored - status.earlier} architectures in {status.seconds:.0f} s"
+            + (f", {status.scored} with those of earlier searches" if status.earlier else "")
+            + f" ({status.stopped} stopped early{failed}){spent}"
         )
 
     def leaderboard(self, rows: Sequence[Mapping[str, Any]], rescored: bool = True) -> None:

@@ -31,6 +31,8 @@ class SearchStatus:
 
     scored: int
     """Architectures whose scoring has ended, those of earlier searches of the run included."""
+    earlier: int
+    """How many of them are of earlier searches."""
     wanted: int
     stopped: int
     """How many of them were stopped early."""
@@ -71,6 +73,7 @@ class Recorder(tune.Callback):
         self._open: dict[str, dict[str, dict[str, Any]]] = {}
         self._told = 0.0
         self._in_a_row = 0
+        self._started = False
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks; the live view belongs to this process and stays here.
@@ -88,6 +91,12 @@ class Recorder(tune.Callback):
     def start(self) -> None:
         """The search begins now."""
         self.begin = time.monotonic()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Time counts from the first trial on: what Ray and Tune take to start is not the price of a score."""
+        if not self._started:
+            self._started = True
+            self.begin = time.monotonic()
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -169,6 +178,7 @@ class Recorder(tune.Callback):
         seconds = max(time.monotonic() - self.begin, 1e-6)
         return SearchStatus(
             scored=self.scored,
+            earlier=self.earlier,
             wanted=self.wanted,
             stopped=self.stopped,
             failed=self.failed,

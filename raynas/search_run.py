@@ -193,7 +193,9 @@ class SearchRun:
             final = scoring.rescore([row["architecture"] for row in rows])
         for row, score in zip(rows, final, strict=True):
             row["final_score"] = score
-        rows.sort(key=lambda row: -row["final_score"] if scoring.mode == "max" else row["final_score"])
+        sign = -1 if scoring.mode == "max" else 1
+        # Of equal scores the cheaper comes first.
+        rows.sort(key=lambda row: (sign * row["final_score"], row.get("macs") or 0))
         write_json(self.folder / "leaderboard.json", rows)
         return rows
 
