@@ -176,6 +176,11 @@ def test_kill_9_of_the_driver_in_training_and_in_search(tmp_path, quiet_ray):
     assert all(scores[1][place] == score for place, score in scores[0].items() if place in scores[1])
 
 
+def _listen_to_ctrl_c():
+    """A shell lets what it starts in the background ignore Ctrl-C, and so would all that these tests start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(
     ("begun", "arguments"),
     [
@@ -186,7 +191,11 @@ def test_kill_9_of_the_driver_in_training_and_in_search(tmp_path, quiet_ray):
 )
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path, quiet_ray, begun, arguments):
     with subprocess.Popen(
-        _command(tmp_path, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        _command(tmp_path, *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_listen_to_ctrl_c,
     ) as process:
         _wait(lambda: list((tmp_path / "run").glob(begun)), process)
         process.send_signal(signal.SIGINT)
