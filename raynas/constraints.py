@@ -7,9 +7,9 @@ import random
 from raynas import architecture as arch
 from raynas.architecture import Architecture
 from raynas.costs import Costs
-from raynas.limits import COSTS, InfeasibleError, Limits, Profile, violation
+from raynas.limits import InfeasibleError, Limits, violation
 
-__all__ = ["COSTS", "Costs", "InfeasibleError", "Limits", "Profile", "check_satisfiable", "violation"]
+__all__ = ["check_satisfiable"]
 
 
 def check_satisfiable(costs: Costs, limits: Limits, samples: int | None = None, seed: int = 0) -> Architecture:

@@ -7,7 +7,6 @@ needs no registration: ``load("my_pkg.data:load")`` calls your function.
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -20,7 +19,9 @@ import torch
 from torch import Tensor
 
 from raynas import readers
+from raynas.config import ConfigError
 from raynas.decode import DataError
+from raynas.named import resolve
 from raynas.readers import Source
 
 __all__ = ["NAMES", "DataError", "Dataset", "Split", "from_arrays", "load", "to_arrays"]
@@ -180,11 +181,10 @@ def _open(name: str, folder: Path | None, size: int | None) -> tuple[Source, Sou
 
 
 def _call(path: str, folder: str | Path | None) -> Any:
-    module_name, _, function_name = path.partition(":")
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise DataError(f"data set {path!r} cannot be imported: {error}") from error
+        function = resolve(path, "data.name")
+    except ConfigError as error:
+        raise DataError(f"the data set cannot be imported: {error}") from error
     try:
         return function() if folder is None else function(folder)
     except DataError:

@@ -48,17 +48,12 @@ from raynas.searchers import (
     TPE,
     ArchitectureSearcher,
     Bayes,
-    BayesSettings,
     Evolution,
-    EvolutionSettings,
     LocalSearch,
     Predictor,
-    PredictorSettings,
     RandomSearch,
     RegularizedEvolution,
-    RegularizedSettings,
     Reinforce,
-    ReinforceSettings,
     SearchSpace,
 )
 
@@ -73,14 +68,6 @@ METHODS: dict[str, Callable[..., ArchitectureSearcher]] = {
     "local": LocalSearch,
     "reinforce": Reinforce,
     "predictor": Predictor,
-}
-# Searchers whose own arguments are the fields of one object, ``settings``.
-SETTINGS: dict[Callable[..., ArchitectureSearcher], type] = {
-    Bayes: BayesSettings,
-    Evolution: EvolutionSettings,
-    RegularizedEvolution: RegularizedSettings,
-    Reinforce: ReinforceSettings,
-    Predictor: PredictorSettings,
 }
 
 
@@ -115,12 +102,12 @@ def build_searcher(config: Config) -> Callable[..., ArchitectureSearcher]:
     make: Any = METHODS.get(method) or resolve(method, "search.method")
     if ArchitectureSearcher not in getattr(make, "__mro__", ()):
         raise ConfigError(f"search.method {method!r} is no class of raynas.searchers.ArchitectureSearcher")
-    takes = SETTINGS.get(make, make)
+    takes = make.Settings or make
     legal = [name for name in inspect.signature(takes).parameters if name not in ("space", "seed", "metric", "mode")]
     unknown = [name for name in given if name not in legal]
     if unknown:
         raise ConfigError(f"search.method_args: {method} has no {unknown[0]!r}; legal ones: {', '.join(legal)}")
-    if make in SETTINGS:
+    if make.Settings is not None:
         return functools.partial(make, settings=takes(**given))
     return functools.partial(make, **given)
 

@@ -152,7 +152,8 @@ def _train_worker(config: dict[str, Any]) -> None:
     last_save, total, chunk = time.monotonic(), trainer.total_steps, 1
     while trainer.step < total:
         progress = trainer.run(min(trainer.step + chunk, total))
-        chunk = _chunk(chunk, progress.seconds)
+        # A line of the training curve about every second; ranks need not agree on it.
+        chunk = progress.next_chunk(chunk, 1.0)
         if rank[0]:
             continue
         spent = seconds + time.monotonic() - begin
@@ -170,11 +171,6 @@ def _train_worker(config: dict[str, Any]) -> None:
         part = job.folder / "result.part"
         part.write_text(json.dumps(result), encoding="utf-8")
         os.replace(part, job.folder / "result.json")
-
-
-def _chunk(chunk: int, seconds: float) -> int:
-    """Steps until the next line of the training curve, about a second's worth: ranks need not agree on it."""
-    return max(round(chunk * min(1.0 / max(seconds, 1e-3), 4.0)), 1)
 
 
 @contextmanager

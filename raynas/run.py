@@ -30,11 +30,13 @@ from raynas.architecture import Architecture
 from raynas.choice import derive
 from raynas.config import Config, ConfigError
 from raynas.connection import connect
-from raynas.constraints import Costs, Limits, check_satisfiable, violation
+from raynas.constraints import check_satisfiable
+from raynas.costs import Costs
 from raynas.data import Dataset
 from raynas.display import View
 from raynas.evaluation import Scorer
 from raynas.export import export
+from raynas.limits import Limits, violation
 from raynas.retrain import retrain, retrain_recipe
 from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, UniformPaths
 from raynas.search_run import SearchRun, write_json

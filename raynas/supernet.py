@@ -142,7 +142,7 @@ class Supernet:
                 progress = self._everyone(waiting)
                 step = until
                 self._report(progress, total, on_progress)
-                chunk = max(round(chunk * min(CHUNK_SECONDS / max(progress[0].seconds, 1e-3), 4.0)), 1)
+                chunk = progress[0].next_chunk(chunk, CHUNK_SECONDS)
                 if step == total or time.monotonic() - last_save >= self.recipe.checkpoint_seconds:
                     self._save(step, total)
                     last_save = time.monotonic()

@@ -55,6 +55,10 @@ class Progress:
     """Images (times paths) that went through all ranks in the chunk."""
     seconds: float
 
+    def next_chunk(self, chunk: int, seconds: float) -> int:
+        """Steps of the next chunk, so that it takes about ``seconds``; at most four times as many as this one's."""
+        return max(round(chunk * min(seconds / max(self.seconds, 1e-3), 4.0)), 1)
+
 
 def best_device() -> torch.device:
     """The GPU that Ray gave to this process, outside of Ray any, or the CPU."""

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from raynas.choice import Choice
-from raynas.constraints import Costs, InfeasibleError, Limits, check_satisfiable, violation
+from raynas.constraints import check_satisfiable
+from raynas.costs import Costs
+from raynas.limits import InfeasibleError, Limits, violation
 
 
 class Chain(nn.Module):

@@ -21,17 +21,6 @@ from raynas.launch import main, prepare
 TINY = ["--space", "tiny:space", "--data", "tiny:arrays", "train.epochs=2", "train.batch_size=32"]
 
 
-@pytest.fixture
-def no_ray(monkeypatch):
-    """Whatever is refused must be refused before any cluster time is spent."""
-
-    def forbidden(*arguments, **options):
-        raise AssertionError("Ray was started")
-
-    monkeypatch.setattr(ray, "init", forbidden)
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -18,8 +18,8 @@ from ray import tune
 from raynas import checkpoint, results
 from raynas.architecture import enumerate_all
 from raynas.config import Config, ConfigError, SearchConfig, TrainConfig
-from raynas.constraints import InfeasibleError
 from raynas.evaluation import Scorer
+from raynas.limits import InfeasibleError
 from raynas.run import Run
 from raynas.search import History
 from raynas.searchers import TPE, Evolution, EvolutionSettings, RandomSearch, SearchSpace

@@ -13,9 +13,10 @@ import math
 import reprlib
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 from ray.tune.search import Searcher
 
@@ -34,6 +35,7 @@ class ArchitectureSearcher(Searcher):
 
     Args:
         space: What may be proposed.
+        settings: What is particular to the searcher, where it has a class of ``Settings``; default: its defaults.
         seed: Same seed, same sequence: in every process, and after ``save`` and ``restore``.
         metric: Name of the score in the trials' results. Default "score".
         mode: "max" (default) or "min". Tune passes ``metric`` and ``mode`` of its ``TuneConfig`` on only if there is
@@ -45,10 +47,14 @@ class ArchitectureSearcher(Searcher):
         ValueError: One of the points breaks the constraint, or ``mode`` is neither "min" nor "max".
     """
 
+    Settings: ClassVar[type[Any] | None] = None
+    """A frozen dataclass, or None for a searcher without settings."""
+
     def __init__(
         self,
         space: SearchSpace,
         *,
+        settings: Any = None,
         seed: int = 0,
         metric: str | None = None,
         mode: str | None = None,
@@ -56,7 +62,10 @@ class ArchitectureSearcher(Searcher):
     ) -> None:
         if mode not in (None, "min", "max"):
             raise ValueError(f"mode is {mode!r}; legal ones: 'min', 'max'")
+        if settings is not None and self.Settings is None:
+            raise ValueError(f"{type(self).__name__} has no settings, got {reprlib.repr(settings)}")
         super().__init__()
+        self.settings: Any = self.Settings() if settings is None and self.Settings is not None else settings
         self._metric, self._mode = metric, mode
         self.space = space
         self.seed = seed
@@ -103,6 +112,11 @@ class ArchitectureSearcher(Searcher):
             self._plan.append(drawn)
             self._plan_keys.add(key(drawn))
         return self._plan[index]
+
+    def opening(self, count: int) -> Architecture | None:
+        """The first of the given points, and of so many of the seed's own sequence, that is not in the ledger."""
+        forms = map(self.planned, range(max(count, len(self.points))))
+        return next((form for form in forms if form is not None and key(form) not in self.ledger), None)
 
     def rank(self, entry: Entry) -> tuple[int, float]:
         """Sorts entries, best last: by the fidelity reached, then by score; failed ones first.
@@ -220,6 +234,7 @@ class ArchitectureSearcher(Searcher):
         return {
             "class": type(self).__name__,
             "seed": self.seed,
+            "settings": None if self.settings is None else asdict(self.settings),
             "decisions": {name: list(options) for name, options in self.space.decisions.items()},
             "metric": self._metric,
             "mode": self._mode,
@@ -232,13 +247,13 @@ class ArchitectureSearcher(Searcher):
         """Go on from what :meth:`get_state` returned, in a searcher made with the same arguments.
 
         Raises:
-            ValueError: It comes from another kind of searcher, another seed or another space.
+            ValueError: It comes from another kind of searcher, another seed, another space or other settings.
         """
         own = self.get_state()
-        for name in ("class", "seed", "decisions"):
+        for name, other in (("class", "another"), ("seed", "another"), ("decisions", "another"), ("settings", "other")):
             if state[name] != own[name]:
                 saved, here = reprlib.repr(state[name]), reprlib.repr(own[name])
-                raise ValueError(f"the saved searcher has another {name}: {saved} instead of {here}")
+                raise ValueError(f"the saved searcher has {other} {name}: {saved} instead of {here}")
         self._metric, self._mode = state["metric"], state["mode"]
         self.ledger.set_state(state["ledger"])
         self._plan = list(state["plan"])
@@ -253,6 +268,6 @@ class ArchitectureSearcher(Searcher):
         """Read the state that :meth:`save` wrote, into a searcher made with the same arguments.
 
         Raises:
-            ValueError: It comes from another kind of searcher, another seed or another space.
+            ValueError: It comes from another kind of searcher, another seed, another space or other settings.
         """
         self.set_state(json.loads(Path(checkpoint_path).read_text()))

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from random import Random
 from typing import Any
 
 import numpy as np
 from ray.tune.search import Searcher
-from scipy.special import ndtr
 
 from raynas.architecture import Architecture, crossover, enumerate_all, key, mutate, sample, size
-from raynas.searchers.base import ArchitectureSearcher, Entry, SearchSpace
+from raynas.searchers.base import ArchitectureSearcher, Entry
 from raynas.searchers.features import Array, Encoder, Features
 from raynas.searchers.gaussian import GaussianProcess
+from raynas.searchers.improvement import log_improvement
 
 __all__ = ["Bayes", "BayesSettings"]
 
@@ -68,29 +69,21 @@ class Bayes(ArchitectureSearcher):
         points_to_evaluate: Architectures to propose first; they count as random ones.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        settings: BayesSettings | None = None,
-        seed: int = 0,
-        metric: str | None = None,
-        mode: str | None = None,
-        points_to_evaluate: Sequence[Mapping[str, str]] = (),
-    ) -> None:
-        super().__init__(space, seed=seed, metric=metric, mode=mode, points_to_evaluate=points_to_evaluate)
-        self.settings = settings or BayesSettings()
-        self.encoder = Encoder(space, seed)
-        self._model: tuple[int, GaussianProcess] | None = None  # with the number of scores it was fitted on
-        self._all: tuple[list[Architecture], list[str], Features] | None = None
+    Settings = BayesSettings
+    settings: BayesSettings
+    _model: tuple[int, GaussianProcess] | None = None  # with the number of scores it was fitted on
+
+    @functools.cached_property
+    def encoder(self) -> Encoder:
+        """Turns architectures into what the model compares."""
+        return Encoder(self.space, self.seed)
 
     def propose(self) -> Architecture | str | None:
         """A random architecture at first, then the one with the largest expected improvement."""
         startup = self.settings.startup
-        for index in range(max(startup if len(self.ledger) < startup else 0, len(self.points))):
-            candidate = self.planned(index)
-            if candidate is not None and key(candidate) not in self.ledger:
-                return candidate
+        waiting = self.opening(startup if len(self.ledger) < startup else 0)
+        if waiting is not None:
+            return waiting
         rng = self.rng("bayes", len(self.ledger))
         known = [entry for entry in self.ledger.values() if entry.status == "done"]
         if len(known) >= 2:
@@ -111,7 +104,7 @@ class Bayes(ArchitectureSearcher):
             model.condition(seen, targets, doubt)
         best = model.predict(seen)[0].max()
         mean, deviation = model.predict(asked)
-        return np.log(deviation) + _log_improvement((mean - best) / deviation)
+        return log_improvement(mean, deviation, best)
 
     def _fitted(self, known: Sequence[Entry]) -> tuple[GaussianProcess, Features, Array, Array]:
         """The model, conditioned on the scores; its weights are fitted again more and more rarely."""
@@ -149,7 +142,7 @@ class Bayes(ArchitectureSearcher):
         """New, feasible architectures to choose from."""
         pairs = size(self.space.decisions) * min(len(known), self.settings.observations)
         if size(self.space.decisions) <= self.settings.enumerate_up_to and pairs <= _PAIRS:
-            everything, names, features = self._everything()
+            everything, names, features = self._everything
             rows = [row for row, name in enumerate(names) if name not in self.ledger]
             return [everything[row] for row in rows], features[rows]
         best = sorted(known, key=lambda entry: (self.rank(entry), key(entry.architecture)), reverse=True)
@@ -174,27 +167,17 @@ class Bayes(ArchitectureSearcher):
             return crossover(decisions, first, rng.choice(parents), rng)
         return mutate(decisions, first, rng, probability=rng.choice((0.0, 1.0, 2.0)) / len(decisions))
 
+    @functools.cached_property
     def _everything(self) -> tuple[list[Architecture], list[str], Features]:
         """All feasible canonical architectures of a small space, in the seed's own order: ties fall differently."""
-        if self._all is None:
-            forms = {key(form): form for form in map(self.space.form, enumerate_all(self.space.decisions))}
-            feasible = [form for form in forms.values() if self.drawer.feasible(form)]
-            self.rng("bayes", "order").shuffle(feasible)
-            self._all = feasible, list(map(key, feasible)), self.encoder(feasible)
-        return self._all
-
-    def get_state(self) -> dict[str, Any]:
-        """All that the next suggestions depend on, as plain JSON data."""
-        return super().get_state() | {
-            "settings": {f.name: getattr(self.settings, f.name) for f in fields(self.settings)}
-        }
+        forms = {key(form): form for form in map(self.space.form, enumerate_all(self.space.decisions))}
+        feasible = [form for form in forms.values() if self.drawer.feasible(form)]
+        self.rng("bayes", "order").shuffle(feasible)
+        return feasible, list(map(key, feasible)), self.encoder(feasible)
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`get_state` returned; raises ValueError where it comes from other settings."""
+        """Go on from what :meth:`get_state` returned; see :meth:`ArchitectureSearcher.set_state`."""
         super().set_state(state)
-        saved = BayesSettings(**state["settings"])
-        if saved != self.settings:
-            raise ValueError(f"the saved searcher has other settings: {saved} instead of {self.settings}")
         self._model = None
 
 
@@ -218,15 +201,6 @@ def _transformed(values: Array) -> Array:
     result: Array = -np.log(best - values + 0.3 * span)
     result -= result.mean()
     return result / (float(result.std()) or 1.0)
-
-
-def _log_improvement(u: Array) -> Array:
-    """``log(pdf(u) + u cdf(u))``, stable far below zero, where it is about ``log pdf(u) - 2 log |u|``."""
-    near = np.maximum(u, -8.0)
-    density = np.exp(-0.5 * near**2) / np.sqrt(2 * np.pi)
-    far = -0.5 * u**2 - 0.5 * np.log(2 * np.pi) - 2 * np.log(np.maximum(-u, 1.0))
-    result: Array = np.where(u > -8.0, np.log(np.maximum(density + near * ndtr(near), 1e-300)), far)
-    return result
 
 
 def _joined(one: Features, other: Features) -> Features:

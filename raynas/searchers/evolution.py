@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import islice
 from random import Random
 from typing import Any
@@ -83,18 +83,11 @@ class Evolution(ArchitectureSearcher):
         points_to_evaluate: The first members of the first generation.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        settings: EvolutionSettings | None = None,
-        seed: int = 0,
-        metric: str | None = None,
-        mode: str | None = None,
-        points_to_evaluate: Sequence[Mapping[str, str]] = (),
-    ) -> None:
-        super().__init__(space, seed=seed, metric=metric, mode=mode, points_to_evaluate=points_to_evaluate)
-        self.settings = settings or EvolutionSettings()
+    Settings = EvolutionSettings
+    settings: EvolutionSettings
+
+    def __init__(self, space: SearchSpace, **common: Any) -> None:
+        super().__init__(space, **common)
         self._number = -1  # of the current generation
         self._generation: dict[str, Architecture] = {}  # by key
         self._members: set[str] = set()  # keys of this and all earlier generations
@@ -199,7 +192,6 @@ class Evolution(ArchitectureSearcher):
     def get_state(self) -> dict[str, Any]:
         """All that the next suggestions depend on, as plain JSON data."""
         own = {
-            "settings": {f.name: getattr(self.settings, f.name) for f in fields(self.settings)},
             "number": self._number,
             "generation": list(self._generation.values()),
             "members": sorted(self._members),
@@ -209,11 +201,8 @@ class Evolution(ArchitectureSearcher):
         return super().get_state() | own
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`get_state` returned; raises ValueError where it comes from other settings."""
+        """Go on from what :meth:`get_state` returned; see :meth:`ArchitectureSearcher.set_state`."""
         super().set_state(state)
-        saved = EvolutionSettings(**state["settings"])
-        if saved != self.settings:
-            raise ValueError(f"the saved searcher has other settings: {saved} instead of {self.settings}")
         self._number = state["number"]
         self._generation = {key(member): member for member in state["generation"]}
         self._members = set(state["members"])

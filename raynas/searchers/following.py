@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
 from itertools import islice
 
-from raynas.searchers.base import ArchitectureSearcher, Entry, SearchSpace
+from raynas.searchers.base import ArchitectureSearcher, Entry
+from raynas.searchers.standing import Rank
 
 __all__ = ["Follower"]
 
@@ -18,17 +18,7 @@ class Follower(ArchitectureSearcher):
     restored, or an old row was replayed again, it is made anew from the beginning.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        seed: int = 0,
-        metric: str | None = None,
-        mode: str | None = None,
-        points_to_evaluate: Sequence[Mapping[str, str]] = (),
-    ) -> None:
-        super().__init__(space, seed=seed, metric=metric, mode=mode, points_to_evaluate=points_to_evaluate)
-        self._learned: list[tuple[str, tuple[int, float]]] = []
+    _learned: tuple[tuple[str, Rank], ...] = ()
 
     @abstractmethod
     def forget(self) -> None:
@@ -40,9 +30,10 @@ class Follower(ArchitectureSearcher):
 
     def follow(self) -> None:
         """Learn what has ended since the last time."""
-        ended = [(name, self.rank(entry)) for name, entry in self.ledger.items() if entry.status != "running"]
+        items = self.ledger.items()
+        ended = tuple((name, self.rank(entry)) for name, entry in items if entry.status != "running")
         if ended[: len(self._learned)] != self._learned:
-            self._learned = []
+            self._learned = ()
         if not self._learned:
             self.forget()
         for name, _ in islice(ended, len(self._learned), None):

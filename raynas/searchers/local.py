@@ -58,8 +58,7 @@ class LocalSearch(Follower):
     def propose(self) -> Architecture | str | None:
         """A neighbour of where the climb stands, or a draw for a new start."""
         beginning = self.draws if len(self.ledger) < self.draws else 0
-        first = map(self.planned, range(max(beginning, len(self.points))))
-        waiting = next((form for form in first if form is not None and key(form) not in self.ledger), None)
+        waiting = self.opening(beginning)
         if waiting is not None:
             return waiting
         self.follow()

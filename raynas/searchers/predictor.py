@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, encode, key, mutate, sample
-from raynas.searchers.base import ArchitectureSearcher, Entry, SearchSpace
+from raynas.searchers.base import ArchitectureSearcher, Entry
+from raynas.searchers.improvement import log_improvement
 from raynas.searchers.standing import Rank, standing
 
 __all__ = ["Ensemble", "Predictor", "PredictorSettings"]
@@ -125,10 +125,7 @@ def _thompson(mean: Array, deviation: Array, best: float, rng: Random) -> Array:
 
 
 def _improvement(mean: Array, deviation: Array, best: float, rng: Random) -> Array:
-    wide = np.maximum(deviation, 1e-6)
-    u = (mean - best) / wide
-    below = np.array([0.5 * math.erfc(-x / math.sqrt(2)) for x in u], np.float32)
-    return (wide * (u * below + np.exp(-0.5 * u * u) / math.sqrt(2 * math.pi))).astype(np.float32)
+    return np.exp(log_improvement(mean, np.maximum(deviation, 1e-6), best)).astype(np.float32)
 
 
 ACQUISITIONS: dict[str, Callable[[Array, Array, float, Random], Array]] = {
@@ -155,25 +152,14 @@ class Predictor(ArchitectureSearcher):
         points_to_evaluate: Architectures to propose first; they count as random ones.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        settings: PredictorSettings | None = None,
-        seed: int = 0,
-        metric: str | None = None,
-        mode: str | None = None,
-        points_to_evaluate: Sequence[Mapping[str, str]] = (),
-    ) -> None:
-        super().__init__(space, seed=seed, metric=metric, mode=mode, points_to_evaluate=points_to_evaluate)
-        self.settings = settings or PredictorSettings()
-        self._trained: tuple[list[tuple[str, Rank]], Ensemble] | None = None  # on which scores
+    Settings = PredictorSettings
+    settings: PredictorSettings
+    _trained: tuple[list[tuple[str, Rank]], Ensemble] | None = None  # on which scores
 
     def propose(self) -> Architecture | str | None:
         """A random architecture at first, then the most promising candidate."""
         beginning = sum(entry.status != "error" for entry in self.ledger.values()) < self.settings.startup
-        first = map(self.planned, range(max(self.settings.startup if beginning else 0, len(self.points))))
-        waiting = next((form for form in first if form is not None and key(form) not in self.ledger), None)
+        waiting = self.opening(self.settings.startup if beginning else 0)
         if waiting is not None:
             return waiting
         rng = self.rng("predictor", len(self.ledger))
@@ -228,15 +214,3 @@ class Predictor(ArchitectureSearcher):
         drawn += [sample(decisions, rng) for _ in range(self.settings.random)]
         forms = {key(form): form for form in map(self.space.form, drawn)}
         return [form for name, form in forms.items() if name not in self.ledger and self.drawer.feasible(form)]
-
-    def get_state(self) -> dict[str, Any]:
-        """All that the next suggestions depend on, as plain JSON data."""
-        return super().get_state() | {"settings": asdict(self.settings)}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`get_state` returned; raises ValueError where it comes from other settings."""
-        super().set_state(state)
-        saved = PredictorSettings(**state["settings"])
-        if saved != self.settings:
-            raise ValueError(f"the saved searcher has other settings: {saved} instead of {self.settings}")
-        self._trained = None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from random import Random
-from typing import Any
 
 from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, key, mutate
-from raynas.searchers.base import ArchitectureSearcher, Entry, SearchSpace
+from raynas.searchers.base import ArchitectureSearcher, Entry
 
 __all__ = ["RegularizedEvolution", "RegularizedSettings"]
 
@@ -60,25 +59,14 @@ class RegularizedEvolution(ArchitectureSearcher):
         points_to_evaluate: The first members of the population.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        settings: RegularizedSettings | None = None,
-        seed: int = 0,
-        metric: str | None = None,
-        mode: str | None = None,
-        points_to_evaluate: Sequence[Mapping[str, str]] = (),
-    ) -> None:
-        super().__init__(space, seed=seed, metric=metric, mode=mode, points_to_evaluate=points_to_evaluate)
-        self.settings = settings or RegularizedSettings()
+    Settings = RegularizedSettings
+    settings: RegularizedSettings
 
     def propose(self) -> Architecture | str | None:
         """A random architecture until the population is full, then a child."""
         alive = sum(entry.status != "error" for entry in self.ledger.values())
         filling = alive < self.settings.population
-        first = map(self.planned, range(max(self.settings.population if filling else 0, len(self.points))))
-        waiting = next((form for form in first if form is not None and key(form) not in self.ledger), None)
+        waiting = self.opening(self.settings.population if filling else 0)
         if waiting is not None:
             return waiting
         rng = self.rng("regularized", len(self.ledger))
@@ -105,14 +93,3 @@ class RegularizedEvolution(ArchitectureSearcher):
             if key(child) not in self.ledger and self.drawer.feasible(child):
                 return child
         return self.drawer.walk(winner, rng, self.ledger)
-
-    def get_state(self) -> dict[str, Any]:
-        """All that the next suggestions depend on, as plain JSON data."""
-        return super().get_state() | {"settings": asdict(self.settings)}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`get_state` returned; raises ValueError where it comes from other settings."""
-        super().set_state(state)
-        saved = RegularizedSettings(**state["settings"])
-        if saved != self.settings:
-            raise ValueError(f"the saved searcher has other settings: {saved} instead of {self.settings}")

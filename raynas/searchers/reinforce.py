@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from bisect import insort
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -127,24 +126,12 @@ class Reinforce(Follower):
         points_to_evaluate: Architectures to propose first.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        settings: ReinforceSettings | None = None,
-        seed: int = 0,
-        metric: str | None = None,
-        mode: str | None = None,
-        points_to_evaluate: Sequence[Mapping[str, str]] = (),
-    ) -> None:
-        super().__init__(space, seed=seed, metric=metric, mode=mode, points_to_evaluate=points_to_evaluate)
-        self.settings = settings or ReinforceSettings()
-        self.forget()
+    Settings = ReinforceSettings
+    settings: ReinforceSettings
 
     def propose(self) -> Architecture | str | None:
         """What the policy draws. Where it has nothing new to say: what lies nearest to that."""
-        first = map(self.planned, range(len(self.points)))
-        waiting = next((form for form in first if form is not None and key(form) not in self.ledger), None)
+        waiting = self.opening(0)
         if waiting is not None:
             return waiting
         self.follow()
@@ -170,14 +157,3 @@ class Reinforce(Follower):
         reward = standing(self.rank(entry), self._ranks)
         self.policy.update(entry.architecture, reward - self._usual)
         self._usual += (1 - self.settings.baseline) * (reward - self._usual)
-
-    def get_state(self) -> dict[str, Any]:
-        """All that the next suggestions depend on, as plain JSON data."""
-        return super().get_state() | {"settings": asdict(self.settings)}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`get_state` returned; raises ValueError where it comes from other settings."""
-        super().set_state(state)
-        saved = ReinforceSettings(**state["settings"])
-        if saved != self.settings:
-            raise ValueError(f"the saved searcher has other settings: {saved} instead of {self.settings}")

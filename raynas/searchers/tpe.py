@@ -62,10 +62,9 @@ class TPE(ArchitectureSearcher):
     def propose(self) -> Architecture | str | None:
         """A random architecture at first, then what Optuna suggests."""
         beginning = self.startup if len(self.ledger) < self.startup else 0
-        for index in range(max(beginning, len(self.points))):
-            candidate = self.planned(index)
-            if candidate is not None and key(candidate) not in self.ledger:
-                return candidate
+        waiting = self.opening(beginning)
+        if waiting is not None:
+            return waiting
         study = self._view()
         first: Architecture | None = None
         for attempt in range(_ATTEMPTS):

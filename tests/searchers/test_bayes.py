@@ -10,7 +10,8 @@ import pytest
 
 from raynas.architecture import Architecture, key
 from raynas.searchers import Bayes, BayesSettings, RandomSearch, SearchSpace
-from raynas.searchers.bayes import _last_fit, _log_improvement, _transformed
+from raynas.searchers.bayes import _last_fit, _transformed
+from raynas.searchers.improvement import log_improvement
 from raynas.testing import CHAIN, Player, preference
 
 LARGE = SearchSpace({f"block{i}": ("a", "b", "c", "d") for i in range(20)})
@@ -99,10 +100,11 @@ def test_transform_keeps_the_order_and_stretches_the_top() -> None:
 
 def test_expected_improvement_is_stable_far_below() -> None:
     u = np.array([-40.0, -9.0, -7.9, 0.0, 3.0])
-    values = _log_improvement(u)
+    values = log_improvement(u, np.ones(5), 0.0)
     assert np.isfinite(values).all() and (np.diff(values) > 0).all()
     assert values[3] == pytest.approx(math.log(1 / math.sqrt(2 * math.pi)))
-    assert _log_improvement(np.array([-8.01]))[0] == pytest.approx(_log_improvement(np.array([-7.99]))[0], abs=0.25)
+    below, above = log_improvement(np.array([-8.01, -7.99]), np.ones(2), 0.0)
+    assert below == pytest.approx(above, abs=0.25)
 
 
 def test_the_model_is_fitted_more_and_more_rarely() -> None:

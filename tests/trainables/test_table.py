@@ -12,7 +12,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 import tiny
 from bare import DECISIONS
 from ray import tune
@@ -292,17 +291,6 @@ def command(folder: Path, *arguments: str) -> list[str]:
         "search.trainable=trainables.table:Table",
     ]
     return [*base, file, "search.trainable_args.metric=after_4", "search.method=random", *arguments]
-
-
-@pytest.fixture
-def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is refused must be refused before any cluster time is spent."""
-
-    def forbidden(*arguments: Any, **options: Any) -> None:
-        raise AssertionError("Ray was started")
-
-    monkeypatch.setattr(ray, "init", forbidden)
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
 
 
 @pytest.mark.parametrize(
