@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from raynas import checkpoint
-from raynas import config as settings
-from raynas.config import Config, ConfigError
+from raynas.config import Config, ConfigError, smoke_test
+from raynas.config_file import load
 
 __all__ = ["COMMANDS", "OPERATION", "read_arguments", "refuse_changes"]
 
@@ -78,7 +78,7 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Name
         for key, value in vars(flags).items()
         if value is not None and ("." in key or key in ("space", "address", "storage_path", "name", "seed"))
     }
-    config = settings.load(flags.config, words, named)
+    config = load(flags.config, words, named)
     there = config.name is not None and _folder(config).exists()
     if (
         flags.resume is None
@@ -90,7 +90,7 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Name
         return command, _resumed(flags, config, words, named), flags
     if there and not flags.dry_run:
         raise ConfigError(f"the run {_folder(config)} is there already: add --resume to go on, or take another --name")
-    return command, settings.smoke_test(config) if flags.smoke_test else config, flags
+    return command, smoke_test(config) if flags.smoke_test else config, flags
 
 
 def _folder(config: Config) -> Path:
@@ -113,8 +113,8 @@ def _resumed(flags: argparse.Namespace, config: Config, overrides: Sequence[str]
     kept = folder / "config.yaml"
     if not kept.exists():
         raise ConfigError(f"there is no run to resume in {folder}: it has no config.yaml")
-    before, after = settings.load(kept), settings.load(flags.config or kept, overrides, values)
-    after = settings.smoke_test(after) if flags.smoke_test else after
+    before, after = load(kept), load(flags.config or kept, overrides, values)
+    after = smoke_test(after) if flags.smoke_test else after
     refuse_changes(folder, before, after)
     return dataclasses.replace(after, name=folder.name, storage_path=str(folder.parent))
 

@@ -1,20 +1,11 @@
-"""The settings of a run: one validated tree, the same in a YAML file, on the command line and in Python.
-
-    config = load("run.yaml", ["train.epochs=5", "limits.macs=3.3e8"])
-
-Unknown keys and values out of range are refused with a message that names the legal ones.
-"""
+"""The settings of a run: one validated tree, the same in a YAML file, on the command line and in Python."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 __all__ = [
@@ -24,9 +15,6 @@ __all__ = [
     "RetrainConfig",
     "SearchConfig",
     "TrainConfig",
-    "dump",
-    "load",
-    "parse",
     "smoke_test",
 ]
 
@@ -196,106 +184,6 @@ class Config:
     address: str | None = None
     """Address of a Ray cluster; default: $RAY_ADDRESS, else Ray is started here."""
     seed: int = 0
-
-
-_ADAPTER = TypeAdapter(Config)
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads 1e6 as the number that people mean: YAML 1.1 wants 1.0e+6."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """Puts text that looks like such a number into quotes."""
-
-
-for _each in (_Loader, _Dumper):
-    # No setting is a date: 2024-01-05 is text.
-    _each.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in _each.yaml_implicit_resolvers.items()
-    }
-    _each.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), [*"-+0123456789"]
-    )
-
-
-def parse(tree: Mapping[str, Any]) -> Config:
-    """Make a :class:`Config` of nested dictionaries.
-
-    Raises:
-        ConfigError: Unknown keys (with the legal ones) or illegal values.
-    """
-    try:
-        return _ADAPTER.validate_python(dict(tree))
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(mistake) for mistake in error.errors())) from None
-
-
-def _explain(mistake: Any) -> str:
-    """One of pydantic's findings in one line that names what would be legal."""
-    path = [str(part) for part in mistake["loc"]]
-    where = ".".join(path)
-    if mistake["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        group: Any = Config()
-        for part in path[:-1]:
-            group = getattr(group, part)
-        return f"unknown setting {where!r}; legal ones: {', '.join(f.name for f in dataclasses.fields(group))}"
-    return f"setting {where} = {mistake['input']!r}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
-
-
-def load(
-    file: str | Path | None = None, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None
-) -> Config:
-    """Read a YAML file, if given, then set ``values``, then apply ``key=value`` overrides.
-
-    Args:
-        file: Settings in YAML.
-        overrides: Keys with dots, values in YAML.
-        values: By keys with dots, taken as they are.
-
-    Raises:
-        ConfigError: The file is missing or not a mapping, an override is not of the form key=value, or a setting
-            is illegal.
-    """
-    tree: dict[str, Any] = {}
-    if file is not None:
-        try:
-            read = _Loader(Path(file).read_text(encoding="utf-8")).get_single_data()
-        except OSError as error:
-            raise ConfigError(f"cannot read the settings file {str(file)!r}: {error.strerror}") from None
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(read or {}, dict):
-            raise ConfigError(f"{file} must hold settings as 'key: value' lines, not {type(read).__name__}")
-        tree = dict(read or {})
-    for name, value in (values or {}).items():
-        _set(tree, name, value)
-    for override in overrides:
-        name, equals, text = override.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"{override!r} is not of the form key=value")
-        try:
-            _set(tree, name, _Loader(text).get_single_data())
-        except (yaml.YAMLError, ValueError):
-            raise ConfigError(f"the value of {override!r} is not YAML") from None
-    return parse(tree)
-
-
-def _set(tree: dict[str, Any], name: str, value: Any) -> None:
-    """Put a value into a tree at a key with dots."""
-    node = tree
-    *above, last = name.split(".")
-    for part in above:
-        node = node.setdefault(part, {})
-        if not isinstance(node, dict):
-            raise ConfigError(f"{name!r}: {part!r} is not a group of settings")
-    node[last] = value
-
-
-def dump(config: Config) -> str:
-    """The whole tree as YAML; :func:`load` reads it back."""
-    return str(yaml.dump(_ADAPTER.dump_python(config), Dumper=_Dumper, sort_keys=False))
 
 
 def smoke_test(config: Config) -> Config:

@@ -31,10 +31,10 @@ import torch
 from ray import tune
 from torch import nn
 
-from raynas import config as settings
 from raynas.bare import bare_run, bare_space
 from raynas.command_line import read_arguments
 from raynas.config import Config, ConfigError
+from raynas.config_file import load
 from raynas.connection import connect
 from raynas.data import Dataset
 from raynas.data import load as load_data
@@ -134,7 +134,7 @@ def prepare(
     Raises:
         ValueError: An illegal setting, data that cannot be read, limits that nothing keeps.
     """
-    config = config if isinstance(config, Config) else settings.load(config)
+    config = config if isinstance(config, Config) else load(config)
     if "://" in config.storage_path:
         raise ConfigError(f"storage_path {config.storage_path!r} must be a folder that all machines see")
     if (config.address or "").startswith("ray://"):

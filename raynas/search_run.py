@@ -27,7 +27,8 @@ import ray
 from raynas import results
 from raynas.architecture import Architecture
 from raynas.command_line import refuse_changes
-from raynas.config import Config, ConfigError, dump, load
+from raynas.config import Config, ConfigError
+from raynas.config_file import dump, load
 from raynas.connection import connect
 from raynas.display import View
 from raynas.limits import Limits, Profile

@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 import yaml
 
-from raynas.config import Config, ConfigError, dump, load, smoke_test
+from raynas.config import Config, ConfigError, smoke_test
+from raynas.config_file import dump, load
 
 
 def test_file_and_overrides(tmp_path):

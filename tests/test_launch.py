@@ -69,7 +69,7 @@ def test_a_run_that_is_there_is_not_overwritten(tmp_path, capsys, no_ray):
 
 
 def test_resume_refuses_settings_that_do_not_fit_the_weights(tmp_path, capsys, no_ray):
-    run = prepare(launch.settings.load(None, [f"storage_path={tmp_path}", "name=a"]))
+    run = prepare(launch.load(None, [f"storage_path={tmp_path}", "name=a"]))
     run.open()
     checkpoint.write(run.folder / "supernet", 1, {}, {"total": 1})
     assert main(["--storage-path", str(tmp_path), "--name", "a", "--resume", "train.lr=7"]) == 2
@@ -77,7 +77,7 @@ def test_resume_refuses_settings_that_do_not_fit_the_weights(tmp_path, capsys, n
 
 
 def test_resume_refuses_settings_that_do_not_fit_the_scores(tmp_path, capsys, no_ray):
-    run = prepare(launch.settings.load(None, [f"storage_path={tmp_path}", "name=a"]))
+    run = prepare(launch.load(None, [f"storage_path={tmp_path}", "name=a"]))
     run.open()
     with results.Log(run.folder / "scored.parquet") as log:
         log.append({"architecture": run.costs.sample(random.Random(0)), "status": "running"})

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from raynas import architecture
-from raynas.config import Config, DataConfig, dump
+from raynas.config import Config, DataConfig
+from raynas.config_file import dump
 from raynas.report import write_report
 from raynas.report.account import PAUSE, read_account
 from raynas.report.plots import Axis, Plot

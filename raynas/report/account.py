@@ -18,7 +18,8 @@ import pyarrow as pa
 
 from raynas import results
 from raynas.architecture import Architecture
-from raynas.config import Config, load
+from raynas.config import Config
+from raynas.config_file import load
 from raynas.limits import COSTS, Limits
 from raynas.report.clock import PAUSE, Clock, read_clock
 
