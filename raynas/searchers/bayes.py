@@ -112,26 +112,29 @@ class Bayes(ArchitectureSearcher):
         mean, deviation = model.predict(asked)
         if not self.space.objectives:
             return log_improvement(mean, deviation, model.predict(seen)[0].max())
-        steps = self._steps(model, [*(entry.architecture for entry in known), *running], costs)
+        steps = self._steps(model, [*(entry.architecture for entry in known), *running], costs, float(mean.min()))
         # What the model predicts is, times this, minus the logarithm of the gap to a ceiling (and a constant).
         spread = float(_stretched(self._kept(known, self.settings.observations)[1]).std()) or 1.0
         mean, deviation = spread * mean[:, None], spread * deviation[:, None]
         return steps.log_improvement(costs, lambda levels: log_gap_improvement(mean, deviation, spread * levels))
 
-    def _steps(self, model: GaussianProcess, known: Sequence[Architecture], asked: Array) -> Steps:
-        """What the model believes to be the best within every budget.
+    def _steps(self, model: GaussianProcess, known: Sequence[Architecture], costs: Array, least: float) -> Steps:
+        """What the model believes to be the best score within every budget.
+
+        The volume counts from the worst score that it expects of any architecture and, with some room, from the largest
+        cost of any: so the ends of the front are of use, too.
 
         Args:
             model: Conditioned on what is known.
             known: What was scored or is in flight.
-            asked: Costs of the candidates: [M, K].
+            costs: Of the candidates: [M, K].
+            least: The worst score that the model expects of a candidate.
         """
         feasible = [form for form in known if self.drawer.feasible(form)] or list(known)
-        costs = self._costs(feasible)
-        every = np.concatenate([costs, asked])
-        least, most = (edge(np.where(np.isfinite(every), every, np.nan), axis=0) for edge in (np.nanmin, np.nanmax))
-        # With some room: else the dearest architecture would have no budget in which it could be of use.
-        return Steps(model.predict(self.encoder(feasible))[0], costs, most + 0.1 * (most - least) + 1e-9)
+        believed, paid = model.predict(self.encoder(feasible))[0], self._costs(feasible)
+        every = np.concatenate([paid, costs])
+        low, high = (edge(np.where(np.isfinite(every), every, np.nan), axis=0) for edge in (np.nanmin, np.nanmax))
+        return Steps(believed, paid, min(least, float(believed.min())), high + 0.1 * (high - low) + 1e-9)
 
     def _fitted(self, known: Sequence[Entry]) -> tuple[GaussianProcess, Features, Array, Array]:
         """The model, conditioned on the scores; its weights are fitted again more and more rarely."""

@@ -41,24 +41,25 @@ class Steps:
     Args:
         scores: [N], more is better, on any scale.
         costs: [N, K].
+        worst: The score from which the volume counts.
         most: [K], the largest budget of each cost; what costs more is of no use.
     """
 
-    def __init__(self, scores: Array, costs: Array, most: Array) -> None:
+    def __init__(self, scores: Array, costs: Array, worst: float, most: Array) -> None:
         front = front_ranks(scores, costs) == 0
         usable = front & (costs < most).all(axis=1)
         self._most = most
         self._cuts = [_cuts(column, int(_CELLS ** (1 / len(most)))) for column in costs[usable].T]
         """For each cost, the budgets from which on another score may be known."""
         # The first cell of each axis holds the budgets below the first cut: nothing known is that cheap.
-        steps = np.full([len(cuts) + 1 for cuts in self._cuts], scores.min())
+        steps = np.full([len(cuts) + 1 for cuts in self._cuts], worst)
         places = [np.searchsorted(cuts, column) + 1 for cuts, column in zip(self._cuts, costs[usable].T, strict=True)]
         inside = np.all([place < size for place, size in zip(places, steps.shape, strict=True)], axis=0)
         np.maximum.at(steps, tuple(place[inside] for place in places), scores[usable][inside])
         for axis in range(steps.ndim):
             np.maximum.accumulate(steps, axis=axis, out=steps)
         self.levels, owners = np.unique(steps.ravel(), return_inverse=True)
-        """[L]: the different scores, ascending; the lowest is the worst known one, from which the volume counts."""
+        """[L]: the different scores, ascending; at first the worst, below which nothing counts."""
         self._order = np.argsort(owners, kind="stable")
         self._starts = np.searchsorted(owners[self._order], np.arange(len(self.levels)))
 

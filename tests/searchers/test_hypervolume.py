@@ -25,17 +25,16 @@ def test_expected_improvement_of_the_volume_is_that_of_sampled_scores(kinds: int
     rng = np.random.default_rng(kinds)
     scores, costs, most = rng.normal(size=8), rng.uniform(size=(8, kinds)), np.full(kinds, 1.1)
     asked, mean, deviation = rng.uniform(size=(5, kinds)), rng.normal(1, 0.5, 5), rng.uniform(0.3, 1, 5)
-    steps = Steps(scores, costs, most)
+    steps = Steps(scores, costs, -1.0, most)
     found = np.exp(
         steps.log_improvement(asked, lambda levels: log_improvement(mean[:, None], deviation[:, None], levels))
     )
-    before = volume(scores, costs, scores.min(), most)
+    before = volume(scores, costs, -1.0, most)
     for place in range(5):
         # Quantiles instead of random numbers: a thousand of them are enough.
         sampled = norm.ppf((np.arange(1000) + 0.5) / 1000, mean[place], deviation[place])
         gains = [
-            volume(np.append(scores, score), np.vstack([costs, asked[place]]), scores.min(), most) - before
-            for score in sampled
+            volume(np.append(scores, score), np.vstack([costs, asked[place]]), -1.0, most) - before for score in sampled
         ]
         assert found[place] == pytest.approx(np.mean(gains), rel=5e-3, abs=2e-4)
 
@@ -63,7 +62,7 @@ def test_improvement_of_a_gap_orders_what_is_far_below() -> None:
 
 
 def test_what_costs_too_much_or_is_beaten_for_sure_adds_nothing() -> None:
-    steps = Steps(np.array([1.0, 2.0]), np.array([[1.0], [2.0]]), np.array([3.0]))
+    steps = Steps(np.array([1.0, 2.0]), np.array([[1.0], [2.0]]), 1.0, np.array([3.0]))
     asked, mean = np.array([[3.5], [2.5], [0.5], [np.inf]]), np.array([[9.0], [1.5], [1.5], [9.0]])
     with np.errstate(divide="ignore"):
         gains = np.exp(steps.log_improvement(asked, lambda levels: np.log(np.maximum(mean - levels, 0))))
@@ -76,7 +75,7 @@ def test_a_thinned_grid_loses_little(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, asked = np.log(costs + 0.1).sum(1) + rng.normal(0, 0.05, 300), rng.uniform(size=(50, 2))
 
     def improvement() -> np.ndarray:
-        steps = Steps(scores, costs, np.full(2, 1.1))
+        steps = Steps(scores, costs, scores.min(), np.full(2, 1.1))
         return np.exp(steps.log_improvement(asked, lambda levels: log_improvement(np.zeros((50, 1)), 1.0, levels)))
 
     thinned = improvement()
