@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from random import Random
 from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
 
@@ -27,7 +27,6 @@ class Asker(ArchitectureSearcher):
     and replayed.
     """
 
-    directions: Sequence[str] = ("maximize",)
     startup: int
     """Random architectures before Optuna is asked."""
     _study: optuna.Study | None = None
@@ -87,7 +86,7 @@ class Asker(ArchitectureSearcher):
         full = max((entry.fidelity for entry in self.ledger.values()), default=0)
         if self._study is None or full > self._full:
             # A higher fidelity than ever: what counted as complete turns out to have been stopped early.
-            self._study, self._told, self._full = _study(self.directions), {}, full
+            self._study, self._told, self._full = _study(len(self.space.objectives)), {}, full
         for name, entry in self.ledger.items():
             before = self._told.get(name, "")
             if before != entry.status:
@@ -101,11 +100,11 @@ class Asker(ArchitectureSearcher):
         self._study = None
 
 
-def _study(directions: Sequence[str]) -> optuna.Study:
-    """An empty study in memory, made without Optuna's message about it."""
+def _study(costs: int) -> optuna.Study:
+    """An empty study of the score and so many costs, in memory, made without Optuna's message about it."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        return optuna.create_study(directions=list(directions))
+        return optuna.create_study(directions=["maximize", *(StudyDirection.MINIMIZE for _ in range(costs))])
     finally:
         optuna.logging.set_verbosity(verbosity)

@@ -281,7 +281,7 @@ class ArchitectureSearcher(Searcher):
         self.set_state(json.loads(Path(checkpoint_path).read_text()))
 
 
-def _weighing(parent: type[ArchitectureSearcher]) -> set[str]:
+def _weighing(parent: type[Any]) -> set[str]:
     """The names of the searchers below a class that look for a front."""
     children = parent.__subclasses__()
     return {child.__name__ for child in children if child.weighs_costs}.union(*map(_weighing, children))

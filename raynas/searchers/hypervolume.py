@@ -100,4 +100,5 @@ def _cuts(values: Array, limit: int) -> Array:
     distinct = np.unique(values)
     if len(distinct) < limit:
         return distinct
-    return distinct[np.linspace(0, len(distinct) - 1, limit - 1).round().astype(int)]
+    thinned: Array = distinct[np.linspace(0, len(distinct) - 1, limit - 1).round().astype(int)]
+    return thinned

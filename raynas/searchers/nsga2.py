@@ -65,7 +65,6 @@ class NSGA2(Asker):
     def __init__(self, space: SearchSpace, **common: Any) -> None:
         super().__init__(space, **common)
         self.startup = self.settings.population
-        self.directions = ("maximize", *("minimize" for _ in space.objectives))
 
     def sampler(self, seed: int) -> NSGAIISampler:
         """Optuna's, with these settings."""
