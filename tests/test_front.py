@@ -40,15 +40,15 @@ def test_hypervolume_is_the_mean_gain_over_budgets(mode: str) -> None:
         seen.append((score, macs, parameters))
         value = volume.add(sign * score, {"macs": macs, "parameters": parameters})
         assert (value is None) == (number < 9)
-        if value is None:
+        if value is None or number % 5 != 4:
             continue
-        worst, total, steps = min(score for score, _, _ in seen[:10]), 0.0, 100
+        worst, total, steps = min(score for score, _, _ in seen[:10]), 0.0, 40
         for i in range(steps):
             for j in range(steps):
                 budget = 10 + 15 * (i + 0.5) / steps, 1 + 4 * (j + 0.5) / steps
                 within = [score for score, *costs in seen if costs[0] <= budget[0] and costs[1] <= budget[1]]
                 total += max(max(within, default=worst) - worst, 0) / steps**2
-        assert value == pytest.approx(total, rel=0.03, abs=0.02)
+        assert value == pytest.approx(total, rel=0.05, abs=0.05)
         assert value >= last
         last = value
 
