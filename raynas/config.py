@@ -121,8 +121,9 @@ class SearchConfig:
     """Settings of the searcher, e.g. for evolution {population: 50, parents: 10, mutations: 25, crossovers: 25,
     mutation_probability: 0.1}."""
     objectives: list[str] = Field(default_factory=list)
-    """Costs that are minimised beside the score, e.g. [macs]: the result is then a front, pareto.json, and its best is
-    the winner. For random, nsga2 and bayes; auto: bayes. Nobody is stopped early: ASHA would stop what is cheap."""
+    """Costs that are minimised beside the score: macs, parameters, or numeric columns of a table. The result is then a
+    front, pareto.json; the best score on it is the winner. random, nsga2 and bayes can do it, method: auto takes bayes.
+    Nobody is stopped early: ASHA looks at scores alone and would stop what is cheap."""
     num_samples: Count = 200
     """How many different architectures are scored in all, those of earlier searches of this run included."""
     slices: Count = 8

@@ -200,8 +200,9 @@ class SearchRun:
         for row, score in zip(chosen, final, strict=True):
             row["final_score"] = score
         if objectives:
-            places = front_of(chosen, objectives, scoring.mode, "final_score")
-            write_json(self.folder / "pareto.json", [chosen[place] for place in places])
+            full = [row for row in chosen if row["fidelity"] >= scoring.max_fidelity]
+            places = front_of(full, objectives, scoring.mode, "final_score")
+            write_json(self.folder / "pareto.json", [full[place] for place in places])
         sign = -1 if scoring.mode == "max" else 1
         # Of equal scores the cheaper comes first.
         chosen.sort(key=lambda row: (sign * row["final_score"], row.get("macs") or 0))
