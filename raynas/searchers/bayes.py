@@ -23,6 +23,8 @@ __all__ = ["Bayes", "BayesSettings"]
 _PARENTS = 20  # so many of the best have mutants and crossings among the candidates
 _PAIRS = 2_500_000  # of candidates and known scores that are compared for one suggestion, a tenth of a second
 
+_CELLS = 8_000_000  # of candidates and cells of the grid of budgets, likewise
+
 
 @dataclass(frozen=True)
 class BayesSettings:
@@ -134,7 +136,8 @@ class Bayes(ArchitectureSearcher):
         believed, paid = model.predict(self.encoder(feasible))[0], self._costs(feasible)
         every = np.concatenate([paid, costs])
         low, high = (edge(np.where(np.isfinite(every), every, np.nan), axis=0) for edge in (np.nanmin, np.nanmax))
-        return Steps(believed, paid, min(least, float(believed.min())), high + 0.1 * (high - low) + 1e-9)
+        worst, most = min(least, float(believed.min())), high + 0.1 * (high - low) + 1e-9
+        return Steps(believed, paid, worst, most, min(_CELLS // len(costs), 4096))
 
     def _fitted(self, known: Sequence[Entry]) -> tuple[GaussianProcess, Features, Array, Array]:
         """The model, conditioned on the scores; its weights are fitted again more and more rarely."""

@@ -20,8 +20,7 @@ __all__ = ["Steps", "front_ranks"]
 
 Array = npt.NDArray[Any]
 
-_CELLS = 4096  # of the grid of budgets
-_CHUNK = 2_000_000  # numbers that are held at once
+_CHUNK = 500_000  # numbers that are held at once
 
 
 def front_ranks(scores: Array, costs: Array) -> npt.NDArray[np.int64]:
@@ -43,13 +42,14 @@ class Steps:
         costs: [N, K].
         worst: The score from which the volume counts.
         most: [K], the largest budget of each cost; what costs more is of no use.
+        cells: The grid has at most about so many; a larger one is thinned out.
     """
 
-    def __init__(self, scores: Array, costs: Array, worst: float, most: Array) -> None:
+    def __init__(self, scores: Array, costs: Array, worst: float, most: Array, cells: int = 4096) -> None:
         front = front_ranks(scores, costs) == 0
         usable = front & (costs < most).all(axis=1)
         self._most = most
-        self._cuts = [_cuts(column, int(_CELLS ** (1 / len(most)))) for column in costs[usable].T]
+        self._cuts = [_cuts(column, max(int(cells ** (1 / len(most))), 2)) for column in costs[usable].T]
         """For each cost, the budgets from which on another score may be known."""
         # The first cell of each axis holds the budgets below the first cut: nothing known is that cheap.
         steps = np.full([len(cuts) + 1 for cuts in self._cuts], worst)
