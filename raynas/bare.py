@@ -8,7 +8,7 @@ from typing import Any
 
 from raynas.config import Config, ConfigError
 from raynas.display import View
-from raynas.limits import Limits, violation
+from raynas.limits import Limits, check_objectives, violation
 from raynas.named import resolve
 from raynas.search_run import NoCosts, SearchRun
 from raynas.searchers import ArchitectureSearcher, SearchSpace
@@ -45,4 +45,6 @@ def bare_run(
         costs = NoCosts()
     limits = Limits.parse(config.limits, costs.profile())
     space = dataclasses.replace(space, violation=violation(costs, limits)) if limits.bounds else space
+    objectives = check_objectives(config.search.objectives, costs.profile())
+    space = dataclasses.replace(space, costs=costs, objectives=objectives) if objectives else space
     return SearchRun(config, space, costs, searcher, trainable, view)

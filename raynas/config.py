@@ -114,11 +114,16 @@ class SearchConfig:
     trainable_args: dict[str, Any] = Field(default_factory=dict)
     """Settings of the trainable, e.g. for Table {file: scores.parquet, metric: accuracy}: raynas.tables.Layout."""
     method: str = "auto"
-    """random, evolution, tpe, bayes, regularized, local, reinforce, predictor, or a class: my_pkg.search:MySearcher.
+    """random, evolution, tpe, bayes, regularized, local, nsga2, reinforce, predictor, or a class:
+    my_pkg.search:MySearcher.
     auto: bayes where an architecture takes a training of its own (FromScratch), evolution otherwise."""
     method_args: dict[str, Any] = Field(default_factory=dict)
     """Settings of the searcher, e.g. for evolution {population: 50, parents: 10, mutations: 25, crossovers: 25,
     mutation_probability: 0.1}."""
+    objectives: list[str] = Field(default_factory=list)
+    """Costs that are minimised beside the score: macs, parameters, or numeric columns of a table. The result is then a
+    front, pareto.json; the best score on it is the winner. random, nsga2 and bayes can do it, method: auto takes bayes.
+    Nobody is stopped early: ASHA looks at scores alone and would stop what is cheap."""
     num_samples: Count = 200
     """How many different architectures are scored in all, those of earlier searches of this run included."""
     slices: Count = 8
@@ -145,6 +150,11 @@ class SearchConfig:
     """How many of the best are scored again on all validation images."""
     time_budget_seconds: Positive | None = None
     """A search ends after so many seconds, those of an earlier search of the same run not counted."""
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether the weak ones are stopped early."""
+        return self.scheduler == "asha" and not self.objectives
 
 
 @dataclass(config=_STRICT)

@@ -97,6 +97,7 @@ class View:
         return {
             "best so far": f"{status.best:.2f}" + (f" ({', '.join(known)})" if known else ""),
             "scored": f"{status.scored} of {status.wanted}",
+            **({} if status.hypervolume is None else {"hypervolume": f"{status.hypervolume:.3f}"}),
             "stopped early": str(status.stopped),
             "scores per second": f"{status.per_second:.2f}",
             "time left": "unknown" if math.isnan(left) else f"{left:.0f} s",
@@ -126,9 +127,9 @@ class View:
             + f" ({status.stopped} stopped early{failed}){spent}"
         )
 
-    def leaderboard(self, rows: Sequence[Mapping[str, Any]], rescored: bool = True) -> None:
-        """The winner and the runners-up, with their scores and costs."""
-        title = "best architectures" + ("; final: on all validation images" if rescored else "")
+    def leaderboard(self, rows: Sequence[Mapping[str, Any]], rescored: bool = True, title: str | None = None) -> None:
+        """The winner and the others of a list, with their scores and costs."""
+        title = (title or "best architectures") + ("; final: on all validation images" if rescored else "")
         table = Table(title=title, title_justify="left")
         known = ("key", "architecture", "score", "fidelity", "final_score")
         costs = [name for name in rows[0] if name not in known]

@@ -45,6 +45,7 @@ from raynas.report import write_report
 from raynas.run import Run
 from raynas.search_run import SearchRun
 from raynas.searchers import (
+    NSGA2,
     TPE,
     ArchitectureSearcher,
     Bayes,
@@ -66,6 +67,7 @@ METHODS: dict[str, Callable[..., ArchitectureSearcher]] = {
     "bayes": Bayes,
     "regularized": RegularizedEvolution,
     "local": LocalSearch,
+    "nsga2": NSGA2,
     "reinforce": Reinforce,
     "predictor": Predictor,
 }
@@ -145,7 +147,7 @@ def prepare(
     if not (isinstance(trainable, type) and issubclass(trainable, tune.Trainable)):
         raise ConfigError(f"search.trainable {config.search.trainable!r} is no class of ray.tune.Trainable")
     if config.search.method == "auto":
-        method = getattr(trainable, "best_method", "evolution")
+        method = "bayes" if config.search.objectives else getattr(trainable, "best_method", "evolution")
         config = dataclasses.replace(config, search=dataclasses.replace(config.search, method=method))
     searcher = build_searcher(config)
     bare = resolve(config.space, "space") if space is None else space

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from raynas.architecture import Architecture
 
-__all__ = ["COSTS", "InfeasibleError", "Limits", "Profile", "violation"]
+__all__ = ["COSTS", "InfeasibleError", "Limits", "Profile", "check_objectives", "violation"]
 
 COSTS = ("macs", "parameters")
 """What is counted of every space that is a network."""
+
+
+def check_objectives(names: Sequence[str], legal: Iterable[str] = COSTS) -> tuple[str, ...]:
+    """The names of costs that are minimised beside the score.
+
+    Raises:
+        ValueError: One of them is not known, or named twice.
+    """
+    legal = tuple(legal)
+    for place, name in enumerate(names):
+        if name not in legal:
+            raise ValueError(f"unknown objective {name!r}; legal ones: {', '.join(legal) or 'none'}")
+        if name in names[:place]:
+            raise ValueError(f"search.objectives names {name!r} twice")
+    return tuple(names)
 
 
 class InfeasibleError(ValueError):

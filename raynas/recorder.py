@@ -13,6 +13,7 @@ from ray import tune
 
 from raynas import architecture as arch
 from raynas.architecture import Architecture
+from raynas.front import Hypervolume
 from raynas.limits import COSTS
 from raynas.results import SIMULATED, Log
 from raynas.scoring import Scoring
@@ -48,6 +49,8 @@ class SearchStatus:
     seconds: float
     overhead: float
     """Share of the workers' time in which they did not score."""
+    hypervolume: float | None = None
+    """Of the front so far, where there are objectives: see :class:`raynas.front.Hypervolume`."""
     simulated: float | None = None
     """Simulated seconds of this search, where the trainable tells such ones; the overhead means nothing then."""
 
@@ -62,8 +65,10 @@ class Recorder(tune.Callback):
         stamp: Mapping[str, Any],
         costs: Callable[[Architecture], Mapping[str, float]],
         tell: Callable[[SearchStatus], None],
+        hypervolume: Hypervolume | None = None,
     ) -> None:
         self.log, self.scoring, self.stamp, self.costs, self.tell = log, scoring, dict(stamp), costs, tell
+        self.hypervolume = hypervolume
         self.scored = self.stopped = self.failed = self.earlier = 0
         self.wanted = 0
         self.best: tuple[int, float] = (-1, -math.inf)
@@ -86,6 +91,7 @@ class Recorder(tune.Callback):
             self.scored += 1
             self.stopped += rows[-1]["status"] == "stopped"
             self._compare(rows[-1])
+            self._measure(rows[-1])
         self.earlier = self.scored
 
     def start(self) -> None:
@@ -112,6 +118,7 @@ class Recorder(tune.Callback):
             row = {"key": name, **self._row(outcome, trial.trial_id)}
             self.busy += (row.get("seconds") or 0.0) - ((seen or {}).get("seconds") or 0.0)
             self.failed += row["status"] == "error"
+            self._measure(row)
             self.log.append(row)
             open_rows[name] = row
             self._compare(row)
@@ -166,6 +173,13 @@ class Recorder(tune.Callback):
         if rank > self.best:
             self.best, self.best_row = rank, dict(row)
 
+    def _measure(self, row: dict[str, Any]) -> None:
+        """Note how large the hypervolume is with a full score."""
+        score = row.get("score")
+        full = row["status"] == "complete" and row["fidelity"] >= self.scoring.max_fidelity
+        if self.hypervolume is not None and full and score is not None and math.isfinite(score):
+            row["hypervolume"] = self.hypervolume.add(score, self.costs(row["architecture"]))
+
     def _show(self) -> None:
         now = time.monotonic()
         if now - self._told < 0.2 and self.scored < self.wanted:
@@ -188,6 +202,7 @@ class Recorder(tune.Callback):
             per_second=(self.scored - self.earlier) / seconds,
             seconds=seconds,
             overhead=max(1.0 - self.busy / (seconds * self.scoring.workers), 0.0),
+            hypervolume=None if self.hypervolume is None else self.hypervolume.value,
             simulated=self.busy if self.scoring.simulated else None,
         )
 

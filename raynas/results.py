@@ -53,6 +53,7 @@ SCHEMA: pa.Schema = pa.schema(
         _field("metrics", pa.string(), "every further figure of the report, as a JSON object"),
         _field("macs", pa.int64(), "multiply-accumulates of one example", "MAC"),
         _field("parameters", pa.int64(), "number of parameters"),
+        _field("hypervolume", pa.float64(), "of the front so far, see raynas.front; none without search.objectives"),
         _field("seconds", pa.float64(), "computing time of this score", "s"),
         _field("worker", pa.string(), "where it was computed; simulated: its seconds were told, not spent"),
         _field("time", pa.timestamp("us", "UTC"), "when it was reported", "UTC"),

@@ -9,7 +9,7 @@ Everything is kept in one folder, from which a run that was interrupted goes on:
     config.yaml          all settings
     supernet/            checkpoints and the training curve
     scored.parquet/      the log: everything that was scored
-    leaderboard.json     the best ones, scored again on all validation images
+    leaderboard.json     the best ones, scored again on all validation images; pareto.json: the front
     retrain/ export/ report.html
 """
 
@@ -36,7 +36,7 @@ from raynas.data import Dataset
 from raynas.display import View
 from raynas.evaluation import Scorer
 from raynas.export import export
-from raynas.limits import Limits, violation
+from raynas.limits import Limits, check_objectives, violation
 from raynas.retrain import retrain, retrain_recipe
 from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, UniformPaths
 from raynas.search_run import SearchRun, write_json
@@ -86,7 +86,10 @@ class Run(SearchRun):
             ) from None
         limits = Limits.parse(config.limits)
         check_satisfiable(costs, limits)
-        search_space = SearchSpace(costs.decisions, costs.canonical, violation(costs, limits), graph=costs.graph)
+        search_space = SearchSpace(
+            costs.decisions, costs.canonical, violation(costs, limits), graph=costs.graph,
+            costs=costs, objectives=check_objectives(config.search.objectives),
+        )  # fmt: skip
         super().__init__(config, search_space, costs, searcher, trainable, view)
         self.costs: Costs = costs
         self.paths()

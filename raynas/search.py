@@ -114,7 +114,7 @@ def run_search(
         The status at the end.
     """
     scheduler = None
-    if config.scheduler == "asha" and config.cohort == 1 and scoring.max_fidelity > 1:
+    if config.stops_early and config.cohort == 1 and scoring.max_fidelity > 1:
         scheduler = schedulers.asha(
             scoring.max_fidelity, grace=config.grace, reduction_factor=config.reduction_factor,
             metric="score", mode=scoring.mode,

@@ -7,7 +7,7 @@ Everything is kept in one folder, from which a run that was interrupted goes on:
 
     config.yaml          all settings
     scored.parquet/      the log: everything that was scored
-    leaderboard.json     the best ones
+    leaderboard.json     the best ones; pareto.json, with search.objectives: the front
     report.html
 """
 
@@ -31,6 +31,7 @@ from raynas.config import Config, ConfigError
 from raynas.config_file import dump, load
 from raynas.connection import connect
 from raynas.display import View
+from raynas.front import Hypervolume, front_of
 from raynas.limits import Limits, Profile
 from raynas.recorder import Recorder
 from raynas.report import write_report
@@ -127,7 +128,7 @@ class SearchRun:
 
         Returns:
             Up to ``search.top`` rows with ``architecture``, ``key``, ``score``, ``final_score`` and the costs; also
-            written to leaderboard.json.
+            written to leaderboard.json. With ``search.objectives`` see :meth:`front`, too.
         """
         self.open()
         connect(self.config)
@@ -136,14 +137,19 @@ class SearchRun:
         if folder.exists():
             results.compact(folder)
         stamp = {"run": self.config.name, "searcher": self.config.search.method}
+        settings, objectives, hypervolume = self.config.search, self.search_space.objectives, None
+        if objectives:
+            hypervolume = Hypervolume(objectives, self.costs.profile(), self.limits, scoring.mode)
+            early = "; nobody is stopped early, or the cheap would be" if settings.scheduler == "asha" else ""
+            self.view.say(f"looking for the front of score against {' and '.join(objectives)}{early}")
         with Log(folder) as log, self.view.search() as show:
-            recorder = Recorder(log, scoring, stamp, self.costs, show)
-            settings = self.config.search
+            recorder = Recorder(log, scoring, stamp, self.costs, show, hypervolume)
             status = run_search(self.searcher(metric="score", mode=scoring.mode), scoring, settings, log, recorder)
         self._forget_ended()
         self.view.summary(status)
         best = self.leaderboard(scoring)
-        self.view.leaderboard(best, rescored=scoring.rescore is not None)
+        rescored = scoring.rescore is not None
+        self.view.leaderboard(self.front() if objectives else best, rescored, "the front" if objectives else None)
         return best
 
     def _forget_ended(self) -> None:
@@ -174,8 +180,38 @@ class SearchRun:
         )
 
     def leaderboard(self, scoring: Scoring) -> list[dict[str, Any]]:
-        """The best of the log that keep the limits, scored once more on all validation images."""
-        table = results.leaderboard(results.read(self.folder / "scored.parquet"), n=10**9, mode=scoring.mode)
+        """The best of the log that keep the limits, scored once more on all validation images.
+
+        With ``search.objectives`` the whole front is scored once more; those that are on it afterwards are returned by
+        :meth:`front`.
+        """
+        top, objectives = self.config.search.top, self.search_space.objectives
+        rows = self._candidates(scoring.mode, None if objectives else top)
+        if not rows:
+            raise RuntimeError(
+                "no architecture has a score yet: all failed (see the column 'error' of the log), or time was short"
+            )
+        full = [row for row in rows if row["fidelity"] >= scoring.max_fidelity]
+        on_front = [full[place] for place in front_of(full, objectives, scoring.mode)] if objectives else []
+        chosen = list({row["key"]: row for row in (*rows[:top], *on_front)}.values())
+        final = [row["score"] for row in chosen]
+        if scoring.rescore is not None:
+            final = scoring.rescore([row["architecture"] for row in chosen])
+        for row, score in zip(chosen, final, strict=True):
+            row["final_score"] = score
+        if objectives:
+            full = [row for row in chosen if row["fidelity"] >= scoring.max_fidelity]
+            places = front_of(full, objectives, scoring.mode, "final_score")
+            write_json(self.folder / "pareto.json", [full[place] for place in places])
+        sign = -1 if scoring.mode == "max" else 1
+        # Of equal scores the cheaper comes first.
+        chosen.sort(key=lambda row: (sign * row["final_score"], row.get("macs") or 0))
+        write_json(self.folder / "leaderboard.json", chosen[:top])
+        return chosen[:top]
+
+    def _candidates(self, mode: str, count: int | None) -> list[dict[str, Any]]:
+        """The first ``count`` of the log that keep the limits, with their costs; best first."""
+        table = results.leaderboard(results.read(self.folder / "scored.parquet"), n=10**9, mode=mode)
         rows: list[dict[str, Any]] = []
         violation = self.search_space.violation
         for row in table.to_pylist():
@@ -183,21 +219,20 @@ class SearchRun:
             if violation is None or violation(row["architecture"]) == 0:
                 kept = {name: row[name] for name in ("key", "architecture", "score", "fidelity")}
                 rows.append(kept | dict(self.costs(row["architecture"])))
-            if len(rows) == self.config.search.top:
+            if len(rows) == count:
                 break
-        if not rows:
-            raise RuntimeError(
-                "no architecture has a score yet: all failed (see the column 'error' of the log), or time was short"
-            )
-        final = [row["score"] for row in rows]
-        if scoring.rescore is not None:
-            final = scoring.rescore([row["architecture"] for row in rows])
-        for row, score in zip(rows, final, strict=True):
-            row["final_score"] = score
-        sign = -1 if scoring.mode == "max" else 1
-        # Of equal scores the cheaper comes first.
-        rows.sort(key=lambda row: (sign * row["final_score"], row.get("macs") or 0))
-        write_json(self.folder / "leaderboard.json", rows)
+        return rows
+
+    def front(self) -> list[dict[str, Any]]:
+        """The front of the last search, best score first: rows as :meth:`search` returns them.
+
+        Raises:
+            ConfigError: Nothing was searched yet with ``search.objectives``.
+        """
+        path = self.folder / "pareto.json"
+        if not path.exists():
+            raise ConfigError(f"there is no front in {self.folder}: run search with search.objectives first")
+        rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
         return rows
 
     def best(self) -> Architecture:

@@ -134,13 +134,16 @@ class ScoreTable:
             raise source.error(where, second, f"the same architecture as in row {first}: {which}")
 
     @classmethod
-    def open(cls, decisions: Decisions, layout: Layout, limited: Iterable[str] = ()) -> ScoreTable:
+    def open(
+        cls, decisions: Decisions, layout: Layout, limited: Iterable[str] = (), objectives: Iterable[str] = ()
+    ) -> ScoreTable:
         """Read a table and check all of it.
 
         Args:
             decisions: The space. Each of its architectures may be in the table, at most once.
             layout: The file and what its columns mean.
             limited: Names of costs that are limited: numeric columns, or names that ``layout.columns`` gives.
+            objectives: Names of costs that are minimised.
 
         Raises:
             TableError: There is no such file or column, a column has the wrong type, a number is missing or not finite,
@@ -148,10 +151,10 @@ class ScoreTable:
         """
         source = Columns(layout.file)
         further = dict(layout.further)
-        for name in limited:
+        for use, name in [*(("limit", name) for name in limited), *(("objective", name) for name in objectives)]:
             if name not in further and name not in source.numeric:
                 legal = dict.fromkeys((*further, *source.numeric))
-                raise TableError(f"unknown limit {name!r}; legal ones: {', '.join(legal)}")
+                raise TableError(f"unknown {use} {name!r}; legal ones: {', '.join(legal)}")
             further.setdefault(name, name)
         options = list(decisions) if layout.encoded is None else [layout.encoded]
         absent = [name for name in options if name not in source.names]

@@ -33,7 +33,7 @@ from raynas.searchers import SearchSpace
 
 cloudpickle: Any = _cloudpickle  # has no types
 
-__all__ = ["CHAIN", "NESTED", "RARE", "SMALL", "Player", "SearcherContract", "preference"]
+__all__ = ["CHAIN", "NESTED", "PRICED", "RARE", "SMALL", "Player", "SearcherContract", "preference"]
 
 CHAIN = SearchSpace({f"block{i}": ("a", "b", "c", "d") for i in range(6)})
 """4,096 architectures, all different."""
@@ -65,6 +65,14 @@ def preference(architecture: Architecture) -> float:
     """A made-up score: every option of every decision adds a fixed amount; the same in every process."""
     digests = (hashlib.blake2b(f"{n}={o}".encode(), digest_size=4).digest() for n, o in architecture.items())
     return sum(int.from_bytes(digest, "big") / 2**32 for digest in digests)
+
+
+PRICED = SearchSpace(
+    CHAIN.decisions,
+    costs=lambda a: {"price": sum(preference({name: option}) ** 3 for name, option in a.items())},
+    objectives=("price",),
+)
+"""CHAIN with a price: what scores well is dear, some of it more than the rest."""
 
 
 class Player:
@@ -266,6 +274,20 @@ class SearcherContract:
         """The negative score with mode "min" leads to the same sequence."""
         maximised = Player().play(self.make(CHAIN, mode="max"), 70)
         assert Player(score=lambda a: -preference(a)).play(self.make(CHAIN, mode="min"), 70) == maximised
+
+    def test_finds_a_front_or_says_that_it_cannot(self) -> None:
+        """With a cost beside the score: refused in one line, or proposals like any other, the same after a replay."""
+        try:
+            searcher = self.make(PRICED, seed=2)
+        except ValueError as error:
+            assert "price" in str(error) and "\n" not in str(error), f"unclear: {error}"
+            return
+        whole = Player().play(searcher, 60)
+        self.check(PRICED, whole)
+        again = self.make(PRICED, seed=2)
+        for architecture in whole[:50]:
+            again.add_evaluated_point({"architecture": architecture}, preference(architecture))
+        assert Player().play(again, 10) == whole[50:]
 
     def test_takes_metric_and_mode_from_tune(self) -> None:
         """What was not given to the searcher may be given to Tune."""

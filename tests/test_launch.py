@@ -41,6 +41,11 @@ TINY = ["--space", "tiny:space", "--data", "tiny:arrays", "train.epochs=2", "tra
         (["search.trainable=trainables.shared_weights:Nothing"], "has no 'Nothing'; it has: .*SharedWeights"),
         (["train.epohcs=3"], "unknown setting 'train.epohcs'; legal ones: preset, epochs"),
         (["limits.flops=3"], "unknown limit 'flops'; legal ones: macs, parameters"),
+        (["search.objectives=[flops]"], "unknown objective 'flops'; legal ones: macs, parameters"),
+        (
+            ["search.objectives=[macs]", "search.method=tpe"],
+            "TPE looks at the score alone, not at macs; those that weigh costs: Bayes, NSGA2, RandomSearch",
+        ),
         (["limits.macs=1000"], "macs are .* at least, .* in the median, .* at most"),
         (["train.paths=constrained"], "set limits.macs"),
         (["--resume", "/nowhere/at/all"], "no run to resume in /nowhere/at/all"),

@@ -49,7 +49,7 @@ class SharedWeights(CohortTrial):
         slices = max(min(search.slices, images), 1)
         parameters = {
             "pool": pool,
-            "rungs": Rungs(slices, search.reduction_factor, search.grace, halving=search.scheduler == "asha"),
+            "rungs": Rungs(slices, search.reduction_factor, search.grace, halving=search.stops_early),
         }
         # Two trials a replica: one is scored while the other one's answer is on its way.
         concurrent = search.max_concurrent or 2 * len(pool)

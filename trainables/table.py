@@ -88,10 +88,12 @@ class Table(CohortTrial):
         """Read the table; what it knows of costs serves a space that is decisions alone.
 
         Raises:
-            TableError: The table cannot be used, or a limit names no column; see :meth:`ScoreTable.open`.
+            TableError: The table cannot be used, or a limit or an objective names no column; see
+                :meth:`ScoreTable.open`.
             InfeasibleError: No architecture of the table keeps the limits.
         """
-        costs = TableCosts(ScoreTable.open(decisions, Layout.parse(config.search.trainable_args), config.limits))
+        layout, objectives = Layout.parse(config.search.trainable_args), config.search.objectives
+        costs = TableCosts(ScoreTable.open(decisions, layout, config.limits, objectives))
         costs.check(Limits.parse(config.limits, costs.table.columns))
         return costs
 
@@ -104,7 +106,7 @@ class Table(CohortTrial):
         table = known.table if isinstance(known, TableCosts) else ScoreTable.open(run.search_space.decisions, layout)
         if table.missing:
             run.view.say(f"table {table}")
-        rungs = Rungs(len(layout.steps), search.reduction_factor, search.grace, search.scheduler == "asha", layout.mode)
+        rungs = Rungs(len(layout.steps), search.reduction_factor, search.grace, search.stops_early, layout.mode)
         concurrent = search.max_concurrent or 1
         return Scoring(
             cls,

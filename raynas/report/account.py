@@ -78,6 +78,8 @@ class Account:
     limits: Limits
     scored: list[Scored]
     """In the order in which their scoring ended."""
+    hypervolumes: list[tuple[int, float]]
+    """After so many architectures, that of the front so far; empty for a search without objectives."""
     best: list[dict[str, Any]]
     """Rows of leaderboard.json; before that is written the best of the log, without ``final_score``."""
     mode: str
@@ -111,7 +113,9 @@ def read_account(folder: Path) -> Account:
         raise ValueError(f"{folder} is no folder of a run: it has no config.yaml")
     try:
         config = load(kept)
-        limits = Limits.parse(config.limits, config.limits)  # the run has checked what can be limited
+        # The run has checked what can be limited and minimised.
+        known = dict.fromkeys(config.search.objectives, (None, None)) | config.limits
+        limits = Limits.parse(known, known)
     except ValueError as error:
         raise ValueError(f"{kept} cannot be read: {error}") from None
     notes: list[str] = []
@@ -135,6 +139,7 @@ def read_account(folder: Path) -> Account:
         settings={path.name: path.read_text(encoding="utf-8") for path in texts},
         limits=limits,
         scored=scored,
+        hypervolumes=_hypervolumes(rows),
         best=best,
         mode=mode,
         unit="%" if any(_accuracy(row) == row["score"] is not None for row in rows) else "",
@@ -207,6 +212,16 @@ def _scored(rows: Sequence[Mapping[str, Any]], elapsed: Sequence[float], limits:
                 error=row["error"] or "",
             )
         )
+    return found
+
+
+def _hypervolumes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
+    ended: set[str] = set()
+    found = []
+    for row in rows:
+        ended |= {row["key"]} if row["status"] != "running" else set()
+        if row["hypervolume"] is not None:
+            found.append((len(ended), row["hypervolume"]))
     return found
 
 

@@ -96,7 +96,23 @@ def progress(account: Account) -> str:
                       [(one.seconds / scale, one) for _, one in best],
                       (f"time of the search, {unit}", wall / scale))  # fmt: skip
     told = f"The best was found after {duration(best[-1][1].seconds)} of {duration(wall)}; pauses are left out."
-    return "".join([*figures, _figure(plot, "Best so far against time", told)])
+    return "".join([*figures, _figure(plot, "Best so far against time", told), _hypervolume(account)])
+
+
+def _hypervolume(account: Account) -> str:
+    """The hypervolume against evaluations, where the search had objectives."""
+    points = [(float(count), value) for count, value in account.hypervolumes]
+    if not points:
+        return ""
+    x = Axis.of("architectures scored", [count for count, _ in points], start=0.0)
+    plot = Plot(x, Axis.of("hypervolume, in the unit of the score", [value for _, value in points]), "hypervolume")
+    plot.line(points, "front", stairs=True)
+    costs = " and ".join(NAMES.get(cost, cost) for cost in account.config.search.objectives)
+    told = (
+        f"How much, in the mean over all budgets of {costs}, the best score within a budget is better than the worst "
+        "of the first ten."
+    )
+    return _figure(plot, "Hypervolume against evaluations", told)
 
 
 def _best_plot(

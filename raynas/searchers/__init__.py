@@ -6,6 +6,7 @@ from raynas.searchers.cohort import Cohort
 from raynas.searchers.drawing import SearchSpace, UnsatisfiableError
 from raynas.searchers.evolution import Evolution, EvolutionSettings
 from raynas.searchers.local import LocalSearch
+from raynas.searchers.nsga2 import NSGA2, NSGA2Settings
 from raynas.searchers.predictor import Predictor, PredictorSettings
 from raynas.searchers.random import RandomSearch
 from raynas.searchers.regularized import RegularizedEvolution, RegularizedSettings
@@ -13,6 +14,7 @@ from raynas.searchers.reinforce import Reinforce, ReinforceSettings
 from raynas.searchers.tpe import TPE
 
 __all__ = [
+    "NSGA2",
     "TPE",
     "ArchitectureSearcher",
     "Bayes",
@@ -21,6 +23,7 @@ __all__ = [
     "Evolution",
     "EvolutionSettings",
     "LocalSearch",
+    "NSGA2Settings",
     "Predictor",
     "PredictorSettings",
     "RandomSearch",

@@ -44,11 +44,14 @@ class ArchitectureSearcher(Searcher):
 
     Raises:
         ArchitectureError: One of the points is not in the space.
-        ValueError: One of the points breaks the constraint, or ``mode`` is neither "min" nor "max".
+        ValueError: One of the points breaks the constraint, ``mode`` is neither "min" nor "max", or the space has
+            objectives and the searcher looks at the score alone.
     """
 
     Settings: ClassVar[type[Any] | None] = None
     """A frozen dataclass, or None for a searcher without settings."""
+    weighs_costs: ClassVar[bool] = False
+    """Whether it looks for the front where the space has objectives beside the score."""
 
     def __init__(
         self,
@@ -64,6 +67,11 @@ class ArchitectureSearcher(Searcher):
             raise ValueError(f"mode is {mode!r}; legal ones: 'min', 'max'")
         if settings is not None and self.Settings is None:
             raise ValueError(f"{type(self).__name__} has no settings, got {reprlib.repr(settings)}")
+        if space.objectives and not self.weighs_costs:
+            raise ValueError(
+                f"{type(self).__name__} looks at the score alone, not at {', '.join(space.objectives)}; "
+                f"those that weigh costs: {', '.join(sorted(_weighing(ArchitectureSearcher)))}"
+            )
         super().__init__()
         self.settings: Any = self.Settings() if settings is None and self.Settings is not None else settings
         self._metric, self._mode = metric, mode
@@ -271,3 +279,9 @@ class ArchitectureSearcher(Searcher):
             ValueError: It comes from another kind of searcher, another seed, another space or other settings.
         """
         self.set_state(json.loads(Path(checkpoint_path).read_text()))
+
+
+def _weighing(parent: type[Any]) -> set[str]:
+    """The names of the searchers below a class that look for a front."""
+    children = parent.__subclasses__()
+    return {child.__name__ for child in children if child.weighs_costs}.union(*map(_weighing, children))

@@ -15,11 +15,15 @@ from raynas.architecture import Architecture, crossover, enumerate_all, key, mut
 from raynas.searchers.base import ArchitectureSearcher, Entry
 from raynas.searchers.features import Array, Encoder, Features
 from raynas.searchers.gaussian import GaussianProcess
-from raynas.searchers.improvement import log_improvement
+from raynas.searchers.hypervolume import Steps, front_ranks
+from raynas.searchers.improvement import log_gap_improvement, log_improvement
 
 __all__ = ["Bayes", "BayesSettings"]
 
+_PARENTS = 20  # so many of the best have mutants and crossings among the candidates
 _PAIRS = 2_500_000  # of candidates and known scores that are compared for one suggestion, a tenth of a second
+
+_CELLS = 8_000_000  # of candidates and cells of the grid of budgets, likewise
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,10 @@ class Bayes(ArchitectureSearcher):
     them, so that parallel suggestions keep their distance. Scores of a lower fidelity (of trials that were stopped)
     are shifted by what others gained on the way to the top, and doubted accordingly.
 
+    Where the space has objectives beside the score, what counts is the expected improvement of the hypervolume
+    (:mod:`raynas.searchers.hypervolume`). It is taken in the score's own scale, in which a point is worth the same
+    along the whole front; the model predicts the score's transform, of which that expectation is known in closed form.
+
     Everything is computed anew from the ledger: nothing else has to be saved.
 
     Args:
@@ -71,6 +79,7 @@ class Bayes(ArchitectureSearcher):
 
     Settings = BayesSettings
     settings: BayesSettings
+    weighs_costs = True
     _model: tuple[int, GaussianProcess] | None = None  # with the number of scores it was fitted on
 
     @functools.cached_property
@@ -87,12 +96,12 @@ class Bayes(ArchitectureSearcher):
         rng = self.rng("bayes", len(self.ledger))
         known = [entry for entry in self.ledger.values() if entry.status == "done"]
         if len(known) >= 2:
-            candidates, features = self._candidates(known, rng)
+            candidates, features, costs = self._candidates(known, rng)
             if candidates:
-                return candidates[int(np.argmax(self._acquisition(known, features)))]
+                return candidates[int(np.argmax(self._acquisition(known, features, costs)))]
         return self.drawer.fresh(rng, self.ledger) or Searcher.FINISHED
 
-    def _acquisition(self, known: Sequence[Entry], asked: Features) -> Array:
+    def _acquisition(self, known: Sequence[Entry], asked: Features, costs: Array) -> Array:
         """The logarithm of the expected improvement of each candidate, over the best that the model believes in."""
         model, seen, targets, doubt = self._fitted(known)
         running = [entry.architecture for entry in self.ledger.values() if entry.status == "running"]
@@ -102,9 +111,33 @@ class Bayes(ArchitectureSearcher):
             seen, targets = _joined(seen, flying), np.concatenate([targets, expected])
             doubt = np.concatenate([doubt, np.ones(len(running))])
             model.condition(seen, targets, doubt)
-        best = model.predict(seen)[0].max()
         mean, deviation = model.predict(asked)
-        return log_improvement(mean, deviation, best)
+        if not self.space.objectives:
+            return log_improvement(mean, deviation, model.predict(seen)[0].max())
+        steps = self._steps(model, [*(entry.architecture for entry in known), *running], costs, float(mean.min()))
+        # What the model predicts is, times this, minus the logarithm of the gap to a ceiling (and a constant).
+        spread = float(_stretched(self._kept(known, self.settings.observations)[1]).std()) or 1.0
+        mean, deviation = spread * mean[:, None], spread * deviation[:, None]
+        return steps.log_improvement(costs, lambda levels: log_gap_improvement(mean, deviation, spread * levels))
+
+    def _steps(self, model: GaussianProcess, known: Sequence[Architecture], costs: Array, least: float) -> Steps:
+        """What the model believes to be the best score within every budget.
+
+        The volume counts from the worst score that it expects of any architecture and, with some room, from the largest
+        cost of any: so the ends of the front are of use, too.
+
+        Args:
+            model: Conditioned on what is known.
+            known: What was scored or is in flight.
+            costs: Of the candidates: [M, K].
+            least: The worst score that the model expects of a candidate.
+        """
+        feasible = [form for form in known if self.drawer.feasible(form)] or list(known)
+        believed, paid = model.predict(self.encoder(feasible))[0], self._costs(feasible)
+        every = np.concatenate([paid, costs])
+        low, high = (edge(np.where(np.isfinite(every), every, np.nan), axis=0) for edge in (np.nanmin, np.nanmax))
+        worst, most = min(least, float(believed.min())), high + 0.1 * (high - low) + 1e-9
+        return Steps(believed, paid, worst, most, min(_CELLS // len(costs), 4096))
 
     def _fitted(self, known: Sequence[Entry]) -> tuple[GaussianProcess, Features, Array, Array]:
         """The model, conditioned on the scores; its weights are fitted again more and more rarely."""
@@ -120,15 +153,26 @@ class Bayes(ArchitectureSearcher):
 
     def _observations(self, known: Sequence[Entry], limit: int) -> tuple[Features, Array, Array]:
         """Features, transformed scores, and how much each of them is doubted."""
+        known, values, doubt = self._kept(known, limit)
+        return self.encoder([entry.architecture for entry in known]), _transformed(values), doubt
+
+    def _kept(self, known: Sequence[Entry], limit: int) -> tuple[Sequence[Entry], Array, Array]:
+        """The best half and the newest, their scores at the highest fidelity, and how much each of them is doubted."""
         full = max(entry.fidelity for entry in known)
         gains = {fidelity: self._gain(known, fidelity, full) for fidelity in {entry.fidelity for entry in known}}
         values = np.array([self.goodness(entry.score) + gains[entry.fidelity] for entry in known])
         doubt = np.array([max(full, 1) / max(entry.fidelity, 1) for entry in known])
         if len(known) > limit:
-            order = np.argsort(-values, kind="stable")[: limit // 2]
+            order = self._best_first(known, values)[: limit // 2]
             kept = sorted({*order.tolist(), *range(len(known) - (limit - limit // 2), len(known))})
             known, values, doubt = [known[i] for i in kept], values[kept], doubt[kept]
-        return self.encoder([entry.architecture for entry in known]), _transformed(values), doubt
+        return known, values, doubt
+
+    def _best_first(self, known: Sequence[Entry], values: Array) -> Array:
+        """Places of the best first: by score, or front by front where costs count too."""
+        if not self.space.objectives:
+            return np.argsort(-values, kind="stable")
+        return np.lexsort((-values, front_ranks(values, self._costs([entry.architecture for entry in known]))))
 
     def _gain(self, known: Sequence[Entry], low: int, full: int) -> float:
         """How much architectures gain from fidelity ``low`` to ``full``, in the median of those that have both."""
@@ -138,15 +182,14 @@ class Bayes(ArchitectureSearcher):
         gains = [self.goodness(scores[full]) - self.goodness(scores[low]) for scores in both]
         return float(np.median(gains)) if gains else 0.0
 
-    def _candidates(self, known: Sequence[Entry], rng: Random) -> tuple[list[Architecture], Features]:
-        """New, feasible architectures to choose from."""
+    def _candidates(self, known: Sequence[Entry], rng: Random) -> tuple[list[Architecture], Features, Array]:
+        """New, feasible architectures to choose from, and what they cost."""
         pairs = size(self.space.decisions) * min(len(known), self.settings.observations)
         if size(self.space.decisions) <= self.settings.enumerate_up_to and pairs <= _PAIRS:
-            everything, names, features = self._everything
+            everything, names, features, costs = self._everything
             rows = [row for row, name in enumerate(names) if name not in self.ledger]
-            return [everything[row] for row in rows], features[rows]
-        best = sorted(known, key=lambda entry: (self.rank(entry), key(entry.architecture)), reverse=True)
-        parents = [entry.architecture for entry in best if self.drawer.feasible(entry.architecture)][:20]
+            return [everything[row] for row in rows], features[rows], costs[rows]
+        parents = self._parents(known, rng)
         found: dict[str, Architecture] = {}
         for number in range(2 * self.settings.candidates):
             if len(found) >= self.settings.candidates:
@@ -154,7 +197,23 @@ class Bayes(ArchitectureSearcher):
             candidate = self.space.form(self._child(parents, number, rng))
             if key(candidate) not in self.ledger and self.drawer.feasible(candidate):
                 found[key(candidate)] = candidate
-        return list(found.values()), self.encoder(list(found.values()))
+        return list(found.values()), self.encoder(list(found.values())), self._costs(list(found.values()))
+
+    def _parents(self, known: Sequence[Entry], rng: Random) -> list[Architecture]:
+        """The best feasible ones, best first; with objectives the whole front in random order, then the next one."""
+        best = sorted(known, key=lambda entry: (self.rank(entry), key(entry.architecture)), reverse=True)
+        best = [entry for entry in best if self.drawer.feasible(entry.architecture)]
+        if not self.space.objectives or not best:
+            return [entry.architecture for entry in best[:_PARENTS]]
+        best = rng.sample(best, len(best))
+        ranks = front_ranks(self._kept(best, len(best))[1], self._costs([entry.architecture for entry in best]))
+        order = np.argsort(ranks, kind="stable")[: max(_PARENTS, int((ranks == 0).sum()))]
+        return [best[place].architecture for place in order]
+
+    def _costs(self, architectures: Sequence[Architecture]) -> Array:
+        """The costs that are minimised: [N, K], K = 0 where the score alone counts."""
+        costs = [self.drawer.costs(architecture) for architecture in architectures]
+        return np.array(costs, float).reshape(len(costs), len(self.space.objectives))
 
     def _child(self, parents: Sequence[Architecture], number: int, rng: Random) -> Architecture:
         """In turns a mutant of few changes, a crossing, and, less often, a random architecture."""
@@ -168,12 +227,12 @@ class Bayes(ArchitectureSearcher):
         return mutate(decisions, first, rng, probability=rng.choice((0.0, 1.0, 2.0)) / len(decisions))
 
     @functools.cached_property
-    def _everything(self) -> tuple[list[Architecture], list[str], Features]:
+    def _everything(self) -> tuple[list[Architecture], list[str], Features, Array]:
         """All feasible canonical architectures of a small space, in the seed's own order: ties fall differently."""
         forms = {key(form): form for form in map(self.space.form, enumerate_all(self.space.decisions))}
         feasible = [form for form in forms.values() if self.drawer.feasible(form)]
         self.rng("bayes", "order").shuffle(feasible)
-        return feasible, list(map(key, feasible)), self.encoder(feasible)
+        return feasible, list(map(key, feasible)), self.encoder(feasible), self._costs(feasible)
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`get_state` returned; see :meth:`ArchitectureSearcher.set_state`."""
@@ -191,14 +250,20 @@ def _last_fit(count: int) -> int:
         moment += step
 
 
-def _transformed(values: Array) -> Array:
+def _stretched(values: Array) -> Array:
     """Scores (higher is better) such that differences near the top are large: ``-log(best - y + 0.3 (best - median))``.
 
-    Standardised to mean 0 and deviation 1.
+    Minus the logarithm of the gap to a ceiling above the best.
     """
     best = values.max()
     span = best - float(np.median(values)) or best - values.min() or 1.0
     result: Array = -np.log(best - values + 0.3 * span)
+    return result
+
+
+def _transformed(values: Array) -> Array:
+    """The same, standardised to mean 0 and deviation 1."""
+    result = _stretched(values)
     result -= result.mean()
     return result / (float(result.std()) or 1.0)
 

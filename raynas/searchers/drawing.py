@@ -38,9 +38,11 @@ class SearchSpace:
             score about the same, although each of them may be proposed. By default the architecture itself.
         graph: The operations of an architecture that lie between input and output of the network, for models that
             know about structure; see :data:`raynas.architecture.Graph`.
+        costs: What an architecture costs, by name: exact, and known before it is scored.
+        objectives: Names of costs that are minimised beside the score.
 
     Raises:
-        ValueError: No decision, or one without options or with the same option twice.
+        ValueError: No decision, or one without options or with the same option twice; objectives without costs.
     """
 
     decisions: Decisions
@@ -48,6 +50,8 @@ class SearchSpace:
     violation: Callable[[Architecture], float] | None = None
     alike: Callable[[Architecture], Architecture] | None = None
     graph: Callable[[Architecture], Graph] | None = None
+    costs: Callable[[Architecture], Mapping[str, float]] | None = None
+    objectives: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.decisions:
@@ -55,6 +59,8 @@ class SearchSpace:
         for name, options in self.decisions.items():
             if not options or len(set(options)) < len(options):
                 raise ValueError(f"decision {name!r} needs distinct options, got {tuple(options)}")
+        if self.objectives and self.costs is None:
+            raise ValueError(f"objectives {', '.join(self.objectives)} need costs, got none")
 
     def form(self, architecture: Mapping[str, str]) -> Architecture:
         """The canonical form of an architecture.
@@ -80,6 +86,7 @@ class Drawer:
         self._size = arch.size(space.decisions)
         self._violations: dict[str, float] = {}
         self._closest: tuple[float, Architecture] | None = None
+        self._costs: dict[str, tuple[float, ...]] = {}
         # A small space, shuffled; the feasible canonical forms among its first `_checked` ones.
         self._order: list[Architecture] = []
         self._checked = 0
@@ -101,6 +108,17 @@ class Drawer:
     def feasible(self, architecture: Architecture) -> bool:
         """Whether a canonical architecture meets the constraint."""
         return self.violation(architecture) == 0.0
+
+    def costs(self, architecture: Architecture) -> tuple[float, ...]:
+        """The costs of a canonical architecture that are minimised; infinite where not known. Asked once for each."""
+        if self.space.costs is None or not self.space.objectives:
+            return ()
+        name = key(architecture)
+        if name not in self._costs:
+            known = self.space.costs(dict(architecture))
+            values = (float(known.get(objective, math.nan)) for objective in self.space.objectives)
+            self._costs[name] = tuple(math.inf if math.isnan(value) else value for value in values)
+        return self._costs[name]
 
     def fresh(self, rng: Random, taken: Collection[str]) -> Architecture | None:
         """Draw an architecture that is feasible and new.

@@ -17,6 +17,8 @@ class RandomSearch(ArchitectureSearcher):
     that is not scored yet, so that an interrupted run ends with the same ones as an uninterrupted run.
     """
 
+    weighs_costs = True  # it looks at nothing, so it is the baseline of both
+
     _passed = 0  # so many at the beginning of the sequence are known
 
     def propose(self) -> Architecture | str | None:

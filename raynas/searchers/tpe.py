@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.samplers import TPESampler
-from optuna.trial import FrozenTrial, TrialState, create_trial
-from ray.tune.search import Searcher
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from raynas.architecture import Architecture, complete, key
-from raynas.searchers.base import ArchitectureSearcher, Entry, SearchSpace
+from raynas.searchers.asking import Asker
+from raynas.searchers.base import Entry, SearchSpace
 
 __all__ = ["TPE"]
 
-_ATTEMPTS = 4  # Optuna is asked so often before one of its suggestions is altered
 
-
-class TPE(ArchitectureSearcher):
+class TPE(Asker):
     """Optuna's multivariate TPE, by ask and tell.
 
-    Optuna's study is only a view of the ledger. It can be made again at any time: that is how a searcher is restored
-    and replayed. Nested decisions are suggested only where they are active. Architectures that a scheduler stopped
-    are told as pruned, with their intermediate scores; those in flight as running, so that parallel suggestions
-    keep their distance.
+    Nested decisions are suggested only where they are active. Architectures that a scheduler stopped are told as
+    pruned, with their intermediate scores; those in flight as running, so that parallel suggestions keep their
+    distance.
 
     Args:
         space: What may be proposed.
@@ -55,60 +51,26 @@ class TPE(ArchitectureSearcher):
             raise ValueError(f"startup is {startup}; legal: 1 or more")
         self.startup = startup
         self._distributions = {name: CategoricalDistribution(tuple(opts)) for name, opts in space.decisions.items()}
-        self._study: optuna.Study | None = None
-        self._told: dict[str, tuple[str, int]] = {}  # key -> status and number of the trial in the study
-        self._full = 0  # the highest fidelity that was reached: trials below it were stopped
+        self._numbers: dict[str, int] = {}  # key -> number of the trial in the study
 
-    def propose(self) -> Architecture | str | None:
-        """A random architecture at first, then what Optuna suggests."""
-        beginning = self.startup if len(self.ledger) < self.startup else 0
-        waiting = self.opening(beginning)
-        if waiting is not None:
-            return waiting
-        study = self._view()
-        first: Architecture | None = None
-        for attempt in range(_ATTEMPTS):
-            candidate = self._ask(study, attempt)
-            if key(candidate) not in self.ledger and self.drawer.feasible(candidate):
-                return candidate
-            first = first or candidate
-        rng = self.rng("tpe", len(self.ledger), "alter")
-        # Known or infeasible: the nearest one that is neither; failing that, any.
-        altered = self.drawer.walk(first, rng, self.ledger) if first else None
-        return altered or self.drawer.fresh(rng, self.ledger) or Searcher.FINISHED
-
-    def _ask(self, study: optuna.Study, attempt: int) -> Architecture:
-        """One suggestion of Optuna in its canonical form."""
-        study.sampler = self._sampler(attempt)
-        trial = study.ask()
-        suggested = complete(self.space.decisions, {}, lambda name, opts: str(trial.suggest_categorical(name, opts)))
-        # A trial that is never told counts as failed: what is in flight enters the study from the ledger alone.
-        study.tell(trial, state=TrialState.FAIL)
-        return self.space.form(suggested)
-
-    def _sampler(self, attempt: int) -> TPESampler:
-        """A sampler whose state is its place in the search. Groups let it model nested decisions jointly."""
-        seed = self.rng("tpe", len(self.ledger), attempt).getrandbits(32)
+    def sampler(self, seed: int) -> TPESampler:
+        """Groups let it model nested decisions jointly."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return TPESampler(
                 n_startup_trials=self.startup, seed=seed, multivariate=True, group=True, constant_liar=True
             )
 
-    def _view(self) -> optuna.Study:
-        """The study, brought up to date with the ledger."""
-        full = max((entry.fidelity for entry in self.ledger.values()), default=0)
-        if self._study is None or full > self._full:
-            # A higher fidelity than ever: what counted as complete turns out to have been stopped early.
-            self._study, self._told, self._full = _study(), {}, full
-        for name, entry in self.ledger.items():
-            status, number = self._told.get(name, ("", -1))
-            if status != entry.status:
-                if status == "running":
-                    self._study.tell(number, state=TrialState.FAIL)
-                self._told[name] = entry.status, len(self._study.get_trials(deepcopy=False))
-                self._study.add_trial(self._frozen(entry))
-        return self._study
+    def answer(self, trial: Trial) -> Architecture:
+        """Decisions one after the other, nested ones only where they are active."""
+        return complete(self.space.decisions, {}, lambda name, opts: str(trial.suggest_categorical(name, opts)))
+
+    def tell(self, study: optuna.Study, entry: Entry, before: str) -> None:
+        """Add a trial as it is now; the one that was running before ends as failed."""
+        if before == "running":
+            study.tell(self._numbers[key(entry.architecture)], state=TrialState.FAIL)
+        self._numbers[key(entry.architecture)] = len(study.get_trials(deepcopy=False))
+        study.add_trial(self._frozen(entry))
 
     def _frozen(self, entry: Entry) -> FrozenTrial:
         """One entry of the ledger as a trial of Optuna."""
@@ -123,18 +85,3 @@ class TPE(ArchitectureSearcher):
             value=self.goodness(entry.score) if known else None,
             intermediate_values={f: self.goodness(score) for f, score in entry.scores.items()} if known else {},
         )
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`get_state` returned; see :meth:`ArchitectureSearcher.set_state`."""
-        super().set_state(state)
-        self._study = None
-
-
-def _study() -> optuna.Study:
-    """An empty study in memory, made without Optuna's message about it."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        return optuna.create_study(direction="maximize")
-    finally:
-        optuna.logging.set_verbosity(verbosity)

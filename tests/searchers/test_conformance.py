@@ -7,12 +7,14 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from raynas.searchers import (
+    NSGA2,
     TPE,
     Bayes,
     BayesSettings,
     Evolution,
     EvolutionSettings,
     LocalSearch,
+    NSGA2Settings,
     Predictor,
     PredictorSettings,
     RandomSearch,
@@ -45,6 +47,13 @@ class TestTPE(SearcherContract):
 
     def make(self, space: SearchSpace, **keywords: Any) -> Searcher:
         return TPE(space, **keywords)
+
+
+class TestNSGA2(SearcherContract):
+    replays_in_any_order = False  # a generation is those that were scored one after the other
+
+    def make(self, space: SearchSpace, **keywords: Any) -> Searcher:
+        return NSGA2(space, settings=NSGA2Settings(population=10), **keywords)
 
 
 class TestRegularizedEvolution(SearcherContract):
