@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
+
+from raynas.domains import as_data
 
 __all__ = [
     "Config",
@@ -25,6 +27,19 @@ Positive = Annotated[float, Field(gt=0)]
 Step = Literal["retrain", "export", "report"]
 Format = Literal["safetensors", "torch_export", "onnx"]
 NotNegative = Annotated[float, Field(ge=0)]
+
+
+def _domains(joint: Any) -> Any:
+    """Domains by name as plain data; names may be nested, as ``search.joint.train.lr=...`` makes them."""
+    if not isinstance(joint, dict):
+        return joint
+    inner = joint.get("train")
+    nested = {f"train.{name}": domain for name, domain in inner.items()} if isinstance(inner, dict) else {}
+    flat = {name: domain for name, domain in joint.items() if domain is not inner} | nested
+    return {name: as_data(domain) for name, domain in flat.items()}
+
+
+Domains = Annotated[dict[str, Any], BeforeValidator(_domains)]
 
 
 class ConfigError(ValueError):
@@ -74,6 +89,9 @@ class TrainConfig:
     """Largest norm of the gradient; no clipping if absent."""
     augment: Literal["auto", "none", "crop", "crop_flip", "imagenet"] = "auto"
     """auto: crop for digits and Fashion-MNIST, imagenet for preset spos, crop_flip otherwise."""
+    augment_strength: Annotated[float, Field(ge=0, le=2)] = 1.0
+    """Factor of what ``augment`` does: how far a crop moves (in whole pixels), the areas and colours of imagenet. At 0
+    only mirroring is left."""
     cutout: Annotated[int, Field(ge=0)] = 0
     """Side in pixels of a square that is painted over in every training image (DeVries & Taylor, 2017)."""
     paths: Literal["auto", "uniform", "constrained", "fair"] = "auto"
@@ -119,6 +137,10 @@ class SearchConfig:
     method_args: dict[str, Any] = Field(default_factory=dict)
     """Settings of the searcher, e.g. for evolution {population: 50, parents: 10, mutations: 25, crossovers: 25,
     mutation_probability: 0.1}."""
+    joint: Domains = Field(default_factory=dict)
+    """Settings of ``train`` that are searched together with the architecture, with Tune's domains: {train.lr:
+    {loguniform: [1e-3, 1]}, train.cutout: {choice: [0, 4, 8]}}, in Python {"train.lr": tune.loguniform(1e-3, 1)}. For
+    FromScratch, and for a tune.Trainable of your own, whose config then holds them: config["train.lr"]."""
     num_samples: Count = 200
     """How many different architectures are scored in all, those of earlier searches of this run included."""
     slices: Count = 8

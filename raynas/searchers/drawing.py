@@ -38,6 +38,7 @@ class SearchSpace:
             score about the same, although each of them may be proposed. By default the architecture itself.
         graph: The operations of an architecture that lie between input and output of the network, for models that
             know about structure; see :data:`raynas.architecture.Graph`.
+        ordered: The decisions whose options are levels of a number, so that neighbours score alike.
 
     Raises:
         ValueError: No decision, or one without options or with the same option twice.
@@ -48,6 +49,7 @@ class SearchSpace:
     violation: Callable[[Architecture], float] | None = None
     alike: Callable[[Architecture], Architecture] | None = None
     graph: Callable[[Architecture], Graph] | None = None
+    ordered: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if not self.decisions:
