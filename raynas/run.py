@@ -158,6 +158,7 @@ class Run(SearchRun):
         self.view.say(
             f"retrained {arch.key(chosen)}: {result['test_accuracy']:.2f} % on the test images, "
             f"{result['validation_accuracy']:.2f} % on validation, {result['epochs']:g} epochs"
+            + "".join(f", {name} {value}" for name, value in joint.settings(chosen).items())
         )
         return result
 

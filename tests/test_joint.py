@@ -8,7 +8,7 @@ import pytest
 import tiny
 from ray import tune
 
-from raynas import Config, prepare, results
+from raynas import Config, Run, prepare, results
 from raynas.architecture import ArchitectureError, enumerate_all, key
 from raynas.choice import Choice, derive
 from raynas.config import ConfigError, SearchConfig, TrainConfig
@@ -192,7 +192,7 @@ def test_search_and_retraining_use_the_settings_that_were_found(tmp_path, capsys
         limits={"parameters": 1500},
         train=TrainConfig(epochs=3, workers=1, cpus_per_worker=1, lr=5),
         search=SearchConfig(
-            trainable="trainables.from_scratch:FromScratch", joint=domains, num_samples=6, epochs=3, max_concurrent=2
+            trainable="trainables.from_scratch:FromScratch", joint=domains, num_samples=6, epochs=3, max_concurrent=1
         ),
         storage_path=str(tmp_path),
         name="both",
@@ -217,9 +217,13 @@ def test_search_and_retraining_use_the_settings_that_were_found(tmp_path, capsys
     run.export(formats=["safetensors"])
     assert json.loads((run.folder / "export" / key(chosen) / "architecture.json").read_text()) == chosen
     page, said = run.report().read_text(), capsys.readouterr().out
-    assert "lr 0.1" in page and "lr" in said
+    assert (
+        "lr <b>0.1</b>" in page
+        and "winner: lr 0.1, batch_size" in said
+        and f"3 epochs, lr 0.1, batch_size {kept['batch_size']}" in said
+    )
     # What is in the log is not scored again; other domains do not go with it.
-    assert len(prepare(dataclasses.replace(config)).search()) == 6
+    assert prepare(config).search() == best
     assert len(results.read(run.folder / "scored.parquet")) == len(rows)
     wider = dataclasses.replace(config.search, joint={**domains, "train.lr": tune.choice([0.1, 0.2])})
     with pytest.raises(ConfigError, match=r"search\.joint differ from the settings under which"):
