@@ -1,7 +1,7 @@
 """What searching training settings together with the architecture is worth, on digits, at equal budgets.
 
     python benchmarks/joint.py                                     about 10 minutes on two cores
-    python benchmarks/joint.py --seeds 1 --samples 6 --epochs 1    to see that it runs
+    python benchmarks/joint.py --seeds 1 --samples 6               to see that it runs
 
 The whole path, as a user has it: ``bayes`` proposes, every architecture is trained from scratch for a few epochs, weak
 ones are stopped early, the winner is trained again for longer and looked at once on the test images. Once with the
@@ -70,10 +70,10 @@ def found(flags: argparse.Namespace, domains: dict[str, Any], seed: int) -> tupl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--samples", type=int, default=24, help="architectures of each search")
-    parser.add_argument("--epochs", type=int, default=4, help="of training in the search")
+    parser.add_argument("--samples", type=int, default=40, help="architectures of each search")
+    parser.add_argument("--epochs", type=int, default=5, help="of training in the search")
     parser.add_argument("--retrain-epochs", type=float, default=20)
-    parser.add_argument("--images", type=int, default=600, help="training and validation images together")
+    parser.add_argument("--images", type=int, default=1000, help="training and validation images together")
     flags = parser.parse_args()
     connect(Config())
     measured: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from raynas.domains import as_data
+from raynas.domains import all_as_data
 
 __all__ = [
     "Config",
@@ -27,19 +27,7 @@ Positive = Annotated[float, Field(gt=0)]
 Step = Literal["retrain", "export", "report"]
 Format = Literal["safetensors", "torch_export", "onnx"]
 NotNegative = Annotated[float, Field(ge=0)]
-
-
-def _domains(joint: Any) -> Any:
-    """Domains by name as plain data; names may be nested, as ``search.joint.train.lr=...`` makes them."""
-    if not isinstance(joint, dict):
-        return joint
-    inner = joint.get("train")
-    nested = {f"train.{name}": domain for name, domain in inner.items()} if isinstance(inner, dict) else {}
-    flat = {name: domain for name, domain in joint.items() if domain is not inner} | nested
-    return {name: as_data(domain) for name, domain in flat.items()}
-
-
-Domains = Annotated[dict[str, Any], BeforeValidator(_domains)]
+Domains = Annotated[dict[str, Any], BeforeValidator(all_as_data)]
 
 
 class ConfigError(ValueError):

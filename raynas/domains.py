@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from ray import tune
-from ray.tune.search.sample import Categorical, Domain, Float, Integer, LogUniform, Quantized, Uniform
+from ray.tune.search.sample import Categorical, Float, Integer, LogUniform, Quantized, Uniform
 
-__all__ = ["DOMAINS", "LEVELS", "as_data", "as_domain", "values"]
+__all__ = ["DOMAINS", "LEVELS", "all_as_data", "as_data", "as_domain", "values"]
 
-DOMAINS: dict[str, Callable[..., Domain]] = {
+DOMAINS: dict[str, Callable[..., Any]] = {
     "choice": lambda *options: tune.choice(options),
     "uniform": tune.uniform,
     "quniform": tune.quniform,
@@ -33,7 +33,7 @@ LEVELS = 16
 def as_data(domain: Any) -> Any:
     """A domain of Tune as ``{"loguniform": [0.001, 1.0]}``; anything else as it is."""
     if isinstance(domain, Categorical):
-        return {"choice": list(domain.categories)}
+        return {"choice": list(map(_plain, domain.categories))}
     if not isinstance(domain, (Float, Integer)):
         return domain
     sampler, step = _sampling(domain)
@@ -41,10 +41,26 @@ def as_data(domain: Any) -> Any:
         return domain
     name = "q" * (step is not None) + "log" * isinstance(sampler, LogUniform)
     name += "uniform" if isinstance(domain, Float) else "randint"
-    return {name: [domain.lower, domain.upper, *([] if step is None else [step])]}
+    numbers = [domain.lower, domain.upper, *([] if step is None else [step])]
+    return {name: list(map(_plain, numbers))}
 
 
-def as_domain(data: Any) -> Domain:
+def _plain(value: Any) -> Any:
+    """NumPy's numbers as Python's."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def all_as_data(joint: Any) -> Any:
+    """The same for domains by name. Names may be nested, as ``search.joint.train.lr=...`` makes them."""
+    if not isinstance(joint, Mapping):
+        return joint
+    inner = joint.get("train")
+    nested = {f"train.{name}": domain for name, domain in inner.items()} if isinstance(inner, Mapping) else {}
+    flat = {name: domain for name, domain in joint.items() if not (nested and name == "train")} | nested
+    return {name: as_data(domain) for name, domain in flat.items()}
+
+
+def as_domain(data: Any) -> Any:
     """The domain that such data describe.
 
     Raises:
@@ -66,7 +82,7 @@ def as_domain(data: Any) -> Domain:
     return domain
 
 
-def values(domain: Domain) -> tuple[Any, ...]:
+def values(domain: Any) -> tuple[Any, ...]:
     """The values that are tried: all of a choice; of numbers at most ``LEVELS``, in ascending order."""
     if isinstance(domain, Categorical):
         return tuple(domain.categories)
@@ -78,13 +94,13 @@ def values(domain: Domain) -> tuple[Any, ...]:
     if step is None:
         return _rounded(spaced(low, high, LEVELS).tolist())
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    numbers = range(first, last + 1)
+    numbers: Sequence[int] = range(first, last + 1)
     if len(numbers) > LEVELS:
         numbers = sorted({round(place / step) for place in spaced(first * step, last * step, LEVELS).tolist()})
     return tuple(number * step if isinstance(step, int) else round(number * step, 12) for number in numbers)
 
 
-def _sampling(domain: Domain) -> tuple[Any, Any]:
+def _sampling(domain: Any) -> tuple[Any, Any]:
     """How a number is drawn, and the step of which it is a multiple, if there is one."""
     sampler = domain.get_sampler()
     return (sampler.get_sampler(), sampler.q) if isinstance(sampler, Quantized) else (sampler, None)

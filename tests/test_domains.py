@@ -4,6 +4,7 @@ import random
 
 import numpy as np
 import pytest
+import yaml
 from ray import tune
 
 from raynas.domains import DOMAINS, LEVELS, as_data, as_domain, values
@@ -39,6 +40,11 @@ def test_a_domain_of_tune_and_its_data_mean_the_same(name):
         assert levels[0] <= min(drawn) and max(drawn) <= levels[-1]
         if name in ("quniform", "randint", "qrandint"):  # few enough to be levels all of them
             assert {round(value, 9) for value in drawn} == {round(value, 9) for value in levels}
+
+
+def test_numbers_of_numpy_become_plain():
+    for domain in (tune.uniform(np.float64(0.5), np.float32(1)), tune.choice(list(np.arange(1, 3) / 2))):
+        assert yaml.safe_load(yaml.safe_dump(as_data(domain))) in ({"uniform": [0.5, 1.0]}, {"choice": [0.5, 1.0]})
 
 
 def test_levels_are_evenly_spaced_on_the_scale_of_the_domain():

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from statistics import mean
 
+import numpy as np
 import pytest
 import tiny
 from ray import tune
@@ -26,6 +27,7 @@ from raynas.searchers import (
     Reinforce,
     SearchSpace,
 )
+from raynas.searchers.features import Encoder
 from raynas.testing import Player
 from trainables.from_scratch import FromScratch
 from trainables.shared_weights import SharedWeights
@@ -129,6 +131,19 @@ def test_trainables_that_train_nothing_by_themselves_refuse(no_ray):
         joined(SearchSpace({"train.lr": ("1", "2")}), SearchConfig(joint=DOMAINS), FromScratch)
 
 
+def test_levels_lie_on_a_half_circle_and_other_decisions_as_before():
+    levels = tuple(map(str, range(6)))
+    plain = SearchSpace({"a": ("x", "y"), "train.lr": levels, "b": ("x", "y", "z")})
+    both = [{"a": "x", "train.lr": level, "b": "z"} for level in levels]
+    before = Encoder(plain)(both).options
+    after = Encoder(dataclasses.replace(plain, ordered=frozenset({"train.lr"})))(both).options
+    block = Encoder(plain).blocks[1]
+    assert np.array_equal(np.delete(before, block, 1), np.delete(after, block, 1))
+    alike = after[:, block] @ after[:, block].T
+    expected = [[np.cos(np.pi * (i - j) / 5) for i in range(6)] for j in range(6)]
+    assert np.allclose(alike, expected, atol=1e-6) and np.array_equal(before[:, block], np.eye(6, 7))
+
+
 def ridge(architecture):
     """Two numbers that depend on each other and on the network: a narrow ridge, steep where the rate is too high."""
     rate, decay = (int(architecture[f"train.{name}"]) for name in ("lr", "weight_decay"))
@@ -217,11 +232,8 @@ def test_search_and_retraining_use_the_settings_that_were_found(tmp_path, capsys
     run.export(formats=["safetensors"])
     assert json.loads((run.folder / "export" / key(chosen) / "architecture.json").read_text()) == chosen
     page, said = run.report().read_text(), capsys.readouterr().out
-    assert (
-        "lr <b>0.1</b>" in page
-        and "winner: lr 0.1, batch_size" in said
-        and f"3 epochs, lr 0.1, batch_size {kept['batch_size']}" in said
-    )
+    assert "lr <b>0.1</b>" in page and "settings of the winner: lr 0.1, batch_size" in said
+    assert f"3 epochs, lr 0.1, batch_size {kept['batch_size']}" in said
     # What is in the log is not scored again; other domains do not go with it.
     assert prepare(config).search() == best
     assert len(results.read(run.folder / "scored.parquet")) == len(rows)
