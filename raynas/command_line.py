@@ -22,7 +22,7 @@ COMMANDS = {
 }
 OPERATION = ("workers", "gpus_per_worker", "cpus_per_worker", "checkpoint_seconds", "keep_checkpoints", "max_failures")
 """Settings of ``train`` that a resumed run may change: where it runs, not what it computes."""
-_SCORING = ("trainable", "trainable_args", "slices", "validation_images", "bn_images", "batch_size", "epochs")
+_SCORING = ("trainable", "trainable_args", "joint", "slices", "validation_images", "bn_images", "batch_size", "epochs")
 """What the scores depend on besides: where there are scores, these are kept too."""
 
 

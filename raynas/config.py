@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
+
+from raynas.domains import all_as_data
 
 __all__ = [
     "Config",
@@ -25,6 +27,7 @@ Positive = Annotated[float, Field(gt=0)]
 Step = Literal["retrain", "export", "report"]
 Format = Literal["safetensors", "torch_export", "onnx"]
 NotNegative = Annotated[float, Field(ge=0)]
+Domains = Annotated[dict[str, Any], BeforeValidator(all_as_data)]
 
 
 class ConfigError(ValueError):
@@ -74,6 +77,9 @@ class TrainConfig:
     """Largest norm of the gradient; no clipping if absent."""
     augment: Literal["auto", "none", "crop", "crop_flip", "imagenet"] = "auto"
     """auto: crop for digits and Fashion-MNIST, imagenet for preset spos, crop_flip otherwise."""
+    augment_strength: Annotated[float, Field(ge=0, le=2)] = 1.0
+    """Factor of what ``augment`` does: how far a crop moves (in whole pixels), the areas and colours of imagenet. At 0
+    only mirroring is left."""
     cutout: Annotated[int, Field(ge=0)] = 0
     """Side in pixels of a square that is painted over in every training image (DeVries & Taylor, 2017)."""
     paths: Literal["auto", "uniform", "constrained", "fair"] = "auto"
@@ -124,6 +130,10 @@ class SearchConfig:
     """Costs that are minimised beside the score: macs, parameters, or numeric columns of a table. The result is then a
     front, pareto.json; the best score on it is the winner. random, nsga2 and bayes can do it, method: auto takes bayes.
     Nobody is stopped early: ASHA looks at scores alone and would stop what is cheap."""
+    joint: Domains = Field(default_factory=dict)
+    """Settings of ``train`` that are searched together with the architecture, with Tune's domains: {train.lr:
+    {loguniform: [1e-3, 1]}, train.cutout: {choice: [0, 4, 8]}}, in Python {"train.lr": tune.loguniform(1e-3, 1)}. For
+    FromScratch, and for a tune.Trainable of your own, whose config then holds them: config["train.lr"]."""
     num_samples: Count = 200
     """How many different architectures are scored in all, those of earlier searches of this run included."""
     slices: Count = 8

@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from raynas.joint import settings
 from raynas.recorder import SearchStatus
 from raynas.supernet import TrainingStatus
 
@@ -143,6 +144,9 @@ class View:
             told = [f"{row[name]:.2f}" for name in scores] + [quantity(row[name]) for name in costs]
             table.add_row(place, row["key"], *told)
         self.console.print(table)
+        trained = [f"{name} {value}" for name, value in settings(rows[0]["architecture"]).items()]
+        if trained:
+            self.say(f"training settings of the winner: {', '.join(trained)}")
 
 
 def _spent(status: SearchStatus) -> dict[str, str]:

@@ -8,6 +8,7 @@ import time
 from raynas import architecture as arch
 from raynas.architecture import Architecture
 from raynas.evaluation import Scorer
+from raynas.joint import network, recipe, settings
 from raynas.run import Run
 from raynas.search_run import SearchRun
 from raynas.training import Trainer
@@ -41,13 +42,14 @@ def _rehearse(run: Run, chosen: Architecture) -> None:
     say = run.view.say
     for name in ("train", "validation", "test"):
         say(f"{name} images: {len(getattr(run.data, name))} of shape {list(run.data.image_shape)}")
-    space = copy.deepcopy(run.space)
-    trainer = Trainer(space, run.data, run.config.train, lambda step: [chosen], run.config.seed)
+    space, path = copy.deepcopy(run.space), network(chosen)
+    trainer = Trainer(space, run.data, recipe(run.config.train, chosen), lambda step: [path], run.config.seed)
     progress = trainer.run(2)
     begin = time.perf_counter()
-    tally = Scorer(space, run.data, run.config.search).score([chosen], 0)[0]
+    tally = Scorer(space, run.data, run.config.search).score([path], 0)[0]
+    told = "".join(f", {name} {value}" for name, value in settings(chosen).items())
     say(
-        f"architecture {arch.key(chosen)} {run.costs(chosen)}: loss {progress.loss:.3f} after two steps "
+        f"architecture {arch.key(chosen)} {run.costs_of(chosen)}{told}: loss {progress.loss:.3f} after two steps "
         f"({progress.images / progress.seconds:.0f} images/s), {tally['correct']:.0f} of {tally['images']:.0f} "
         f"images right in the first slice ({time.perf_counter() - begin:.2f} s)"
     )

@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from raynas import architecture as arch
-from raynas import checkpoint
+from raynas import checkpoint, joint
 from raynas.architecture import Architecture
 from raynas.choice import derive
 from raynas.config import Config, ConfigError
@@ -95,6 +95,10 @@ class Run(SearchRun):
         self.paths()
         self._supernet: Supernet | None = None
 
+    def costs_of(self, architecture: Architecture) -> Mapping[str, float]:
+        """What its network costs, by name."""
+        return self.costs(joint.network(architecture))
+
     def example(self, batch: int = 1) -> torch.Tensor:
         """A batch of zeros in the shape of the data: float32 [batch, C, H, W]."""
         return torch.zeros(batch, *self.data.image_shape)
@@ -148,12 +152,16 @@ class Run(SearchRun):
         self.close()  # the replicas are not needed any more, their processors are
         chosen = self.best() if architecture is None else self.check(architecture)
         folder = self.folder / "retrain" / arch.key(chosen)
-        recipe = retrain_recipe(self.config, checkpoint.latest(self.folder / "supernet"), len(self.data.train))
+        config = dataclasses.replace(self.config, train=joint.recipe(self.config.train, chosen))
+        recipe = retrain_recipe(config, checkpoint.latest(self.folder / "supernet"), len(self.data.train))
         with self.view.training(f"retrain {arch.key(chosen)}") as show:
-            result = retrain(derive(self.space, chosen), self.data, recipe, self.config.seed, folder, show)
+            result = retrain(
+                derive(self.space, joint.network(chosen)), self.data, recipe, self.config.seed, folder, show
+            )
         self.view.say(
             f"retrained {arch.key(chosen)}: {result['test_accuracy']:.2f} % on the test images, "
             f"{result['validation_accuracy']:.2f} % on validation, {result['epochs']:g} epochs"
+            + "".join(f", {name} {value}" for name, value in joint.settings(chosen).items())
         )
         return result
 
@@ -174,7 +182,7 @@ class Run(SearchRun):
             ConfigError: Neither it nor the supernet was trained.
         """
         chosen = self.check(architecture)
-        subnet = copy.deepcopy(derive(self.space, chosen))
+        subnet = copy.deepcopy(derive(self.space, joint.network(chosen)))
         retrained = self.folder / "retrain" / arch.key(chosen)
         if (retrained / "result.json").exists():
             finished = checkpoint.latest(retrained)
@@ -187,7 +195,7 @@ class Run(SearchRun):
         trained = copy.deepcopy(self.space)
         trained.load_state_dict(model_tensors(shared[1]))
         settings = self.config.search
-        return Scorer(trained, self.data, settings).network(chosen)
+        return Scorer(trained, self.data, settings).network(joint.network(chosen))
 
     def export(self, architecture: Mapping[str, str] | None = None, formats: Sequence[str] | None = None) -> Any:
         """Write an architecture (default: the winner) as a plain PyTorch model into ``export/<key>``.

@@ -32,6 +32,7 @@ from raynas.config_file import dump, load
 from raynas.connection import connect
 from raynas.display import View
 from raynas.front import Hypervolume, front_of
+from raynas.joint import joined, unfolded
 from raynas.limits import Limits, Profile
 from raynas.recorder import Recorder
 from raynas.report import write_report
@@ -93,7 +94,8 @@ class SearchRun:
         view: View | None = None,
     ) -> None:
         assert config.name is not None
-        self.config, self.search_space, self.costs = config, space, costs
+        self.config, self.costs = config, costs
+        self.search_space = space = joined(space, config.search, trainable)
         self.limits = Limits.parse(config.limits, config.limits)
         self.trainable, self.view = trainable, view or View()
         self.folder = Path(config.storage_path).expanduser() / config.name
@@ -106,6 +108,10 @@ class SearchRun:
             raise ConfigError(f"search.cohort = {config.search.cohort} needs a trainable with scoring(); legal: 1")
         else:
             check_arguments(config.search, legal=list(inspect.signature(trainable.setup).parameters)[2:])
+
+    def costs_of(self, architecture: Architecture) -> Mapping[str, float]:
+        """What an architecture costs, by name."""
+        return self.costs(architecture)
 
     def open(self) -> None:
         """Make the folder and keep the settings in it. Earlier settings stay beside them, numbered.
@@ -143,7 +149,7 @@ class SearchRun:
             early = "; nobody is stopped early, or the cheap would be" if settings.scheduler == "asha" else ""
             self.view.say(f"looking for the front of score against {' and '.join(objectives)}{early}")
         with Log(folder) as log, self.view.search() as show:
-            recorder = Recorder(log, scoring, stamp, self.costs, show, hypervolume)
+            recorder = Recorder(log, scoring, stamp, self.costs_of, show, hypervolume)
             status = run_search(self.searcher(metric="score", mode=scoring.mode), scoring, settings, log, recorder)
         self._forget_ended()
         self.view.summary(status)
@@ -170,7 +176,7 @@ class SearchRun:
         search = self.config.search
         concurrent = search.max_concurrent or int(ray.cluster_resources().get("CPU", 1))
         return Scoring(
-            self.trainable,
+            unfolded(self.trainable) if search.joint else self.trainable,
             search.trainable_args,
             max_fidelity=search.slices,
             ends_itself=False,
@@ -218,7 +224,7 @@ class SearchRun:
             row["architecture"] = json.loads(row["architecture"])
             if violation is None or violation(row["architecture"]) == 0:
                 kept = {name: row[name] for name in ("key", "architecture", "score", "fidelity")}
-                rows.append(kept | dict(self.costs(row["architecture"])))
+                rows.append(kept | dict(self.costs_of(row["architecture"])))
             if len(rows) == count:
                 break
         return rows

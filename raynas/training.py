@@ -145,7 +145,7 @@ class Trainer:
         self.targets = data.train.targets.to(self.device)
         self.augment = Augment(
             _augmentation(self.recipe, data), data.train.inputs.shape[-1], cutout=self.recipe.cutout,
-            colour=tuple(float(value) for value in data.mean),
+            colour=tuple(float(value) for value in data.mean), strength=self.recipe.augment_strength,
         )  # fmt: skip
         self.epoch_steps = steps_per_epoch(len(data.train), self.batch_size)
         self.total_steps = max(round(self.recipe.epochs * self.epoch_steps), 1)

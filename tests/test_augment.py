@@ -74,6 +74,25 @@ def test_cutout_paints_a_square_of_each_image() -> None:
     assert grey[0, :, holes[0]].unique(dim=1).flatten().tolist() == [51, 102, 153]
 
 
+def test_the_strength_scales_what_is_done() -> None:
+    images = _batch(64, 32)
+    for strength, moved in ((0.0, 0), (0.5, 2), (1.0, 4), (2.0, 8)):
+        result = Augment("crop", 32, strength=strength)(images, _generator())
+        at = [_places(image, out, 8)[0][:2] for image, out in zip(images, result, strict=True)]
+        assert max(abs(place - 8) for pair in at for place in pair) == moved
+
+    def change(strength: float) -> float:
+        augmented = Augment("imagenet", 32, strength=strength)(smooth, _generator()).float()
+        return min((augmented - x.float()).abs().mean().item() for x in (smooth, smooth.flip(-1)))
+
+    smooth = torch.arange(32).mul(8).to(torch.uint8).expand(64, 3, 32, 32).contiguous()
+    again = Augment("imagenet", 32, strength=0.0)(smooth, _generator())
+    assert all(torch.equal(x, y) or torch.equal(x, y.flip(-1)) for x, y in zip(again, smooth, strict=True))
+    assert change(0.3) < change(1.0) < change(2.0)
+    with pytest.raises(ValueError, match="strength is 3"):
+        Augment("crop", 32, strength=3)
+
+
 def test_rectangles_are_resized_as_by_torchvision() -> None:
     images = _batch(3, 24)
     boxes = torch.tensor([[0.0, 3.0, 10.0], [0.0, 8.0, 13.0], [24.0, 7.0, 12.0], [24.0, 9.0, 10.0]])

@@ -25,9 +25,10 @@ from raynas.choice import derive
 from raynas.config import ConfigError, SearchConfig, TrainConfig
 from raynas.data import from_arrays, to_arrays
 from raynas.evaluation import tally
+from raynas.joint import network, recipe, settings
 from raynas.placement import place
 from raynas.scoring import Scoring, check_arguments
-from raynas.training import Trainer
+from raynas.training import Trainer, TrainingDiverged
 
 if TYPE_CHECKING:
     from raynas.run import Run
@@ -55,6 +56,8 @@ class FromScratch(tune.Trainable):
 
     best_method = "bayes"
     """Of the searchers, where a score is dear."""
+    uses_settings = True
+    """Every architecture may be trained with settings of its own: see :mod:`raynas.joint`."""
 
     @staticmethod
     def check(search: SearchConfig) -> None:
@@ -108,9 +111,8 @@ class FromScratch(tune.Trainable):
         self.architecture = dict(new_config["architecture"])
         self.folder = self.job.folder / arch.key(self.architecture)
         # The subnet shares the space's weights: a copy of its own is trained.
-        self.trainer = Trainer(
-            copy.deepcopy(derive(self.job.space, self.architecture)), self.data, self.job.recipe, seed=self.job.seed
-        )
+        subnet = copy.deepcopy(derive(self.job.space, network(self.architecture)))
+        self.trainer = Trainer(subnet, self.data, recipe(self.job.recipe, self.architecture), seed=self.job.seed)
         self.seconds = 0.0
         saved = checkpoint.latest(self.folder)
         if saved is not None:
@@ -123,14 +125,21 @@ class FromScratch(tune.Trainable):
         assert self.folder is not None
         begin = time.perf_counter()
         trainer = self.trainer
+        diverged = False
         if trainer.step < trainer.total_steps:
-            trainer.run(min(trainer.step + trainer.epoch_steps, trainer.total_steps))
+            try:
+                trainer.run(min(trainer.step + trainer.epoch_steps, trainer.total_steps))
+            except TrainingDiverged:
+                # Where settings are searched, this is an answer and not a failure: the searcher learns from the score.
+                if not settings(self.architecture):
+                    raise
+                diverged = True
         scores = tally(trainer.model, self.data.validation, self.data)
         self.seconds += time.perf_counter() - begin
         fidelity = -(-trainer.step // trainer.epoch_steps)
         accuracy = 100.0 * scores["correct"] / scores["images"]
         done = trainer.step == trainer.total_steps
-        if done:
+        if done or diverged:
             self._forget()
         else:
             checkpoint.write(self.folder, trainer.step, trainer.state(), {"seconds": self.seconds}, keep=2)
@@ -138,7 +147,7 @@ class FromScratch(tune.Trainable):
             "architecture": self.architecture,
             "score": accuracy,
             "fidelity": fidelity,
-            "status": "complete" if done else "running",
+            "status": "complete" if done else "stopped" if diverged else "running",
             "seconds": self.seconds,
             "worker": f"{ray.util.get_node_ip_address()}:{os.getpid()}",
             "metrics": {"accuracy": accuracy, "loss": scores["loss"] / scores["images"]},
@@ -148,7 +157,7 @@ class FromScratch(tune.Trainable):
             "fidelity": fidelity,
             "training_iteration": fidelity,
             "outcomes": [outcome],
-            "done": done,
+            "done": done or diverged,
         }
 
     def _forget(self) -> None:

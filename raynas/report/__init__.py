@@ -146,12 +146,14 @@ def _best(account: Account) -> str:
             score(account, row["score"]),
             score(account, row.get("final_score")),
             *(count(row.get(cost)) for cost in account.costs),
+            *(escape(str(value)) for value in account.parts(row["architecture"])[1].values()),
             percent(account.retrained.get(row["key"], {}).get("test_accuracy")),
         )
         numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
         picture = figures.barcode(account, row["architecture"])
         rows.append(f"<tr><td>{number}</td><td><code>{escape(row['key'])}</code></td><td>{picture}</td>{numbers}</tr>")
-    heads = ("in the search", "scored again", *(escape(NAMES.get(cost, cost)) for cost in account.costs), "test")
+    heads = ("in the search", "scored again", *(escape(NAMES.get(cost, cost)) for cost in account.costs))
+    heads += (*account.parts(account.best[0]["architecture"])[1], "test")
     head = "".join(f'<th class="number">{text}</th>' for text in heads)
     return (
         '<div class="scroll"><table><thead><tr><th></th><th>key</th><th>architecture</th>'

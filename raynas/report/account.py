@@ -20,6 +20,7 @@ from raynas import results
 from raynas.architecture import Architecture
 from raynas.config import Config
 from raynas.config_file import load
+from raynas.joint import network, settings
 from raynas.limits import COSTS, Limits
 from raynas.report.clock import PAUSE, Clock, read_clock
 
@@ -100,6 +101,11 @@ class Account:
         """The costs that the page is about: those of a network, or what else is known or limited."""
         known = dict.fromkeys(name for one in self.scored for name in one.costs)
         return tuple(known) or COSTS
+
+    def parts(self, architecture: Architecture) -> tuple[Architecture, dict[str, Any]]:
+        """The network's part of an architecture, and the training settings that were searched with it."""
+        joint = bool(self.config.search.joint)
+        return (network(architecture), settings(architecture)) if joint else (architecture, {})
 
 
 def read_account(folder: Path) -> Account:

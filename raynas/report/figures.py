@@ -183,7 +183,7 @@ def _thinned(curve: Curve) -> list[tuple[float, float]]:
 def _options(account: Account) -> list[str]:
     """All options that appear, each with a row and a colour of its own."""
     shown = [row["architecture"] for row in account.best] + [one.architecture for one in account.scored]
-    found = {option for architecture in shown for option in architecture.values()}
+    found = {option for architecture in shown for option in account.parts(architecture)[0].values()}
     return sorted(found, key=lambda option: re.sub(r"\d+", lambda digits: digits[0].zfill(9), option))
 
 
@@ -192,15 +192,18 @@ def winner(account: Account) -> str:
     if not account.best:
         return absent("There is no winner yet.")
     best = account.best[0]
+    path, settings = account.parts(best["architecture"])
     seen: dict[str, Counter[str]] = {}
     for one in account.scored:
-        for name, option in one.architecture.items():
+        for name, option in account.parts(one.architecture)[0].items():
             seen.setdefault(name, Counter())[option] += 1
     listed = "".join(f"<li><b>{escape(n)}</b> {escape(o)}</li>" for n, o in best["architecture"].items())
-    prefix = common_prefix([*best["architecture"], *seen])
+    prefix = common_prefix([*path, *seen])
+    found = ", ".join(f"{name} <b>{escape(str(value))}</b>" for name, value in settings.items())
+    trained = f"<p>Found together with its training settings: {found}.</p>" if found else ""
     below = f" below <code>{escape(prefix[:-1])}</code>" if prefix else ""
     return (
-        f'<div class="scroll">{lattice(best["architecture"], seen, _options(account))}</div>'
+        f'<div class="scroll">{lattice(path, seen, _options(account))}</div>{trained}'
         f"<p>Architecture <code>{escape(best['key'])}</code>: one column for each decision{below}, the chosen "
         "option in colour. The larger a grey dot, the more of the scored architectures took that option.</p>"
         f'<details><summary>As a list</summary><ul class="options">{listed}</ul></details>'
@@ -210,5 +213,6 @@ def winner(account: Account) -> str:
 def barcode(account: Account, architecture: Architecture) -> str:
     """An architecture as a row of cells, in the colours of the winner's options."""
     hues = {option: number % HUES for number, option in enumerate(_options(account))}
-    cells = (f'<i class="h{hues[o]}" title="{escape(f"{n} = {o}")}"></i>' for n, o in architecture.items())
+    path, _ = account.parts(architecture)
+    cells = (f'<i class="h{hues[o]}" title="{escape(f"{n} = {o}")}"></i>' for n, o in path.items())
     return f'<span class="code">{"".join(cells)}</span>'

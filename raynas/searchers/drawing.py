@@ -40,6 +40,7 @@ class SearchSpace:
             know about structure; see :data:`raynas.architecture.Graph`.
         costs: What an architecture costs, by name: exact, and known before it is scored.
         objectives: Names of costs that are minimised beside the score.
+        ordered: The decisions whose options are levels of a number, so that neighbours score alike.
 
     Raises:
         ValueError: No decision, or one without options or with the same option twice; objectives without costs.
@@ -52,6 +53,7 @@ class SearchSpace:
     graph: Callable[[Architecture], Graph] | None = None
     costs: Callable[[Architecture], Mapping[str, float]] | None = None
     objectives: tuple[str, ...] = ()
+    ordered: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if not self.decisions:

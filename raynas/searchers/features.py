@@ -32,7 +32,8 @@ class Features:
     """N architectures, row by row, in single precision."""
 
     options: Array
-    """[N, O]: 1 where the option of a decision is chosen; one more column each for decisions that are inactive."""
+    """[N, O]: 1 where the option of a decision is chosen; one more column each for decisions that are inactive. The
+    levels of an ordered decision lie on a half circle instead: neighbours are alike, the two ends opposite."""
     paths: Array
     """[N, P]: how often each sequence of operations occurs between input and output; P = 0 without a graph."""
     counts: Array
@@ -126,7 +127,12 @@ class Encoder:
             for decision, legal in self.space.decisions.items():
                 chosen = compared.get(decision)
                 place = len(legal) if chosen is None else list(legal).index(chosen)
-                options[self._offsets[decision] + place] = 1.0
+                start = self._offsets[decision]
+                if chosen is not None and decision in self.space.ordered and len(legal) > 1:
+                    angle = np.pi * place / (len(legal) - 1)
+                    options[start : start + 2] = np.cos(angle), np.sin(angle)
+                else:
+                    options[start + place] = 1.0
             paths = counts = np.zeros(0)
             if self.space.graph is not None and self._scale is not None:
                 graph = self.space.graph(compared)
