@@ -1,14 +1,15 @@
 """The cell space of DARTS: a normal and a reduction cell of four nodes, each of which adds up two operations.
 
 Liu et al., "DARTS: Differentiable Architecture Search", ICLR 2019; RLNAS (Zhang et al., CVPR 2021) searches it with one
-path at a time. What an architecture is tells :mod:`spaces.darts_cells`. The weights of a supernet belong to an edge
-and an operation, whichever input of its node the edge is. :func:`darts` is for images of 32 pixels,
-:func:`darts_imagenet` for images of 224.
+path at a time. What an architecture is tells :mod:`spaces.darts_cells`; the weights of a supernet belong to an edge and
+an operation. :func:`darts` is for images of 32 pixels, :func:`darts_imagenet` for images of 224.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raynas.choice import Choice
-from spaces.darts_cells import DECISIONS, NODES, OPTIONS, canonical_form, graph, pairs
+from spaces.darts_cells import DECISIONS, NODES, OPTIONS, canonical_form, choose, edge, graph, wiring
 
 __all__ = ["DECISIONS", "Cell", "Darts", "DropPath", "Layout", "canonical_form", "darts", "darts_imagenet", "graph"]
 
@@ -88,40 +89,42 @@ class DropPath(nn.Module):
         return x * (kept / (1 - self.drop_path)).to(x.dtype)
 
 
-class Pair(nn.Module):
-    """A node: the sum of two operations on two of the nodes before it.
+class Nothing(nn.Module):
+    """An edge that is not taken: adds nothing to its node."""
+
+
+class Node(nn.Module):
+    """The sum of the edges that are taken, zero if none is. Maps the nodes before it, [N, C, H, W] each, to one more.
 
     Args:
-        sources: The nodes that the operations read.
-        first: Operation on the lower one, or a Choice of operations.
-        second: Operation on the other.
+        edges: From each of the nodes before it, or a Choice of what the edge does.
+        stride: Of the edges from the inputs of the cell.
     """
 
-    def __init__(self, sources: tuple[int, int], first: nn.Module, second: nn.Module) -> None:
+    def __init__(self, edges: Iterable[nn.Module], stride: int) -> None:
         super().__init__()
-        self.sources = sources
-        self.first, self.second = first, second
+        self.edges = nn.ModuleList(edges)
+        self.stride = stride
         self.drop = DropPath()
 
     def forward(self, nodes: Sequence[Tensor]) -> Tensor:
-        one, two = self.sources
-        return self._path(self.first, nodes[one]) + self._path(self.second, nodes[two])
+        taken = [self._edge(e, x) for e, x in zip(self.edges, nodes, strict=True) if not isinstance(e, Nothing)]
+        return functools.reduce(operator.add, taken or [nodes[0][:, :, :: self.stride, :: self.stride] * 0])
 
-    def _path(self, operation: nn.Module, x: Tensor) -> Tensor:
+    def _edge(self, edge: nn.Module, x: Tensor) -> Tensor:
         # A path without operations is never dropped: the network stays connected.
-        return x if isinstance(operation, nn.Identity) else self.drop(operation(x))
+        return x if isinstance(edge, nn.Identity) else self.drop(edge(x))
 
 
-def _node(cell: str, node: int, channels: int, evaluation: bool) -> nn.Module:
-    """The Choice of a node's inputs, below it the Choices of its operations; they share the operations of an edge."""
-    edges = [
-        {o: _operation(o, channels, 2 if cell == "reduction" and source < 2 else 1, evaluation) for o in OPTIONS}
-        for source in range(node)
-    ]
-    first = [Choice(options, decision=f"{cell}.{node}.first") for options in edges]
-    second = [Choice(options, decision=f"{cell}.{node}.second") for options in edges]
-    inputs = {name: Pair((one, two), first[one], second[two]) for name, (one, two) in pairs(node).items()}
-    return Choice(inputs, decision=f"{cell}.{node}.inputs") if len(inputs) > 1 else inputs["0+1"]
+def _node(cell: str, node: int, channels: int, evaluation: bool) -> Node:
+    """A node whose edges are Choices."""
+    stride = 2 if cell == "reduction" else 1
+    edges = []
+    for source in range(node):
+        steps = stride if source < 2 else 1
+        options = {option: _operation(option, channels, steps, evaluation) for option in OPTIONS}
+        edges.append(Choice({"none": Nothing(), **options}, decision=edge(cell, source, node)))
+    return Node(edges, stride)
 
 
 class Cell(nn.Module):
@@ -201,6 +204,8 @@ class Darts(nn.Module):
         ValueError: Fewer than three cells.
     """
 
+    searched = DECISIONS
+
     def __init__(self, layout: Layout, num_classes: int, in_channels: int) -> None:
         super().__init__()
         if layout.cells < 3:
@@ -234,6 +239,10 @@ class Darts(nn.Module):
         logits = self.classifier(torch.flatten(self.pool(last), 1))
         return logits if auxiliary is None else (logits, auxiliary)
 
+    def choose(self, architecture: Mapping[str, str]) -> dict[str, str]:
+        """See :func:`spaces.darts_cells.choose`."""
+        return choose(architecture)
+
     def canonical_form(self, architecture: Mapping[str, str]) -> dict[str, str]:
         """See :func:`canonical_form`."""
         return canonical_form(architecture)
@@ -241,6 +250,10 @@ class Darts(nn.Module):
     def graph(self, architecture: Mapping[str, str]) -> list[tuple[int, int, str | None]]:
         """See :func:`graph`."""
         return graph(architecture)
+
+    def wiring(self) -> list[tuple[int, int, str | None]]:
+        """See :func:`spaces.darts_cells.wiring`."""
+        return wiring()
 
 
 def _conv3(inputs: int, outputs: int, stride: int) -> nn.Sequential:

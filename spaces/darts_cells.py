@@ -1,9 +1,11 @@
 """The architectures of the DARTS space as plain data: their decisions, one form for equal ones, their notation.
 
-A cell has two inputs, the nodes 0 and 1, and four nodes of its own, 2 to 5. Each of these takes two of the nodes before
-it and applies one of seven operations to each: 1.08e18 pairs of a normal and a reduction cell. The operation ``none``
-of DARTS means that an edge is not taken, and is no option here: every architecture obeys the rule of two inputs a node,
-so that drawing, mutating and crossing need no repair, and both cells take part in all of them alike.
+A cell has two inputs, the nodes 0 and 1, and four nodes of its own, 2 to 5, each of which adds up two of the 14 edges
+that lead to it from the nodes before, after one of seven operations on each: 1.08e18 pairs of a normal and a reduction
+cell. The decisions are which two edges (``normal.4.inputs``: ``0+3``) and the operation of the lower and of the higher
+(``normal.4.first``, ``normal.4.second``). So every architecture keeps the rule of two inputs a node, drawing, mutating
+and crossing need no repair, and both cells take part in all of them alike. In the network itself every edge is a
+Choice, of the seven operations and of ``none`` for an edge that is not taken: see :func:`choose`.
 """
 
 from __future__ import annotations
@@ -11,7 +13,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, permutations
 
-__all__ = ["CELLS", "DECISIONS", "NODES", "OPTIONS", "canonical_form", "from_genotype", "graph", "pairs", "to_genotype"]
+__all__ = [
+    "CELLS",
+    "DECISIONS",
+    "NODES",
+    "OPTIONS",
+    "canonical_form",
+    "choose",
+    "edge",
+    "from_genotype",
+    "graph",
+    "to_genotype",
+    "wiring",
+]
 
 OPTIONS = (
     "max_pool_3x3",
@@ -29,7 +43,12 @@ Edges = tuple[tuple[int, str], tuple[int, str]]
 """The two nodes that a node reads, the lower one first, each with its operation."""
 
 
-def pairs(node: int) -> dict[str, tuple[int, int]]:
+def edge(cell: str, source: int, node: int) -> str:
+    """The name of an edge in :func:`choose`."""
+    return f"{cell}.{source}-{node}"
+
+
+def _pairs(node: int) -> dict[str, tuple[int, int]]:
     """The pairs of nodes that a node may read, by the names of the options."""
     return {f"{first}+{second}": (first, second) for first, second in combinations(range(node), 2)}
 
@@ -38,7 +57,7 @@ def _decisions() -> Iterator[tuple[str, tuple[str, ...]]]:
     for cell in CELLS:
         for node in NODES:
             if node > 2:  # node 2 has no other inputs than 0 and 1
-                yield f"{cell}.{node}.inputs", tuple(pairs(node))
+                yield f"{cell}.{node}.inputs", tuple(_pairs(node))
             yield f"{cell}.{node}.first", OPTIONS
             yield f"{cell}.{node}.second", OPTIONS
 
@@ -50,7 +69,7 @@ def _read(architecture: Mapping[str, str], cell: str) -> dict[int, Edges]:
     """The two operations of each node of a cell."""
     nodes = {}
     for node in NODES:
-        one, two = pairs(node)[architecture.get(f"{cell}.{node}.inputs", "0+1")]
+        one, two = _pairs(node)[architecture.get(f"{cell}.{node}.inputs", "0+1")]
         nodes[node] = (one, architecture[f"{cell}.{node}.first"]), (two, architecture[f"{cell}.{node}.second"])
     return nodes
 
@@ -63,6 +82,15 @@ def _write(cell: str, nodes: Mapping[int, Edges]) -> dict[str, str]:
             architecture[f"{cell}.{node}.inputs"] = f"{one}+{two}"
         architecture |= {f"{cell}.{node}.first": first, f"{cell}.{node}.second": second}
     return architecture
+
+
+def choose(architecture: Mapping[str, str]) -> dict[str, str]:
+    """The option of every edge, ``{"normal.0-2": "sep_conv_3x3", ...}``; "none" where it is not taken."""
+    options = {edge(cell, source, node): "none" for cell in CELLS for node in NODES for source in range(node)}
+    for cell in CELLS:
+        for node, reads in _read(architecture, cell).items():
+            options |= {edge(cell, source, node): option for source, option in reads}
+    return options
 
 
 def _renumbered(nodes: Mapping[int, Edges]) -> Iterator[list[Edges]]:
@@ -87,19 +115,34 @@ def canonical_form(architecture: Mapping[str, str]) -> dict[str, str]:
     return form
 
 
+def wiring() -> list[tuple[int, int, str | None]]:
+    """Where all edges lie: (from node, to node, edge), None where something is passed on unchanged.
+
+    Each cell is a graph of its own, the reduction cell from node 7 on. All four nodes of a cell lead to its output.
+    """
+    edges: list[tuple[int, int, str | None]] = []
+    for cell, shift in zip(CELLS, (0, 7), strict=True):
+        for node in NODES:
+            edges += [(shift + source, shift + node, edge(cell, source, node)) for source in range(node)]
+            edges.append((shift + node, shift + 6, None))
+    return edges
+
+
 def graph(architecture: Mapping[str, str]) -> list[tuple[int, int, str | None]]:
     """The operations of both cells as edges between their nodes; see :data:`raynas.architecture.Graph`.
 
-    Each cell is a graph of its own, the reduction cell from node 7 on, with ``reduction/`` before its operations. All
-    four nodes lead to its output.
+    As :func:`wiring`, with what an architecture takes. The operations of the reduction cell have ``reduction/`` before
+    their names.
     """
+    options = choose(architecture)
     edges: list[tuple[int, int, str | None]] = []
-    for cell, shift, prefix in (("normal", 0, ""), ("reduction", 7, "reduction/")):
-        for node, reads in _read(architecture, cell).items():
-            for source, option in reads:
-                passes = option == "skip_connect" and (cell == "normal" or source >= 2)
-                edges.append((shift + source, shift + node, None if passes else prefix + option))
-            edges.append((shift + node, shift + 6, None))
+    for source, node, name in wiring():
+        option = "skip_connect" if name is None else options[name]
+        reduces = source in (7, 8)  # at stride 2 even a skip connection has weights
+        if option == "skip_connect" and not reduces:
+            edges.append((source, node, None))
+        elif option != "none":
+            edges.append((source, node, option if node < 7 else f"reduction/{option}"))
     return edges
 
 
@@ -124,7 +167,7 @@ def from_genotype(normal: Sequence[tuple[str, int]], reduce: Sequence[tuple[str,
             raise ValueError(f"unknown operation {unknown[0]!r}; legal ones: {', '.join(OPTIONS)}")
         for node, (one, two) in zip(NODES, zip(reads[::2], reads[1::2], strict=True), strict=True):
             low, high = sorted((source, option) for option, source in (one, two))
-            if (low[0], high[0]) not in pairs(node).values():
+            if (low[0], high[0]) not in _pairs(node).values():
                 raise ValueError(f"node {node} reads {low[0]} and {high[0]}: expected two of the nodes before it")
             architecture |= _write(cell, {node: (low, high)})
     return architecture

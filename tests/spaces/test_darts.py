@@ -15,8 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from raynas import choice
 from raynas.architecture import sample, size
 from raynas.choice import decisions, derive
+from raynas.costs import Costs
 from spaces.darts import AuxiliaryHead, Cell, DropPath, FactorizedReduce, darts, darts_imagenet
-from spaces.darts_cells import DECISIONS, OPTIONS, canonical_form, from_genotype, graph, to_genotype
+from spaces.darts_cells import DECISIONS, OPTIONS, canonical_form, choose, from_genotype, graph, to_genotype, wiring
 
 Genotype = dict[str, list[tuple[str, int]]]
 SHORT = dict(zip("mas35dD", OPTIONS, strict=True))
@@ -77,21 +78,49 @@ def test_published_figures_on_imagenet(channels: int, figures: list[tuple[dict[s
 def test_weights_belong_to_an_edge_and_an_operation() -> None:
     space = darts(channels=4, cells=3)
 
-    def weights(inputs: str, slot: str) -> list[int]:
+    def weights(inputs: str, source: int) -> list[int]:
         path = {name: "sep_conv_3x3" if name.endswith(("first", "second")) else o[0] for name, o in DECISIONS.items()}
         subnet = derive(space, path | {"normal.4.inputs": inputs})
-        operation = subnet.get_submodule(f"cells.0.nodes.2.{slot}")
-        return [p.data_ptr() for p in operation.parameters()]
+        return [p.data_ptr() for p in subnet.get_submodule(f"cells.0.nodes.2.edges.{source}").parameters()]
 
-    assert weights("0+1", "first") == weights("0+3", "first") != weights("1+3", "first")
-    assert weights("0+1", "second") == weights("1+2", "first")
-    assert not set(weights("0+1", "first")) & set(weights("0+1", "second"))
+    assert weights("0+1", 1) == weights("1+2", 1) == weights("1+3", 1)
+    assert not set(weights("0+1", 1)) & set(weights("0+1", 0)) and weights("0+1", 2) == []
     # A normal cell of 4 channels: of each of 14 edges two separable and two dilated convolutions, two BatchNorms of
     # pools, and two preprocessing layers.
     separable = sum(2 * (k * k * 4 + 4 * 4 + 2 * 4) for k in (3, 5))
     dilated = sum(k * k * 4 + 4 * 4 + 2 * 4 for k in (3, 5))
     cell = Cell("normal", (8, 12), 4, after_reduction=False, evaluation=False)
     assert sum(p.numel() for p in cell.parameters()) == 14 * (separable + dilated + 2 * 2 * 4) + 4 * (8 + 12) + 4 * 4
+
+
+def test_costs_add_up_and_are_told_of_legal_cells_alone() -> None:
+    with torch.device("meta"):
+        costs = Costs(darts(channels=4, cells=3), (torch.zeros(1, 3, 16, 16),))
+    assert costs.additive and costs.decisions == DECISIONS
+    rng = Random(0)
+    for _ in range(5):
+        architecture = sample(DECISIONS, rng)
+        assert costs(architecture) == costs.count(architecture)
+    cheapest = costs(dict.fromkeys(DECISIONS, "max_pool_3x3") | {n: o[0] for n, o in DECISIONS.items() if "in" in n})
+    dearest = costs(dict.fromkeys(DECISIONS, "sep_conv_5x5") | {n: o[0] for n, o in DECISIONS.items() if "in" in n})
+    for name, profile in costs.profile(200).items():
+        assert cheapest[name] <= profile.minimum < profile.median < profile.maximum <= dearest[name]
+
+
+def test_every_edge_has_its_place() -> None:
+    options = choose(DARTS_V2)
+    with torch.device("meta"):
+        assert options.keys() == choice.open_choices(darts(channels=4, cells=3)).keys()
+    taken = {name: option for name, option in options.items() if option != "none"}
+    assert len(options) == 2 * 14 and len(taken) == 2 * 8
+    assert taken["normal.2-5"] == "dil_conv_3x3" and taken["normal.0-5"] == "skip_connect"
+    assert [name for _, _, name in wiring() if name is not None] == list(options)
+
+    def ways(node: int) -> int:
+        entering = [source for source, target, _ in wiring() if target == node]
+        return sum(map(ways, entering)) if entering else 1
+
+    assert ways(6) == ways(13) == 30  # as RLNAS counts them
 
 
 def renumbered(architecture: dict[str, str], order: Sequence[int]) -> dict[str, str] | None:
@@ -104,6 +133,11 @@ def renumbered(architecture: dict[str, str], order: Sequence[int]) -> dict[str, 
         if any(source >= 2 + place // 2 for place, (_, source) in enumerate(cells[name])):
             return None
     return from_genotype(**cells)
+
+
+def derived(cell: Cell, kind: str, architecture: dict[str, str]) -> nn.Module:
+    """A cell by itself."""
+    return derive(cell, {name: option for name, option in choose(architecture).items() if name.startswith(kind)})
 
 
 def test_nodes_in_another_order_have_the_same_form() -> None:
@@ -144,11 +178,13 @@ def test_exchanged_nodes_are_the_same_network_with_channels_in_another_order() -
     order = (2, 0, 3, 1)  # 4, 2, 5, 3: node 4 reads the inputs alone, 5 reads 4
     second = renumbered(first, order)
     assert second is not None and second != first and canonical_form(second) == canonical_form(first)
-    one, other = (derive(cell, {n: o for n, o in a.items() if n.startswith("normal")}) for a in (first, second))
-    for place, node in enumerate(order):
-        for slot in ("first", "second"):
-            ours, theirs = one.nodes[node].get_submodule(slot), other.nodes[place].get_submodule(slot)
-            theirs.load_state_dict(ours.state_dict())
+    one, other = (derived(cell, "normal", architecture) for architecture in (first, second))
+    number = [0, 1, *(2 + order.index(node) for node in range(4))]
+    for node in range(4):
+        for source, operation in enumerate(one.nodes[node].edges):
+            theirs = other.nodes[order.index(node)].edges
+            if number[source] < len(theirs):
+                theirs[number[source]].load_state_dict(operation.state_dict())
     x, y = torch.randn(2, 3, 6, 4, 4, dtype=torch.float64)
     expected = one(x, y).chunk(4, dim=1)
     torch.testing.assert_close(other(x, y), torch.cat([expected[node] for node in order], dim=1))
@@ -156,7 +192,7 @@ def test_exchanged_nodes_are_the_same_network_with_channels_in_another_order() -
 
 def test_the_graph_holds_every_way_to_a_node() -> None:
     edges = graph(DARTS_V2)
-    assert edges[:3] == [(0, 2, "sep_conv_3x3"), (1, 2, "sep_conv_3x3"), (2, 6, None)]
+    assert edges[:3] == [(0, 2, "sep_conv_3x3"), (1, 2, "sep_conv_3x3"), (2, 6, None)] and len(edges) == 2 * (8 + 4)
     assert (0, 4, None) in edges and (2, 5, "dil_conv_3x3") in edges
     assert (7, 9, "reduction/max_pool_3x3") in edges and (9, 10, None) in edges
     reduced = graph(DARTS_V2 | {"reduction.2.first": "skip_connect"})
@@ -186,10 +222,7 @@ def test_bad_genotypes_are_refused(change: Callable[[Sequence[object]], Sequence
 def test_operations_keep_or_halve_the_resolution(option: str, pixels: int) -> None:
     path = dict.fromkeys(DECISIONS, option) | {n: o[-1] for n, o in DECISIONS.items() if n.endswith("inputs")}
     for kind, height in (("normal", pixels), ("reduction", (pixels + 1) // 2)):
-        cell = derive(
-            Cell(kind, (5, 6), 4, after_reduction=True, evaluation=False),
-            {name: o for name, o in path.items() if name.startswith(kind)},
-        )
+        cell = derived(Cell(kind, (5, 6), 4, after_reduction=True, evaluation=False), kind, path)
         inputs = torch.randn(2, 5, 2 * pixels, 2 * pixels), torch.randn(2, 6, pixels, pixels)
         assert cell(*inputs).shape == (2, 16, height, height)
 
@@ -228,7 +261,7 @@ def test_drop_path_leaves_the_skip_connections_alone() -> None:
             module.drop_path = 0.9
     x, y = torch.rand(2, 64, 4, 4, 4)
     for path, drops in ((skip, False), (with_pool, True)):
-        subnet = derive(cell, {n: o for n, o in path.items() if n.startswith("normal")})
+        subnet = derived(cell, "normal", path)
         assert torch.equal(subnet(x, y), subnet(x, y)) == (not drops)
 
 
