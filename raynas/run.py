@@ -141,7 +141,7 @@ class Run(SearchRun):
         Raises:
             ConfigError: Its decisions are others.
         """
-        if decisions(space) != dict(self.costs.decisions):
+        if decisions(space) != decisions(self.space):
             raise ConfigError("with retrain.space_args the decisions of the space are others: they must stay the same")
         self._retrained_in = space
 

@@ -205,6 +205,8 @@ class Darts(nn.Module):
     """
 
     searched = DECISIONS
+    choose = staticmethod(choose)
+    wiring = staticmethod(wiring)
 
     def __init__(self, layout: Layout, num_classes: int, in_channels: int) -> None:
         super().__init__()
@@ -239,10 +241,6 @@ class Darts(nn.Module):
         logits = self.classifier(torch.flatten(self.pool(last), 1))
         return logits if auxiliary is None else (logits, auxiliary)
 
-    def choose(self, architecture: Mapping[str, str]) -> dict[str, str]:
-        """See :func:`spaces.darts_cells.choose`."""
-        return choose(architecture)
-
     def canonical_form(self, architecture: Mapping[str, str]) -> dict[str, str]:
         """See :func:`canonical_form`."""
         return canonical_form(architecture)
@@ -251,9 +249,12 @@ class Darts(nn.Module):
         """See :func:`graph`."""
         return graph(architecture)
 
-    def wiring(self) -> list[tuple[int, int, str | None]]:
-        """See :func:`spaces.darts_cells.wiring`."""
-        return wiring()
+    def weightless(self, option: str, channels: int) -> float | None:
+        """The squared length of what stands for an option without weights in an angle, as in RLNAS; None for nothing.
+
+        A skip connection is a unit matrix, a pool the numbers 1/9 for every channel and pixel.
+        """
+        return {"none": None, "skip_connect": channels}.get(option, channels / 9)
 
 
 def _conv3(inputs: int, outputs: int, stride: int) -> nn.Sequential:
