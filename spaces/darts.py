@@ -113,7 +113,7 @@ class Node(nn.Module):
 
     def _edge(self, edge: nn.Module, x: Tensor) -> Tensor:
         # A path without operations is never dropped: the network stays connected.
-        return x if isinstance(edge, nn.Identity) else self.drop(edge(x))
+        return edge(x) if isinstance(edge, nn.Identity) else self.drop(edge(x))
 
 
 def _node(cell: str, node: int, channels: int, evaluation: bool) -> Node:
