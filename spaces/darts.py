@@ -249,12 +249,12 @@ class Darts(nn.Module):
         """See :func:`graph`."""
         return graph(architecture)
 
-    def weightless(self, option: str, channels: int) -> float | None:
-        """The squared length of what stands for an option without weights in an angle, as in RLNAS; None for nothing.
+    def weightless(self, option: str, channels: int) -> float:
+        """The squared length of what stands for an option without weights in an angle, as in RLNAS.
 
         A skip connection is a unit matrix, a pool the numbers 1/9 for every channel and pixel.
         """
-        return {"none": None, "skip_connect": channels}.get(option, channels / 9)
+        return channels if option == "skip_connect" else channels / 9
 
 
 def _conv3(inputs: int, outputs: int, stride: int) -> nn.Sequential:
