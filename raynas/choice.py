@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from raynas import architecture as arch
 from raynas.architecture import Architecture, Graph
 
-__all__ = ["Choice", "canonical", "choices", "decisions", "derive", "graph"]
+__all__ = ["Choice", "assemble", "canonical", "choices", "chosen", "decisions", "derive", "graph", "open_choices"]
 
 
 class Choice(nn.Module):
@@ -102,6 +102,20 @@ def decisions(space: nn.Module) -> dict[str, tuple[str, ...]]:
     A decision is named after the place of its Choice in the module tree, or as the Choice says. A Choice that stands
     in several places of the tree is one decision, under the first of its names.
 
+    Where not every combination of options is legal, a space is searched in other terms, in which all are: it has an
+    attribute ``searched``, these decisions, and a method ``choose(architecture)`` that returns the option of every
+    Choice. Of the edges of a cell, for example, two are to be taken: one decision says which.
+
+    Raises:
+        ValueError: See :func:`open_choices`.
+    """
+    searched = getattr(space, "searched", None)
+    return open_choices(space) if searched is None else dict(searched)
+
+
+def open_choices(space: nn.Module) -> dict[str, tuple[str, ...]]:
+    """The options of the Choices themselves: the decisions, where a space is not searched in other terms.
+
     Raises:
         ValueError: The space contains no Choice, is itself a bare Choice (it would have no name), or has Choices of
             one decision with different options.
@@ -118,6 +132,16 @@ def decisions(space: nn.Module) -> dict[str, tuple[str, ...]]:
     if not found:
         raise ValueError(f"{type(space).__name__} contains no Choice: there is nothing to search")
     return found
+
+
+def chosen(space: nn.Module, architecture: Mapping[str, str]) -> Mapping[str, str]:
+    """The option of every Choice: the architecture itself, where a space is not searched in other terms.
+
+    Raises:
+        ArchitectureError: The space is searched in other terms, and these do not contain this architecture.
+    """
+    choose = getattr(space, "choose", None)
+    return architecture if choose is None else choose(arch.canonical(decisions(space), architecture))
 
 
 def canonical(space: nn.Module, architecture: Mapping[str, str]) -> Architecture:
@@ -144,6 +168,8 @@ def graph(space: nn.Module) -> Callable[[Architecture], Graph] | None:
     own = getattr(space, "graph", None)
     if callable(own):
         return cast("Callable[[Architecture], Graph]", own)
+    if hasattr(space, "searched"):
+        return None  # where the Choices lie does not say where the decisions do
     held = {
         id(child)
         for module in space.modules()
@@ -185,18 +211,23 @@ def derive(space: nn.Module, architecture: Mapping[str, str], share_buffers: boo
     Raises:
         ArchitectureError: Unknown or missing decisions or options; the legal ones are named.
     """
+    return assemble(space, chosen(space, architecture), share_buffers)
+
+
+def assemble(space: nn.Module, options: Mapping[str, str], share_buffers: bool = False) -> nn.Module:
+    """As :func:`derive`, from an option for every Choice (:func:`open_choices`)."""
     met: set[str] = set()
     try:
-        subnet = _derive(space, "", _Path(architecture, met, share_buffers), {})
+        subnet = _derive(space, "", _Path(options, met, share_buffers), {})
     except KeyError as unfit:
-        arch.canonical(decisions(space), architecture)  # says what is wrong
+        arch.canonical(open_choices(space), options)  # says what is wrong
         name = unfit.args[0]
         raise ValueError(
             f"the Choice {name!r} stands under several options: give it a decision name of its own"
         ) from None
-    if met != architecture.keys():
+    if met != options.keys():
         # Only now is the whole space looked at: a training step derives a subnet, and the path alone is short.
-        arch.canonical(decisions(space), architecture)
+        arch.canonical(open_choices(space), options)
     return subnet
 
 

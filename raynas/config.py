@@ -30,6 +30,22 @@ NotNegative = Annotated[float, Field(ge=0)]
 Domains = Annotated[dict[str, Any], BeforeValidator(all_as_data)]
 
 
+Preset = Literal["small", "spos", "darts", "darts_imagenet"]
+_PLAIN = {"label_smoothing": 0.1, "clip": None, "cutout": 0, "drop_path": 0.0}
+_PRESETS: dict[str, dict[str, Any]] = {
+    "small": {**_PLAIN, "epochs": 60, "batch_size": 64, "lr": 0.1, "schedule": "cosine", "weight_decay": 5e-4},
+    "spos": {**_PLAIN, "epochs": 120, "batch_size": 1024, "lr": 0.5, "schedule": "linear", "weight_decay": 4e-5},
+    "darts": {
+        **{"epochs": 600, "batch_size": 96, "lr": 0.025, "schedule": "cosine", "weight_decay": 3e-4},
+        **{"label_smoothing": 0.0, "clip": 5.0, "cutout": 16, "drop_path": 0.2},
+    },
+    "darts_imagenet": {
+        **{**_PLAIN, "epochs": 250, "batch_size": 1024, "lr": 0.5, "schedule": "linear", "weight_decay": 3e-5},
+        "clip": 5.0,
+    },
+}
+
+
 class ConfigError(ValueError):
     """A setting that does not exist or has an illegal value; one line per mistake."""
 
@@ -52,36 +68,47 @@ class DataConfig:
 
 @dataclass(config=_STRICT)
 class TrainConfig:
-    """How weights are trained. The defaults suit small data; ``preset: spos`` is the paper's ImageNet recipe."""
+    """How weights are trained. The defaults suit small data; other presets are the recipes of papers."""
 
-    preset: Literal["small", "spos"] = "small"
-    """small, or spos: the recipe of Guo et al. (ECCV 2020) for everything that is not set here."""
+    preset: Preset = "small"
+    """The recipe for everything that is not set here. spos: of Guo et al. (ECCV 2020) for ImageNet. darts: of Liu et
+    al. (ICLR 2019), by which a network of the DARTS space is trained by itself on CIFAR; darts_imagenet: that of RLNAS
+    (Zhang et al., CVPR 2021) on ImageNet."""
     epochs: Positive | None = None
-    """Passes over the training images; may be a fraction. small: 60, spos: 120."""
+    """Passes over the training images; may be a fraction. small: 60, spos: 120, darts: 600, darts_imagenet: 250."""
     minutes: Positive | None = None
     """Time instead of epochs: as many steps as fit, decided from the first ones on this machine."""
     batch_size: Count | None = None
-    """Images a step over all workers together, rounded down to a multiple of them. small: 64, spos: 1024."""
+    """Images a step over all workers together, rounded down to a multiple of them. small: 64, darts: 96, the others:
+    1024."""
     lr: Positive | None = None
-    """Learning rate at the start. small: 0.1, spos: 0.5."""
+    """Learning rate at the start. small: 0.1, darts: 0.025, the others: 0.5."""
     schedule: Literal["linear", "cosine", "constant"] | None = None
-    """How it falls to zero. small: cosine, spos: linear."""
+    """How it falls to zero. small and darts: cosine, the others: linear."""
     warmup: Share = 0.0
     """Share of the steps in which the learning rate rises linearly to ``lr``."""
     momentum: Share = 0.9
     nesterov: bool = False
     weight_decay: NotNegative | None = None
-    """On tensors of more than one dimension only. small: 5e-4, spos: 4e-5."""
-    label_smoothing: Share = 0.1
+    """On tensors of more than one dimension only. small: 5e-4, spos: 4e-5, darts: 3e-4, darts_imagenet: 3e-5."""
+    label_smoothing: Share | None = None
+    """darts: 0, the others: 0.1."""
     clip: Positive | None = None
-    """Largest norm of the gradient; no clipping if absent."""
+    """Largest norm of the gradient. darts and darts_imagenet: 5, the others: any."""
+    drop_path: Share | None = None
+    """How much of the paths through a network is left out at the end of its training, from nothing at the beginning:
+    in modules with a number ``drop_path``, as those of ``spaces.darts``. darts: 0.2, the others: 0."""
+    auxiliary: NotNegative = 0.4
+    """Weight of the loss of auxiliary classifiers. A network that has some returns a tuple in training: its logits,
+    then theirs."""
     augment: Literal["auto", "none", "crop", "crop_flip", "imagenet"] = "auto"
-    """auto: crop for digits and Fashion-MNIST, imagenet for preset spos, crop_flip otherwise."""
+    """auto: imagenet for the presets spos and darts_imagenet; else crop for digits and Fashion-MNIST, or crop_flip."""
     augment_strength: Annotated[float, Field(ge=0, le=2)] = 1.0
     """Factor of what ``augment`` does: how far a crop moves (in whole pixels), the areas and colours of imagenet. At 0
     only mirroring is left."""
-    cutout: Annotated[int, Field(ge=0)] = 0
-    """Side in pixels of a square that is painted over in every training image (DeVries & Taylor, 2017)."""
+    cutout: Annotated[int, Field(ge=0)] | None = None
+    """Side in pixels of a square that is painted over in every training image (DeVries & Taylor, 2017). darts: 16, the
+    others: 0."""
     paths: Literal["auto", "uniform", "constrained", "fair"] = "auto"
     """Which paths a step trains: uniform; constrained (uniform over MAC bins, the default of SPOS where MACs are
     limited); fair (every option once a step, FairNAS). auto: constrained if MACs are limited and additive."""
@@ -103,11 +130,13 @@ class TrainConfig:
 
     def resolved(self) -> TrainConfig:
         """The same settings with everything that was left open filled from the preset."""
-        preset: dict[str, Any] = {
-            "small": {"epochs": 60, "batch_size": 64, "lr": 0.1, "schedule": "cosine", "weight_decay": 5e-4},
-            "spos": {"epochs": 120, "batch_size": 1024, "lr": 0.5, "schedule": "linear", "weight_decay": 4e-5},
-        }[self.preset]
-        return dataclasses.replace(self, **{k: v for k, v in preset.items() if getattr(self, k) is None})
+        open_settings = {k: v for k, v in _PRESETS[self.preset].items() if getattr(self, k) is None}
+        return dataclasses.replace(self, **open_settings)
+
+    def under(self, preset: Preset) -> TrainConfig:
+        """The same settings, except that another preset decides all that presets decide."""
+        left_open: dict[str, Any] = dict.fromkeys(_PRESETS[preset])
+        return dataclasses.replace(self, preset=preset, **left_open)
 
 
 @dataclass(config=_STRICT)
@@ -169,13 +198,18 @@ class SearchConfig:
 
 @dataclass(config=_STRICT)
 class RetrainConfig:
-    """Training the found architecture from scratch: as ``train``, with its own length."""
+    """Training the found architecture from scratch: as ``train``, with what is said otherwise here."""
 
+    preset: Preset | None = None
+    """Another recipe than that of ``train``, of whose settings those that no preset has are kept."""
     epochs: Positive | None = None
     """Default: those of ``train``; where that counts minutes, as many as the supernet made."""
     batch_size: Count | None = None
     lr: Positive | None = None
     workers: Count | None = None
+    space_args: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the space that differ from ``space_args`` when the network is trained by itself: for
+    spaces.darts:darts {cells: 20, channels: 36, evaluation: true, auxiliary: true}. What is open stays the same."""
 
 
 @dataclass(config=_STRICT)

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raynas import architecture as arch
 from raynas.architecture import Architecture, Decisions, Graph
-from raynas.choice import Choice, choices, decisions, derive, graph
+from raynas.choice import Choice, assemble, choices, chosen, decisions, graph, open_choices
 from raynas.limits import COSTS, Profile
 
 __all__ = ["COSTS", "Costs", "Profile"]
@@ -36,8 +36,8 @@ class _Table:
     fixed: dict[str, int]
     added: dict[str, dict[Option, int]]
 
-    def cost(self, architecture: Architecture) -> dict[str, int]:
-        return {name: self.fixed[name] + sum(map(self.added[name].__getitem__, architecture.items())) for name in COSTS}
+    def cost(self, options: Mapping[str, str]) -> dict[str, int]:
+        return {name: self.fixed[name] + sum(map(self.added[name].__getitem__, options.items())) for name in COSTS}
 
     def extreme(self, name: str, open_in_space: Decisions, pick: Callable[[Iterable[int]], int]) -> int:
         """The least (``pick=min``) or largest (``pick=max``) cost over all architectures, exactly."""
@@ -87,7 +87,7 @@ class Costs:
         """
         form = arch.canonical(self.decisions, architecture)
         if self._table is not None:
-            return self._table.cost(form)
+            return self._table.cost(chosen(self._space, form))
         name = arch.key(form)
         if name not in self._counted:
             self._counted[name] = self.count(form)
@@ -95,7 +95,8 @@ class Costs:
 
     def count(self, architecture: Mapping[str, str]) -> dict[str, int]:
         """The same by a forward pass, whether the space is additive or not."""
-        return _count(self._space, self._inputs, architecture, FlopCounterMode(display=False))
+        options = chosen(self._space, architecture)
+        return _count(self._space, self._inputs, options, FlopCounterMode(display=False))
 
     def canonical(self, architecture: Mapping[str, str]) -> Architecture:
         """The canonical form of an architecture, as :func:`raynas.choice.canonical`, without walking the space."""
@@ -121,7 +122,7 @@ class Costs:
 
         Returns:
             A profile of each cost. The median comes from the samples. Minimum and maximum are exact for additive
-            spaces; for others they, too, are only those of the samples.
+            spaces whose Choices are free; for others they, too, are only those of the samples.
         """
         rng = random.Random(seed)
         drawn = [self(self.sample(rng)) for _ in range(samples or self.default_samples)]
@@ -129,7 +130,7 @@ class Costs:
         for name in COSTS:
             values = [costs[name] for costs in drawn]
             least, most = min(values), max(values)
-            if self._table is not None:
+            if self._table is not None and not hasattr(self._space, "searched"):
                 least = self._table.extreme(name, self.decisions, min)
                 most = self._table.extreme(name, self.decisions, max)
             result[name] = Profile(least, statistics.median(values), most)
@@ -142,9 +143,9 @@ class Costs:
 
 
 def _count(
-    space: nn.Module, inputs: tuple[Tensor, ...], architecture: Mapping[str, str], counter: FlopCounterMode
+    space: nn.Module, inputs: tuple[Tensor, ...], options: Mapping[str, str], counter: FlopCounterMode
 ) -> dict[str, int]:
-    subnet = derive(space, architecture)
+    subnet = assemble(space, options)
     with torch.no_grad(), counter:
         subnet(*inputs)
     return {"macs": counter.get_total_flops() // 2, "parameters": sum(p.numel() for p in subnet.parameters())}
@@ -209,7 +210,7 @@ def _shapes(value: Any) -> Any:
 
 def _tabulate(space: nn.Module, inputs: tuple[Tensor, ...]) -> _Table | None:
     """The costs of the options one by one; None if they do not add up."""
-    open_in_space = decisions(space)
+    open_in_space = open_choices(space)
     added = {name: {(d, o): 0 for d, options in open_in_space.items() for o in options} for name in COSTS}
     for decision, choice in choices(space):
         for option, module in choice.named_children():

@@ -106,6 +106,7 @@ def export(
     network = copy.deepcopy(subnet).cpu().eval()
     given = tuple(tensor.detach().cpu() for tensor in example_inputs)
     trials = [_random_like(given, batch) for batch in _BATCHES]
+    _leave_out_idle(network, trials[0])
     expected = [_outputs(network, inputs) for inputs in trials]
     scale = max(
         (float(_numbers(out).abs().max()) for outputs in expected for out in outputs if out.numel()), default=0.0
@@ -160,6 +161,22 @@ def _outputs(network: Callable[..., Any], inputs: Inputs) -> list[Tensor]:
     with torch.no_grad():
         found = pytree.tree_leaves(network(*(tensor.clone() for tensor in inputs)))
     return [value for value in found if isinstance(value, Tensor)]
+
+
+def _leave_out_idle(network: nn.Module, inputs: Inputs) -> None:
+    """Take out the parts of a network that only training uses, such as auxiliary classifiers."""
+    called: set[nn.Module] = set()
+    handles = [m.register_forward_pre_hook(lambda module, args: called.add(module)) for m in network.modules()]
+    _outputs(network, inputs)
+    for handle in handles:
+        handle.remove()
+    for name, child in list(network.named_children()):
+        if called.isdisjoint(child.modules()):
+            network._modules[name] = None
+            try:
+                _outputs(network, inputs)
+            except Exception:  # whatever a forward raises that reads the weights of a module without calling it
+                network._modules[name] = child
 
 
 def _numbers(tensor: Tensor) -> Tensor:

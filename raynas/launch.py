@@ -157,9 +157,15 @@ def prepare(
         where = config.space.partition(":")[0].rpartition(".")[2] if space is None else "decisions"
         return bare_run(_named(config, where, trainable.__name__.lower()), bare, searcher, trainable, view)
     data = data if data is not None else _load(config)
+    space_args = config.retrain.space_args
+    if space_args and isinstance(space, nn.Module):
+        raise ConfigError("retrain.space_args needs a space by name: call retrain_in of the run instead")
     space = space if isinstance(space, nn.Module) else build_space(config, data)
     config = _named(config, type(space).__name__.lower(), data.name.replace(":", "."))
-    return Run(config, space, data, searcher, trainable, view)
+    run = Run(config, space, data, searcher, trainable, view)
+    if space_args:
+        run.retrain_in(build_space(dataclasses.replace(config, space_args=config.space_args | space_args), data))
+    return run
 
 
 def _named(config: Config, *parts: str) -> Config:

@@ -54,9 +54,11 @@ def retrain_recipe(config: Config, supernet: tuple[int, Any, Mapping[str, Any]] 
         supernet: Its newest checkpoint: where ``train`` counts minutes, retraining makes as many epochs as it did.
         images: Number of training images.
     """
-    changes = {k: v for k, v in dataclasses.asdict(config.retrain).items() if v is not None}
-    recipe = dataclasses.replace(config.train, **changes, minutes=None).resolved()
-    if config.train.minutes is not None and config.retrain.epochs is None and supernet is not None:
+    own = config.retrain
+    changes = {k: v for k in ("epochs", "batch_size", "lr", "workers") if (v := getattr(own, k)) is not None}
+    train = config.train if own.preset is None else config.train.under(own.preset)
+    recipe = dataclasses.replace(train, **changes, minutes=None).resolved()
+    if config.train.minutes is not None and own.epochs is None and own.preset is None and supernet is not None:
         shared = config.train.resolved()
         assert shared.batch_size is not None
         recipe.epochs = int(supernet[2]["total"]) / steps_per_epoch(images, min(shared.batch_size, images))
@@ -74,7 +76,7 @@ def retrain(
     """Train a network from its initial weights and evaluate it on the test images, once.
 
     Goes on from the newest checkpoint in ``folder``; where the result of this recipe is already there, it is returned
-    as it is. Results of another recipe are kept beside it.
+    as it is. Results of another recipe, or of a network of another size, are kept beside it.
 
     Args:
         subnet: What ``derive`` returned, with initial weights; a copy of it is trained.
@@ -93,7 +95,8 @@ def retrain(
     """
     kept, result = folder / "recipe.json", folder / "result.json"
     decisive = {name: value for name, value in dataclasses.asdict(recipe).items() if name not in OPERATION}
-    wanted = json.dumps({"seed": seed, **decisive}, sort_keys=True)
+    size = sum(p.numel() for p in subnet.parameters())
+    wanted = json.dumps({"seed": seed, "size": size, **decisive}, sort_keys=True)
     if kept.exists() and kept.read_text(encoding="utf-8") != wanted:
         folder.rename(folder.with_name(f"{folder.name}-{len(list(folder.parent.glob(folder.name + '-*')))}"))
     folder.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ from torch import nn
 from raynas import architecture as arch
 from raynas import checkpoint, joint
 from raynas.architecture import Architecture
-from raynas.choice import derive
+from raynas.choice import decisions, derive
 from raynas.config import Config, ConfigError
 from raynas.connection import connect
 from raynas.constraints import check_satisfiable
@@ -72,6 +72,7 @@ class Run(SearchRun):
         view: View | None = None,
     ) -> None:
         self.space, self.data = space, data
+        self._retrained_in = space
         self.search_data = dataclasses.replace(data, test=data.validation)
         """What leaves this process before the end: a search cannot look at test images that it does not have."""
         _, height, width = data.image_shape
@@ -141,6 +142,16 @@ class Run(SearchRun):
 
     # After the search.
 
+    def retrain_in(self, space: nn.Module) -> None:
+        """Train architectures by themselves as networks of another space, of other sizes, in which the same is open.
+
+        Raises:
+            ConfigError: Its decisions are others.
+        """
+        if decisions(space) != decisions(self.space):
+            raise ConfigError("with retrain.space_args the decisions of the space are others: they must stay the same")
+        self._retrained_in = space
+
     def retrain(self, architecture: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Train an architecture (default: the winner) from scratch and evaluate it on the test images, once.
 
@@ -155,9 +166,8 @@ class Run(SearchRun):
         config = dataclasses.replace(self.config, train=joint.recipe(self.config.train, chosen))
         recipe = retrain_recipe(config, checkpoint.latest(self.folder / "supernet"), len(self.data.train))
         with self.view.training(f"retrain {arch.key(chosen)}") as show:
-            result = retrain(
-                derive(self.space, joint.network(chosen)), self.data, recipe, self.config.seed, folder, show
-            )
+            network = derive(self._retrained_in, joint.network(chosen))
+            result = retrain(network, self.data, recipe, self.config.seed, folder, show)
         self.view.say(
             f"retrained {arch.key(chosen)}: {result['test_accuracy']:.2f} % on the test images, "
             f"{result['validation_accuracy']:.2f} % on validation, {result['epochs']:g} epochs"
@@ -182,7 +192,7 @@ class Run(SearchRun):
             ConfigError: Neither it nor the supernet was trained.
         """
         chosen = self.check(architecture)
-        subnet = copy.deepcopy(derive(self.space, joint.network(chosen)))
+        subnet = copy.deepcopy(derive(self._retrained_in, joint.network(chosen)))
         retrained = self.folder / "retrain" / arch.key(chosen)
         if (retrained / "result.json").exists():
             finished = checkpoint.latest(retrained)

@@ -93,7 +93,7 @@ def _augmentation(recipe: TrainConfig, data: Dataset) -> str:
     """The name of the augmentation: written digits and clothes must not be mirrored, photographs may."""
     if recipe.augment != "auto":
         return recipe.augment
-    if recipe.preset == "spos":
+    if recipe.preset in ("spos", "darts_imagenet"):
         return "imagenet"
     return "crop" if data.name in ("digits", "fashion_mnist") else "crop_flip"
 
@@ -131,6 +131,7 @@ class Trainer:
     ) -> None:
         self.recipe = recipe.resolved()
         assert self.recipe.batch_size is not None and self.recipe.epochs is not None and self.recipe.lr is not None
+        assert self.recipe.cutout is not None
         self.rank, self.world = rank
         self.seed, self.paths, self.data = seed, paths, data
         self.batch_size = min(self.recipe.batch_size, len(data.train)) // self.world * self.world
@@ -160,6 +161,7 @@ class Trainer:
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.recipe.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
+        self._dropping = [m for m in self.model.modules() if isinstance(getattr(m, "drop_path", None), float)]
         self.optimizer = torch.optim.SGD(
             groups,
             lr=self._learning_rate(),
@@ -192,6 +194,9 @@ class Trainer:
         """One update; returns the summed loss of its paths and their number."""
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
+        if self.recipe.drop_path:
+            for module in self._dropping:
+                module.drop_path = self.recipe.drop_path * self.step / self.total_steps  # type: ignore[assignment]
         # Without a gradient a parameter is left alone by momentum and decay: those off the path do not move.
         self.optimizer.zero_grad(set_to_none=True)
         inputs, targets = self._batch()
@@ -202,7 +207,7 @@ class Trainer:
             torch.manual_seed(seed_of(self.seed, "dropout", self.step, self.rank, number))
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
                 outputs = model(inputs)
-            loss = F.cross_entropy(outputs.float(), targets, label_smoothing=self.recipe.label_smoothing)
+            loss = self._loss(outputs, targets)
             # The mean over the paths: the learning rate means the same however many a step takes.
             (loss / len(chosen)).backward()
             total += loss.detach()
@@ -212,6 +217,15 @@ class Trainer:
         self.optimizer.step()
         self.step += 1
         return total, len(chosen)
+
+    def _loss(self, outputs: Tensor | tuple[Tensor, ...], targets: Tensor) -> Tensor:
+        """Cross-entropy, with that of auxiliary classifiers where the network has some."""
+        logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+        smoothing = self.recipe.label_smoothing or 0.0
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+        for further in auxiliary:
+            loss = loss + self.recipe.auxiliary * F.cross_entropy(further.float(), targets, label_smoothing=smoothing)
+        return loss
 
     def _batch(self) -> tuple[Tensor, Tensor]:
         """This rank's share of the step's images, augmented and normalised, and their labels."""

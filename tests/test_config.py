@@ -66,6 +66,11 @@ def test_presets_fill_what_is_open_and_nothing_else():
     assert (spos.lr, spos.schedule, spos.weight_decay, spos.batch_size, spos.epochs) == (0.1, "linear", 4e-5, 1024, 120)
     small = Config().train.resolved()
     assert (small.schedule, small.batch_size) == ("cosine", 64)
+    assert (small.label_smoothing, small.clip, small.cutout, small.drop_path) == (0.1, None, 0, 0.0)
+    darts = load(None, ["train.preset=darts", "train.drop_path=0.3"]).train.resolved()
+    assert (darts.epochs, darts.batch_size, darts.lr, darts.schedule) == (600, 96, 0.025, "cosine")
+    assert (darts.weight_decay, darts.clip, darts.cutout, darts.auxiliary) == (3e-4, 5.0, 16, 0.4)
+    assert (darts.label_smoothing, darts.drop_path) == (0.0, 0.3)
 
 
 def test_a_smoke_test_is_small_and_leaves_the_rest():

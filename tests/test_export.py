@@ -202,10 +202,35 @@ def test_bad_requests(net: nn.Module, images: tuple[Tensor], tmp_path: Path) -> 
         export(subnet, images, tmp_path)
 
 
+class Auxiliary(nn.Module):
+    """A part for training alone, and one whose weights are read without calling it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.auxiliary, self.read = nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 2)), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        x = self.body(x)
+        logits = F.linear(x, self.read.weight)
+        return (logits, self.auxiliary(x)) if self.training else logits
+
+
+def test_what_only_training_uses_is_left_out(tmp_path: Path) -> None:
+    network = Auxiliary()
+    assert network(torch.randn(2, 4))[1].shape == (2, 2)
+    export(network, (torch.randn(2, 4),), tmp_path, FORMATS[:2])
+    loaded = torch.export.load(tmp_path / "model.pt2")
+    assert {name.split(".")[0] for name in loaded.state_dict} == {"body", "read"}
+    assert not [name for name in _load(tmp_path).load().state_dict() if "auxiliary" in name]
+    assert network.auxiliary is not None
+
+
 LARGE = [
     ("shufflenet:spos_32", (3, 32, 32)),
     ("nasbench201:nasbench201", (3, 32, 32)),
     ("nasbench_macro:nasbench_macro", (3, 32, 32)),
+    ("proxyless:proxyless_32", (3, 32, 32)),
+    ("darts:darts", (3, 32, 32)),
 ]
 
 

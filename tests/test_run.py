@@ -17,7 +17,8 @@ from ray import tune
 
 from raynas import checkpoint, results
 from raynas.architecture import enumerate_all
-from raynas.config import Config, ConfigError, SearchConfig, TrainConfig
+from raynas.choice import Choice
+from raynas.config import Config, ConfigError, RetrainConfig, SearchConfig, TrainConfig
 from raynas.evaluation import Scorer
 from raynas.limits import InfeasibleError
 from raynas.run import Run
@@ -314,6 +315,20 @@ def test_retrain_looks_at_the_test_images_once_and_export_takes_its_weights(tmp_
     for name, value in checkpoint.latest(next((run.folder / "retrain").iterdir()))[1].items():
         if name.startswith("model/"):
             assert torch.equal(network.state_dict()[name[len("model/") :]], value)
+
+
+def test_an_architecture_is_trained_by_itself_as_a_larger_network(tmp_path):
+    run = make(tmp_path, retrain=RetrainConfig(epochs=1))
+    architecture = {"blocks.0": "k3", "blocks.1": "k1", "blocks.2": "skip"}
+    with pytest.raises(ConfigError, match=r"with retrain\.space_args the decisions of the space are others"):
+        run.retrain_in(torch.nn.Sequential(Choice(k1=torch.nn.Identity(), k3=torch.nn.Identity())))
+    run.retrain(architecture)
+    assert run.network(architecture).stem.weight.shape[0] == 8
+    run.retrain_in(tiny.space(num_classes=4, width=12))
+    run.retrain(architecture)  # not what the smaller one reached
+    assert len(list((run.folder / "retrain").iterdir())) == 2
+    assert run.network(architecture).stem.weight.shape[0] == 12
+    run.export(architecture)
 
 
 def test_the_log_is_replayed_in_the_order_in_which_scores_became_final(tmp_path):

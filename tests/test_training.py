@@ -3,9 +3,11 @@ import dataclasses
 import pytest
 import tiny
 import torch
+from torch import nn
 
 from raynas.choice import decisions, derive
 from raynas.config import TrainConfig
+from raynas.evaluation import tally
 from raynas.sampling import FairPaths, UniformPaths
 from raynas.training import Trainer, TrainingDiverged, seed_of, steps_per_epoch
 
@@ -111,6 +113,46 @@ def test_a_loss_that_explodes_is_named():
     trainer = make(recipe=dataclasses.replace(RECIPE, lr=1e30, schedule="constant"))
     with pytest.raises(TrainingDiverged, match=r"between steps 0 and 10.*train\.lr"):
         trainer.run(10)
+
+
+class TwoHeaded(nn.Module):
+    """A network with a module that drops paths and, in training, an auxiliary classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head, self.auxiliary = nn.Conv2d(1, 4, 8), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.body.drop_path = 0.0
+
+    def forward(self, x):
+        x = self.body(x).flatten(1)
+        return (self.head(x), self.auxiliary(x)) if self.training else self.head(x)
+
+
+def test_paths_are_dropped_more_and_more_often():
+    for share, rates in ((0.4, [0.0, 0.1, 0.2, 0.3]), (None, [0.0] * 4)):
+        trainer = Trainer(TwoHeaded(), tiny.data(), dataclasses.replace(RECIPE, drop_path=share))
+        found = []
+        for quarter in range(4):
+            trainer.step = quarter * trainer.total_steps // 4
+            trainer.run(trainer.step + 1)
+            found.append(trainer.model.body.drop_path)
+        assert found == pytest.approx(rates)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.4])
+def test_auxiliary_classifiers_take_part_by_their_weight(weight):
+    torch.manual_seed(0)
+    network = TwoHeaded()
+    trainer = Trainer(network, tiny.data(), dataclasses.replace(RECIPE, auxiliary=weight, label_smoothing=0.2))
+    inputs, targets = trainer._batch()
+    logits, auxiliary = network(inputs)
+    first, second = (nn.functional.cross_entropy(out, targets, label_smoothing=0.2) for out in (logits, auxiliary))
+    torch.testing.assert_close(trainer._loss((logits, auxiliary), targets), first + weight * second)
+    before = network.auxiliary.weight.clone()
+    trainer.optimizer.param_groups[0]["weight_decay"] = 0.0
+    trainer.run(1)
+    assert torch.equal(network.auxiliary.weight, before) is (weight == 0)
+    assert tally(network, tiny.data().validation, tiny.data())["images"] == len(tiny.data().validation)
 
 
 def test_every_image_is_seen_once_an_epoch():

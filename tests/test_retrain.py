@@ -1,0 +1,26 @@
+"""By which recipe a found architecture is trained from scratch."""
+
+from raynas.config import Config, RetrainConfig, TrainConfig
+from raynas.retrain import retrain_recipe
+
+
+def test_the_recipe_is_that_of_the_supernet_with_changes():
+    config = Config(train=TrainConfig(epochs=7, lr=0.3, nesterov=True), retrain=RetrainConfig(epochs=9))
+    recipe = retrain_recipe(config, None, 1000)
+    assert (recipe.epochs, recipe.lr, recipe.nesterov, recipe.weight_decay) == (9, 0.3, True, 5e-4)
+
+
+def test_another_preset_decides_all_that_presets_decide():
+    train = TrainConfig(minutes=3, lr=0.3, cutout=2, weight_decay=0.1, nesterov=True, precision="float32")
+    recipe = retrain_recipe(Config(train=train, retrain=RetrainConfig(preset="darts", batch_size=32)), None, 1000)
+    assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.cutout) == (600, 32, 0.025, 16)
+    assert (recipe.weight_decay, recipe.drop_path, recipe.clip, recipe.minutes) == (3e-4, 0.2, 5.0, None)
+    assert recipe.nesterov and recipe.precision == "float32"
+
+
+def test_minutes_of_the_supernet_become_its_epochs():
+    config = Config(train=TrainConfig(minutes=3, batch_size=100))
+    saved = (50, {}, {"total": 50})
+    assert retrain_recipe(config, saved, 1000).epochs == 5
+    config.retrain.preset = "darts"
+    assert retrain_recipe(config, saved, 1000).epochs == 600
