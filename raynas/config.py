@@ -79,6 +79,9 @@ class TrainConfig:
     paths: Literal["auto", "uniform", "constrained", "fair"] = "auto"
     """Which paths a step trains: uniform; constrained (uniform over MAC bins, the default of SPOS where MACs are
     limited); fair (every option once a step, FairNAS). auto: constrained if MACs are limited and additive."""
+    labels: Literal["given", "random"] = "given"
+    """random: the supernet learns labels drawn by chance, once for the whole run (RLNAS); retraining and validation
+    keep the given ones."""
     affine: bool = False
     """Whether the scale and shift of BatchNorm layers are trained in the supernet; SPOS leaves them out."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

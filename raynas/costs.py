@@ -97,6 +97,22 @@ class Costs:
         """The same by a forward pass, whether the space is additive or not."""
         return _count(self._space, self._inputs, architecture, FlopCounterMode(display=False))
 
+    def channels(self) -> dict[tuple[int, str], int]:
+        """How many channels each option returns, by the number of its Choice in :func:`raynas.choice.choices`."""
+        names = [name for name, _ in choices(self._space)]
+        meter, found = _Meter(self._space), {}
+        for probe in _covering(decisions(self._space)):
+            for index, shapes in meter.read(self._space, self._inputs, probe).shapes.items():
+                found[index, probe[names[index]]] = int(shapes[0][1])
+        meter.remove()
+        return found
+
+    def classes(self) -> int:
+        """How many classes the answers of a network of the space tell apart."""
+        probe = next(_covering(decisions(self._space)))
+        with torch.no_grad():
+            return int(derive(self._space, probe)(*self._inputs).shape[1])
+
     def canonical(self, architecture: Mapping[str, str]) -> Architecture:
         """The canonical form of an architecture, as :func:`raynas.choice.canonical`, without walking the space."""
         form = arch.canonical(self.decisions, architecture)

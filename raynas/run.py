@@ -26,6 +26,7 @@ from torch import nn
 
 from raynas import architecture as arch
 from raynas import checkpoint
+from raynas.angle import Angles
 from raynas.architecture import Architecture
 from raynas.choice import derive
 from raynas.config import Config, ConfigError
@@ -43,6 +44,7 @@ from raynas.search_run import SearchRun, write_json
 from raynas.searchers import ArchitectureSearcher, SearchSpace
 from raynas.supernet import Supernet
 from raynas.training import model_tensors
+from raynas.turning import Turning
 
 __all__ = ["Run"]
 
@@ -79,11 +81,17 @@ class Run(SearchRun):
             raise ConfigError(f"images must be square, these are {height} x {width}: bring them to one size first")
         try:
             costs = Costs(space, (self.example(),))
+            classes = costs.classes()
         except (RuntimeError, TypeError) as error:
             shape = list(data.image_shape)
             raise ConfigError(
                 f"the space does not run on images of shape {shape}: {str(error).splitlines()[0]}"
             ) from None
+        if classes < data.classes:
+            raise ConfigError(
+                f"the space tells {classes} classes apart, but the labels are of {data.classes}: "
+                f"set space_args.num_classes={data.classes}"
+            )
         limits = Limits.parse(config.limits)
         check_satisfiable(costs, limits)
         search_space = SearchSpace(costs.decisions, costs.canonical, violation(costs, limits), graph=costs.graph)
@@ -91,6 +99,8 @@ class Run(SearchRun):
         self.costs: Costs = costs
         self.paths()
         self._supernet: Supernet | None = None
+        if hasattr(trainable, "check_run"):
+            trainable.check_run(self)
 
     def example(self, batch: int = 1) -> torch.Tensor:
         """A batch of zeros in the shape of the data: float32 [batch, C, H, W]."""
@@ -131,6 +141,28 @@ class Run(SearchRun):
         connect(self.config)
         with self.view.training("supernet") as show:
             self.supernet.train(self.paths(), show)
+
+    # Angles.
+
+    def turning(self) -> Turning:
+        """What tells the space's angles.
+
+        Raises:
+            AngleError: The space has no rule for something in it.
+        """
+        return Turning(self.space, self.costs, self.config.train.affine)
+
+    def angles(self) -> Angles:
+        """How far the weights of every architecture have turned in the training of the supernet.
+
+        Raises:
+            CheckpointError: The supernet has no weights, or not those with which it began.
+        """
+        folder = self.folder / "supernet"
+        saved = checkpoint.latest(folder)
+        if saved is None:
+            raise checkpoint.CheckpointError(f"there is no supernet in {folder}: run train-supernet first")
+        return self.turning().angles(checkpoint.read_initial(folder), model_tensors(saved[1]))
 
     # After the search.
 

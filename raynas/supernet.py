@@ -131,6 +131,9 @@ class Supernet:
             step = saved[0]
             tensors = ray.put(publish(saved[1]))
             self._everyone([actor.load.remote(tensors, step) for actor in self.actors])
+        else:
+            initial = ray.get(self.actors[0].save.remote()).tensors()
+            checkpoint.keep_initial(self.folder, model_tensors(initial))
         if total is None:
             step, total = self._plan(epoch_steps)
         last_save, chunk = time.monotonic(), 1

@@ -123,6 +123,14 @@ class NasBench201(nn.Module):
         """See :func:`graph`."""
         return graph(architecture)
 
+    def wiring(self) -> list[tuple[int, int, str | None]]:
+        """The decisions between the nodes of a cell."""
+        return [(source, target, decision) for (source, target), decision in zip(EDGES, DECISIONS, strict=True)]
+
+    def weightless(self, option: str, channels: int) -> float | None:
+        """What stands for an option without weights in an angle, as in RLNAS: see :mod:`raynas.turning`."""
+        return {"none": None, "skip_connect": 0.0, "avg_pool_3x3": channels / 9}[option]
+
 
 def nasbench201(
     num_classes: int = 10, in_channels: int = 3, channels: int = 16, cells: int = 5, affine: bool = True
