@@ -24,7 +24,6 @@ __all__ = ["CheckpointError", "keep_initial", "latest", "read", "read_initial", 
 
 log = logging.getLogger(__name__)
 _SUFFIX = ".safetensors"
-_INITIAL = f"initial{_SUFFIX}"
 
 
 class CheckpointError(RuntimeError):
@@ -51,27 +50,28 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], values: Mappin
     return path
 
 
-def keep_initial(folder: Path, weights: Mapping[str, Tensor]) -> None:
-    """Keep the weights with which a training begins beside its checkpoints; written like these.
+def keep_initial(folder: Path, weights: Mapping[str, Tensor], name: str = "initial") -> None:
+    """Keep the weights with which a training begins beside its checkpoints, in a file of this name.
 
     Raises:
         CheckpointError: The disk is full or the folder cannot be written.
     """
-    _store(folder / _INITIAL, {"step": 0, "values": {}}, weights)
+    _store(folder / f"{name}{_SUFFIX}", {"step": 0, "values": {}}, weights)
 
 
-def read_initial(folder: Path) -> dict[str, Tensor]:
+def read_initial(folder: Path, name: str = "initial") -> dict[str, Tensor]:
     """What :func:`keep_initial` wrote.
 
     Raises:
         CheckpointError: There is no such file, or it is damaged.
     """
-    if not (folder / _INITIAL).exists():
+    path = folder / f"{name}{_SUFFIX}"
+    if not path.exists():
         raise CheckpointError(
             f"the supernet in {folder} was trained without keeping its initial weights, from which angles are "
             "measured: train it again in a new run (another --name)"
         )
-    return read(folder / _INITIAL)[1]
+    return read(path)[1]
 
 
 def _store(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

@@ -11,7 +11,7 @@ import functools
 import random
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,7 @@ class Costs:
         self._inputs = tuple(x[:1].to("meta") for x in example_inputs)
         self._counted: dict[str, dict[str, int]] = {}
         self._table = _tabulate(self._space, self._inputs)
+        self._narrowed = False
 
     @property
     def additive(self) -> bool:
@@ -97,6 +98,11 @@ class Costs:
         """The same by a forward pass, whether the space is additive or not."""
         return _count(self._space, self._inputs, architecture, FlopCounterMode(display=False))
 
+    def narrow(self, decisions: Mapping[str, Sequence[str]]) -> None:
+        """Leave only these options in :attr:`decisions`, of which everything here is then told."""
+        self.decisions = {name: tuple(options) for name, options in decisions.items()}
+        self._narrowed = True
+
     def channels(self) -> dict[tuple[int, str], int]:
         """How many channels each option returns, by the number of its Choice in :func:`raynas.choice.choices`."""
         names = [name for name, _ in choices(self._space)]
@@ -117,7 +123,12 @@ class Costs:
         """The canonical form of an architecture, as :func:`raynas.choice.canonical`, without walking the space."""
         form = arch.canonical(self.decisions, architecture)
         own = getattr(self._space, "canonical_form", None)
-        return form if own is None else arch.canonical(self.decisions, own(form))
+        if own is None:
+            return form
+        merged = own(form)
+        if self._narrowed and any(option not in self.decisions.get(name, ()) for name, option in merged.items()):
+            return form  # what is left of the space need not hold its own form
+        return arch.canonical(self.decisions, merged)
 
     @property
     def graph(self) -> Callable[[Architecture], Graph] | None:

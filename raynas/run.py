@@ -42,6 +42,7 @@ from raynas.retrain import retrain, retrain_recipe
 from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, UniformPaths
 from raynas.search_run import SearchRun, write_json
 from raynas.searchers import ArchitectureSearcher, SearchSpace
+from raynas.shrink import Shrinking
 from raynas.supernet import Supernet
 from raynas.training import model_tensors
 from raynas.turning import Turning
@@ -99,6 +100,7 @@ class Run(SearchRun):
         self.costs: Costs = costs
         self.paths()
         self._supernet: Supernet | None = None
+        self.shrinking = None if config.train.shrink.every is None else self._make_shrinking()
         if hasattr(trainable, "check_run"):
             trainable.check_run(self)
 
@@ -110,7 +112,8 @@ class Run(SearchRun):
     def supernet(self) -> Supernet:
         """The actors that host the space."""
         if self._supernet is None:
-            self._supernet = Supernet(self.space, self.search_data, self.config, self.folder / "supernet")
+            folder = self.folder / "supernet"
+            self._supernet = Supernet(self.space, self.search_data, self.config, folder, self.shrinking)
         return self._supernet
 
     # Training.
@@ -141,6 +144,34 @@ class Run(SearchRun):
         connect(self.config)
         with self.view.training("supernet") as show:
             self.supernet.train(self.paths(), show)
+        if self.shrinking is not None:
+            self.use(dataclasses.replace(self.search_space, decisions=self.shrinking.decisions))
+            left, all_of_it = map(arch.size, (self.shrinking.decisions, self.turning().decisions))
+            self.view.say(
+                f"the space was shrunk from {all_of_it:.3g} to {left:.3g} architectures: {self.shrinking.dropped} "
+                f"options were dropped in {self.shrinking.rounds} rounds"
+            )
+
+    def _make_shrinking(self) -> Shrinking:
+        """What shrinks the space in training.
+
+        Raises:
+            ConfigError: It would never do so.
+            AngleError: The space has no rule for something in it.
+        """
+        train, settings = self.config.train.resolved(), self.config.train.shrink
+        first = settings.first or settings.every
+        assert train.epochs is not None and first is not None and self.search_space.violation is not None
+        if train.minutes is None and first >= train.epochs:
+            raise ConfigError(f"train.shrink begins after {first:g} epochs, but train.epochs is {train.epochs:g}")
+        if arch.size(self.costs.decisions) <= settings.until:
+            raise ConfigError(
+                f"the space has {arch.size(self.costs.decisions):.3g} architectures, and shrinking ends where "
+                f"{settings.until:.3g} are left: lower train.shrink.until"
+            )
+        return Shrinking(
+            self.turning(), self.costs, self.search_space.violation, self.paths, settings, self.config.seed
+        )
 
     # Angles.
 

@@ -92,12 +92,12 @@ class SearchRun:
         view: View | None = None,
     ) -> None:
         assert config.name is not None
-        self.config, self.search_space, self.costs = config, space, costs
+        self.config, self.costs = config, costs
         self.limits = Limits.parse(config.limits, config.limits)
         self.trainable, self.view = trainable, view or View()
         self.folder = Path(config.storage_path).expanduser() / config.name
-        self.searcher = functools.partial(searcher, space, seed=config.seed)
-        """Makes a fresh searcher."""
+        self._any_searcher = searcher
+        self.use(space)
         self.searcher()
         if hasattr(trainable, "check"):
             trainable.check(config.search)
@@ -105,6 +105,12 @@ class SearchRun:
             raise ConfigError(f"search.cohort = {config.search.cohort} needs a trainable with scoring(); legal: 1")
         else:
             check_arguments(config.search, legal=list(inspect.signature(trainable.setup).parameters)[2:])
+
+    def use(self, space: SearchSpace) -> None:
+        """Search in this space."""
+        self.search_space = space
+        self.searcher = functools.partial(self._any_searcher, space, seed=self.config.seed)
+        """Makes a fresh searcher."""
 
     def open(self) -> None:
         """Make the folder and keep the settings in it. Earlier settings stay beside them, numbered.
