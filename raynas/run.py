@@ -149,7 +149,7 @@ class Run(SearchRun):
             left, all_of_it = map(arch.size, (self.shrinking.decisions, self.turning().decisions))
             self.view.say(
                 f"the space was shrunk from {all_of_it:.3g} to {left:.3g} architectures: {self.shrinking.dropped} "
-                f"options were dropped in {self.shrinking.rounds} rounds"
+                f"options were dropped in {len(self.shrinking.rounds)} rounds"
             )
 
     def _make_shrinking(self) -> Shrinking:
@@ -244,6 +244,8 @@ class Run(SearchRun):
         shared = checkpoint.latest(self.folder / "supernet")
         if shared is None:
             raise ConfigError(f"nothing was trained yet in {self.folder}: run search or retrain first")
+        if self.config.train.labels == "random":
+            raise ConfigError("the shared weights learned labels drawn by chance, they tell nothing: run retrain first")
         trained = copy.deepcopy(self.space)
         trained.load_state_dict(model_tensors(shared[1]))
         settings = self.config.search

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any
 
@@ -70,9 +70,10 @@ class Shrinking:
 
     def load_state(self, state: Mapping[str, Any] | None) -> None:
         """Go on from what :meth:`state` returned; None for the whole space."""
-        told = state or {"decisions": self.turning.decisions, "rounds": 0, "anchored": False}
+        told = state or {"decisions": self.turning.decisions, "rounds": [], "anchored": False}
         self.decisions = {name: tuple(options) for name, options in told["decisions"].items()}
-        self.rounds, self.anchored = int(told["rounds"]), bool(told["anchored"])
+        self.rounds: list[dict[str, Any]] = list(told["rounds"])
+        self.anchored = bool(told["anchored"])
         self.costs.narrow(self.decisions)
 
     @property
@@ -90,15 +91,21 @@ class Shrinking:
         assert self.settings.every is not None
         if arch.size(self.decisions) <= self.settings.until:
             return math.inf
-        epochs = (self.settings.first or self.settings.every) + self.rounds * self.settings.every
-        return max(round(epochs * epoch_steps), self.rounds)
+        made = len(self.rounds)
+        return max(
+            round(((self.settings.first or self.settings.every) + made * self.settings.every) * epoch_steps), made
+        )
 
-    def round(self, begin: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> list[Dropped]:
+    def round(self, begin: Mapping[str, Tensor], now: Mapping[str, Tensor], step: int) -> list[Dropped]:
         """Drop the options of the smallest angles. Each decision keeps one, and some architecture keeps the limits.
 
         Args:
             begin: The weights from which angles are measured.
             now: The weights of today.
+            step: Of the training.
+
+        Returns:
+            What was dropped, smallest angle first.
         """
         angles = self.turning.angles(begin, now)
         children = self._children()
@@ -109,27 +116,23 @@ class Shrinking:
             for option in self.decisions.get(name, ())
         }
         means = {option: float(scores[rows].mean()) if rows.any() else None for option, rows in having.items()}
-        left, gone = scores >= 0, list[Dropped]()
+        # Taken over at the end: an interrupt must not leave half a round.
+        decisions, within, gone = self.decisions, scores >= 0, list[Dropped]()
         for (name, option), mean in sorted(means.items(), key=lambda item: -1.0 if item[1] is None else item[1]):
-            without = left & ~having[name, option]
-            if len(gone) < self.settings.drop and len(self.decisions.get(name, ())) > 1 and without.any():
-                left = without
-                self._drop(name, option)
+            without = within & ~having[name, option]
+            if len(gone) < self.settings.drop and len(decisions.get(name, ())) > 1 and without.any():
+                within, decisions = without, _without(decisions, name, option)
                 gone.append(Dropped(name, option, mean))
         if not gone:
             log.warning("no option can be dropped: too few architectures keep the limits")
-        self.rounds += 1
+        told = {"step": step, "architectures": arch.size(decisions), "dropped": [asdict(each) for each in gone]}
+        self.decisions, self.rounds = decisions, [*self.rounds, told]
         self.costs.narrow(self.decisions)
         return gone
 
-    def _drop(self, name: str, option: str) -> None:
-        """Take an option away, and the decisions nested in it."""
-        rest = {n: o for n, o in self.decisions.items() if not n.startswith(f"{name}.{option}.")}
-        self.decisions = {**rest, name: tuple(each for each in rest[name] if each != option)}
-
     def _children(self) -> list[Architecture]:
         """Random architectures that keep the limits, so many that each option is in about ``samples`` of them."""
-        rng = Random(f"{self.seed}/shrink/{self.rounds}")
+        rng = Random(f"{self.seed}/shrink/{len(self.rounds)}")
         wanted = self.settings.samples * max(map(len, self.decisions.values()))
         found: list[Architecture] = []
         for _ in range(_TRIES * wanted):
@@ -139,3 +142,9 @@ class Shrinking:
             if len(found) == wanted:
                 break
         return found
+
+
+def _without(decisions: Mapping[str, tuple[str, ...]], name: str, option: str) -> dict[str, tuple[str, ...]]:
+    """Decisions without an option, and without those nested in it."""
+    rest = {n: options for n, options in decisions.items() if not n.startswith(f"{name}.{option}.")}
+    return {**rest, name: tuple(each for each in rest[name] if each != option)}

@@ -16,7 +16,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import nn
 
-from raynas import architecture as arch
 from raynas import checkpoint
 from raynas.actors import Hosted, SupernetActor
 from raynas.config import Config
@@ -205,16 +204,14 @@ class Supernet:
         assert self.shrinking is not None
         now = model_tensors(ray.get(self.actors[0].save.remote()).tensors())
         begin = checkpoint.read_initial(self.folder, "anchor" if self.shrinking.anchored else "initial")
-        gone = self.shrinking.round(begin, now)
+        self.shrinking.round(begin, now, step)
         if not self.shrinking.anchored and self.shrinking.dropped > self.recipe.shrink.anchor:
             checkpoint.keep_initial(self.folder, now, "anchor")
             self.shrinking.anchored = True
         paths = self.shrinking.paths()
         self._everyone([actor.follow.remote(paths) for actor in self.actors])
         self._save(step, total)
-        line = {"step": step, "architectures": arch.size(self.shrinking.decisions), "dropped": list(map(asdict, gone))}
-        with open(self.folder / "shrinking.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        (self.folder / "shrinking.json").write_text(json.dumps(self.shrinking.state(), indent=2), encoding="utf-8")
 
     def _save(self, step: int, total: int) -> None:
         tensors = ray.get(self.actors[0].save.remote()).tensors()

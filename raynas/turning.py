@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -21,8 +21,10 @@ __all__ = ["Turning"]
 class Turning:
     """What is known of a space's angles before anything is trained.
 
-    Weights are all parameters that are trained; the scale and shift of BatchNorms only where they are. An option
-    without convolution or linear layer has a constant in their place. A space says which by a method
+    Weights are all parameters, as in RLNAS: in the fixed parts of the network with the scale and shift of BatchNorms,
+    which steady the angle there; in options with these only where they are trained.
+
+    An option without convolution or linear layer has a constant in their place. A space says which by a method
     ``weightless(option, channels)``, where ``channels`` is how many the option returns: the squared length of that
     constant, or None for an option that carries nothing. Without that method an ``nn.Identity`` counts as the unit
     matrix, of squared length ``channels``, and a pooling over k pixels as ``channels * k`` numbers 1 / k, of squared
@@ -42,7 +44,8 @@ class Turning:
         self.wiring = _checked_wiring(space)
         self._space = space
         norms = {id(p) for m in space.modules() if isinstance(m, _BatchNorm) for p in m.parameters(recurse=False)}
-        self._names = {id(p): name for name, p in space.named_parameters() if affine or id(p) not in norms}
+        self._names = {id(p): name for name, p in space.named_parameters()}
+        self._left_out = set() if affine else norms
         widest = max(map(len, self.decisions.values()))
         self._constants = np.zeros((len(self.decisions), widest + 1))
         self._carries = np.ones(self._constants.shape, bool)
@@ -52,8 +55,10 @@ class Turning:
         """The angles between two states of the space, ``state_dict`` of each."""
         products = np.repeat(self._constants[..., None], 3, axis=2)
         for place, _, _, module in self._options():
-            products[place] += self._sums(module, begin, now)
-        return Angles(self.decisions, self.wiring, self._sums(self._space, begin, now), products, self._carries)
+            counted = [p for p in _own_parameters(module) if id(p) not in self._left_out]
+            products[place] += self._sums(counted, begin, now)
+        fixed = self._sums(_own_parameters(self._space), begin, now)
+        return Angles(self.decisions, self.wiring, fixed, products, self._carries)
 
     def _options(self) -> Iterator[tuple[tuple[int, int], int, str, nn.Module]]:
         """Every option in all its places: its place in the table, the number of its Choice, its name, its module."""
@@ -82,12 +87,14 @@ class Turning:
 
     def _has_weights(self, module: nn.Module) -> bool:
         inside = any(isinstance(part, Choice) for part in module.modules())
-        return inside or any(p.ndim > 1 and id(p) in self._names for p in module.parameters())
+        return inside or any(p.ndim > 1 for p in module.parameters())
 
-    def _sums(self, module: nn.Module, begin: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> Array:
-        """Product and squares of a module's two weight vectors, those inside its Choices left out: [3]."""
+    def _sums(
+        self, parameters: Iterable[nn.Parameter], begin: Mapping[str, Tensor], now: Mapping[str, Tensor]
+    ) -> Array:
+        """Product and squares of the two vectors of some parameters, each taken once: [3]."""
         sums = torch.zeros(3, dtype=torch.float64)
-        for name in {self._names[id(p)]: None for p in _own_parameters(module) if id(p) in self._names}:
+        for name in {self._names[id(p)]: None for p in parameters}:
             first, second = (state[name].detach().cpu().double().flatten() for state in (begin, now))
             sums += torch.stack([first @ second, first @ first, second @ second])
         return sums.numpy()

@@ -53,12 +53,8 @@ def angle_between(first, second):
 
 def cell_vector(state, architecture):
     """The weight vector of a NAS-Bench-201 network, built; None where the cell is cut off."""
-    # Kernels and matrices, and the bias of the classifier: BatchNorms are not trained here.
-    parts = [
-        value.flatten()
-        for name, value in state.items()
-        if ".edges." not in name and (value.ndim > 1 or name.startswith("classifier"))
-    ]
+    # All of the fixed parts, with their BatchNorms; of the cells kernels alone.
+    parts = [state[name].flatten() for name, _ in CELL.named_parameters() if ".edges." not in name]
     options = list(architecture.values())
     alive = [path for path in PATHS if all(options[edge] != "none" for edge in path)]
     for cell, path in itertools.product((0, 2, 4), alive):
@@ -102,13 +98,14 @@ def test_a_chain_has_one_way_and_identities_are_unit_matrices(space, identity, a
     if affine:
         now = {name: value + 0.1 if value.is_floating_point() else value for name, value in now.items()}
     names = {id(p): name for name, p in space.named_parameters()}
+    inside = {id(p) for module in space.modules() if isinstance(module, Choice) for p in module.parameters()}
     angles = turning(space, affine=affine).angles(begin, now)
     everything = list(enumerate_all(decisions(space)))
     found, met = [], 0
     for architecture in everything[:: len(everything) // 20]:
         subnet = derive(space, architecture)
         norms = {id(p) for m in subnet.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
-        kept = [names[id(p)] for p in subnet.parameters() if affine or id(p) not in norms]
+        kept = [names[id(p)] for p in subnet.parameters() if affine or id(p) not in norms & inside]
         places = (subnet.get_submodule(name) for name in architecture)
         widths = [place_width(space, n) for n, m in zip(architecture, places, strict=True) if type(m) is nn.Identity]
         met += len(widths)

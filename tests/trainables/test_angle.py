@@ -61,10 +61,12 @@ def test_a_search_by_angle_over_random_labels(tmp_path):
         assert row["score"] == pytest.approx(float(torch.rad2deg(torch.acos(cosine))), abs=1e-4)
         assert 1 < row["score"] < 90
     assert best[0]["final_score"] == max(row["score"] for row in rows)
+    with pytest.raises(ConfigError, match="learned labels drawn by chance.*run retrain first"):
+        run.network(best[0]["architecture"])
 
 
 def frozen(space, parameter):
-    """Whether it belongs to a BatchNorm, which a supernet does not train."""
+    """Whether it belongs to a BatchNorm, which a supernet does not train; here they are all in options."""
     norms = (module for module in space.modules() if isinstance(module, torch.nn.BatchNorm2d))
     return any(parameter is own for module in norms for own in module.parameters())
 
