@@ -74,6 +74,10 @@ class SupernetActor:
         """Become rank ``rank`` of ``world`` and prepare to train; returns the steps of an epoch."""
         return self.host.join(paths, rank, world, address)
 
+    def follow(self, paths: PathSampler) -> None:
+        """Train other paths from now on."""
+        self.host.follow(paths)
+
     def train(self, until: int, total: int) -> Progress:
         """Train up to step ``until`` of a schedule of ``total`` steps. Steps already done are not repeated."""
         return self.host.train(until, total)

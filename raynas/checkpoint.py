@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-__all__ = ["CheckpointError", "latest", "read", "write"]
+__all__ = ["CheckpointError", "keep_initial", "latest", "read", "read_initial", "write"]
 
 log = logging.getLogger(__name__)
 _SUFFIX = ".safetensors"
@@ -43,13 +43,45 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], values: Mappin
     Raises:
         CheckpointError: The disk is full or the folder cannot be written. Earlier checkpoints are untouched.
     """
-    header = {"step": step, "values": dict(values), "digest": _digest(tensors)}
     path = folder / f"step-{step:09d}{_SUFFIX}"
+    _store(path, {"step": step, "values": dict(values)}, tensors)
+    for old in sorted(folder.glob(f"step-*{_SUFFIX}"))[:-keep]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def keep_initial(folder: Path, weights: Mapping[str, Tensor], name: str = "initial") -> None:
+    """Keep the weights with which a training begins beside its checkpoints, in a file of this name.
+
+    Raises:
+        CheckpointError: The disk is full or the folder cannot be written.
+    """
+    _store(folder / f"{name}{_SUFFIX}", {"step": 0, "values": {}}, weights)
+
+
+def read_initial(folder: Path, name: str = "initial") -> dict[str, Tensor]:
+    """What :func:`keep_initial` wrote.
+
+    Raises:
+        CheckpointError: There is no such file, or it is damaged.
+    """
+    path = folder / f"{name}{_SUFFIX}"
+    if not path.exists():
+        raise CheckpointError(
+            f"the supernet in {folder} was trained without keeping its initial weights, from which angles are "
+            "measured: train it again in a new run (another --name)"
+        )
+    return read(path)[1]
+
+
+def _store(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write one file so that a reader sees all of it or nothing."""
+    described = {**header, "digest": _digest(tensors)}
     part = path.with_suffix(".part")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as file:
-            file.write(save(dict(tensors), {"raynas": json.dumps(header)}))
+            file.write(save(dict(tensors), {"raynas": json.dumps(described)}))
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -57,9 +89,6 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], values: Mappin
         part.unlink(missing_ok=True)
         why = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
         raise CheckpointError(f"cannot write the checkpoint {path}: {why}") from error
-    for old in sorted(folder.glob(f"step-*{_SUFFIX}"))[:-keep]:
-        old.unlink(missing_ok=True)
-    return path
 
 
 def read(path: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]]:

@@ -28,7 +28,9 @@ from torch import Tensor, nn
 from raynas import architecture as arch
 from raynas.architecture import Architecture, Graph
 
-__all__ = ["Choice", "assemble", "canonical", "choices", "chosen", "decisions", "derive", "graph", "open_choices"]
+__all__ = [
+    "Choice", "assemble", "canonical", "choices", "chosen", "decisions", "derive", "graph", "open_choices", "wiring",
+]  # fmt: skip
 
 
 class Choice(nn.Module):
@@ -168,6 +170,31 @@ def graph(space: nn.Module) -> Callable[[Architecture], Graph] | None:
     own = getattr(space, "graph", None)
     if callable(own):
         return cast("Callable[[Architecture], Graph]", own)
+    chain = _chained(space)
+    if chain is None:
+        return None
+    passing = {
+        name: {o for o in choice.options if isinstance(choice.get_submodule(o), nn.Identity)} for name, choice in chain
+    }
+    return functools.partial(_chain, passing)
+
+
+def wiring(space: nn.Module) -> Graph | None:
+    """Between which nodes the decisions of a space lie, whatever they are; None where that is not known.
+
+    Edges (from node, to node, decision); a decision of None is no decision: the edge passes its input on. Nodes that
+    nothing leads to are inputs, those that lead nowhere outputs. A space says it by a method ``wiring()``. Where every
+    Choice stands directly in an ``nn.Sequential``, they are a chain.
+    """
+    own = getattr(space, "wiring", None)
+    if callable(own):
+        return cast("Graph", own())
+    chain = _chained(space)
+    return None if chain is None else [(place, place + 1, name) for place, (name, _) in enumerate(chain)]
+
+
+def _chained(space: nn.Module) -> list[tuple[str, Choice]] | None:
+    """The outer Choices of a space in their order, where they are a chain."""
     if hasattr(space, "searched"):
         return None  # where the Choices lie does not say where the decisions do
     held = {
@@ -180,10 +207,7 @@ def graph(space: nn.Module) -> Callable[[Architecture], Graph] | None:
     outer = [(name, choice) for name, choice in choices(space) if arch.parent(decisions(space), name) is None]
     if not all(id(choice) in held for _, choice in outer) or len({name for name, _ in outer}) < len(outer):
         return None
-    passing = {
-        name: {o for o in choice.options if isinstance(choice.get_submodule(o), nn.Identity)} for name, choice in outer
-    }
-    return functools.partial(_chain, passing)
+    return outer
 
 
 def _chain(passing: Mapping[str, set[str]], architecture: Architecture) -> Graph:

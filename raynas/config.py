@@ -16,6 +16,7 @@ __all__ = [
     "DataConfig",
     "RetrainConfig",
     "SearchConfig",
+    "ShrinkConfig",
     "TrainConfig",
     "smoke_test",
 ]
@@ -67,6 +68,24 @@ class DataConfig:
 
 
 @dataclass(config=_STRICT)
+class ShrinkConfig:
+    """Dropping options by their angle while the supernet is trained; the defaults are those of ABS (ECCV 2020)."""
+
+    every: Positive | None = None
+    """Epochs between two rounds; may be a fraction. Nothing is dropped if absent."""
+    first: Positive | None = None
+    """Epochs before the first round; default: as many as between two."""
+    drop: Count = 7
+    """Options that a round drops, those of the smallest mean angle. Every decision keeps one."""
+    until: Annotated[float, Field(ge=1)] = 1e6
+    """No further round where so few architectures are left."""
+    samples: Count = 1000
+    """About so many random architectures give the mean angle of an option."""
+    anchor: Count = 50
+    """Once more options than these were dropped, angles are measured from the weights of that moment."""
+
+
+@dataclass(config=_STRICT)
 class TrainConfig:
     """How weights are trained. The defaults suit small data; other presets are the recipes of papers."""
 
@@ -112,6 +131,10 @@ class TrainConfig:
     paths: Literal["auto", "uniform", "constrained", "fair"] = "auto"
     """Which paths a step trains: uniform; constrained (uniform over MAC bins, the default of SPOS where MACs are
     limited); fair (every option once a step, FairNAS). auto: constrained if MACs are limited and additive."""
+    labels: Literal["given", "random"] = "given"
+    """random: the supernet learns labels drawn by chance, once for the whole run (RLNAS); retraining and validation
+    keep the given ones."""
+    shrink: ShrinkConfig = Field(default_factory=ShrinkConfig)
     affine: bool = False
     """Whether the scale and shift of BatchNorm layers are trained in the supernet; SPOS leaves them out."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -245,7 +268,13 @@ def smoke_test(config: Config) -> Config:
     return dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, limit=min(config.data.limit or 600, 600)),
-        train=dataclasses.replace(config.train, epochs=1, minutes=None, batch_size=64),
+        train=dataclasses.replace(
+            config.train,
+            epochs=1,
+            minutes=None,
+            batch_size=64,
+            shrink=dataclasses.replace(config.train.shrink, every=config.train.shrink.every and 0.4, first=None),
+        ),
         search=dataclasses.replace(
             config.search,
             num_samples=min(config.search.num_samples, 6),

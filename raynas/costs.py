@@ -11,7 +11,7 @@ import functools
 import random
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,7 @@ class Costs:
         self._inputs = tuple(x[:1].to("meta") for x in example_inputs)
         self._counted: dict[str, dict[str, int]] = {}
         self._table = _tabulate(self._space, self._inputs)
+        self._narrowed = False
 
     @property
     def additive(self) -> bool:
@@ -98,11 +99,37 @@ class Costs:
         options = chosen(self._space, architecture)
         return _count(self._space, self._inputs, options, FlopCounterMode(display=False))
 
+    def narrow(self, decisions: Mapping[str, Sequence[str]]) -> None:
+        """Leave only these options in :attr:`decisions`, of which everything here is then told."""
+        self.decisions = {name: tuple(options) for name, options in decisions.items()}
+        self._narrowed = True
+
+    def channels(self) -> dict[tuple[int, str], int]:
+        """How many channels each option returns, by the number of its Choice in :func:`raynas.choice.choices`."""
+        names = [name for name, _ in choices(self._space)]
+        meter, found = _Meter(self._space), {}
+        for probe in _covering(decisions(self._space)):
+            for index, shapes in meter.read(self._space, self._inputs, probe).shapes.items():
+                found[index, probe[names[index]]] = int(shapes[0][1])
+        meter.remove()
+        return found
+
+    def classes(self) -> int:
+        """How many classes the answers of a network of the space tell apart."""
+        probe = next(_covering(decisions(self._space)))
+        with torch.no_grad():
+            return int(derive(self._space, probe)(*self._inputs).shape[1])
+
     def canonical(self, architecture: Mapping[str, str]) -> Architecture:
         """The canonical form of an architecture, as :func:`raynas.choice.canonical`, without walking the space."""
         form = arch.canonical(self.decisions, architecture)
         own = getattr(self._space, "canonical_form", None)
-        return form if own is None else arch.canonical(self.decisions, own(form))
+        if own is None:
+            return form
+        merged = own(form)
+        if self._narrowed and any(option not in self.decisions.get(name, ()) for name, option in merged.items()):
+            return form  # what is left of the space need not hold its own form
+        return arch.canonical(self.decisions, merged)
 
     @property
     def graph(self) -> Callable[[Architecture], Graph] | None:

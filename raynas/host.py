@@ -108,6 +108,11 @@ class Host:
         self.trainer = Trainer(self.space, self.data, self.config.train, paths, self.config.seed, (rank, world))
         return self.trainer.epoch_steps
 
+    def follow(self, paths: PathSampler) -> None:
+        """Train other paths from now on."""
+        assert self.trainer is not None
+        self.trainer.paths = paths
+
     def train(self, until: int, total: int) -> Progress:
         """Train up to step ``until`` of a schedule of ``total`` steps. Steps already done are not repeated."""
         assert self.trainer is not None

@@ -26,6 +26,7 @@ from torch import nn
 
 from raynas import architecture as arch
 from raynas import checkpoint, joint
+from raynas.angle import Angles
 from raynas.architecture import Architecture
 from raynas.choice import decisions, derive
 from raynas.config import Config, ConfigError
@@ -41,8 +42,10 @@ from raynas.retrain import retrain, retrain_recipe
 from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, UniformPaths
 from raynas.search_run import SearchRun, write_json
 from raynas.searchers import ArchitectureSearcher, SearchSpace
+from raynas.shrink import Shrinking
 from raynas.supernet import Supernet
 from raynas.training import model_tensors
+from raynas.turning import Turning
 
 __all__ = ["Run"]
 
@@ -80,11 +83,17 @@ class Run(SearchRun):
             raise ConfigError(f"images must be square, these are {height} x {width}: bring them to one size first")
         try:
             costs = Costs(space, (self.example(),))
+            classes = costs.classes()
         except (RuntimeError, TypeError) as error:
             shape = list(data.image_shape)
             raise ConfigError(
                 f"the space does not run on images of shape {shape}: {str(error).splitlines()[0]}"
             ) from None
+        if classes < data.classes:
+            raise ConfigError(
+                f"the space tells {classes} classes apart, but the labels are of {data.classes}: "
+                f"set space_args.num_classes={data.classes}"
+            )
         limits = Limits.parse(config.limits)
         check_satisfiable(costs, limits)
         search_space = SearchSpace(
@@ -95,6 +104,9 @@ class Run(SearchRun):
         self.costs: Costs = costs
         self.paths()
         self._supernet: Supernet | None = None
+        self.shrinking = None if config.train.shrink.every is None else self._make_shrinking()
+        if hasattr(trainable, "check_run"):
+            trainable.check_run(self)
 
     def costs_of(self, architecture: Architecture) -> Mapping[str, float]:
         """What its network costs, by name."""
@@ -108,7 +120,8 @@ class Run(SearchRun):
     def supernet(self) -> Supernet:
         """The actors that host the space."""
         if self._supernet is None:
-            self._supernet = Supernet(self.space, self.search_data, self.config, self.folder / "supernet")
+            folder = self.folder / "supernet"
+            self._supernet = Supernet(self.space, self.search_data, self.config, folder, self.shrinking)
         return self._supernet
 
     # Training.
@@ -139,6 +152,56 @@ class Run(SearchRun):
         connect(self.config)
         with self.view.training("supernet") as show:
             self.supernet.train(self.paths(), show)
+        if self.shrinking is not None:
+            self.use(dataclasses.replace(self.search_space, decisions=self.shrinking.decisions))
+            left, all_of_it = map(arch.size, (self.shrinking.decisions, self.turning().decisions))
+            self.view.say(
+                f"the space was shrunk from {all_of_it:.3g} to {left:.3g} architectures: {self.shrinking.dropped} "
+                f"options were dropped in {len(self.shrinking.rounds)} rounds"
+            )
+
+    def _make_shrinking(self) -> Shrinking:
+        """What shrinks the space in training.
+
+        Raises:
+            ConfigError: It would never do so.
+            AngleError: The space has no rule for something in it.
+        """
+        train, settings = self.config.train.resolved(), self.config.train.shrink
+        first = settings.first or settings.every
+        assert train.epochs is not None and first is not None and self.search_space.violation is not None
+        if train.minutes is None and first >= train.epochs:
+            raise ConfigError(f"train.shrink begins after {first:g} epochs, but train.epochs is {train.epochs:g}")
+        if arch.size(self.costs.decisions) <= settings.until:
+            raise ConfigError(
+                f"the space has {arch.size(self.costs.decisions):.3g} architectures, and shrinking ends where "
+                f"{settings.until:.3g} are left: lower train.shrink.until"
+            )
+        return Shrinking(
+            self.turning(), self.costs, self.search_space.violation, self.paths, settings, self.config.seed
+        )
+
+    # Angles.
+
+    def turning(self) -> Turning:
+        """What tells the space's angles.
+
+        Raises:
+            AngleError: The space has no rule for something in it.
+        """
+        return Turning(self.space, self.costs, self.config.train.affine)
+
+    def angles(self) -> Angles:
+        """How far the weights of every architecture have turned in the training of the supernet.
+
+        Raises:
+            CheckpointError: The supernet has no weights, or not those with which it began.
+        """
+        folder = self.folder / "supernet"
+        saved = checkpoint.latest(folder)
+        if saved is None:
+            raise checkpoint.CheckpointError(f"there is no supernet in {folder}: run train-supernet first")
+        return self.turning().angles(checkpoint.read_initial(folder), model_tensors(saved[1]))
 
     # After the search.
 
@@ -202,6 +265,8 @@ class Run(SearchRun):
         shared = checkpoint.latest(self.folder / "supernet")
         if shared is None:
             raise ConfigError(f"nothing was trained yet in {self.folder}: run search or retrain first")
+        if self.config.train.labels == "random":
+            raise ConfigError("the shared weights learned labels drawn by chance, they tell nothing: run retrain first")
         trained = copy.deepcopy(self.space)
         trained.load_state_dict(model_tensors(shared[1]))
         settings = self.config.search

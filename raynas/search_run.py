@@ -95,12 +95,11 @@ class SearchRun:
     ) -> None:
         assert config.name is not None
         self.config, self.costs = config, costs
-        self.search_space = space = joined(space, config.search, trainable)
         self.limits = Limits.parse(config.limits, config.limits)
         self.trainable, self.view = trainable, view or View()
         self.folder = Path(config.storage_path).expanduser() / config.name
-        self.searcher = functools.partial(searcher, space, seed=config.seed)
-        """Makes a fresh searcher."""
+        self._any_searcher = searcher
+        self.use(joined(space, config.search, trainable))
         self.searcher()
         if hasattr(trainable, "check"):
             trainable.check(config.search)
@@ -112,6 +111,12 @@ class SearchRun:
     def costs_of(self, architecture: Architecture) -> Mapping[str, float]:
         """What an architecture costs, by name."""
         return self.costs(architecture)
+
+    def use(self, space: SearchSpace) -> None:
+        """Search in this space."""
+        self.search_space = space
+        self.searcher = functools.partial(self._any_searcher, space, seed=self.config.seed)
+        """Makes a fresh searcher."""
 
     def open(self) -> None:
         """Make the folder and keep the settings in it. Earlier settings stay beside them, numbered.

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from raynas.data import Dataset, to_arrays
 from raynas.host import publish
 from raynas.placement import Placement, place, place_ranks
 from raynas.sampling import PathSampler
+from raynas.shrink import Shrinking
 from raynas.training import Progress, TrainingDiverged, model_tensors
 
 __all__ = ["Supernet", "TrainingStatus"]
@@ -61,10 +63,13 @@ class Supernet:
         data: The data set; it goes through the object store once.
         config: The run's settings.
         folder: Where checkpoints and the training curve are kept.
+        shrinking: Shrinks the space in training; the paths to train are then its own.
     """
 
-    def __init__(self, space: nn.Module, data: Dataset, config: Config, folder: Path) -> None:
-        self.config, self.folder = config, folder
+    def __init__(
+        self, space: nn.Module, data: Dataset, config: Config, folder: Path, shrinking: Shrinking | None = None
+    ) -> None:
+        self.config, self.folder, self.shrinking = config, folder, shrinking
         self.recipe = config.train.resolved()
         self._hosted = Hosted(ray.put(space), ray.put(to_arrays(data)))
         self.actors: list[Any] = []
@@ -123,6 +128,9 @@ class Supernet:
     def _train(self, paths: PathSampler, on_progress: Callable[[TrainingStatus], None]) -> None:
         saved = checkpoint.latest(self.folder)
         total = None if saved is None else int(saved[2]["total"])
+        if self.shrinking is not None:
+            self.shrinking.load_state(None if saved is None else saved[2]["shrinking"])
+            paths = self.shrinking.paths()
         if saved is not None and saved[0] == total:
             return
         epoch_steps = self._start(paths)
@@ -131,13 +139,20 @@ class Supernet:
             step = saved[0]
             tensors = ray.put(publish(saved[1]))
             self._everyone([actor.load.remote(tensors, step) for actor in self.actors])
+        else:
+            initial = ray.get(self.actors[0].save.remote()).tensors()
+            checkpoint.keep_initial(self.folder, model_tensors(initial))
         if total is None:
             step, total = self._plan(epoch_steps)
         last_save, chunk = time.monotonic(), 1
         waiting: list[Any] = []
         try:
             while step < total:
-                until = min(step + chunk, total)
+                pause = math.inf if self.shrinking is None else self.shrinking.next_round(epoch_steps)
+                if step >= pause:
+                    self._shrink(step, total)
+                    continue
+                until = int(min(step + chunk, total, pause))
                 waiting = [actor.train.remote(until, total) for actor in self.actors]
                 progress = self._everyone(waiting)
                 step = until
@@ -184,9 +199,24 @@ class Supernet:
             file.write(json.dumps({**line, "time": time.time()}) + "\n")
         tell(status)
 
+    def _shrink(self, step: int, total: int) -> None:
+        """One round; the checkpoint afterwards holds what is left of the space."""
+        assert self.shrinking is not None
+        now = model_tensors(ray.get(self.actors[0].save.remote()).tensors())
+        begin = checkpoint.read_initial(self.folder, "anchor" if self.shrinking.anchored else "initial")
+        self.shrinking.round(begin, now, step)
+        if not self.shrinking.anchored and self.shrinking.dropped > self.recipe.shrink.anchor:
+            checkpoint.keep_initial(self.folder, now, "anchor")
+            self.shrinking.anchored = True
+        paths = self.shrinking.paths()
+        self._everyone([actor.follow.remote(paths) for actor in self.actors])
+        self._save(step, total)
+        (self.folder / "shrinking.json").write_text(json.dumps(self.shrinking.state(), indent=2), encoding="utf-8")
+
     def _save(self, step: int, total: int) -> None:
         tensors = ray.get(self.actors[0].save.remote()).tensors()
-        checkpoint.write(self.folder, step, tensors, {"total": total}, self.recipe.keep_checkpoints)
+        values = {"total": total} | ({} if self.shrinking is None else {"shrinking": self.shrinking.state()})
+        checkpoint.write(self.folder, step, tensors, values, self.recipe.keep_checkpoints)
 
     def replicas(self) -> list[Any]:
         """Start actors that score with the trained weights; Ray restarts those that die.

@@ -98,6 +98,12 @@ def _augmentation(recipe: TrainConfig, data: Dataset) -> str:
     return "crop" if data.name in ("digits", "fashion_mnist") else "crop_flip"
 
 
+def _random_labels(data: Dataset, seed: int) -> Tensor:
+    """A label by chance for every training image, uniform over the classes: int64 [N]."""
+    generator = torch.Generator().manual_seed(seed_of(seed, "labels"))
+    return torch.randint(data.classes, (len(data.train),), generator=generator)
+
+
 def steps_per_epoch(images: int, batch_size: int) -> int:
     """Full batches in one pass; a data set smaller than a batch makes one step."""
     return max(images // batch_size, 1)
@@ -144,6 +150,9 @@ class Trainer:
         self.bfloat16 = use_bfloat16(self.recipe.precision)
         self.inputs = data.train.inputs.to(self.device)
         self.targets = data.train.targets.to(self.device)
+        self.random_labels = paths is not None and self.recipe.labels == "random"
+        if self.random_labels:
+            self.targets = _random_labels(data, seed).to(self.device)
         self.augment = Augment(
             _augmentation(self.recipe, data), data.train.inputs.shape[-1], cutout=self.recipe.cutout,
             colour=tuple(float(value) for value in data.mean), strength=self.recipe.augment_strength,
@@ -263,10 +272,15 @@ class Trainer:
         return self.recipe.lr * scale[self.recipe.schedule or "cosine"]
 
     def state(self) -> dict[str, Tensor]:
-        """All tensors that a checkpoint needs, on the CPU: ``model/<name>`` and ``momentum/<number>``."""
+        """All tensors that a checkpoint needs, on the CPU.
+
+        ``model/<name>``, ``momentum/<number>`` and, where they were drawn by chance, ``labels``.
+        """
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         for number, value in self._momentum().items():
             tensors[f"momentum/{number}"] = value
+        if self.random_labels:
+            tensors["labels"] = self.targets.int()
         return {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
 
     def load_state(self, tensors: dict[str, Tensor], step: int) -> None:
@@ -276,6 +290,8 @@ class Trainer:
             RuntimeError: The tensors belong to another model.
         """
         self.model.load_state_dict(model_tensors(tensors))
+        if self.random_labels:
+            self.targets = tensors["labels"].long().to(self.device)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         for number, parameter in enumerate(parameters):
             saved = tensors.get(f"momentum/{number}")

@@ -106,10 +106,7 @@ class NasBench201(nn.Module):
         self.cells = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.BatchNorm2d(widths[-1], affine=affine), nn.ReLU(inplace=True))
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(widths[-1], num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.classifier = nn.Linear(widths[-1], num_classes)  # all weights begin as PyTorch's own, as in the benchmark
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.head(self.cells(self.stem(x)))
@@ -122,6 +119,14 @@ class NasBench201(nn.Module):
     def graph(self, architecture: Mapping[str, str]) -> list[tuple[int, int, str | None]]:
         """See :func:`graph`."""
         return graph(architecture)
+
+    def wiring(self) -> list[tuple[int, int, str | None]]:
+        """The decisions between the nodes of a cell."""
+        return [(source, target, decision) for (source, target), decision in zip(EDGES, DECISIONS, strict=True)]
+
+    def weightless(self, option: str, channels: int) -> float | None:
+        """What stands for an option without weights in an angle, as in RLNAS: see :mod:`raynas.turning`."""
+        return {"none": None, "skip_connect": 0.0, "avg_pool_3x3": channels / 9}[option]
 
 
 def nasbench201(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from raynas import checkpoint
-from raynas.checkpoint import CheckpointError, latest, read, write
+from raynas.checkpoint import CheckpointError, keep_initial, latest, read, read_initial, write
 
 TENSORS = {"model/a": torch.arange(6.0).view(2, 3), "momentum/0": torch.ones(3), "count": torch.tensor(7)}
 
@@ -18,6 +18,18 @@ def test_what_was_written_is_read(tmp_path):
     assert tensors.keys() == TENSORS.keys()
     assert all(torch.equal(tensors[name], value) for name, value in TENSORS.items())
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_initial_weights_stay_beside_the_checkpoints(tmp_path):
+    with pytest.raises(CheckpointError, match=r"without keeping its initial weights.*train it again in a new run"):
+        read_initial(tmp_path)
+    keep_initial(tmp_path, {"a": TENSORS["model/a"]})
+    for step in (1, 2, 3):
+        write(tmp_path, step, TENSORS, {})
+    assert torch.equal(read_initial(tmp_path)["a"], TENSORS["model/a"]) and latest(tmp_path)[0] == 3
+    (tmp_path / "initial.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"initial\.safetensors is damaged"):
+        read_initial(tmp_path)
 
 
 def test_the_newest_are_kept_and_the_newest_is_used(tmp_path):

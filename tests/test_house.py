@@ -128,6 +128,7 @@ def test_our_own_modules_are_imported_at_the_top(module: str) -> None:
         ("raynas.ranking", ["torch", "ray"]),
         ("trainables.shared_weights", ["torch"]),
         ("trainables.table", ["torch"]),
+        ("trainables.angle", ["torch"]),
         ("raynas.actors", ["torch"]),
     ],
 )

@@ -301,6 +301,12 @@ def test_a_space_that_does_not_fit_the_data_is_refused(tmp_path):
         )
 
 
+def test_a_space_that_tells_too_few_classes_apart_is_refused(tmp_path):
+    config = dataclasses.replace(CONFIG, storage_path=str(tmp_path))
+    with pytest.raises(ConfigError, match=r"3 classes apart.* labels are of 4: set space_args\.num_classes=4"):
+        Run(config, tiny.space(num_classes=3), tiny.data(), RandomSearch, SharedWeights)
+
+
 def test_retrain_looks_at_the_test_images_once_and_export_takes_its_weights(tmp_path):
     run = make(tmp_path)
     architecture = {"blocks.0": "k3", "blocks.1": "k1", "blocks.2": "skip"}

@@ -60,6 +60,34 @@ def test_resumed_training_equals_training_without_a_break():
         assert torch.equal(value, resumed.state()[name]), name
 
 
+def test_random_labels_are_drawn_once_uniformly_and_from_the_seed_alone():
+    recipe = dataclasses.replace(RECIPE, labels="random")
+    trainer, again, other = make(recipe=recipe), make(recipe=recipe), make(seed=1, recipe=recipe)
+    labels = trainer.targets.clone()
+    assert torch.equal(labels, again.targets) and not torch.equal(labels, other.targets)
+    counts = torch.bincount(labels, minlength=4)
+    assert len(counts) == 4 and (counts - len(labels) / 4).abs().max() < 4 * (len(labels) * 3 / 16) ** 0.5
+    agreeing = float((labels == tiny.data().train.targets).float().mean())
+    assert 0.1 < agreeing < 0.4, "by chance it is a quarter"
+    trainer.run(20)
+    assert torch.equal(trainer.targets, labels)
+    # Of a network by itself, as in retraining, the labels are the given ones.
+    alone = Trainer(nn.Flatten(), tiny.data(), recipe)
+    assert torch.equal(alone.targets, tiny.data().train.targets)
+
+
+def test_random_labels_come_back_from_the_checkpoint():
+    recipe = dataclasses.replace(RECIPE, labels="random")
+    trainer = make(recipe=recipe)
+    trainer.run(5)
+    state = trainer.state()
+    assert torch.equal(state["labels"], trainer.targets)
+    elsewhere = make(seed=1, recipe=recipe)
+    elsewhere.load_state(state, 5)
+    assert torch.equal(elsewhere.targets, trainer.targets) and elsewhere.targets.dtype == torch.int64
+    assert "labels" not in make().state()
+
+
 def test_another_seed_trains_otherwise():
     one, two = make(seed=1), make(seed=2)
     one.run(3)

@@ -1,0 +1,90 @@
+"""Searches by angle over a supernet that learned random labels: real actors and Tune trials, small."""
+
+import dataclasses
+import json
+
+import pytest
+import tiny
+import torch
+
+from raynas import checkpoint, results
+from raynas.angle import AngleError
+from raynas.checkpoint import CheckpointError
+from raynas.choice import decisions, derive
+from raynas.config import Config, ConfigError, SearchConfig, TrainConfig
+from raynas.run import Run
+from raynas.sampling import UniformPaths
+from raynas.searchers import RandomSearch
+from raynas.training import Trainer, model_tensors
+from trainables.angle import Angle
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+CONFIG = Config(
+    train=TrainConfig(epochs=4, batch_size=32, workers=1, cpus_per_worker=1, labels="random", checkpoint_seconds=0.01),
+    search=SearchConfig(trainable="trainables.angle:Angle", num_samples=12, cohort=5, top=3),
+    name="run",
+)
+
+
+def make(folder, space=None, **changes):
+    torch.manual_seed(0)
+    config = dataclasses.replace(CONFIG, storage_path=str(folder), **changes)
+    return Run(config, space or tiny.space(num_classes=4), tiny.data(), RandomSearch, Angle)
+
+
+def test_a_search_by_angle_over_random_labels(tmp_path):
+    run = make(tmp_path)
+    begin = {name: value.clone() for name, value in run.space.state_dict().items()}
+    best = run.search()
+    run.close()
+    kept = checkpoint.read_initial(run.folder / "supernet")
+    assert kept.keys() == begin.keys() and all(torch.equal(kept[name], begin[name]) for name in kept)
+
+    step, tensors, _ = checkpoint.latest(run.folder / "supernet")
+    alone = Trainer(tiny.space(num_classes=4), tiny.data(), CONFIG.train, UniformPaths(decisions(run.space)))
+    assert step == 32 and torch.equal(tensors["labels"].long(), alone.targets)
+    assert not torch.equal(alone.targets, run.data.train.targets)
+
+    rows = results.read(run.folder / "scored.parquet").to_pylist()
+    assert len(rows) == 12 and {row["status"] for row in rows} == {"complete"}
+    now = model_tensors(tensors)
+    for row in rows:
+        subnet = derive(run.space, json.loads(row["architecture"]))
+        names = {id(p): name for name, p in run.space.named_parameters()}
+        vectors = []
+        for state in (begin, now):
+            parts = [state[names[id(p)]].flatten() for p in subnet.parameters() if not frozen(run.space, p)]
+            skips = list(json.loads(row["architecture"]).values()).count("skip")
+            vectors.append(torch.cat([*parts, *[torch.eye(8).flatten()] * skips]).double())
+        cosine = torch.nn.functional.cosine_similarity(*vectors, dim=0)
+        assert row["score"] == pytest.approx(float(torch.rad2deg(torch.acos(cosine))), abs=1e-4)
+        assert 1 < row["score"] < 90
+    assert best[0]["final_score"] == max(row["score"] for row in rows)
+    with pytest.raises(ConfigError, match="learned labels drawn by chance.*run retrain first"):
+        run.network(best[0]["architecture"])
+
+
+def frozen(space, parameter):
+    """Whether it belongs to a BatchNorm, which a supernet does not train; here they are all in options."""
+    norms = (module for module in space.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    return any(parameter is own for module in norms for own in module.parameters())
+
+
+def test_a_supernet_without_initial_weights_is_refused(tmp_path):
+    run = make(tmp_path, train=dataclasses.replace(CONFIG.train, epochs=1))
+    run.train_supernet()
+    (run.folder / "supernet" / "initial.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="train it again in a new run"):
+        run.search()
+    run.close()
+
+
+def test_what_cannot_be_scored_is_refused_before_anything_starts(tmp_path):
+    space = tiny.space(num_classes=4)
+    space.blocks[1].skip = torch.nn.Hardtanh()
+    with pytest.raises(AngleError, match=r"option 'skip' of 'blocks\.1' has no weights"):
+        make(tmp_path, space)
+    with pytest.raises(ConfigError, match="has no 'file'; legal ones: none"):
+        make(tmp_path, search=dataclasses.replace(CONFIG.search, trainable_args={"file": "x"}))
+    assert not any(tmp_path.iterdir())

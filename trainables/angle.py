@@ -1,0 +1,83 @@
+"""Score architectures by how far the shared weights have turned since the training began: no images, no labels.
+
+    python -m raynas.launch --space spaces.nasbench201:nasbench201 --data cifar10 data.folder=DATA
+        train.labels=random search.trainable=trainables.angle:Angle search.cohort=64
+        "search.method_args={population: 100, parents: 30}" search.num_samples=2000
+
+That is RLNAS (Zhang et al., CVPR 2021) with its evolution for NAS-Bench-201: 20 generations of 100, each half by
+mutation and half by crossover. In its other spaces it takes 1,000 architectures by the defaults of ``evolution``. What
+a space has to say for it stands in :class:`raynas.turning.Turning`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from raynas.angle import Angles
+from raynas.cohorts import CohortTrial, Member, Rungs
+from raynas.config import SearchConfig
+from raynas.scoring import Scoring, check_arguments, slots
+
+if TYPE_CHECKING:  # a thin trial must not import torch
+    from raynas.run import Run
+
+__all__ = ["Angle"]
+
+
+class Angle(CohortTrial):
+    """A trial that computes angles, in degrees, from a table of the space's options.
+
+    The table is read off the weights once, before the search; trials see it through the object store.
+    """
+
+    @staticmethod
+    def check(search: SearchConfig) -> None:
+        """Refuse settings that cannot be: called before anything is started."""
+        check_arguments(search, legal=())
+
+    @staticmethod
+    def check_run(run: Run) -> None:
+        """Refuse a space without rules for its angles, before anything is started."""
+        run.turning()
+
+    @classmethod
+    def scoring(cls, run: Run) -> Scoring:
+        """Train the supernet if that is not done. One trial after the other: the same seed gives the same search."""
+        run.train_supernet()
+        concurrent = run.config.search.max_concurrent or 1
+        return Scoring(
+            cls,
+            {"angles": run.angles()},
+            slots(concurrent),
+            workers=concurrent,
+            concurrent=concurrent,
+            bounded=False,
+        )
+
+    def setup(  # type: ignore[override]
+        self, config: dict[str, Any], angles: Angles, known: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
+        """Called once a process; afterwards ``reset_config`` brings the next trial.
+
+        Args:
+            config: Of the first trial.
+            angles: Of the trained supernet.
+            known: See :meth:`raynas.cohorts.CohortTrial.enter`.
+        """
+        self.angles = angles
+        self.worker = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
+        self.enter(config, Rungs(), known)
+
+    def advance(self, members: Sequence[Member], fidelity: int) -> None:
+        """Compute the angles of all members at once."""
+        begin = time.perf_counter()
+        scores = self.angles([member.architecture for member in members]).tolist()
+        seconds = (time.perf_counter() - begin) / len(members)
+        for member, score in zip(members, scores, strict=True):
+            member.score, member.seconds, member.worker = score, member.seconds + seconds, self.worker
+            member.metrics = {"angle": score}
