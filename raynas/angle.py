@@ -13,7 +13,7 @@ at once, by :class:`raynas.turning.Turning`, and here architectures are scored b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import TopologicalSorter
@@ -41,12 +41,13 @@ class Angles:
     """The angle of every architecture of a space, between two states of its weights.
 
     Args:
-        decisions: Of the space.
+        decisions: The options of the Choices; those of the space, where it is not searched in other terms.
         wiring: Where they lie between input and output; see :func:`raynas.choice.wiring`. Each of them is there, or is
             nested in one that is.
         fixed: Product and squares of the two weight vectors of the fixed parts: [3].
         products: The same of each option: [number of decisions, 1 + most options, 3], the options from place 1 on.
         carries: Whether it carries anything: [number of decisions, 1 + most options].
+        choose: Maps an architecture to the option of every Choice, where the space is searched in other terms.
     """
 
     decisions: Decisions
@@ -54,6 +55,7 @@ class Angles:
     fixed: Array
     products: Array
     carries: Flags
+    choose: Callable[[Mapping[str, str]], Mapping[str, str]] | None = None
 
     @cached_property
     def codes(self) -> Codes:
@@ -70,7 +72,7 @@ class Angles:
 
     def cosines(self, architectures: Iterable[Mapping[str, str]]) -> Array:
         """The cosines of these angles: [N], from -1 to 1."""
-        codes = self.codes.encode(architectures)
+        codes = self.codes.encode(architectures if self.choose is None else map(self.choose, architectures))
         ways, connected = self._ways(codes)
         chosen = self.products[np.arange(codes.shape[1]), codes]
         product, first, second = (self.fixed + np.einsum("nd,ndk->nk", ways, chosen)).T

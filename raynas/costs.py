@@ -108,7 +108,7 @@ class Costs:
         """How many channels each option returns, by the number of its Choice in :func:`raynas.choice.choices`."""
         names = [name for name, _ in choices(self._space)]
         meter, found = _Meter(self._space), {}
-        for probe in _covering(decisions(self._space)):
+        for probe in _covering(open_choices(self._space)):
             for index, shapes in meter.read(self._space, self._inputs, probe).shapes.items():
                 found[index, probe[names[index]]] = int(shapes[0][1])
         meter.remove()
@@ -116,9 +116,9 @@ class Costs:
 
     def classes(self) -> int:
         """How many classes the answers of a network of the space tell apart."""
-        probe = next(_covering(decisions(self._space)))
+        probe = next(_covering(open_choices(self._space)))
         with torch.no_grad():
-            return int(derive(self._space, probe)(*self._inputs).shape[1])
+            return int(assemble(self._space, probe)(*self._inputs).shape[1])
 
     def canonical(self, architecture: Mapping[str, str]) -> Architecture:
         """The canonical form of an architecture, as :func:`raynas.choice.canonical`, without walking the space."""

@@ -87,7 +87,9 @@ def joined(space: SearchSpace, search: SearchConfig, trainable: type[Any]) -> Se
         )
     levels = {name: _levels(name, domain) for name, domain in search.joint.items()}
     given = {name: getattr(space, name) for name in _FUNCTIONS if getattr(space, name) is not None}
-    functions = {name: functools.partial(_FUNCTIONS[name], function) for name, function in given.items()}
+    functions: dict[str, Any] = {
+        name: functools.partial(_FUNCTIONS[name], function) for name, function in given.items()
+    }
     return dataclasses.replace(
         space,
         decisions={**space.decisions, **{name: tuple(map(_option, tried)) for name, tried in levels.items()}},

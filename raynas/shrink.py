@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from raynas import architecture as arch
@@ -109,11 +110,11 @@ class Shrinking:
         """
         angles = self.turning.angles(begin, now)
         children = self._children()
-        scores, codes = angles(children), angles.codes.encode(children)
+        scores = angles(children)
         having = {
-            (name, option): codes[:, column] == self.turning.decisions[name].index(option) + 1
-            for column, name in enumerate(self.turning.decisions)
-            for option in self.decisions.get(name, ())
+            (name, option): np.array([child.get(name) == option for child in children])
+            for name, options in self.decisions.items()
+            for option in options
         }
         means = {option: float(scores[rows].mean()) if rows.any() else None for option, rows in having.items()}
         # Taken over at the end: an interrupt must not leave half a round.

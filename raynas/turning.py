@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from raynas import architecture as arch
 from raynas.angle import AngleError, Angles, Array
-from raynas.choice import Choice, choices, decisions, wiring
+from raynas.choice import Choice, choices, decisions, open_choices, wiring
 from raynas.costs import Costs
 
 __all__ = ["Turning"]
@@ -41,13 +41,14 @@ class Turning:
 
     def __init__(self, space: nn.Module, costs: Costs, affine: bool) -> None:
         self.decisions = decisions(space)
+        self._options_of = open_choices(space)
         self.wiring = _checked_wiring(space)
         self._space = space
         norms = {id(p) for m in space.modules() if isinstance(m, _BatchNorm) for p in m.parameters(recurse=False)}
         self._names = {id(p): name for name, p in space.named_parameters()}
         self._left_out = set() if affine else norms
-        widest = max(map(len, self.decisions.values()))
-        self._constants = np.zeros((len(self.decisions), widest + 1))
+        widest = max(map(len, self._options_of.values()))
+        self._constants = np.zeros((len(self._options_of), widest + 1))
         self._carries = np.ones(self._constants.shape, bool)
         self._enter_constants(costs)
 
@@ -58,11 +59,12 @@ class Turning:
             counted = [p for p in _own_parameters(module) if id(p) not in self._left_out]
             products[place] += self._sums(counted, begin, now)
         fixed = self._sums(_own_parameters(self._space), begin, now)
-        return Angles(self.decisions, self.wiring, fixed, products, self._carries)
+        choose = getattr(self._space, "choose", None)
+        return Angles(self._options_of, self.wiring, fixed, products, self._carries, choose)
 
     def _options(self) -> Iterator[tuple[tuple[int, int], int, str, nn.Module]]:
         """Every option in all its places: its place in the table, the number of its Choice, its name, its module."""
-        column = {name: number for number, name in enumerate(self.decisions)}
+        column = {name: number for number, name in enumerate(self._options_of)}
         for number, (name, choice) in enumerate(choices(self._space)):
             for place, option in enumerate(choice.options, start=1):
                 yield (column[name], place), number, option, choice.get_submodule(option)
@@ -72,10 +74,10 @@ class Turning:
         weightless = [each for each in self._options() if not self._has_weights(each[3])]
         channels = costs.channels() if weightless else {}
         rule = getattr(self._space, "weightless", None)
-        names = list(self.decisions)
+        names = list(self._options_of)
         for place, number, option, module in weightless:
             try:
-                width = channels[number, option]
+                width = channels.get((number, option), 0)  # what is never run returns nothing
                 square = _constant(module, width) if rule is None else rule(option, width)
             except LookupError:
                 raise AngleError(
@@ -110,7 +112,7 @@ def _own_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
 
 def _checked_wiring(space: nn.Module) -> list[tuple[int, int, str | None]]:
     """The wiring of a space, in which every decision has its place."""
-    found, known = wiring(space), decisions(space)
+    found, known = wiring(space), open_choices(space)
     if found is None:
         raise AngleError(
             f"{type(space).__name__} is no chain of Choices and does not say where its decisions lie between input "

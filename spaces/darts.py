@@ -249,12 +249,14 @@ class Darts(nn.Module):
         """See :func:`graph`."""
         return graph(architecture)
 
-    def weightless(self, option: str, channels: int) -> float:
+    def weightless(self, option: str, channels: int) -> float | None:
         """The squared length of what stands for an option without weights in an angle, as in RLNAS.
 
-        A skip connection is a unit matrix, a pool the numbers 1/9 for every channel and pixel.
+        A skip connection is a unit matrix, a pool the numbers 1/9 for every channel and pixel; an edge that is not
+        taken carries nothing.
         """
-        return channels if option == "skip_connect" else channels / 9
+        constants = {"none": None, "skip_connect": float(channels)}
+        return constants.get(option, channels / 9)
 
 
 def _conv3(inputs: int, outputs: int, stride: int) -> nn.Sequential:

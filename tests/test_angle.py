@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+import random
 import time
 
 import numpy as np
@@ -12,11 +13,13 @@ import torch
 from torch import nn
 
 from raynas.angle import AngleError
-from raynas.architecture import enumerate_all
+from raynas.architecture import enumerate_all, sample
 from raynas.choice import Choice, decisions, derive
 from raynas.costs import Costs
 from raynas.turning import Turning
 from spaces import nasbench201, nasbench_macro, shufflenet
+from spaces.darts import darts
+from spaces.darts_cells import NODES, choose, edge
 
 CELL = nasbench201.nasbench201(channels=4, cells=1)
 CELLS = tuple(enumerate_all(nasbench201.DECISIONS))
@@ -81,6 +84,40 @@ def test_the_341_cells_that_are_cut_off_have_no_angle_and_all_others_have():
     cut = [not nasbench201.is_connected(architecture) for architecture in CELLS]
     assert sum(cut) == 341
     assert [angle == 0 for angle in angles] == cut
+
+
+def darts_vector(space, state, architecture):
+    """The weight vector of a DARTS network of a normal and two reduction cells, built way by way."""
+    options = choose(architecture)
+    parts = [state[name].flatten() for name, _ in space.named_parameters() if ".edges." not in name]
+
+    def ways(kind, node):
+        if node < 2:
+            return [[]]
+        taken = [source for source in range(node) if options[edge(kind, source, node)] != "none"]
+        return [[*way, (source, node)] for source in taken for way in ways(kind, source)]
+
+    for cell, (kind, width) in enumerate((("normal", 4), ("reduction", 8), ("reduction", 16))):
+        every = [way for node in NODES for way in ways(kind, node)]
+        assert len(every) <= 30
+        for source, node in itertools.chain.from_iterable(every):
+            option = options[edge(kind, source, node)]
+            place = f"cells.{cell}.nodes.{node - 2}.edges.{source}.{option}."
+            kernels = [value.flatten() for name, value in state.items() if name.startswith(place) and value.ndim == 4]
+            constant = torch.eye(width) if option == "skip_connect" else torch.full((width * 9,), 1 / 9)
+            parts += kernels or [constant.flatten()]
+    return torch.cat(parts)
+
+
+def test_two_cells_of_darts_have_the_angle_of_the_vectors_that_are_built():
+    space, rng = darts(channels=4, cells=3), random.Random(0)
+    begin, now = moved(space)
+    architectures = [sample(decisions(space), rng) for _ in range(12)]
+    angles = turning(space, size=32).angles(begin, now)(architectures)
+    for angle, architecture in zip(angles, architectures, strict=True):
+        expected = angle_between(*(darts_vector(space, state, architecture) for state in (begin, now)))
+        assert angle == pytest.approx(expected, abs=1e-5)
+    assert np.ptp(angles) > 0.1, "the angles hardly differ: nothing was compared"
 
 
 @pytest.mark.parametrize(
