@@ -1,7 +1,7 @@
 """One score of several, by ranks, so that their units and scales do not matter.
 
     aggregate({"angle": angles, "accuracy": accuracies})        of a whole population
-    Reference({"angle": ..., "accuracy": ...})(metrics)         of one architecture, against a fixed sample
+    Reference({"angle": ..., "accuracy": ...})(metrics)         of one architecture, against a fixed sample, in percent
 
 A rank is a share: 0.9 where nine of ten are worse. Ranks are combined by their geometric mean, as in Lee and Ham,
 "AZ-NAS: Assembling Zero-Cost Proxies for Network Architecture Search" (CVPR 2024): who is among the worst by one score
@@ -76,7 +76,7 @@ class Reference:
             self._knots[name] = values, np.array([_NORMAL.inv_cdf(share) for share in _shares(column)[first]])
 
     def __call__(self, values: Mapping[str, float]) -> float:
-        """The score of one architecture, between 0 and 1; NaN where one of its values is missing or not finite."""
+        """The score of one architecture in percent, NaN where one of its values is missing or not finite."""
         logs = 0.0
         for name, weight in self.weights.items():
             value = values.get(name)
@@ -85,7 +85,7 @@ class Reference:
             # The logarithm of a share that rounds to 0 has no value of its own any more.
             share = max(_NORMAL.cdf(self._place(name, math.copysign(1.0, weight) * value)), 5e-324)
             logs += abs(weight) * math.log(share)
-        return math.exp(logs / sum(map(abs, self.weights.values())))
+        return 100 * math.exp(logs / sum(map(abs, self.weights.values())))
 
     def _place(self, name: str, value: float) -> float:
         """Where a value stands in the sample, in standard deviations of a normal distribution."""

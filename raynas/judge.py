@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from raynas.aggregate import aggregate
 from raynas.config import ConfigError
@@ -73,9 +74,9 @@ def judge(
     baselines = {cost: [known[one] for one in names] for cost, known in costs.items()}
     scores = {metric: [known[one] for one in names] for metric, known in columns.items() if set(names) <= set(known)}
     ranking = compare(scores["score"], target, baselines, name=name, resamples=resamples)
-    others = _distinct(scores)
+    others = _distinct(scores, baselines)
     if others:
-        others["all of them, by rank"] = list(aggregate({"score": scores["score"], **others}))
+        others["all, by rank"] = list(aggregate({"score": scores["score"], **others}))
     best = names[int(np.argmax(scores["score"]))]
     return {
         "sentence": ranking.sentence(),
@@ -120,15 +121,18 @@ def scores_at(sample: Sample, fidelity: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def _distinct(scores: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
-    """The metrics that say something, and something else than the score and one another."""
-    kept: dict[str, Sequence[float]] = {"score": scores["score"]}
+def _distinct(
+    scores: Mapping[str, Sequence[float]], costs: Mapping[str, Sequence[float]]
+) -> dict[str, Sequence[float]]:
+    """The metrics that say something, and something else than the score, the costs and one another."""
+    kept: dict[str, Sequence[float]] = {}
+    orders = [rankdata(values) for values in (scores["score"], *costs.values())]
     for metric, values in scores.items():
-        orders = [np.argsort(np.argsort(other, kind="stable")) for other in kept.values()]
-        own = np.argsort(np.argsort(values, kind="stable"))
-        if np.ptp(values) > 0 and not any(np.array_equal(own, order) for order in orders):
+        own = rankdata(values)
+        if np.ptp(own) > 0 and not any(np.array_equal(own, order) for order in orders):
             kept[metric] = values
-    return {metric: values for metric, values in kept.items() if metric != "score"}
+            orders.append(own)
+    return kept
 
 
 def _rungs(
@@ -165,5 +169,8 @@ def remarks(found: Mapping[str, Any]) -> list[str]:
     ):
         if row and row["place"]:
             place, everyone = row["place"]
-            told.append(f"{who}, {row['key']}, is number {place:,} of all {everyone:,} in the table.")
+            within = "among" if place <= math.ceil(everyone / 100) else "not among"
+            told.append(
+                f"{who}, {row['key']}, is number {place:,} of all {everyone:,} in the table, {within} the best 1 %."
+            )
     return told

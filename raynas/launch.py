@@ -58,7 +58,7 @@ from raynas.searchers import (
 )
 from raynas.verdict import rank
 
-__all__ = ["connect", "main", "prepare", "resolve"]
+__all__ = ["audit", "connect", "main", "prepare", "resolve"]
 
 METHODS: dict[str, Callable[..., ArchitectureSearcher]] = {
     "random": RandomSearch,
@@ -190,7 +190,7 @@ def _architecture(run: SearchRun, given: str | None) -> dict[str, str]:
     return run.check(found)
 
 
-def _audit(run: SearchRun) -> Any:
+def audit(run: SearchRun) -> Any:
     """The run that trains random architectures of the same space from scratch, to know the truth about them."""
     truth = run.config.truth
     if not isinstance(run, Run):
@@ -201,6 +201,8 @@ def _audit(run: SearchRun) -> Any:
         scheduler="none",
         epochs=truth.epochs or 1,
         num_samples=truth.architectures,
+        replicas=run.config.search.replicas,
+        max_concurrent=run.config.search.max_concurrent,
         time_budget_seconds=None if truth.minutes is None else 60 * truth.minutes,
     )
     config = dataclasses.replace(
@@ -218,7 +220,7 @@ def execute(command: str, run: SearchRun, flags: argparse.Namespace) -> None:
         run.search()
     if command == "rank":
         join = functools.partial(connect, run.config, flags.dashboard, flags.verbose)
-        rank(run, join, functools.partial(_audit, run))
+        rank(run, join, functools.partial(audit, run))
         after = ["report"]
     if isinstance(run, Run):
         if command == "train-supernet":

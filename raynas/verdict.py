@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 from raynas import results
@@ -188,15 +189,17 @@ def _winner(run: SearchRun, truth: Truth) -> dict[str, Any] | None:
 
 def _show(view: View, found: Mapping[str, Any]) -> None:
     """Print the figures as a table, and the verdict."""
-    table = Table(title=f"{found['architectures']} architectures {found['sample']}", title_justify="left")
-    table.add_column("ranked by")
-    for head in ("Kendall tau", "Spearman", "favourite is number", f"of its top {found['top']} truly there"):
+    title = f"{found['architectures']} architectures {found['sample']}; 95 % intervals"
+    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
+    table.add_column("ranked by", no_wrap=True)
+    for head in ("Kendall tau", "Spearman", "favourite", f"top {found['top']}"):
         table.add_column(head, justify="right", no_wrap=True)
     for row in (found["score"], *found["others"], *found["baselines"]):
         name = "the score" if row is found["score"] else row["name"]
         table.add_row(name, *map(interval, (row["tau"], row["spearman"])), f"{row['favourite']:g}",
                       f"{100 * row['overlap']:.0f} %")  # fmt: skip
     view.console.print(table)
+    view.say("favourite: the true rank of the best by this score; top: which share of its top is truly there")
     for row in found["fidelities"]:
         view.say(f"at fidelity {row['fidelity']} of {row['of']}: tau {interval(row['tau'])}")
     for text in remarks(found):

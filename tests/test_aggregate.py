@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -41,24 +42,24 @@ def test_a_reference_ranks_its_own_sample_as_the_population_does(weights: dict[s
     sample = {"angle": np.round(ANGLE, 1), "loss": LOSS}
     reference = Reference(sample, weights)
     one_by_one = [reference({"angle": a, "loss": b}) for a, b in zip(*sample.values(), strict=True)]
-    assert one_by_one == pytest.approx(aggregate(sample, weights))
+    assert one_by_one == pytest.approx(100 * aggregate(sample, weights))
 
 
 def test_those_beyond_the_sample_are_still_told_apart() -> None:
     reference = Reference({"a": ANGLE})
     far = np.linspace(ANGLE.min() - 2, ANGLE.max() + 2, 400)
     scores = [reference({"a": value}) for value in far]
-    assert all(0 < low < high < 1 for low, high in zip(scores, scores[1:], strict=False))
+    assert all(0 < low < high < 100 for low, high in pairwise(scores))
     # For a normal sample the shares beyond are about those of the distribution.
     large = Reference({"a": np.random.default_rng(1).normal(size=500)})
-    assert 1 - large({"a": 4.0}) < 1e-3 and large({"a": 2.0}) == pytest.approx(stats.norm.cdf(2.0), abs=0.01)
+    assert 100 - large({"a": 4.0}) < 0.1 and large({"a": 2.0}) == pytest.approx(100 * stats.norm.cdf(2.0), abs=1)
 
 
 def test_what_is_infinitely_bad_stays_a_number() -> None:
     reference = Reference({"a": ANGLE, "b": LOSS})
-    assert 0 <= reference({"a": -1e9, "b": 0.0}) < 1e-100
+    assert 0 <= reference({"a": -1e9, "b": 0.0}) < 1e-98
     assert math.isnan(reference({"a": 1.0})) and math.isnan(reference({"a": 1.0, "b": math.nan}))
-    assert Reference({"a": [3.0, 3.0]})({"a": 9.0}) == 0.5
+    assert Reference({"a": [3.0, 3.0]})({"a": 9.0}) == pytest.approx(50)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ CELLS = [
 
 def perceptron(*widths: int) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Flatten()]
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in pairwise(widths):
         layers += [nn.Linear(before, after, bias=False), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
