@@ -12,6 +12,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "DataConfig",
+    "FilterConfig",
     "RetrainConfig",
     "SearchConfig",
     "TrainConfig",
@@ -106,6 +107,20 @@ class TrainConfig:
 
 
 @dataclass(config=_STRICT)
+class FilterConfig:
+    """A zero-cost score that keeps a search to the better part of its space, as a limit does."""
+
+    score: str | list[str] | None = None
+    """As for trainables.zero_cost; of several the ranks are combined. Default: no filter."""
+    keep: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """The share of the space that is kept."""
+    sample: Annotated[int, Field(ge=10)] = 100
+    """So many random architectures tell which part that is."""
+    images: Annotated[int, Field(ge=4)] = 64
+    """Training images that the score sees."""
+
+
+@dataclass(config=_STRICT)
 class SearchConfig:
     """Which architectures are scored, how, and which of them are stopped early."""
 
@@ -119,6 +134,7 @@ class SearchConfig:
     weights; a negative one where low is good. See raynas.aggregate."""
     reference: Annotated[int, Field(ge=10)] = 100
     """combine: so many random architectures are scored first, and a rank is the place among them."""
+    filter: FilterConfig = Field(default_factory=FilterConfig)
     method: str = "auto"
     """random, evolution, tpe, bayes, regularized, local, reinforce, predictor, or a class: my_pkg.search:MySearcher.
     auto: bayes where an architecture takes a training of its own (FromScratch), evolution otherwise."""
@@ -178,7 +194,8 @@ class TruthConfig:
     """...for at most so many minutes in all; the same command once more goes on."""
     sample: Annotated[int, Field(ge=0)] | None = None
     """table: so many random architectures are scored as the run scores them. 0: only those that the search has scored,
-    which are no fair sample of the space. Default: 200, or 0 where each takes a training of its own."""
+    which are no fair sample of the space unless its method was random. Default: 200; 0 where each takes a training of
+    its own, or the search was random and stopped none."""
     resamples: Annotated[int, Field(ge=100)] = 1000
     """Of the bootstrap that the intervals come from."""
 

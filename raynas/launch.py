@@ -199,6 +199,7 @@ def audit(run: SearchRun) -> Any:
         trainable="trainables.from_scratch:FromScratch",
         method="random",
         scheduler="none",
+        filter=run.config.search.filter,
         epochs=truth.epochs or 1,
         num_samples=truth.architectures,
         replicas=run.config.search.replicas,

@@ -36,6 +36,7 @@ from raynas.data import Dataset
 from raynas.display import View
 from raynas.evaluation import Scorer
 from raynas.export import export
+from raynas.filter import filtered
 from raynas.limits import Limits, violation
 from raynas.retrain import retrain, retrain_recipe
 from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, UniformPaths
@@ -43,6 +44,7 @@ from raynas.search_run import SearchRun, write_json
 from raynas.searchers import ArchitectureSearcher, SearchSpace
 from raynas.supernet import Supernet
 from raynas.training import model_tensors
+from raynas.untrained import Untrained, check_scores
 
 __all__ = ["Run"]
 
@@ -87,6 +89,11 @@ class Run(SearchRun):
         limits = Limits.parse(config.limits)
         check_satisfiable(costs, limits)
         search_space = SearchSpace(costs.decisions, costs.canonical, violation(costs, limits), graph=costs.graph)
+        settings = config.search.filter
+        if settings.score is not None:
+            names = check_scores(settings.score, "search.filter.score")
+            untrained = Untrained.of(space, costs, data, names, settings.images, config.seed)
+            search_space = filtered(search_space, untrained, settings, config.seed)
         super().__init__(config, search_space, costs, searcher, trainable, view)
         self.costs: Costs = costs
         self.paths()

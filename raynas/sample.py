@@ -21,7 +21,7 @@ from raynas.recorder import Recorder
 from raynas.results import Log
 from raynas.scoring import Scoring
 from raynas.search import History, run_search
-from raynas.searchers import RandomSearch
+from raynas.searchers import RandomSearch, SearchSpace
 
 if TYPE_CHECKING:  # it imports this module
     from raynas.search_run import SearchRun
@@ -31,9 +31,9 @@ __all__ = ["check_combination", "combined", "random_architectures", "references"
 Rows = list[dict[str, Any]]
 
 
-def random_architectures(run: SearchRun, count: int) -> list[Architecture]:
-    """The first of the run's own random sequence: distinct, within the limits; fewer where the space has no more."""
-    searcher = RandomSearch(run.search_space, seed=run.config.seed)
+def random_architectures(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
+    """The first of the seed's random sequence: distinct, within the limits; fewer where the space has no more."""
+    searcher = RandomSearch(space, seed=seed)
     drawn = map(searcher.planned, range(count))
     return [architecture for architecture in drawn if architecture is not None]
 
@@ -103,7 +103,9 @@ def combined(run: SearchRun, scoring: Scoring) -> Scoring:
     weights = run.config.search.combine or scoring.combine
     if not weights:
         return scoring
-    sample = score_sample(run, scoring, random_architectures(run, run.config.search.reference))
+    sample = score_sample(
+        run, scoring, random_architectures(run.search_space, run.config.search.reference, run.config.seed)
+    )
     told = _with_rungs(scoring, combined=references(sample, weights), mode="max")
     # What is scored once more is one of the metrics: it does not compare.
     return dataclasses.replace(told, mode="max", rescore=None)

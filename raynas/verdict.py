@@ -116,9 +116,11 @@ def _mode(run: SearchRun) -> str:
 def _drawn(run: SearchRun, rows: Rows) -> list[Architecture]:
     """The random architectures that have to be scored; none where the log will do, or is all there shall be."""
     wanted = run.config.truth.sample
+    if wanted is None and _is_random(rows):
+        return []
     if wanted is None:
         wanted = SAMPLE if issubclass(run.trainable, CohortTrial) else 0
-    return [] if wanted == 0 or _is_random(rows) else random_architectures(run, wanted)
+    return random_architectures(run.search_space, wanted, run.config.seed)
 
 
 def _is_random(rows: Rows) -> bool:
@@ -131,7 +133,7 @@ def _scored_sample(run: SearchRun, architectures: Sequence[Architecture]) -> Sam
     weights = run.config.search.combine or scoring.combine
     ranks = None
     if weights:
-        drawn = random_architectures(run, run.config.search.reference)
+        drawn = random_architectures(run.search_space, run.config.search.reference, run.config.seed)
         ranks = references(score_sample(run, scoring, drawn), weights)
     rows = score_sample(run, scoring, architectures)
     if ranks is not None:

@@ -49,8 +49,8 @@ def reported(scores: dict[int, list[float]], **metrics: list[float]) -> dict[str
 def test_figures_by_fidelity_and_metric() -> None:
     truth = np.arange(20.0)
     half = np.where(truth < 10, 0.0, truth)
-    rows = reported({1: list(-truth), 2: list(half), 3: list(truth)}, loss=list(-truth**2), images=list(truth), odd=[7.0] * 20,
-                    other=list(np.roll(truth, 1)), macs=list(truth + 0.5))  # fmt: skip
+    rows = reported({1: list(-truth), 2: list(half), 3: list(truth)}, loss=list(-truth**2), images=list(truth),
+                    odd=[7.0] * 20, other=list(np.roll(truth, 1)), macs=list(truth + 0.5))  # fmt: skip
     costs = {"MACs": dict(zip(NAMES, truth + 0.5, strict=True)), "parameters": dict(zip(NAMES, -truth, strict=True))}
     found = judge(Sample("here", rows), TRUTH, costs, resamples=100)
     assert found["architectures"] == 20 and found["score"]["tau"]["value"] == pytest.approx(1)
@@ -185,7 +185,8 @@ def test_what_cannot_be_judged_is_refused_at_once(
 def test_a_random_log_without_early_stopping_is_the_sample(tmp_path: Path) -> None:
     path, truth = table(tmp_path)
     run = logged(tmp_path, [truth[key(a)] for a in EVERYONE])
-    code = main(["rank", "--resume", str(run), f"truth.table.file={path}", "truth.table.metric=accuracy"])
+    given = [f"truth.table.file={path}", "truth.table.metric=accuracy", "truth.resamples=100"]
+    code = main(["rank", "--resume", str(run), *given])
     found = json.loads((run / "ranking.json").read_text())
     assert code == 0 and found["architectures"] == 27 and found["sample"].startswith("drawn by chance")
 
