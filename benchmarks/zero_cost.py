@@ -1,7 +1,7 @@
 """How well scores without training rank: random cells of NAS-Bench-201 and networks of NAS-Bench-Macro.
 
     python benchmarks/zero_cost.py --data DATA
-    python benchmarks/zero_cost.py --data DATA --architectures 100 --images 16      in some minutes
+    python benchmarks/zero_cost.py --data DATA --architectures 100 --images 16 --spaces 201      in some minutes
 
 Every score of trainables/zero_cost.py and the combined ones, MACs and parameters beside them, against the public tables
 (test accuracy after 200 epochs on CIFAR-10; mean accuracy of three runs): Kendall's tau with 95 % intervals. In one
@@ -76,7 +76,6 @@ def report(title: str, columns: Columns, truth: list[float]) -> None:
     print(f"\n{title}: {len(truth)} architectures")
     for one in sorted((ranking.score, *ranking.baselines), key=lambda agreement: -agreement.tau.value):
         print(f"{one.name:24} tau {one.tau}  favourite {one.favourite:g}, top {one.overlap:.0%}")
-    print(ranking.sentence())
 
 
 def draw(

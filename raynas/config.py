@@ -238,6 +238,8 @@ def smoke_test(config: Config) -> Config:
         search=dataclasses.replace(
             config.search,
             num_samples=min(config.search.num_samples, 6),
+            reference=10,
+            filter=dataclasses.replace(config.search.filter, sample=10),
             slices=2,
             grace=1,
             bn_images=64,

@@ -76,11 +76,10 @@ def score_sample(run: SearchRun, scoring: Scoring, architectures: Sequence[Archi
 
 
 def _with_rungs(scoring: Scoring, **changes: Any) -> Scoring:
-    rungs = scoring.parameters.get("rungs")
-    if not isinstance(rungs, Rungs):
-        return scoring
-    changed = dataclasses.replace(rungs, **changes)
-    return dataclasses.replace(scoring, parameters={**scoring.parameters, "rungs": changed})
+    """The same scoring with other rungs, where its trials have any."""
+    found = {name: value for name, value in scoring.parameters.items() if isinstance(value, Rungs)}
+    changed = {name: dataclasses.replace(rungs, **changes) for name, rungs in found.items()}
+    return dataclasses.replace(scoring, parameters={**scoring.parameters, **changed})
 
 
 def check_combination(trainable: type[Any], search: SearchConfig) -> None:
@@ -103,6 +102,8 @@ def combined(run: SearchRun, scoring: Scoring) -> Scoring:
     weights = run.config.search.combine or scoring.combine
     if not weights:
         return scoring
+    if not any(isinstance(value, Rungs) for value in scoring.parameters.values()):
+        raise ConfigError(f"search.combine: {run.config.search.trainable} hands no raynas.cohorts.Rungs to its trials")
     sample = score_sample(
         run, scoring, random_architectures(run.search_space, run.config.search.reference, run.config.seed)
     )

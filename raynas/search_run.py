@@ -100,9 +100,9 @@ class SearchRun:
         self.searcher = functools.partial(searcher, space, seed=config.seed)
         """Makes a fresh searcher."""
         self.searcher()
+        check_combination(trainable, config.search)
         if hasattr(trainable, "check"):
             trainable.check(config.search)
-            check_combination(trainable, config.search)
         elif config.search.cohort != 1:
             raise ConfigError(f"search.cohort = {config.search.cohort} needs a trainable with scoring(); legal: 1")
         else:

@@ -2,9 +2,9 @@
 
     python -m raynas.launch search.trainable=trainables.zero_cost:ZeroCost search.trainable_args.score=naswot
 
-``score`` is one of ``raynas.proxies.PROXIES``; ``az_nas``, which is made of four (the default); ``macs`` or
-``parameters``, to compare with; or a function of yours, ``my_pkg.net:score``, of a network, images and labels. Of a
-list all are computed, and their ranks in a random sample of the space are combined: see :mod:`raynas.aggregate`.
+``score`` is one of ``raynas.proxies.PROXIES``; ``az_nas``, which is made of four; ``macs`` or ``parameters``, to compare
+with; or a function of yours, ``my_pkg.net:score``, of a network, images and labels. Of a list all are computed, and
+their ranks in a random sample of the space are combined: see :mod:`raynas.aggregate`.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ __all__ = ["Arguments", "ZeroCost"]
 class Arguments:
     """The settings in ``search.trainable_args``."""
 
-    score: str | list[str] = "az_nas"
-    """One, or several that are combined."""
+    score: str | list[str] = Field(default_factory=lambda: ["az_nas", "naswot", "zico"])
+    """One, or several that are combined. The default: see benchmarks/zero_cost.py."""
     images: int = Field(default=64, ge=4)
     """Training images that the networks see."""
 
