@@ -16,6 +16,7 @@ from typing import Any
 from ray import tune
 
 from raynas import architecture as arch
+from raynas.aggregate import Reference
 from raynas.schedulers import survivors
 
 __all__ = ["CohortTrial", "Member", "Rungs"]
@@ -55,13 +56,15 @@ class Member:
 
 @dataclass(frozen=True)
 class Rungs:
-    """How many fidelities there are, and after which of them a cohort drops its weak members."""
+    """How many fidelities there are, after which of them a cohort drops its weak members, and what a score is."""
 
     fidelities: int = 1
     reduction_factor: float = 2.0
     grace: int = 1
     halving: bool = True
     mode: str = "max"
+    combined: Mapping[int, Reference] | None = None
+    """Makes the score at each fidelity of the member's metrics, instead of the one that :meth:`advance` sets."""
 
 
 class CohortTrial(tune.Trainable):
@@ -121,6 +124,8 @@ class CohortTrial(tune.Trainable):
         for member in alive:
             if member.status == "running":
                 member.fidelity += 1
+                if self.rungs.combined is not None:
+                    member.score = self.rungs.combined[member.fidelity](member.metrics)
                 member.status = "complete" if member.fidelity == self.rungs.fidelities else "running"
         running = [m for m in self.members if m.status == "running"]
         if not self._alone and self.rungs.halving and running and len({m.fidelity for m in running}) == 1:

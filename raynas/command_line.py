@@ -18,11 +18,15 @@ COMMANDS = {
     "train-supernet": "train the shared weights alone",
     "retrain": "train an architecture from scratch and evaluate it once on the test images",
     "export": "write an architecture as a plain PyTorch model",
+    "rank": "measure how far the scores may be trusted: against a table, or architectures trained from scratch",
     "report": "write a page about the run",
 }
 OPERATION = ("workers", "gpus_per_worker", "cpus_per_worker", "checkpoint_seconds", "keep_checkpoints", "max_failures")
 """Settings of ``train`` that a resumed run may change: where it runs, not what it computes."""
-_SCORING = ("trainable", "trainable_args", "joint", "slices", "validation_images", "bn_images", "batch_size", "epochs")
+_SCORING = (
+    "trainable", "trainable_args", "joint", "combine", "reference", "slices", "validation_images", "bn_images",
+    "batch_size", "epochs",
+)  # fmt: skip
 """What the scores depend on besides: where there are scores, these are kept too."""
 
 
@@ -82,7 +86,7 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Name
     there = config.name is not None and _folder(config).exists()
     if (
         flags.resume is None
-        and command in ("retrain", "export", "report")
+        and command in ("retrain", "export", "rank", "report")
         and (there or (config.name is None and flags.architecture is None) or command == "report")
     ):
         flags.resume = "auto"  # these go on with a run that is there

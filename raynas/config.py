@@ -14,10 +14,12 @@ __all__ = [
     "Config",
     "ConfigError",
     "DataConfig",
+    "FilterConfig",
     "RetrainConfig",
     "SearchConfig",
     "ShrinkConfig",
     "TrainConfig",
+    "TruthConfig",
     "smoke_test",
 ]
 
@@ -163,14 +165,34 @@ class TrainConfig:
 
 
 @dataclass(config=_STRICT)
+class FilterConfig:
+    """A zero-cost score that keeps a search to the better part of its space, as a limit does."""
+
+    score: str | list[str] | None = None
+    """As for trainables.zero_cost; of several the ranks are combined. Default: no filter."""
+    keep: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """The share of the space that is kept."""
+    sample: Annotated[int, Field(ge=10)] = 100
+    """So many random architectures tell which part that is."""
+    images: Annotated[int, Field(ge=4)] = 64
+    """Training images that the score sees."""
+
+
+@dataclass(config=_STRICT)
 class SearchConfig:
     """Which architectures are scored, how, and which of them are stopped early."""
 
     trainable: str = "trainables.shared_weights:SharedWeights"
     """How an architecture is scored; trainables.from_scratch:FromScratch trains each one by itself,
-    trainables.table:Table looks it up."""
+    trainables.table:Table looks it up, trainables.zero_cost:ZeroCost needs no training."""
     trainable_args: dict[str, Any] = Field(default_factory=dict)
     """Settings of the trainable, e.g. for Table {file: scores.parquet, metric: accuracy}: raynas.tables.Layout."""
+    combine: dict[str, float] = Field(default_factory=dict)
+    """Make one score of several metrics that the trainable reports, by their ranks: {angle: 1, accuracy: 1}, with
+    weights; a negative one where low is good. See raynas.aggregate."""
+    reference: Annotated[int, Field(ge=10)] = 100
+    """combine: so many random architectures are scored first, and a rank is the place among them."""
+    filter: FilterConfig = Field(default_factory=FilterConfig)
     method: str = "auto"
     """random, evolution, tpe, bayes, regularized, local, nsga2, reinforce, predictor, or a class:
     my_pkg.search:MySearcher.
@@ -236,6 +258,26 @@ class RetrainConfig:
 
 
 @dataclass(config=_STRICT)
+class TruthConfig:
+    """What the command ``rank`` holds the scores of a run against: a table, an audit, or what was retrained already."""
+
+    table: dict[str, Any] = Field(default_factory=dict)
+    """A table of true scores: {file: scores.parquet, metric: accuracy}; see raynas.tables.Layout."""
+    epochs: Count | None = None
+    """Audit: random architectures are trained from scratch for so many epochs each..."""
+    architectures: Annotated[int, Field(ge=10)] = 30
+    """...so many of them..."""
+    minutes: Positive | None = None
+    """...for at most so many minutes in all; the same command once more goes on."""
+    sample: Annotated[int, Field(ge=0)] | None = None
+    """table: so many random architectures are scored as the run scores them. 0: only those that the search has scored,
+    which are no fair sample of the space unless its method was random. Default: 200; 0 where each takes a training of
+    its own, or the search was random and stopped none."""
+    resamples: Annotated[int, Field(ge=100)] = 1000
+    """Of the bootstrap that the intervals come from."""
+
+
+@dataclass(config=_STRICT)
 class Config:
     """A whole run."""
 
@@ -249,6 +291,7 @@ class Config:
     train: TrainConfig = Field(default_factory=TrainConfig)
     search: SearchConfig = Field(default_factory=SearchConfig)
     retrain: RetrainConfig = Field(default_factory=RetrainConfig)
+    truth: TruthConfig = Field(default_factory=TruthConfig)
     limits: dict[str, Any] = Field(default_factory=dict)
     """Hard limits, e.g. {macs: 3.3e8, parameters: [1e6, 5e6]}: an upper bound, or a lower and an upper one."""
     after: list[Step] = Field(default_factory=lambda: list(get_args(Step)))
@@ -278,6 +321,8 @@ def smoke_test(config: Config) -> Config:
         search=dataclasses.replace(
             config.search,
             num_samples=min(config.search.num_samples, 6),
+            reference=10,
+            filter=dataclasses.replace(config.search.filter, sample=10),
             slices=2,
             grace=1,
             bn_images=64,

@@ -33,7 +33,7 @@ from torch import nn
 
 from raynas.bare import bare_run, bare_space
 from raynas.command_line import read_arguments
-from raynas.config import Config, ConfigError
+from raynas.config import Config, ConfigError, SearchConfig
 from raynas.config_file import load
 from raynas.connection import connect
 from raynas.data import Dataset
@@ -57,8 +57,9 @@ from raynas.searchers import (
     Reinforce,
     SearchSpace,
 )
+from raynas.verdict import rank
 
-__all__ = ["connect", "main", "prepare", "resolve"]
+__all__ = ["audit", "connect", "main", "prepare", "resolve"]
 
 METHODS: dict[str, Callable[..., ArchitectureSearcher]] = {
     "random": RandomSearch,
@@ -197,6 +198,28 @@ def _architecture(run: SearchRun, given: str | None) -> dict[str, str]:
     return run.check(found)
 
 
+def audit(run: SearchRun) -> Any:
+    """The run that trains random architectures of the same space from scratch, to know the truth about them."""
+    truth = run.config.truth
+    if not isinstance(run, Run):
+        raise ConfigError(f"truth.epochs needs a network to train, but {run.config.space} is bare decisions")
+    search = SearchConfig(
+        trainable="trainables.from_scratch:FromScratch",
+        method="random",
+        scheduler="none",
+        filter=run.config.search.filter,
+        epochs=truth.epochs or 1,
+        num_samples=truth.architectures,
+        replicas=run.config.search.replicas,
+        max_concurrent=run.config.search.max_concurrent,
+        time_budget_seconds=None if truth.minutes is None else 60 * truth.minutes,
+    )
+    config = dataclasses.replace(
+        run.config, search=search, storage_path=str(run.folder / "audit"), name=f"epochs-{truth.epochs}"
+    )
+    return prepare(config, space=run.space, data=run.data, view=run.view)
+
+
 def execute(command: str, run: SearchRun, flags: argparse.Namespace) -> None:
     """Carry out one command; Ray is joined where it is needed."""
     after = list(run.config.after) if command == "search" else [command]
@@ -205,6 +228,10 @@ def execute(command: str, run: SearchRun, flags: argparse.Namespace) -> None:
         connect(run.config, flags.dashboard, flags.verbose)
     if command == "search":
         run.search()
+    if command == "rank":
+        join = functools.partial(connect, run.config, flags.dashboard, flags.verbose)
+        rank(run, join, functools.partial(audit, run))
+        after = ["report"]
     if isinstance(run, Run):
         if command == "train-supernet":
             run.train_supernet()
@@ -232,8 +259,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"report: {write_report(Path(config.storage_path).expanduser() / str(config.name))}")
             return 0
         run = prepare(config)
-        if command != "search" and not isinstance(run, Run):
-            raise ConfigError(f"{command} needs a network, but {config.space} is bare decisions; legal: search, report")
+        if command not in ("search", "rank") and not isinstance(run, Run):
+            legal = "search, rank, report"
+            raise ConfigError(f"{command} needs a network, but {config.space} is bare decisions; legal: {legal}")
         if isinstance(run, Run) and command in ("retrain", "export"):
             run.trained(_architecture(run, flags.architecture), command)
         if flags.dry_run:

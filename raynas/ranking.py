@@ -20,6 +20,7 @@ __all__ = ["Agreement", "Estimate", "Ranking", "compare"]
 _TOP = 0.1  # the share of architectures that counts as the top
 _BEST = 0.01  # the share in which the favourite of a good score lies
 _STRONG = 0.6  # Kendall's tau from which four of five pairs are in the right order
+_WIDE = 0.5  # an interval from which nothing follows
 
 Array = npt.NDArray[np.float64]
 
@@ -95,7 +96,9 @@ class Ranking:
     def sentence(self) -> str:
         """The verdict in plain English, with the figures that it rests on."""
         tau, rivals = self.score.tau, self.unbeaten
-        if any(rival.name == "chance" for rival in rivals):
+        if any(rival.name == "chance" for rival in rivals) and tau.high - tau.low > _WIDE:
+            verdict = "is not to be trusted yet: so few architectures do not tell it from chance"
+        elif any(rival.name == "chance" for rival in rivals):
             verdict = "cannot be trusted: it orders architectures no better than chance"
         elif rivals:
             verdict = f"adds nothing certain to {rivals[0].name} alone (Kendall tau {rivals[0].tau})"

@@ -37,6 +37,7 @@ from raynas.data import Dataset
 from raynas.display import View
 from raynas.evaluation import Scorer
 from raynas.export import export
+from raynas.filter import filtered
 from raynas.limits import Limits, check_objectives, violation
 from raynas.retrain import retrain, retrain_recipe
 from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, UniformPaths
@@ -46,6 +47,7 @@ from raynas.shrink import Shrinking
 from raynas.supernet import Supernet
 from raynas.training import model_tensors
 from raynas.turning import Turning
+from raynas.untrained import Untrained, check_scores
 
 __all__ = ["Run"]
 
@@ -100,6 +102,11 @@ class Run(SearchRun):
             costs.decisions, costs.canonical, violation(costs, limits), graph=costs.graph,
             costs=costs, objectives=check_objectives(config.search.objectives),
         )  # fmt: skip
+        settings = config.search.filter
+        if settings.score is not None:
+            names = check_scores(settings.score, "search.filter.score")
+            untrained = Untrained.of(space, costs, data, names, settings.images, config.seed)
+            search_space = filtered(search_space, untrained, settings, config.seed)
         super().__init__(config, search_space, costs, searcher, trainable, view)
         self.costs: Costs = costs
         self.paths()

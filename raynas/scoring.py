@@ -49,6 +49,9 @@ class Scoring:
     """Scores architectures once more, as exactly as possible; None where the highest fidelity is exact."""
     mode: str = "max"
     """Whether a high score is good (max) or a low one (min)."""
+    combine: Mapping[str, float] = field(default_factory=dict)
+    """The metrics of which the score is made, with weights, unless ``search.combine`` says otherwise; needs a
+    :class:`raynas.cohorts.CohortTrial`. Empty: the trial's own score."""
     simulated: bool = False
     """Whether the seconds that trials report are told, not spent: they then count as the time of the search."""
 

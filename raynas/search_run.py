@@ -37,6 +37,7 @@ from raynas.limits import Limits, Profile
 from raynas.recorder import Recorder
 from raynas.report import write_report
 from raynas.results import Log
+from raynas.sample import check_combination, combined
 from raynas.scoring import Scoring, check_arguments
 from raynas.search import run_search
 from raynas.searchers import ArchitectureSearcher, SearchSpace
@@ -101,6 +102,7 @@ class SearchRun:
         self._any_searcher = searcher
         self.use(joined(space, config.search, trainable))
         self.searcher()
+        check_combination(trainable, config.search)
         if hasattr(trainable, "check"):
             trainable.check(config.search)
         elif config.search.cohort != 1:
@@ -143,7 +145,7 @@ class SearchRun:
         """
         self.open()
         connect(self.config)
-        scoring = self._scoring()
+        scoring = combined(self, self.scoring())
         folder = self.folder / "scored.parquet"
         if folder.exists():
             results.compact(folder)
@@ -174,10 +176,11 @@ class SearchRun:
         if kept.exists() and not any(kept.iterdir()):
             kept.rmdir()
 
-    def _scoring(self) -> Scoring:
+    def scoring(self) -> Scoring:
+        """How the trainable scores; whatever it needs for that is trained and started."""
         if hasattr(self.trainable, "scoring"):
-            scoring: Scoring = self.trainable.scoring(self)
-            return scoring
+            told: Scoring = self.trainable.scoring(self)
+            return told
         search = self.config.search
         concurrent = search.max_concurrent or int(ray.cluster_resources().get("CPU", 1))
         return Scoring(

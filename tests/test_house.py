@@ -126,6 +126,7 @@ def test_our_own_modules_are_imported_at_the_top(module: str) -> None:
         ("raynas.searchers", ["torch"]),
         ("raynas.results", ["torch", "ray"]),
         ("raynas.ranking", ["torch", "ray"]),
+        ("raynas.aggregate", ["torch", "ray", "scipy"]),
         ("trainables.shared_weights", ["torch"]),
         ("trainables.table", ["torch"]),
         ("trainables.angle", ["torch"]),

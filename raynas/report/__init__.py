@@ -17,6 +17,7 @@ from string import Template
 from raynas.report import figures
 from raynas.report.account import Account, read_account
 from raynas.report.plots import Axis
+from raynas.report.trust import trust
 from raynas.report.words import NAMES, absent, bounds, count, duration, percent, score
 
 __all__ = ["write_report"]
@@ -45,6 +46,7 @@ def write_report(folder: Path) -> Path:
         best=_best(account),
         fates=figures.fates(account),
         training=figures.training(account),
+        trust=trust(account),
         time=_time(account),
         repeat=_repeat(account),
         written=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",

@@ -93,6 +93,8 @@ class Account:
     retraining: Curve | None
     """Of the winner."""
     clock: Clock
+    ranking: dict[str, Any] | None
+    """The content of ranking.json, if it is there."""
     notes: list[str]
     """What is missing, unfinished or broken: one sentence each."""
 
@@ -153,6 +155,7 @@ def read_account(folder: Path) -> Account:
         training=training["supernet"],
         retraining=training.get("winner"),
         clock=clock,
+        ranking=_read_json(folder / "ranking.json", notes) if (folder / "ranking.json").exists() else None,
         notes=notes,
     )
 

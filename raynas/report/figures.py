@@ -17,13 +17,14 @@ from raynas.report.account import Account, Curve, Scored
 from raynas.report.plots import HUES, Axis, Plot, common_prefix, lattice
 from raynas.report.words import NAMES, absent, bounds, duration, score_label, tip
 
-__all__ = ["barcode", "fates", "front", "progress", "training", "winner"]
+__all__ = ["barcode", "fates", "figure", "front", "progress", "training", "winner"]
 
 POINTS = 400
 """A training curve is drawn with at most so many points: means of neighbours."""
 
 
-def _figure(plot: Plot, title: str, text: str) -> str:
+def figure(plot: Plot, title: str, text: str) -> str:
+    """A plot with a caption."""
     return f"<figure>{plot.svg()}<figcaption><b>{escape(title)}.</b> {escape(text)}</figcaption></figure>"
 
 
@@ -60,7 +61,7 @@ def _front(account: Account, cost: str) -> str:
         f"(line). {len(known) - len(full)} others (pale), at the last score they reached."
     )
     told += "".join(f" The limit, {text}, is far outside." for text, value in limits if (text, value) not in near)
-    return _figure(plot, f"Score against {name}", told + ("" if limits else " No limit was set."))
+    return figure(plot, f"Score against {name}", told + ("" if limits else " No limit was set."))
 
 
 def _pareto(full: Sequence[Scored], cost: str, mode: str) -> list[Scored]:
@@ -89,14 +90,14 @@ def progress(account: Account) -> str:
     told = f"Only full scores within the limits count. The best was improved {times} time{'s' * (times != 1)}."
     plot = _best_plot(account, [(float(n), one) for n, one in full], [(float(n), one) for n, one in best],
                       ("architectures scored", float(len(ended))))  # fmt: skip
-    figures = [_figure(plot, "Best so far against evaluations", told)]
+    figures = [figure(plot, "Best so far against evaluations", told)]
     wall = account.clock.wall
     scale, unit = next((s, u) for s, u in ((3600, "h"), (60, "min"), (1, "s")) if wall >= 3 * s or s == 1)
     plot = _best_plot(account, [(one.seconds / scale, one) for _, one in full],
                       [(one.seconds / scale, one) for _, one in best],
                       (f"time of the search, {unit}", wall / scale))  # fmt: skip
     told = f"The best was found after {duration(best[-1][1].seconds)} of {duration(wall)}; pauses are left out."
-    return "".join([*figures, _figure(plot, "Best so far against time", told), _hypervolume(account)])
+    return "".join([*figures, figure(plot, "Best so far against time", told), _hypervolume(account)])
 
 
 def _hypervolume(account: Account) -> str:
@@ -112,7 +113,7 @@ def _hypervolume(account: Account) -> str:
         f"How much, in the mean over all budgets of {costs}, the best score within a budget is better than the worst "
         "of the first ten."
     )
-    return _figure(plot, "Hypervolume against evaluations", told)
+    return figure(plot, "Hypervolume against evaluations", told)
 
 
 def _best_plot(
@@ -169,7 +170,7 @@ def training(account: Account) -> str:
             plot = Plot(Axis.of("step", [curve.steps[-1]], start=0.0), y, f"training loss of {what}")
             plot.line(points, "loss")
             told = f"{curve.steps[-1]} of {curve.total} steps; loss {curve.losses[-1]:.3f} at the end."
-            figures.append(_figure(plot, f"Training of {what}", told))
+            figures.append(figure(plot, f"Training of {what}", told))
     return "".join(figures)
 
 

@@ -314,9 +314,10 @@ def command(folder: Path, *arguments: str) -> list[str]:
         (["search.trainable=trainables.shared_weights:SharedWeights"], "needs a network, but bare:DECISIONS is bare"),
         (
             ["retrain", "--architecture", "{}"],
-            "retrain needs a network, but bare:DECISIONS is bare decisions; legal: search, report",
+            "retrain needs a network, but bare:DECISIONS is bare decisions; legal: search, rank, report",
         ),
         (["train-supernet"], "train-supernet needs a network"),
+        (["search.filter.score=naswot"], "search.filter needs a network, but bare:DECISIONS is bare decisions"),
         (["space_args.width=3"], "bare:DECISIONS has no argument 'width'; legal ones: canonical, alike, graph"),
     ],
 )

@@ -1,0 +1,143 @@
+"""A random sample of a run's space, scored as the run scores.
+
+What a search has scored is no sample of its space: it keeps to what is good. So the places where scores are compared
+with a population, combined scores and :mod:`raynas.verdict`, draw one. Its log, ``sample/`` in the folder of the run,
+has every architecture at every fidelity: nothing is stopped early, and nothing is scored twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from raynas import results
+from raynas.aggregate import Reference
+from raynas.architecture import Architecture, key
+from raynas.cohorts import CohortTrial, Rungs
+from raynas.config import ConfigError, SearchConfig
+from raynas.recorder import Recorder
+from raynas.results import Log
+from raynas.scoring import Scoring
+from raynas.search import History, run_search
+from raynas.searchers import RandomSearch, SearchSpace
+
+if TYPE_CHECKING:  # it imports this module
+    from raynas.search_run import SearchRun
+
+__all__ = ["check_combination", "combined", "random_architectures", "references", "score_sample"]
+
+Rows = list[dict[str, Any]]
+
+
+def random_architectures(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
+    """The first of the seed's random sequence: distinct, within the limits; fewer where the space has no more."""
+    searcher = RandomSearch(space, seed=seed)
+    drawn = map(searcher.planned, range(count))
+    return [architecture for architecture in drawn if architecture is not None]
+
+
+def score_sample(run: SearchRun, scoring: Scoring, architectures: Sequence[Architecture]) -> dict[str, Rows]:
+    """Score architectures at every fidelity; what the sample's log has already is not scored again.
+
+    Args:
+        run: Connected to Ray.
+        scoring: How the run scores.
+        architectures: Within the limits.
+
+    Returns:
+        By the key of the architecture: the rows of the log, in which ``metrics`` are read.
+    """
+    wanted = {key(form): form for form in map(run.search_space.form, architectures)}
+    searcher = RandomSearch(run.search_space, seed=run.config.seed, metric="score", mode=scoring.mode)
+    folder = run.folder / "sample"
+    stamp = {"run": run.config.name, "searcher": "random"}
+    with Log(folder) as log:
+        history = History(results.read(folder), searcher.drawer.feasible)
+        left = {*wanted, *history.in_flight} - set(history.ended)
+        if left:
+            run.view.say(f"a random sample of the space: {len(left)} architectures to be scored")
+            searcher.requeue(form for name, form in wanted.items() if name in left)
+            settings = dataclasses.replace(
+                run.config.search,
+                num_samples=len(history.ended) + len(left),
+                scheduler="none",
+                time_budget_seconds=None,
+            )
+            plain = _with_rungs(scoring, halving=False)
+            with run.view.search() as show:
+                run_search(searcher, plain, settings, log, Recorder(log, plain, stamp, run.costs, show))
+    rows: dict[str, Rows] = {name: [] for name in wanted}
+    for row in results.read(folder).to_pylist():
+        if row["key"] in rows:
+            rows[row["key"]].append({**row, "metrics": json.loads(row["metrics"] or "{}")})
+    return rows
+
+
+def _with_rungs(scoring: Scoring, **changes: Any) -> Scoring:
+    """The same scoring with other rungs, where its trials have any."""
+    found = {name: value for name, value in scoring.parameters.items() if isinstance(value, Rungs)}
+    changed = {name: dataclasses.replace(rungs, **changes) for name, rungs in found.items()}
+    return dataclasses.replace(scoring, parameters={**scoring.parameters, **changed})
+
+
+def check_combination(trainable: type[Any], search: SearchConfig) -> None:
+    """Refuse to combine what the trainable does not let one combine: called before anything is started."""
+    if search.combine and not issubclass(trainable, CohortTrial):
+        raise ConfigError(
+            f"search.combine: {search.trainable} has one score; legal for trainables that report metrics in cohorts, "
+            "such as trainables.zero_cost:ZeroCost"
+        )
+
+
+def combined(run: SearchRun, scoring: Scoring) -> Scoring:
+    """The same scoring with the score made of several metrics, if that is wanted: see ``search.combine``.
+
+    A random sample is scored first; the score is the combined rank in it, see :class:`raynas.aggregate.Reference`.
+
+    Raises:
+        ConfigError: The trainable does not report one of the metrics.
+    """
+    weights = run.config.search.combine or scoring.combine
+    if not weights:
+        return scoring
+    if not any(isinstance(value, Rungs) for value in scoring.parameters.values()):
+        raise ConfigError(f"search.combine: {run.config.search.trainable} hands no raynas.cohorts.Rungs to its trials")
+    sample = score_sample(
+        run, scoring, random_architectures(run.search_space, run.config.search.reference, run.config.seed)
+    )
+    told = _with_rungs(scoring, combined=references(sample, weights), mode="max")
+    # What is scored once more is one of the metrics: it does not compare.
+    return dataclasses.replace(told, mode="max", rescore=None)
+
+
+def references(sample: Mapping[str, Rows], weights: Mapping[str, float]) -> dict[int, Reference]:
+    """What ranks at each fidelity.
+
+    Args:
+        sample: What :func:`score_sample` returned.
+        weights: Of the metrics.
+
+    Raises:
+        ConfigError: An unknown metric, weights of 0, or fewer than two architectures that have all of the metrics.
+    """
+    metrics: dict[int, dict[str, Mapping[str, Any]]] = {}
+    for rows in sample.values():
+        for row in rows:
+            if row["status"] != "error":
+                metrics.setdefault(row["fidelity"], {})[row["key"]] = row["metrics"]
+    known = sorted({n for told in metrics.values() for each in told.values() for n in each})
+    unknown = [name for name in weights if name not in known]
+    if unknown:
+        raise ConfigError(f"search.combine: no metric {unknown[0]!r} is reported; legal ones: {', '.join(known)}")
+    found = {}
+    for fidelity, told in metrics.items():
+        whole = [each for each in told.values() if all(isinstance(each.get(n), (int, float)) for n in weights)]
+        if len(whole) < 2:
+            raise ConfigError(f"search.combine: of {len(told)} random architectures only {len(whole)} have all metrics")
+        try:
+            found[fidelity] = Reference({name: [each[name] for each in whole] for name in weights}, weights)
+        except ValueError as error:
+            raise ConfigError(f"search.combine: {error}") from None
+    return found

@@ -1,0 +1,129 @@
+"""Score architectures without any training: by the initial weights and a batch of images, in about a second.
+
+    python -m raynas.launch search.trainable=trainables.zero_cost:ZeroCost search.trainable_args.score=naswot
+
+``score`` is one of ``raynas.proxies.PROXIES``; ``az_nas``, which is made of four; ``macs`` or ``parameters``, to compare
+with; or a function of yours, ``my_pkg.net:score``, of a network, images and labels. Of a list all are computed, and
+their ranks in a random sample of the space are combined: see :mod:`raynas.aggregate`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import ray
+import torch
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from raynas.cohorts import CohortTrial, Member, Rungs
+from raynas.config import ConfigError, SearchConfig
+from raynas.placement import place
+from raynas.scoring import Scoring
+from raynas.training import best_device
+from raynas.untrained import Untrained, check_scores, parts
+
+if TYPE_CHECKING:
+    from raynas.run import Run
+
+__all__ = ["Arguments", "ZeroCost"]
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Arguments:
+    """The settings in ``search.trainable_args``."""
+
+    score: str | list[str] = Field(default_factory=lambda: ["az_nas", "naswot", "zico"])
+    """One, or several that are combined. The default: see benchmarks/zero_cost.py."""
+    images: int = Field(default=64, ge=4)
+    """Training images that the networks see."""
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Arguments:
+        """Read and check them.
+
+        Raises:
+            ConfigError: A setting or score is unknown, or of the wrong type.
+        """
+        try:
+            found = TypeAdapter(cls).validate_python(dict(values))
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"][:1]))
+            raise ConfigError(
+                f"search.trainable_args.{name} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}; "
+                "legal settings: score, images"
+            ) from None
+        check_scores(found.score, "search.trainable_args.score")
+        return found
+
+    @property
+    def names(self) -> list[str]:
+        """The scores that are asked for."""
+        return [self.score] if isinstance(self.score, str) else list(self.score)
+
+
+class ZeroCost(CohortTrial):
+    """A trial that holds the untrained space and scores the networks in it."""
+
+    @staticmethod
+    def check(search: SearchConfig) -> None:
+        """Refuse settings that cannot be: called before anything is started."""
+        Arguments.parse(search.trainable_args)
+        if search.grace > 1:
+            raise ConfigError(f"search.grace = {search.grace}, but there is one fidelity; legal: 1")
+
+    @classmethod
+    def scoring(cls, run: Run) -> Scoring:
+        """One trial per worker, one worker per GPU, or per CPU where there is none."""
+        search, train = run.config.search, run.config.train
+        arguments = Arguments.parse(search.trainable_args)
+        where = place(search.max_concurrent or search.replicas, train.cpus_per_worker, train.gpus_per_worker)
+        untrained = Untrained.of(run.space, run.costs, run.data, arguments.names, arguments.images, run.config.seed)
+        figures = parts(arguments.names)
+        return Scoring(
+            cls,
+            {"untrained": untrained, "rungs": Rungs()},
+            {"cpu": where.cpus, "gpu": where.gpus},
+            workers=where.count,
+            concurrent=where.count,
+            bounded=search.max_concurrent is None and search.replicas is None,
+            combine=dict.fromkeys(figures, 1.0) if len(figures) > 1 else {},
+        )
+
+    def setup(  # type: ignore[override]
+        self,
+        config: dict[str, Any],
+        untrained: Untrained,
+        rungs: Rungs,
+        known: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Called once a process; afterwards ``reset_config`` brings the next trial.
+
+        Args:
+            config: Of the first trial.
+            untrained: Takes the scores.
+            rungs: One fidelity, and what a score is.
+            known: See :meth:`raynas.cohorts.CohortTrial.enter`.
+        """
+        torch.set_num_threads(max(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)), 1))
+        self.untrained = untrained.to(best_device())
+        self.worker = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
+        self.enter(config, rungs, known)
+
+    def advance(self, members: Sequence[Member], fidelity: int) -> None:
+        """Score them one by one."""
+        for member in members:
+            begin = time.perf_counter()
+            member.worker = self.worker
+            try:
+                member.metrics = self.untrained.measure(member.architecture)
+                member.score = next(iter(member.metrics.values()))
+            except Exception as error:  # whatever goes wrong in one network must not end the others of its cohort
+                if len(members) == 1:
+                    raise
+                member.status, member.error = "error", f"{type(error).__name__}: {error}"
+            member.seconds = time.perf_counter() - begin
