@@ -119,6 +119,9 @@ class SearchConfig:
     method_args: dict[str, Any] = Field(default_factory=dict)
     """Settings of the searcher, e.g. for evolution {population: 50, parents: 10, mutations: 25, crossovers: 25,
     mutation_probability: 0.1}."""
+    warm_start: str | None = None
+    """Folder of another run over the same decisions, on other data or under other limits: its best three that keep the
+    limits are scored first, and bayes and predictor learn from all its scores."""
     num_samples: Count = 200
     """How many different architectures are scored in all, those of earlier searches of this run included."""
     slices: Count = 8

@@ -23,9 +23,10 @@ class Scoring:
     """How architectures are scored in one search.
 
     A trainable of ours has a class method ``scoring(run) -> Scoring``, and ``check(search)``, which refuses settings
-    that it cannot work with. One that needs no network may have ``costs(decisions, config)``, too: it then scores
-    spaces that are bare data, of which it knows the costs. A plain ``tune.Trainable`` of a user needs none of these, as
-    long as it reads ``config["architecture"]`` and reports ``score``; ``search.trainable_args`` go to its ``setup``.
+    that it cannot work with. Where low scores may be good, ``mode(search)`` says so. One that needs no network may have
+    ``costs(decisions, config)``, too: it then scores spaces that are bare data, of which it knows the costs. A plain
+    ``tune.Trainable`` of a user needs none of these, as long as it reads ``config["architecture"]`` and reports
+    ``score``; ``search.trainable_args`` go to its ``setup``.
     """
 
     trainable: type[tune.Trainable]

@@ -38,6 +38,7 @@ from raynas.results import Log
 from raynas.scoring import Scoring, check_arguments
 from raynas.search import run_search
 from raynas.searchers import ArchitectureSearcher, SearchSpace
+from raynas.warm_start import warm
 
 __all__ = ["CostModel", "NoCosts", "SearchRun", "write_json"]
 
@@ -96,8 +97,10 @@ class SearchRun:
         self.limits = Limits.parse(config.limits, config.limits)
         self.trainable, self.view = trainable, view or View()
         self.folder = Path(config.storage_path).expanduser() / config.name
-        self.searcher = functools.partial(searcher, space, seed=config.seed)
+        self.searcher: Callable[..., ArchitectureSearcher] = functools.partial(searcher, space, seed=config.seed)
         """Makes a fresh searcher."""
+        if config.search.warm_start is not None:
+            self.searcher = warm(self.searcher, space, config, trainable)
         self.searcher()
         if hasattr(trainable, "check"):
             trainable.check(config.search)

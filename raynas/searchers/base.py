@@ -14,6 +14,7 @@ import reprlib
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
@@ -23,6 +24,7 @@ from ray.tune.search import Searcher
 from raynas.architecture import Architecture, key
 from raynas.searchers.drawing import Drawer, SearchSpace, UnsatisfiableError
 from raynas.searchers.ledger import Entry, Ledger
+from raynas.searchers.source import Scores, digest, read_source
 
 __all__ = ["ArchitectureSearcher", "Entry", "Ledger", "SearchSpace", "UnsatisfiableError"]
 
@@ -75,6 +77,31 @@ class ArchitectureSearcher(Searcher):
         self._plan = list(self.points)
         self._plan_keys = set(map(key, self._plan))
         self._requeued: list[Architecture] = []
+        self.source: tuple[Entry, ...] = ()
+
+    def warm_start(self, source: Iterable[tuple[Mapping[str, str], Scores]], best: int = 3) -> None:
+        """Start from the scores of another search with the same decisions: on other data, or under other limits.
+
+        The best of them that keep the limits of this search are proposed first; a searcher with a model of the scores
+        learns from all. To be called before anything is proposed or replayed, and again before :meth:`restore`.
+
+        Args:
+            source: Architectures and their scores; as numbers by fidelity where there are several. Better ones are
+                larger if this searcher's mode is "max", smaller if it is "min".
+            best: So many are proposed first, behind ``points_to_evaluate``.
+
+        Raises:
+            ArchitectureError: One of the architectures is not in the space.
+            ValueError: There is no finite score, or something was proposed or replayed already.
+        """
+        if len(self.ledger):
+            raise ValueError("warm_start comes first: this searcher has proposed or replayed architectures already")
+        self.source = read_source(self.space, source)
+        ranked = sorted(self.source, key=self.rank, reverse=True)
+        kept = (entry.architecture for entry in ranked if self.drawer.feasible(entry.architecture))
+        self.points = tuple({key(form): form for form in (*self.points, *islice(kept, best))}.values())
+        self._plan = list(self.points)
+        self._plan_keys = set(map(key, self._plan))
 
     def _check(self, points: Sequence[Mapping[str, str]]) -> dict[str, Architecture]:
         forms = {key(form): form for form in map(self.space.form, points)}
@@ -238,6 +265,7 @@ class ArchitectureSearcher(Searcher):
             "decisions": {name: list(options) for name, options in self.space.decisions.items()},
             "metric": self._metric,
             "mode": self._mode,
+            "source": digest(self.source) if self.source else None,
             "ledger": self.ledger.get_state(),
             "plan": list(self._plan),
             "requeued": list(self._requeued),
@@ -247,12 +275,14 @@ class ArchitectureSearcher(Searcher):
         """Go on from what :meth:`get_state` returned, in a searcher made with the same arguments.
 
         Raises:
-            ValueError: It comes from another kind of searcher, another seed, another space or other settings.
+            ValueError: It comes from another kind of searcher, another seed, another space, other settings or another
+                source of a warm start.
         """
         own = self.get_state()
-        for name, other in (("class", "another"), ("seed", "another"), ("decisions", "another"), ("settings", "other")):
-            if state[name] != own[name]:
-                saved, here = reprlib.repr(state[name]), reprlib.repr(own[name])
+        for name in ("class", "seed", "decisions", "settings", "source"):
+            if state.get(name) != own[name]:
+                saved, here = reprlib.repr(state.get(name)), reprlib.repr(own[name])
+                other = "other" if name == "settings" else "another"
                 raise ValueError(f"the saved searcher has {other} {name}: {saved} instead of {here}")
         self._metric, self._mode = state["metric"], state["mode"]
         self.ledger.set_state(state["ledger"])
