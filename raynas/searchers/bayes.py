@@ -19,7 +19,6 @@ from raynas.searchers.improvement import log_improvement
 
 __all__ = ["Bayes", "BayesSettings", "SourceModel"]
 
-_FEW = 5  # architectures are proposed before the model takes over, where a source tells much
 _PAIRS = 2_500_000  # of candidates and known scores that are compared for one suggestion, a tenth of a second
 
 
@@ -28,7 +27,8 @@ class BayesSettings:
     """How the model is used.
 
     Attributes:
-        startup: Random architectures before the model takes over.
+        startup: Random architectures before the model takes over; down to half of them after a warm start, the better
+            its source foretells itself.
         enumerate_up_to: Spaces of at most so many architectures are looked at as a whole at each suggestion, until
             there are so many scores that this would take long.
         candidates: In larger ones so many are looked at: mutants and crossings of the best, and random ones.
@@ -77,7 +77,7 @@ class Bayes(ArchitectureSearcher):
     @functools.cached_property
     def encoder(self) -> Encoder:
         """Turns architectures into what the model compares."""
-        return Encoder(self.space, self.seed, self._told.hints if self._told else None)
+        return Encoder(self.space, self.seed, None if self._told is None else self._told.hints)
 
     @functools.cached_property
     def _told(self) -> SourceModel | None:
@@ -87,7 +87,7 @@ class Bayes(ArchitectureSearcher):
     def _startup(self) -> int:
         """How many architectures are proposed before the model takes over: fewer, the more is known from a source."""
         usual = self.settings.startup
-        return usual if self._told is None else max(round(usual * (1 - self._told.trust)), min(usual, _FEW))
+        return usual if self._told is None else round(usual * (1 - self._told.trust / 2))
 
     def propose(self) -> Architecture | str | None:
         """A random architecture at first, then the one with the largest expected improvement."""
@@ -210,8 +210,8 @@ class SourceModel:
         own = Bayes(searcher.space, seed=searcher.seed, mode=searcher.mode)
         self._encoder = own.encoder
         self._model, _, targets, _ = own._fitted(searcher.source)
-        missed = ((targets - self._model.left_out(targets)) ** 2).mean() / (targets.var() or 1.0)
-        self.trust = max(1.0 - float(missed), 0.0)
+        missed, all_ = ((targets - self._model.left_out(targets)) ** 2).mean(), targets.var()
+        self.trust = max(1.0 - float(missed / all_), 0.0) if all_ > 0 else 0.0
 
     def hints(self, asked: Features) -> Array:
         """Of N architectures: [N, 1]. About 0 in the middle of the source, and everywhere if it is not trusted."""

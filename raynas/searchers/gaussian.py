@@ -38,6 +38,7 @@ class _Layout:
     """Amplitudes, in this order: overlap, then paths, counts and trend where there is a graph."""
     decisions: int
     hinted: bool = False
+    """Whether there are hints."""
 
     @property
     def rates(self) -> slice:

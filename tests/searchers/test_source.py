@@ -90,6 +90,13 @@ def test_models_learn_from_a_related_source_and_ignore_a_shuffled_one(make: type
     assert noise > cold - 0.5
 
 
+def test_minimises_as_it_maximises() -> None:
+    up, down = Bayes(CHAIN, mode="max"), Bayes(CHAIN, mode="min")
+    up.warm_start(source())
+    down.warm_start([(a, -s) for a, s in source()])
+    assert Player().play(up, 12) == Player(lambda a: -preference(a)).play(down, 12)
+
+
 def test_a_source_without_structure_makes_expect_the_same_of_all() -> None:
     spread = []
     for pairs in (source(150), shuffled(source(150))):
