@@ -23,7 +23,7 @@ class Scoring:
     """How architectures are scored in one search.
 
     A trainable of ours has a class method ``scoring(run) -> Scoring``, and ``check(search)``, which refuses settings
-    that it cannot work with. Where low scores may be good, ``mode(search)`` says so. One that needs no network may have
+    that it cannot work with; ``score_mode(search)``, where low scores may be good. One that needs no network may have
     ``costs(decisions, config)``, too: it then scores spaces that are bare data, of which it knows the costs. A plain
     ``tune.Trainable`` of a user needs none of these, as long as it reads ``config["architecture"]`` and reports
     ``score``; ``search.trainable_args`` go to its ``setup``.

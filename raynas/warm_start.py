@@ -57,11 +57,7 @@ def read_source(log: Path, space: SearchSpace, mode: str) -> Source:
     Raises:
         ConfigError: There are no scores, or architectures that ``space`` does not contain.
     """
-    kept = log.parent / "config.yaml"
-    sign = 1.0
-    if kept.exists():
-        other = load(kept)
-        sign = 1.0 if _mode(resolve(other.search.trainable, f"search.trainable of {kept}"), other) == mode else -1.0
+    sign = 1.0 if _mode_beside(log, otherwise=mode) == mode else -1.0
     source: Source = []
     for rows in History(results.read(log), lambda _: True).ended.values():
         architecture = rows[0]["architecture"]
@@ -87,5 +83,17 @@ def _log(config: Config) -> Path:
     raise ConfigError(f"search.warm_start: there is no run with scores in {named}; legal: a run's folder or its name")
 
 
+def _mode_beside(log: Path, otherwise: str) -> str:
+    """What the settings beside a log say of its scores."""
+    kept = log.parent / "config.yaml"
+    if not kept.exists():
+        return otherwise
+    try:
+        config = load(kept)
+        return _mode(resolve(config.search.trainable, "search.trainable"), config)
+    except ConfigError as error:
+        raise ConfigError(f"search.warm_start: in {kept}: {error}") from None
+
+
 def _mode(trainable: Any, config: Config) -> str:
-    return str(trainable.mode(config.search)) if hasattr(trainable, "mode") else "max"
+    return str(trainable.score_mode(config.search)) if hasattr(trainable, "score_mode") else "max"

@@ -84,7 +84,7 @@ class Table(CohortTrial):
             raise ConfigError(f"search.grace = {search.grace} is more than there are fidelities; legal: 1 to {steps}")
 
     @staticmethod
-    def mode(search: SearchConfig) -> str:
+    def score_mode(search: SearchConfig) -> str:
         """Whether a high score is good (max) or a low one (min)."""
         return Layout.parse(search.trainable_args).mode
 

@@ -73,21 +73,18 @@ class ArchitectureSearcher(Searcher):
         self.seed = seed
         self.drawer = Drawer(space, seed)
         self.ledger = Ledger()
-        self.points = tuple(self._check(points_to_evaluate).values())
-        self._plan = list(self.points)
-        self._plan_keys = set(map(key, self._plan))
+        self._begin_with(self._check(points_to_evaluate))
         self._requeued: list[Architecture] = []
         self.source: tuple[Entry, ...] = ()
 
     def warm_start(self, source: Iterable[tuple[Mapping[str, str], Scores]], best: int = 3) -> None:
         """Start from the scores of another search with the same decisions: on other data, or under other limits.
 
-        The best of them that keep the limits of this search are proposed first; a searcher with a model of the scores
-        learns from all. To be called before anything is proposed or replayed, and again before :meth:`restore`.
+        The best that keep the limits of this search are proposed first; a searcher with a model of the scores learns
+        from all. To be called before anything is proposed or replayed, and before :meth:`restore`.
 
         Args:
-            source: Architectures and their scores; as numbers by fidelity where there are several. Better ones are
-                larger if this searcher's mode is "max", smaller if it is "min".
+            source: Architectures and their scores, better ones larger or smaller as this searcher's mode says.
             best: So many are proposed first, behind ``points_to_evaluate``.
 
         Raises:
@@ -99,9 +96,10 @@ class ArchitectureSearcher(Searcher):
         self.source = read_source(self.space, source)
         ranked = sorted(self.source, key=self.rank, reverse=True)
         kept = (entry.architecture for entry in ranked if self.drawer.feasible(entry.architecture))
-        self.points = tuple({key(form): form for form in (*self.points, *islice(kept, best))}.values())
-        self._plan = list(self.points)
-        self._plan_keys = set(map(key, self._plan))
+        self._begin_with({key(form): form for form in (*self.points, *islice(kept, best))})
+
+    def _begin_with(self, points: Mapping[str, Architecture]) -> None:
+        self.points, self._plan, self._plan_keys = tuple(points.values()), list(points.values()), set(points)
 
     def _check(self, points: Sequence[Mapping[str, str]]) -> dict[str, Architecture]:
         forms = {key(form): form for form in map(self.space.form, points)}
@@ -275,14 +273,13 @@ class ArchitectureSearcher(Searcher):
         """Go on from what :meth:`get_state` returned, in a searcher made with the same arguments.
 
         Raises:
-            ValueError: It comes from another kind of searcher, another seed, another space, other settings or another
-                source of a warm start.
+            ValueError: It comes from another kind of searcher, or from another seed, space, source or other settings.
         """
         own = self.get_state()
         for name in ("class", "seed", "decisions", "settings", "source"):
             if state.get(name) != own[name]:
-                saved, here = reprlib.repr(state.get(name)), reprlib.repr(own[name])
                 other = "other" if name == "settings" else "another"
+                saved, here = reprlib.repr(state.get(name)), reprlib.repr(own[name])
                 raise ValueError(f"the saved searcher has {other} {name}: {saved} instead of {here}")
         self._metric, self._mode = state["metric"], state["mode"]
         self.ledger.set_state(state["ledger"])
@@ -298,6 +295,6 @@ class ArchitectureSearcher(Searcher):
         """Read the state that :meth:`save` wrote, into a searcher made with the same arguments.
 
         Raises:
-            ValueError: It comes from another kind of searcher, another seed, another space or other settings.
+            ValueError: It comes from another kind of searcher, or from another seed, space, source or other settings.
         """
         self.set_state(json.loads(Path(checkpoint_path).read_text()))

@@ -115,7 +115,8 @@ class Encoder:
         empty = np.zeros((len(rows), 0), np.float32)
         if not rows:
             return Features(empty, empty, empty, empty)
-        plain = Features(*(np.stack(column) for column in zip(*rows, strict=True)), empty)
+        options, paths, counts = (np.stack(column) for column in zip(*rows, strict=True))
+        plain = Features(options, paths, counts, empty)
         return plain if self._hints is None else replace(plain, hints=self._hints(plain))
 
     def _compared(self, architecture: Architecture) -> Architecture:
