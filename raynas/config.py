@@ -208,6 +208,9 @@ class SearchConfig:
     """Settings of ``train`` that are searched together with the architecture, with Tune's domains: {train.lr:
     {loguniform: [1e-3, 1]}, train.cutout: {choice: [0, 4, 8]}}, in Python {"train.lr": tune.loguniform(1e-3, 1)}. For
     FromScratch, and for a tune.Trainable of your own, whose config then holds them: config["train.lr"]."""
+    warm_start: str | None = None
+    """Folder of another run over the same decisions, on other data or under other limits: its best three that keep the
+    limits are scored first, and bayes and predictor learn from all its scores."""
     num_samples: Count = 200
     """How many different architectures are scored in all, those of earlier searches of this run included."""
     slices: Count = 8

@@ -41,6 +41,7 @@ from raynas.sample import check_combination, combined
 from raynas.scoring import Scoring, check_arguments
 from raynas.search import run_search
 from raynas.searchers import ArchitectureSearcher, SearchSpace
+from raynas.warm_start import warm
 
 __all__ = ["CostModel", "NoCosts", "SearchRun", "write_json"]
 
@@ -117,8 +118,12 @@ class SearchRun:
     def use(self, space: SearchSpace) -> None:
         """Search in this space."""
         self.search_space = space
-        self.searcher = functools.partial(self._any_searcher, space, seed=self.config.seed)
+        self.searcher: Callable[..., ArchitectureSearcher] = functools.partial(
+            self._any_searcher, space, seed=self.config.seed
+        )
         """Makes a fresh searcher."""
+        if self.config.search.warm_start is not None:
+            self.searcher = warm(self.searcher, space, self.config, self.trainable)
 
     def open(self) -> None:
         """Make the folder and keep the settings in it. Earlier settings stay beside them, numbered.

@@ -83,6 +83,11 @@ class Table(CohortTrial):
         if search.grace > steps:
             raise ConfigError(f"search.grace = {search.grace} is more than there are fidelities; legal: 1 to {steps}")
 
+    @staticmethod
+    def score_mode(search: SearchConfig) -> str:
+        """Whether a high score is good (max) or a low one (min)."""
+        return Layout.parse(search.trainable_args).mode
+
     @classmethod
     def costs(cls, decisions: Decisions, config: Config) -> TableCosts:
         """Read the table; what it knows of costs serves a space that is decisions alone.

@@ -14,6 +14,7 @@ import reprlib
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
@@ -23,6 +24,7 @@ from ray.tune.search import Searcher
 from raynas.architecture import Architecture, key
 from raynas.searchers.drawing import Drawer, SearchSpace, UnsatisfiableError
 from raynas.searchers.ledger import Entry, Ledger
+from raynas.searchers.source import Scores, digest, read_source
 
 __all__ = ["ArchitectureSearcher", "Entry", "Ledger", "SearchSpace", "UnsatisfiableError"]
 
@@ -79,10 +81,33 @@ class ArchitectureSearcher(Searcher):
         self.seed = seed
         self.drawer = Drawer(space, seed)
         self.ledger = Ledger()
-        self.points = tuple(self._check(points_to_evaluate).values())
-        self._plan = list(self.points)
-        self._plan_keys = set(map(key, self._plan))
+        self._begin_with(self._check(points_to_evaluate))
         self._requeued: list[Architecture] = []
+        self.source: tuple[Entry, ...] = ()
+
+    def warm_start(self, source: Iterable[tuple[Mapping[str, str], Scores]], best: int = 3) -> None:
+        """Start from the scores of another search with the same decisions: on other data, or under other limits.
+
+        The best that keep the limits of this search are proposed first; a searcher with a model of the scores learns
+        from all. To be called before anything is proposed or replayed, and before :meth:`restore`.
+
+        Args:
+            source: Architectures and their scores, better ones larger or smaller as this searcher's mode says.
+            best: So many are proposed first, behind ``points_to_evaluate``.
+
+        Raises:
+            ArchitectureError: One of the architectures is not in the space.
+            ValueError: There is no finite score, or something was proposed or replayed already.
+        """
+        if len(self.ledger):
+            raise ValueError("warm_start comes first: this searcher has proposed or replayed architectures already")
+        self.source = read_source(self.space, source)
+        ranked = sorted(self.source, key=self.rank, reverse=True)
+        kept = (entry.architecture for entry in ranked if self.drawer.feasible(entry.architecture))
+        self._begin_with({key(form): form for form in (*self.points, *islice(kept, best))})
+
+    def _begin_with(self, points: Mapping[str, Architecture]) -> None:
+        self.points, self._plan, self._plan_keys = tuple(points.values()), list(points.values()), set(points)
 
     def _check(self, points: Sequence[Mapping[str, str]]) -> dict[str, Architecture]:
         forms = {key(form): form for form in map(self.space.form, points)}
@@ -246,6 +271,7 @@ class ArchitectureSearcher(Searcher):
             "decisions": {name: list(options) for name, options in self.space.decisions.items()},
             "metric": self._metric,
             "mode": self._mode,
+            "source": digest(self.source) if self.source else None,
             "ledger": self.ledger.get_state(),
             "plan": list(self._plan),
             "requeued": list(self._requeued),
@@ -255,12 +281,13 @@ class ArchitectureSearcher(Searcher):
         """Go on from what :meth:`get_state` returned, in a searcher made with the same arguments.
 
         Raises:
-            ValueError: It comes from another kind of searcher, another seed, another space or other settings.
+            ValueError: It comes from another kind of searcher, or from another seed, space, source or other settings.
         """
         own = self.get_state()
-        for name, other in (("class", "another"), ("seed", "another"), ("decisions", "another"), ("settings", "other")):
-            if state[name] != own[name]:
-                saved, here = reprlib.repr(state[name]), reprlib.repr(own[name])
+        for name in ("class", "seed", "decisions", "settings", "source"):
+            if state.get(name) != own[name]:
+                other = "other" if name == "settings" else "another"
+                saved, here = reprlib.repr(state.get(name)), reprlib.repr(own[name])
                 raise ValueError(f"the saved searcher has {other} {name}: {saved} instead of {here}")
         self._metric, self._mode = state["metric"], state["mode"]
         self.ledger.set_state(state["ledger"])
@@ -276,7 +303,7 @@ class ArchitectureSearcher(Searcher):
         """Read the state that :meth:`save` wrote, into a searcher made with the same arguments.
 
         Raises:
-            ValueError: It comes from another kind of searcher, another seed, another space or other settings.
+            ValueError: It comes from another kind of searcher, or from another seed, space, source or other settings.
         """
         self.set_state(json.loads(Path(checkpoint_path).read_text()))
 

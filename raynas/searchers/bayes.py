@@ -18,7 +18,7 @@ from raynas.searchers.gaussian import GaussianProcess
 from raynas.searchers.hypervolume import Steps, front_ranks
 from raynas.searchers.improvement import log_gap_improvement, log_improvement
 
-__all__ = ["Bayes", "BayesSettings"]
+__all__ = ["Bayes", "BayesSettings", "SourceModel"]
 
 _PARENTS = 20  # so many of the best have mutants and crossings among the candidates
 _PAIRS = 2_500_000  # of candidates and known scores that are compared for one suggestion, a tenth of a second
@@ -31,7 +31,8 @@ class BayesSettings:
     """How the model is used.
 
     Attributes:
-        startup: Random architectures before the model takes over.
+        startup: Random architectures before the model takes over; down to half of them after a warm start, the better
+            its source foretells itself.
         enumerate_up_to: Spaces of at most so many architectures are looked at as a whole at each suggestion, until
             there are so many scores that this would take long.
         candidates: In larger ones so many are looked at: mutants and crossings of the best, and random ones.
@@ -85,11 +86,21 @@ class Bayes(ArchitectureSearcher):
     @functools.cached_property
     def encoder(self) -> Encoder:
         """Turns architectures into what the model compares."""
-        return Encoder(self.space, self.seed)
+        return Encoder(self.space, self.seed, None if self._told is None else self._told.hints)
+
+    @functools.cached_property
+    def _told(self) -> SourceModel | None:
+        return SourceModel(self) if self.source else None
+
+    @property
+    def _startup(self) -> int:
+        """How many architectures are proposed before the model takes over: fewer, the more is known from a source."""
+        usual = self.settings.startup
+        return usual if self._told is None else round(usual * (1 - self._told.trust / 2))
 
     def propose(self) -> Architecture | str | None:
         """A random architecture at first, then the one with the largest expected improvement."""
-        startup = self.settings.startup
+        startup = self._startup
         waiting = self.opening(startup if len(self.ledger) < startup else 0)
         if waiting is not None:
             return waiting
@@ -143,7 +154,7 @@ class Bayes(ArchitectureSearcher):
         """The model, conditioned on the scores; its weights are fitted again more and more rarely."""
         moment = _last_fit(len(known))
         if self._model is None or self._model[0] != moment:
-            model = GaussianProcess(self.encoder.blocks, self.space.graph is not None)
+            model = GaussianProcess(self.encoder.blocks, self.space.graph is not None, bool(self.source))
             model.fit(*self._observations(known[:moment], limit=200))
             self._model = moment, model
         model = self._model[1]
@@ -238,6 +249,37 @@ class Bayes(ArchitectureSearcher):
         """Go on from what :meth:`get_state` returned; see :meth:`ArchitectureSearcher.set_state`."""
         super().set_state(state)
         self._model = None
+
+
+class SourceModel:
+    """What the source of a warm start makes expect of architectures.
+
+    The model is that of a searcher which has scored the source itself. It is trusted as far as it foretells each score
+    of the source from the others: a source in which architectures and scores have nothing to do with each other is
+    silent.
+
+    Args:
+        searcher: Has a source.
+
+    Attributes:
+        trust: From 0 to 1: the share of the variance of the source's scores that is foretold.
+    """
+
+    def __init__(self, searcher: ArchitectureSearcher) -> None:
+        own = Bayes(searcher.space, seed=searcher.seed, mode=searcher.mode)
+        self._encoder = own.encoder
+        self._model, _, targets, _ = own._fitted(searcher.source)
+        missed, all_ = ((targets - self._model.left_out(targets)) ** 2).mean(), targets.var()
+        self.trust = max(1.0 - float(missed / all_), 0.0) if all_ > 0 else 0.0
+
+    def hints(self, asked: Features) -> Array:
+        """Of N architectures: [N, 1]. About 0 in the middle of the source, and everywhere if it is not trusted."""
+        expected: Array = self.trust * self._model.predict(asked)[0][:, None]
+        return expected.astype(np.float32)
+
+    def __call__(self, architectures: Sequence[Architecture]) -> Array:
+        """The hints of N architectures in their canonical form."""
+        return self.hints(self._encoder(architectures))
 
 
 def _last_fit(count: int) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 from random import Random
 from typing import Any
@@ -38,17 +38,19 @@ class Features:
     """[N, P]: how often each sequence of operations occurs between input and output; P = 0 without a graph."""
     counts: Array
     """[N, C]: how often each operation occurs, the depth, and the number of routes; C = 0 without a graph."""
+    hints: Array
+    """[N, H]: what another search's scores make expect of them; H = 0 without such a source."""
 
     def __len__(self) -> int:
         return len(self.options)
 
     def astype(self, kind: npt.DTypeLike) -> Features:
         """The same in another precision."""
-        return Features(*(values.astype(kind, copy=False) for values in (self.options, self.paths, self.counts)))
+        return Features(*(getattr(self, field.name).astype(kind, copy=False) for field in fields(self)))
 
     def __getitem__(self, rows: Any) -> Features:
         """Some of the rows."""
-        return Features(self.options[rows], self.paths[rows], self.counts[rows])
+        return Features(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 def routes(graph: Graph) -> list[tuple[str, ...]]:
@@ -78,10 +80,12 @@ class Encoder:
     Args:
         space: Without ``space.graph`` there are no paths and counts.
         seed: Of the random architectures that give the scale.
+        hints: Makes ``Features.hints`` of what has none yet.
     """
 
-    def __init__(self, space: SearchSpace, seed: int = 0) -> None:
+    def __init__(self, space: SearchSpace, seed: int = 0, hints: Callable[[Features], Array] | None = None) -> None:
         self.space = space
+        self._hints = hints
         self._offsets = dict(
             zip(space.decisions, accumulate((len(o) + 1 for o in space.decisions.values()), initial=0), strict=False)
         )
@@ -109,12 +113,12 @@ class Encoder:
     def __call__(self, architectures: Sequence[Architecture]) -> Features:
         """The features of N architectures in their canonical form."""
         rows = [self._row(architecture) for architecture in architectures]
-        empty = np.zeros((0, 0))
-        return (
-            Features(*(np.stack(column) for column in zip(*rows, strict=True)))
-            if rows
-            else Features(empty, empty, empty)
-        )
+        empty = np.zeros((len(rows), 0), np.float32)
+        if not rows:
+            return Features(empty, empty, empty, empty)
+        options, paths, counts = (np.stack(column) for column in zip(*rows, strict=True))
+        plain = Features(options, paths, counts, empty)
+        return plain if self._hints is None else replace(plain, hints=self._hints(plain))
 
     def _compared(self, architecture: Architecture) -> Architecture:
         return architecture if self.space.alike is None else self.space.alike(architecture)

@@ -5,7 +5,8 @@ The covariance of two architectures is a sum of parts, each with its own learned
 - overlap: ``exp(-sum_d w_d [a_d != b_d])``, with a learned weight for every decision;
 - additive: ``sum_d v_d [a_d == b_d]``, each decision's own effect, whatever the others are;
 - paths and counts: ``exp(-s |u - v|^2)`` on how often each route and each operation occurs;
-- trend: linear in the counts, so that "more of this is better" is carried beyond what was seen.
+- trend: linear in the counts, so that "more of this is better" is carried beyond what was seen;
+- hints: linear in what the scores of another search make expect, where there are such.
 
 Weights are fitted by maximum a posteriori under weak log-normal priors (Rasmussen and Williams, "Gaussian Processes for
 Machine Learning", 2006, chapter 5).
@@ -36,6 +37,8 @@ class _Layout:
     parts: tuple[str, ...]
     """Amplitudes, in this order: overlap, then paths, counts and trend where there is a graph."""
     decisions: int
+    hinted: bool = False
+    """Whether there are hints."""
 
     @property
     def rates(self) -> slice:
@@ -52,6 +55,11 @@ class _Layout:
         """One for each decision, of the additive kernel: the variance of its own effect."""
         return slice(self.weights.stop, self.weights.stop + self.decisions)
 
+    @property
+    def hints(self) -> slice:
+        """The amplitude of the hints, where there are such."""
+        return slice(self.shares.stop, self.shares.stop + self.hinted)
+
     def priors(self) -> tuple[Array, Array]:
         """Mean and deviation of each log weight; the last one is the noise variance."""
         means = [np.log(1.0 / len(self.parts))] * len(self.parts)
@@ -61,6 +69,9 @@ class _Layout:
         # Small, unless the scores say otherwise: where decisions depend on each other, their own effects mislead.
         means += [np.log(0.05 / self.decisions)] * self.decisions
         deviations = [1.0] * len(means)
+        # Wide: another search may tell all or nothing.
+        means += [np.log(0.3)] * self.hinted
+        deviations += [1.5] * self.hinted
         # Trained twice, an architecture scores differently, and near the top, where scores are stretched, this shows.
         return np.array([*means, np.log(0.03)]), np.array([*deviations, 1.5])
 
@@ -71,11 +82,13 @@ class GaussianProcess:
     Args:
         blocks: The columns of ``Features.options`` that belong to each decision.
         structured: Whether the features hold paths and counts.
+        hinted: Whether they hold hints.
     """
 
-    def __init__(self, blocks: Sequence[npt.NDArray[np.int64]], structured: bool) -> None:
+    def __init__(self, blocks: Sequence[npt.NDArray[np.int64]], structured: bool, hinted: bool = False) -> None:
         self.blocks = list(blocks)
-        self.layout = _Layout(("overlap", "paths", "counts", "trend") if structured else ("overlap",), len(self.blocks))
+        parts = ("overlap", "paths", "counts", "trend") if structured else ("overlap",)
+        self.layout = _Layout(parts, len(self.blocks), hinted)
         self.theta = self.layout.priors()[0]
         self._owner = np.concatenate([np.full(len(block), index) for index, block in enumerate(self.blocks)])
 
@@ -107,6 +120,12 @@ class GaussianProcess:
         self._factor = cho_factor(covariance, lower=True)
         self._solved = cho_solve(self._factor, targets)
 
+    def left_out(self, targets: Array) -> Array:
+        """What is expected of each of the N conditioned on, knowing only the others: [N]; targets as there."""
+        inverse = cho_solve(self._factor, np.eye(len(targets)))
+        result: Array = targets - self._solved / np.diag(inverse)
+        return result
+
     def predict(self, asked: Features) -> tuple[Array, Array]:
         """Mean and deviation [M] of the scores themselves, without noise.
 
@@ -126,6 +145,8 @@ class GaussianProcess:
         variance = np.full(len(asked), scales[self.layout.shares].sum() + scales[0])
         if len(self.layout.parts) > 1:
             variance += scales[1] + scales[2] + scales[3] * (asked.counts**2).sum(1)
+        if self.layout.hinted:
+            variance += scales[self.layout.hints] * (asked.hints**2).sum(1)
         return variance
 
     def _parts(self, theta: Array, left: Features, right: Features) -> dict[str, Array]:
@@ -143,6 +164,8 @@ class GaussianProcess:
             parts["paths"] = _falling(left.paths, right.paths, rates[0], amplitudes[1])
             parts["counts"] = _falling(left.counts, right.counts, rates[1], amplitudes[2])
             parts["trend"] = amplitudes[3] * (left.counts @ right.counts.T)
+        if layout.hinted:
+            parts["hints"] = scales[layout.hints] * (left.hints @ right.hints.T)
         return parts
 
     def _evidence(self, theta: Array, seen: Features, targets: Array, doubt: Array) -> tuple[float, Array]:
@@ -171,6 +194,8 @@ class GaussianProcess:
         slope[layout.weights] = -np.exp(theta[layout.weights]) * (overlap.sum() - matches)
         each = np.bincount(self._owner, (seen.options * (outer @ seen.options)).sum(0), len(self.blocks))
         slope[layout.shares] = np.exp(theta[layout.shares]) * each
+        if layout.hinted:
+            slope[layout.hints] = (outer * parts["hints"]).sum()
         slope[-1] = noise * float(np.diag(outer) @ doubt)
         return value, slope
 

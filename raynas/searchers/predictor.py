@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, encode, key, mutate, sample
 from raynas.searchers.base import ArchitectureSearcher, Entry
+from raynas.searchers.bayes import SourceModel
 from raynas.searchers.improvement import log_improvement
 from raynas.searchers.standing import Rank, standing
 
@@ -194,9 +196,16 @@ class Predictor(ArchitectureSearcher):
         return self._trained[1]
 
     def _encode(self, architectures: Sequence[Architecture]) -> Array:
-        """One-hot codes [N, D]."""
+        """One-hot codes, and what a warm start's source makes expect: [N, D]."""
         alike = self.space.alike or (lambda architecture: architecture)
-        return np.array([encode(self.space.decisions, alike(a)) for a in architectures], np.float32)
+        codes = np.array([encode(self.space.decisions, alike(a)) for a in architectures], np.float32)
+        if not self.source:
+            return codes
+        return np.concatenate([codes, self._told(architectures)], axis=1)
+
+    @functools.cached_property
+    def _told(self) -> SourceModel:
+        return SourceModel(self)
 
     def _parents(self, done: Sequence[Entry], rng: Random) -> list[Architecture]:
         """Those that have children: feasible ones, a better one before a worse one."""

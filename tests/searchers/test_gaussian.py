@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from random import Random
 
 import numpy as np
@@ -22,10 +23,11 @@ def data(space: SearchSpace, count: int):
     return encoder, encoder(drawn), (scores - scores.mean()) / scores.std()
 
 
-@pytest.mark.parametrize("space", [CHAIN, NESTED, GRAPHED])
-def test_the_slope_is_the_one_of_finite_differences(space: SearchSpace) -> None:
+@pytest.mark.parametrize(("space", "hinted"), [(CHAIN, False), (CHAIN, True), (NESTED, False), (GRAPHED, True)])
+def test_the_slope_is_the_one_of_finite_differences(space: SearchSpace, hinted: bool) -> None:
     encoder, seen, targets = data(space, 15)
-    model = GaussianProcess(encoder.blocks, space.graph is not None)
+    seen = dataclasses.replace(seen, hints=np.random.default_rng(1).normal(size=(15, int(hinted))))
+    model = GaussianProcess(encoder.blocks, space.graph is not None, hinted)
     theta = model.theta + np.random.default_rng(0).normal(size=len(model.theta)) * 0.3
     doubt = np.linspace(1, 3, len(targets))
     _, slope = model._evidence(theta, seen, targets, doubt)
@@ -55,6 +57,18 @@ def test_shuffled_scores_predict_nothing() -> None:
     model.fit(features[:80], scores[:80], np.ones(80))
     model.condition(features[:80], scores[:80], np.ones(80))
     assert abs(np.corrcoef(model.predict(features[80:])[0], scores[80:])[0, 1]) < 0.35
+
+
+def test_what_is_left_out_is_foretold_from_the_others() -> None:
+    encoder, features, scores = data(GRAPHED, 12)
+    model = GaussianProcess(encoder.blocks, structured=True)
+    doubt = np.linspace(1, 2, 12)
+    model.condition(features, scores, doubt)
+    told = model.left_out(scores)
+    for place in range(12):
+        others = [other for other in range(12) if other != place]
+        model.condition(features[others], scores[others], doubt[others])
+        assert told[place] == pytest.approx(model.predict(features[[place]])[0][0], abs=1e-4)
 
 
 def test_what_is_doubted_weighs_less() -> None:
