@@ -17,9 +17,8 @@ from raynas.architecture import enumerate_all, sample
 from raynas.choice import Choice, decisions, derive
 from raynas.costs import Costs
 from raynas.turning import Turning
-from spaces import nasbench201, nasbench_macro, shufflenet
+from spaces import darts_cells, nasbench201, nasbench_macro, shufflenet
 from spaces.darts import darts
-from spaces.darts_cells import NODES, choose, edge
 
 CELL = nasbench201.nasbench201(channels=4, cells=1)
 CELLS = tuple(enumerate_all(nasbench201.DECISIONS))
@@ -88,20 +87,20 @@ def test_the_341_cells_that_are_cut_off_have_no_angle_and_all_others_have():
 
 def darts_vector(space, state, architecture):
     """The weight vector of a DARTS network of a normal and two reduction cells, built way by way."""
-    options = choose(architecture)
+    options = darts_cells.choose(architecture)
     parts = [state[name].flatten() for name, _ in space.named_parameters() if ".edges." not in name]
 
     def ways(kind, node):
         if node < 2:
             return [[]]
-        taken = [source for source in range(node) if options[edge(kind, source, node)] != "none"]
+        taken = [source for source in range(node) if options[darts_cells.edge(kind, source, node)] != "none"]
         return [[*way, (source, node)] for source in taken for way in ways(kind, source)]
 
     for cell, (kind, width) in enumerate((("normal", 4), ("reduction", 8), ("reduction", 16))):
-        every = [way for node in NODES for way in ways(kind, node)]
+        every = [way for node in darts_cells.NODES for way in ways(kind, node)]
         assert len(every) <= 30
         for source, node in itertools.chain.from_iterable(every):
-            option = options[edge(kind, source, node)]
+            option = options[darts_cells.edge(kind, source, node)]
             place = f"cells.{cell}.nodes.{node - 2}.edges.{source}.{option}."
             kernels = [value.flatten() for name, value in state.items() if name.startswith(place) and value.ndim == 4]
             constant = torch.eye(width) if option == "skip_connect" else torch.full((width * 9,), 1 / 9)
