@@ -10,7 +10,7 @@
 Prints a table, writes every evaluation (Parquet) and a plot (PNG, if matplotlib is there) into ``--output``. ``DATA``
 holds nasbench201_cifar10.parquet and nasbench_macro.parquet. On NAS-Bench-201 every cell counts as it stands, because
 isomorphic cells were trained separately; the model of ``bayes`` still compares canonical forms. Optuna's GP takes
-seconds a suggestion: it runs only where it is named.
+about a second a suggestion: it runs only where it is named.
 """
 
 from __future__ import annotations
