@@ -61,7 +61,7 @@ def test_a_search_by_angle_over_random_labels(tmp_path):
         assert row["score"] == pytest.approx(float(torch.rad2deg(torch.acos(cosine))), abs=1e-4)
         assert 1 < row["score"] < 90
     assert best[0]["final_score"] == max(row["score"] for row in rows)
-    with pytest.raises(ConfigError, match="learned labels drawn by chance.*run retrain first"):
+    with pytest.raises(ConfigError, match=r"learned labels drawn by chance.*run retrain first"):
         run.network(best[0]["architecture"])
 
 
