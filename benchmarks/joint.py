@@ -1,17 +1,18 @@
 """What searching training settings together with the architecture is worth, on digits, at equal budgets.
 
-    python benchmarks/joint.py                                     about 10 minutes on two cores
-    python benchmarks/joint.py --seeds 1 --samples 6               to see that it runs
+    python benchmarks/joint.py                                     4 seeds, 40 architectures in each search
+    python benchmarks/joint.py --seeds 1 --samples 6 --retrain-epochs 5    to see that it runs
 
 The whole path, as a user has it: ``bayes`` proposes, every architecture is trained from scratch for a few epochs, weak
-ones are stopped early, the winner is trained again for longer and looked at once on the test images. Once with the
-default settings, and once with learning rate, weight decay, label smoothing and strength of the augmentation searched
-too. Each seed draws its own training images; both ways take turns.
+ones are stopped early, the winner is trained again, for as long and for longer, and looked at on the test images. Once
+with the default settings, and once with learning rate, weight decay, label smoothing and strength of the augmentation
+searched too. Each seed draws its own training images; both ways take turns.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import statistics
 import tempfile
@@ -22,6 +23,7 @@ import ray
 from ray import tune
 
 from raynas import Config, prepare
+from raynas.config import RetrainConfig
 from raynas.connection import connect
 from raynas.display import View
 from raynas.joint import settings
@@ -46,8 +48,8 @@ class Quiet(View):
         """Nor this."""
 
 
-def found(flags: argparse.Namespace, domains: dict[str, Any], seed: int) -> tuple[float, float, dict[str, Any]]:
-    """Validation accuracy in the search, test accuracy after the second training, and the settings."""
+def found(flags: argparse.Namespace, domains: dict[str, Any], seed: int) -> tuple[list[float], dict[str, Any]]:
+    """Validation accuracy in the search, test accuracy after each further training, and the settings."""
     search = {
         "trainable": "trainables.from_scratch:FromScratch",
         "joint": domains,
@@ -55,16 +57,18 @@ def found(flags: argparse.Namespace, domains: dict[str, Any], seed: int) -> tupl
         "epochs": flags.epochs,
         "top": 1,
     }
-    train = {"epochs": flags.retrain_epochs, "workers": 1, "cpus_per_worker": 1}
+    train = {"workers": 1, "cpus_per_worker": 1}
     with tempfile.TemporaryDirectory() as folder:
         config = Config(
             data={"limit": flags.images}, train=train, search=search, storage_path=folder, name="joint", seed=seed
         )
         run = prepare(config, view=Quiet())
         best = run.search()[0]
-        result = run.retrain(best["architecture"])
-        run.close()
-    return best["final_score"], result["test_accuracy"], settings(best["architecture"])
+        accuracies = [best["final_score"]]
+        for epochs in flags.retrain_epochs:
+            run.config = dataclasses.replace(run.config, retrain=RetrainConfig(epochs=epochs))
+            accuracies.append(run.retrain(best["architecture"])["test_accuracy"])
+    return accuracies, settings(best["architecture"])
 
 
 def main() -> None:
@@ -72,28 +76,36 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--samples", type=int, default=40, help="architectures of each search")
     parser.add_argument("--epochs", type=int, default=5, help="of training in the search")
-    parser.add_argument("--retrain-epochs", type=float, default=20)
+    parser.add_argument("--retrain-epochs", type=float, nargs="+", default=[5, 20])
     parser.add_argument("--images", type=int, default=1000, help="training and validation images together")
     flags = parser.parse_args()
     connect(Config())
-    measured: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
+    measured: dict[str, list[list[float]]] = {way: [] for way in WAYS}
     for seed in range(flags.seeds):
         for way, domains in WAYS.items():
             begin = time.monotonic()
-            score, test, own = found(flags, domains, seed)
-            measured[way].append((score, test))
+            accuracies, own = found(flags, domains, seed)
+            measured[way].append(accuracies)
             told = "".join(f", {name} {value}" for name, value in own.items())
             spent = time.monotonic() - begin
-            print(f"seed {seed}, {way}: search {score:.2f} %, test {test:.2f} % ({spent:.0f} s){told}", flush=True)
-    print("\n| searched | validation accuracy in the search | test accuracy after retraining |\n|---|---|---|")
-    for way, pairs in measured.items():
-        print(f"| {way} | {' | '.join(f'{statistics.mean(column):.2f}' for column in zip(*pairs, strict=True))} |")
-    for name, column in (("validation", 0), ("test", 1)):
-        alone, both = ([pair[column] for pair in pairs] for pairs in measured.values())
+            listed = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies)
+            print(f"seed {seed}, {way}: {listed} % ({spent:.0f} s){told}", flush=True)
+    ray.shutdown()
+    report(flags, measured)
+
+
+def report(flags: argparse.Namespace, measured: dict[str, list[list[float]]]) -> None:
+    """A row for each way, and the gain, seed by seed, with its standard error."""
+    names = ["in the search, validation", *(f"trained for {epochs:g} epochs, test" for epochs in flags.retrain_epochs)]
+    print(f"\n| searched | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}")
+    for way, rows in measured.items():
+        print(f"| {way} | {' | '.join(f'{statistics.mean(column):.2f}' for column in zip(*rows, strict=True))} |")
+    cells = []
+    for alone, both in zip(*(zip(*rows, strict=True) for rows in measured.values()), strict=True):
         gains = [b - a for a, b in zip(alone, both, strict=True)]
         error = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
-        print(f"gain in {name} accuracy: {statistics.mean(gains):+.2f} points (standard error {error:.2f})")
-    ray.shutdown()
+        cells.append(f"{statistics.mean(gains):+.2f} ± {error:.2f}")
+    print(f"| gain, points | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":
