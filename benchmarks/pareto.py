@@ -165,7 +165,7 @@ def main() -> None:
     looks = [look for look in LOOKS if look <= flags.evaluations]
     titles = ["table", "searcher", *(f"after {look}: mean, worst" for look in looks), "to 95 %, median", "ms"]
     print(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}", flush=True)
-    with ProcessPoolExecutor(1, initializer=threadpool_limits, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(initializer=threadpool_limits, initargs=(1,)) as pool:
         for row in pool.map(play, jobs):
             rows.append(row)
             if len(rows) % flags.seeds == 0:
