@@ -129,8 +129,8 @@ class Run(SearchRun):
         """Train the shared weights; goes on from the newest checkpoint."""
         self.open()
         connect(self.config)
-        with self.view.training("supernet") as show:
-            self.supernet.train(self.paths(), show)
+        with self.view.training("supernet") as show, self.metrics.training("supernet", show) as told:
+            self.supernet.train(self.paths(), told)
 
     # After the search.
 
@@ -146,8 +146,9 @@ class Run(SearchRun):
         chosen = self.best() if architecture is None else self.check(architecture)
         folder = self.folder / "retrain" / arch.key(chosen)
         recipe = retrain_recipe(self.config, checkpoint.latest(self.folder / "supernet"), len(self.data.train))
-        with self.view.training(f"retrain {arch.key(chosen)}") as show:
-            result = retrain(derive(self.space, chosen), self.data, recipe, self.config.seed, folder, show)
+        what = f"retrain {arch.key(chosen)}"
+        with self.view.training(what) as show, self.metrics.training(what, show) as told:
+            result = retrain(derive(self.space, chosen), self.data, recipe, self.config.seed, folder, told)
         self.view.say(
             f"retrained {arch.key(chosen)}: {result['test_accuracy']:.2f} % on the test images, "
             f"{result['validation_accuracy']:.2f} % on validation, {result['epochs']:g} epochs"

@@ -32,6 +32,7 @@ from raynas.config_file import dump, load
 from raynas.connection import connect
 from raynas.display import View
 from raynas.limits import Limits, Profile
+from raynas.metrics import RunMetrics
 from raynas.recorder import Recorder
 from raynas.report import write_report
 from raynas.results import Log
@@ -96,6 +97,7 @@ class SearchRun:
         self.limits = Limits.parse(config.limits, config.limits)
         self.trainable, self.view = trainable, view or View()
         self.folder = Path(config.storage_path).expanduser() / config.name
+        self.metrics = RunMetrics(config.name)
         self.searcher = functools.partial(searcher, space, seed=config.seed)
         """Makes a fresh searcher."""
         self.searcher()
@@ -136,8 +138,8 @@ class SearchRun:
         if folder.exists():
             results.compact(folder)
         stamp = {"run": self.config.name, "searcher": self.config.search.method}
-        with Log(folder) as log, self.view.search() as show:
-            recorder = Recorder(log, scoring, stamp, self.costs, show)
+        with Log(folder) as log, self.view.search() as show, self.metrics.search(show) as told:
+            recorder = Recorder(log, scoring, stamp, self.costs, told)
             settings = self.config.search
             status = run_search(self.searcher(metric="score", mode=scoring.mode), scoring, settings, log, recorder)
         self._forget_ended()
