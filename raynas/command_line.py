@@ -19,6 +19,7 @@ COMMANDS = {
     "retrain": "train an architecture from scratch and evaluate it once on the test images",
     "export": "write an architecture as a plain PyTorch model",
     "report": "write a page about the run",
+    "doctor": "check all that a run needs; each line says what to do",
 }
 OPERATION = ("workers", "gpus_per_worker", "cpus_per_worker", "checkpoint_seconds", "keep_checkpoints", "max_failures")
 """Settings of ``train`` that a resumed run may change: where it runs, not what it computes."""
@@ -88,7 +89,7 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Name
         flags.resume = "auto"  # these go on with a run that is there
     if flags.resume is not None:
         return command, _resumed(flags, config, words, named), flags
-    if there and not flags.dry_run:
+    if there and not flags.dry_run and command != "doctor":
         raise ConfigError(f"the run {_folder(config)} is there already: add --resume to go on, or take another --name")
     return command, smoke_test(config) if flags.smoke_test else config, flags
 

@@ -39,6 +39,7 @@ from raynas.connection import connect
 from raynas.data import Dataset
 from raynas.data import load as load_data
 from raynas.display import View
+from raynas.doctor import doctor
 from raynas.named import resolve
 from raynas.rehearsal import dry_run
 from raynas.report import write_report
@@ -222,6 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if command == "report":
             print(f"report: {write_report(Path(config.storage_path).expanduser() / str(config.name))}")
             return 0
+        if command == "doctor":
+            return doctor(config, prepare, verbose)
         run = prepare(config)
         if command != "search" and not isinstance(run, Run):
             raise ConfigError(f"{command} needs a network, but {config.space} is bare decisions; legal: search, report")
