@@ -23,6 +23,8 @@ COMMANDS = {
 }
 OPERATION = ("workers", "gpus_per_worker", "cpus_per_worker", "checkpoint_seconds", "keep_checkpoints", "max_failures")
 """Settings of ``train`` that a resumed run may change: where it runs, not what it computes."""
+_TOP = ("space", "address", "storage_path", "name", "seed", "time_budget", "budget_gpu_hours")
+"""Settings without a group that have a flag."""
 _SCORING = ("trainable", "trainable_args", "slices", "validation_images", "bn_images", "batch_size", "epochs")
 """What the scores depend on besides: where there are scores, these are kept too."""
 
@@ -46,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
         ("--num-samples", "search.num_samples", "architectures to score in all"),
         ("--max-concurrent", "search.max_concurrent", "trials in flight"),
         ("--seed", "seed", "decides everything that is drawn"),
+        ("--time-budget", "time_budget", "training and search end within it: seconds, 90m, 2h"),
+        ("--budget-gpu-hours", "budget_gpu_hours", "they end within so many hours of GPUs"),
     ):
         parser.add_argument(flag, dest=key, help=f"{text} ({key})")
     parser.add_argument(
@@ -74,11 +78,7 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Name
     if command not in COMMANDS:
         raise ConfigError(f"unknown command {command!r}; legal ones: {', '.join(COMMANDS)}")
     # Flags hold text, which stays text where a setting takes text; numbers are read by the settings' own types.
-    named = {
-        key: value
-        for key, value in vars(flags).items()
-        if value is not None and ("." in key or key in ("space", "address", "storage_path", "name", "seed"))
-    }
+    named = {key: value for key, value in vars(flags).items() if value is not None and ("." in key or key in _TOP)}
     config = load(flags.config, words, named)
     there = config.name is not None and _folder(config).exists()
     if (

@@ -197,6 +197,7 @@ def execute(command: str, run: SearchRun, flags: argparse.Namespace) -> None:
         connect(run.config, flags.dashboard, flags.verbose)
     if command == "search":
         run.search()
+        after = run.affordable(after)
     if isinstance(run, Run):
         if command == "train-supernet":
             run.train_supernet()

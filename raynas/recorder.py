@@ -138,6 +138,8 @@ class Recorder(tune.Callback):
         }
         if self.scoring.simulated:
             row["worker"] = SIMULATED
+        elif self.scoring.gpus and row["seconds"] is not None:
+            row["gpu_seconds"] = row["seconds"] * self.scoring.gpus
         return {name: value for name, value in row.items() if value is not None}
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

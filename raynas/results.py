@@ -54,6 +54,7 @@ SCHEMA: pa.Schema = pa.schema(
         _field("macs", pa.int64(), "multiply-accumulates of one example", "MAC"),
         _field("parameters", pa.int64(), "number of parameters"),
         _field("seconds", pa.float64(), "computing time of this score", "s"),
+        _field("gpu_seconds", pa.float64(), "of these, times the GPUs that the worker holds", "s"),
         _field("worker", pa.string(), "where it was computed; simulated: its seconds were told, not spent"),
         _field("time", pa.timestamp("us", "UTC"), "when it was reported", "UTC"),
         _field("error", pa.string(), "what went wrong, in one line"),

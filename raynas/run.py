@@ -18,6 +18,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import json
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -37,6 +39,7 @@ from raynas.display import View
 from raynas.evaluation import Scorer
 from raynas.export import export
 from raynas.limits import Limits, violation
+from raynas.placement import place_ranks
 from raynas.retrain import retrain, retrain_recipe
 from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, UniformPaths
 from raynas.search_run import SearchRun, write_json
@@ -130,9 +133,31 @@ class Run(SearchRun):
         self.open()
         connect(self.config)
         with self.view.training("supernet") as show, self.metrics.training("supernet", show) as told:
-            self.supernet.train(self.paths(), told)
+            where = place_ranks(self.config.train.resolved())
+            self.budget.hold(where.count * where.gpus)
+            left = self.budget.left
+            self.supernet.train(self.paths(), told, None if left is None else left / 2)
 
     # After the search.
+
+    def affordable(self, steps: Sequence[str]) -> list[str]:
+        """Without retraining, where what is left of the budget is too short for it."""
+        left, curve = self.budget.left, self.folder / "supernet" / "training.jsonl"
+        if left is None or "retrain" not in steps:
+            return list(steps)
+        recipe = retrain_recipe(self.config, checkpoint.latest(self.folder / "supernet"), len(self.data.train))
+        rates = (
+            [json.loads(line)["images_per_second"] for line in curve.read_text().splitlines()] if curve.exists() else []
+        )
+        takes = (recipe.epochs or 0.0) * len(self.data.train) / statistics.median(rates) if rates else 0.0
+        if takes < left:
+            return list(steps)
+        self.view.say(
+            f"not retrained: it would take about {takes:.0f} s, and {left:.0f} s are left of the budget; do it by: "
+            f"python -m raynas.launch retrain --resume {self.folder}"
+        )
+        # Without a supernet there are no weights to export either.
+        return [step for step in steps if step != "retrain" and (rates or step != "export")]
 
     def retrain(self, architecture: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Train an architecture (default: the winner) from scratch and evaluate it on the test images, once.

@@ -18,7 +18,7 @@ import inspect
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ import ray
 
 from raynas import results
 from raynas.architecture import Architecture
+from raynas.budget import Budget
 from raynas.command_line import refuse_changes
 from raynas.config import Config, ConfigError
 from raynas.config_file import dump, load
@@ -98,6 +99,8 @@ class SearchRun:
         self.trainable, self.view = trainable, view or View()
         self.folder = Path(config.storage_path).expanduser() / config.name
         self.metrics = RunMetrics(config.name)
+        self.budget = Budget(config, self.folder)
+        """What the command that runs may still spend."""
         self.searcher = functools.partial(searcher, space, seed=config.seed)
         """Makes a fresh searcher."""
         self.searcher()
@@ -133,6 +136,7 @@ class SearchRun:
         """
         self.open()
         connect(self.config)
+        self.budget = Budget(self.config, self.folder)
         scoring = self._scoring()
         folder = self.folder / "scored.parquet"
         if folder.exists():
@@ -141,7 +145,11 @@ class SearchRun:
         with Log(folder) as log, self.view.search() as show, self.metrics.search(show) as told:
             recorder = Recorder(log, scoring, stamp, self.costs, told)
             settings = self.config.search
-            status = run_search(self.searcher(metric="score", mode=scoring.mode), scoring, settings, log, recorder)
+            searcher = self.searcher(metric="score", mode=scoring.mode)
+            if not scoring.simulated:
+                self.budget.hold(scoring.workers * scoring.gpus)
+            left = self.budget.told if scoring.simulated else self.budget.left
+            status = run_search(searcher, scoring, settings, log, recorder, left)
         self._forget_ended()
         self.view.summary(status)
         best = self.leaderboard(scoring)
@@ -224,6 +232,10 @@ class SearchRun:
     def report(self) -> Path:
         """Write a page about the run; returns its path."""
         return write_report(self.folder)
+
+    def affordable(self, steps: Sequence[str]) -> list[str]:
+        """Those of the steps after a search for which there is time."""
+        return list(steps)
 
     def close(self) -> None:
         """End what the run has started."""
