@@ -20,12 +20,15 @@ COMMANDS = {
     "export": "write an architecture as a plain PyTorch model",
     "rank": "measure how far the scores may be trusted: against a table, or architectures trained from scratch",
     "report": "write a page about the run",
+    "doctor": "check all that a run needs; each line says what to do",
 }
 OPERATION = (
     *("workers", "gpus_per_worker", "cpus_per_worker", "wait_minutes"),
     *("checkpoint_seconds", "keep_checkpoints", "max_failures"),
 )
 """Settings of ``train`` that a resumed run may change: where it runs, not what it computes."""
+_TOP = ("space", "address", "storage_path", "name", "seed", "time_budget", "budget_gpu_hours")
+"""Settings without a group that have a flag."""
 _SCORING = (
     "trainable", "trainable_args", "joint", "combine", "reference", "slices", "validation_images", "bn_images",
     "batch_size", "epochs",
@@ -52,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
         ("--num-samples", "search.num_samples", "architectures to score in all"),
         ("--max-concurrent", "search.max_concurrent", "trials in flight"),
         ("--seed", "seed", "decides everything that is drawn"),
+        ("--time-budget", "time_budget", "training and search end within it: seconds, 90m, 2h"),
+        ("--budget-gpu-hours", "budget_gpu_hours", "they end within so many hours of GPUs"),
     ):
         parser.add_argument(flag, dest=key, help=f"{text} ({key})")
     parser.add_argument(
@@ -83,11 +88,7 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Name
     if command not in COMMANDS:
         raise ConfigError(f"unknown command {command!r}; legal ones: {', '.join(COMMANDS)}")
     # Flags hold text, which stays text where a setting takes text; numbers are read by the settings' own types.
-    named = {
-        key: value
-        for key, value in vars(flags).items()
-        if value is not None and ("." in key or key in ("space", "address", "storage_path", "name", "seed"))
-    }
+    named = {key: value for key, value in vars(flags).items() if value is not None and ("." in key or key in _TOP)}
     config = load(flags.config, words, named)
     there = config.name is not None and _folder(config).exists()
     if (
@@ -98,7 +99,7 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Name
         flags.resume = "auto"  # these go on with a run that is there
     if flags.resume is not None:
         return command, _resumed(flags, config, words, named), flags
-    if there and not flags.dry_run:
+    if there and not flags.dry_run and command != "doctor":
         raise ConfigError(f"the run {_folder(config)} is there already: add --resume to go on, or take another --name")
     return command, smoke_test(config) if flags.smoke_test else config, flags
 

@@ -49,6 +49,20 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+def _seconds(value: Any) -> Any:
+    """A duration such as 90m, 2h or 1.5d in seconds; numbers are seconds."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    if isinstance(value, str) and value[-1:] in units:
+        try:
+            return float(value[:-1]) * units[value[-1]]
+        except ValueError:
+            raise ValueError("legal: seconds, or a number with s, m, h or d, e.g. 90m") from None
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+
+
 class ConfigError(ValueError):
     """A setting that does not exist or has an illegal value; one line per mistake."""
 
@@ -237,8 +251,6 @@ class SearchConfig:
     """from_scratch: epochs of training per architecture, one a fidelity step."""
     top: Count = 5
     """How many of the best are scored again on all validation images."""
-    time_budget_seconds: Positive | None = None
-    """A search ends after so many seconds, those of an earlier search of the same run not counted."""
 
     @property
     def stops_early(self) -> bool:
@@ -309,6 +321,13 @@ class Config:
     address: str | None = None
     """Address of a Ray cluster; default: $RAY_ADDRESS, else Ray is started here."""
     seed: int = 0
+    time_budget: Duration | None = None
+    """Seconds, or 90m, 2h: training the supernet and searching end within it, the best so far is kept. Training takes
+    half of it at most: its schedule is shortened to that. What earlier commands of the run took by their records, from
+    the first to the last report of each phase, counts. Retraining follows only if it fits into what is left. Where a
+    table tells the seconds of its scores these count instead."""
+    budget_gpu_hours: Positive | None = None
+    """The same in hours of all GPUs that the actors hold, whether they compute or wait."""
 
 
 def smoke_test(config: Config) -> Config:

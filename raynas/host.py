@@ -21,6 +21,7 @@ from raynas.architecture import Architecture
 from raynas.config import Config, SearchConfig
 from raynas.data import Dataset, from_arrays
 from raynas.evaluation import Scorer
+from raynas.metrics import ActorMetrics
 from raynas.sampling import PathSampler
 from raynas.training import Progress, Trainer, best_device, place_model, use_bfloat16
 
@@ -84,6 +85,7 @@ class Host:
         self.space, self.data, self.config, self.name = space, data, config, name
         self.trainer: Trainer | None = None
         self.scorer: Scorer | None = None
+        self.metrics = ActorMetrics(str(config.name), name)
         self._waiting: list[_Request] = []
         self._in_work = 0
         self._queue, self._computing = threading.Lock(), threading.Lock()
@@ -117,7 +119,9 @@ class Host:
         """Train up to step ``until`` of a schedule of ``total`` steps. Steps already done are not repeated."""
         assert self.trainer is not None
         self.trainer.total_steps = total
-        return self.trainer.run(until)
+        progress = self.trainer.run(until)
+        self.metrics.worked(progress.seconds, images=progress.images // self.trainer.world)
+        return progress
 
     def save(self) -> Published:
         """All tensors of a checkpoint: weights and momentum."""
@@ -207,6 +211,7 @@ class Host:
         everyone = [architecture for request in group for architecture in request.architectures]
         tallies = self.scorer.score(everyone, group[0].slice)
         seconds = (time.perf_counter() - begin) / len(everyone)
+        self.metrics.worked(seconds * len(everyone), scores=len(everyone))
         for request in group:
             request.answer = [{**tally, "seconds": seconds} for tally in tallies[: len(request.architectures)]]
             tallies = tallies[len(request.architectures) :]

@@ -39,6 +39,7 @@ from raynas.connection import LOOPBACK, check_address, connect
 from raynas.data import Dataset
 from raynas.data import load as load_data
 from raynas.display import View
+from raynas.doctor import doctor
 from raynas.named import resolve
 from raynas.rehearsal import dry_run
 from raynas.report import write_report
@@ -226,6 +227,7 @@ def execute(command: str, run: SearchRun, flags: argparse.Namespace) -> None:
         connect(run.config, dashboard, flags.verbose)
     if command == "search":
         run.search()
+        after = run.affordable(after)
     if command == "rank":
         join = functools.partial(connect, run.config, dashboard, flags.verbose)
         rank(run, join, functools.partial(audit, run))
@@ -256,6 +258,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if command == "report":
             print(f"report: {write_report(Path(config.storage_path).expanduser() / str(config.name))}")
             return 0
+        if command == "doctor":
+            return doctor(config, prepare, verbose)
         run = prepare(config)
         if command not in ("search", "rank") and not isinstance(run, Run):
             legal = "search, rank, report"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,8 @@ class SearchStatus:
     earlier: int
     """How many of them are of earlier searches."""
     wanted: int
-    stopped: int
-    """How many of them were stopped early."""
+    stopped_at: Mapping[int, int]
+    """How many of them were stopped early, by the fidelity at which they were."""
     failed: int
     """How many could not be scored in this search; the log says why."""
     best: float
@@ -54,6 +55,11 @@ class SearchStatus:
     simulated: float | None = None
     """Simulated seconds of this search, where the trainable tells such ones; the overhead means nothing then."""
 
+    @property
+    def stopped(self) -> int:
+        """How many were stopped early."""
+        return sum(self.stopped_at.values())
+
 
 class Recorder(tune.Callback):
     """Writes every report of every trial into the log and counts for the live view."""
@@ -69,7 +75,8 @@ class Recorder(tune.Callback):
     ) -> None:
         self.log, self.scoring, self.stamp, self.costs, self.tell = log, scoring, dict(stamp), costs, tell
         self.hypervolume = hypervolume
-        self.scored = self.stopped = self.failed = self.earlier = 0
+        self.scored = self.failed = self.earlier = 0
+        self.stopped_at: Counter[int] = Counter()
         self.wanted = 0
         self.best: tuple[int, float] = (-1, -math.inf)
         self.best_row: dict[str, Any] = {}
@@ -89,7 +96,7 @@ class Recorder(tune.Callback):
         self.wanted = wanted
         for rows in ended:
             self.scored += 1
-            self.stopped += rows[-1]["status"] == "stopped"
+            self._count(rows[-1])
             self._compare(rows[-1])
             self._measure(rows[-1])
         self.earlier = self.scored
@@ -138,6 +145,8 @@ class Recorder(tune.Callback):
         }
         if self.scoring.simulated:
             row["worker"] = SIMULATED
+        elif self.scoring.gpus and row["seconds"] is not None:
+            row["gpu_seconds"] = row["seconds"] * self.scoring.gpus
         return {name: value for name, value in row.items() if value is not None}
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -147,8 +156,12 @@ class Recorder(tune.Callback):
                 row = {**row, "status": "stopped"}
                 self.log.append(row)
             self.scored += 1
-            self.stopped += row["status"] == "stopped"
+            self._count(row)
         self._show()
+
+    def _count(self, last: Mapping[str, Any]) -> None:
+        if last["status"] == "stopped":
+            self.stopped_at[int(last["fidelity"])] += 1
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The trial failed for good."""
@@ -194,7 +207,7 @@ class Recorder(tune.Callback):
             scored=self.scored,
             earlier=self.earlier,
             wanted=self.wanted,
-            stopped=self.stopped,
+            stopped_at=dict(sorted(self.stopped_at.items())),
             failed=self.failed,
             best=self.best_row.get("score", math.nan),
             best_at=(max(self.best[0], 0), self.scoring.max_fidelity),

@@ -11,9 +11,9 @@ from raynas.evaluation import Scorer
 from raynas.joint import network, recipe, settings
 from raynas.run import Run
 from raynas.search_run import SearchRun
-from raynas.training import Trainer
+from raynas.training import Progress, Trainer
 
-__all__ = ["dry_run"]
+__all__ = ["dry_run", "rehearse"]
 
 
 def dry_run(run: SearchRun) -> None:
@@ -32,27 +32,34 @@ def dry_run(run: SearchRun) -> None:
     assert isinstance(suggestion, dict)
     chosen = suggestion["architecture"]
     if isinstance(run, Run):
-        _rehearse(run, chosen)
+        _show(run, chosen)
     else:
         say(f"architecture {arch.key(chosen)} {dict(run.costs(chosen))}; scored by {run.config.search.trainable}")
         say(str(run.costs))
 
 
-def _rehearse(run: Run, chosen: Architecture) -> None:
-    say = run.view.say
-    for name in ("train", "validation", "test"):
-        say(f"{name} images: {len(getattr(run.data, name))} of shape {list(run.data.image_shape)}")
+def rehearse(run: Run, chosen: Architecture) -> tuple[str, Progress]:
+    """Train an architecture for two steps and score it on one slice, in this process; says how that went."""
     space, path = copy.deepcopy(run.space), network(chosen)
     trainer = Trainer(space, run.data, recipe(run.config.train, chosen), lambda step: [path], run.config.seed)
     progress = trainer.run(2)
     begin = time.perf_counter()
     tally = Scorer(space, run.data, run.config.search).score([path], 0)[0]
     told = "".join(f", {name} {value}" for name, value in settings(chosen).items())
-    say(
+    text = (
         f"architecture {arch.key(chosen)} {run.costs_of(chosen)}{told}: loss {progress.loss:.3f} after two steps "
         f"({progress.images / progress.seconds:.0f} images/s), {tally['correct']:.0f} of {tally['images']:.0f} "
         f"images right in the first slice ({time.perf_counter() - begin:.2f} s)"
     )
+    return text, progress
+
+
+def _show(run: Run, chosen: Architecture) -> None:
+    say = run.view.say
+    for name in ("train", "validation", "test"):
+        say(f"{name} images: {len(getattr(run.data, name))} of shape {list(run.data.image_shape)}")
+    text, progress = rehearse(run, chosen)
+    say(text)
     epochs = run.config.train.resolved().epochs
     if run.config.train.minutes is None and epochs is not None:
         minutes = epochs * len(run.data.train) / progress.images * progress.seconds / 60

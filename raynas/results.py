@@ -55,6 +55,7 @@ SCHEMA: pa.Schema = pa.schema(
         _field("parameters", pa.int64(), "number of parameters"),
         _field("hypervolume", pa.float64(), "of the front so far, see raynas.front; none without search.objectives"),
         _field("seconds", pa.float64(), "computing time of this score", "s"),
+        _field("gpu_seconds", pa.float64(), "of these, times the GPUs that the worker holds", "s"),
         _field("worker", pa.string(), "where it was computed; simulated: its seconds were told, not spent"),
         _field("time", pa.timestamp("us", "UTC"), "when it was reported", "UTC"),
         _field("error", pa.string(), "what went wrong, in one line"),

@@ -18,6 +18,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import json
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -38,6 +40,7 @@ from raynas.evaluation import Scorer
 from raynas.export import export
 from raynas.filter import filtered
 from raynas.limits import Limits, check_objectives, violation
+from raynas.placement import place_ranks
 from raynas.retrain import retrain, retrain_recipe
 from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, UniformPaths
 from raynas.search_run import SearchRun, write_json
@@ -159,8 +162,11 @@ class Run(SearchRun):
     def train_supernet(self) -> None:
         """Train the shared weights; goes on from the newest checkpoint."""
         self.begin()
-        with self.view.training("supernet") as show:
-            self.supernet.train(self.paths(), show)
+        with self.view.training("supernet") as show, self.metrics.training("supernet", show) as told:
+            where = place_ranks(self.config.train.resolved())
+            self.budget.hold(where.count * where.gpus)
+            left = self.budget.left
+            self.supernet.train(self.paths(), told, None if left is None else left / 2)
         if self.shrinking is not None:
             self.use(dataclasses.replace(self.search_space, decisions=self.shrinking.decisions))
             left, all_of_it = map(arch.size, (self.shrinking.decisions, self.turning().decisions))
@@ -224,6 +230,25 @@ class Run(SearchRun):
             raise ConfigError("with retrain.space_args the decisions of the space are others: they must stay the same")
         self._retrained_in = space
 
+    def affordable(self, steps: Sequence[str]) -> list[str]:
+        """Without retraining, where what is left of the budget is too short for it."""
+        left, curve = self.budget.left, self.folder / "supernet" / "training.jsonl"
+        if left is None or "retrain" not in steps:
+            return list(steps)
+        recipe = retrain_recipe(self.config, checkpoint.latest(self.folder / "supernet"), len(self.data.train))
+        rates = (
+            [json.loads(line)["images_per_second"] for line in curve.read_text().splitlines()] if curve.exists() else []
+        )
+        takes = (recipe.epochs or 0.0) * len(self.data.train) / statistics.median(rates) if rates else 0.0
+        if takes < left:
+            return list(steps)
+        self.view.say(
+            f"not retrained: it would take about {takes:.0f} s, and {left:.0f} s are left of the budget; do it by: "
+            f"python -m raynas.launch retrain --resume {self.folder}"
+        )
+        # Without a supernet there are no weights to export either.
+        return [step for step in steps if step != "retrain" and (rates or step != "export")]
+
     def retrain(self, architecture: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Train an architecture (default: the winner) from scratch and evaluate it on the test images, once.
 
@@ -236,9 +261,10 @@ class Run(SearchRun):
         folder = self.folder / "retrain" / arch.key(chosen)
         config = dataclasses.replace(self.config, train=joint.recipe(self.config.train, chosen))
         recipe = retrain_recipe(config, checkpoint.latest(self.folder / "supernet"), len(self.data.train))
-        with self.view.training(f"retrain {arch.key(chosen)}") as show:
+        what = f"retrain {arch.key(chosen)}"
+        with self.view.training(what) as show, self.metrics.training(what, show) as told:
             network = derive(self._retrained_in, joint.network(chosen))
-            result = retrain(network, self.data, recipe, self.config.seed, folder, show)
+            result = retrain(network, self.data, recipe, self.config.seed, folder, told)
         self.view.say(
             f"retrained {arch.key(chosen)}: {result['test_accuracy']:.2f} % on the test images, "
             f"{result['validation_accuracy']:.2f} % on validation, {result['epochs']:g} epochs"

@@ -42,6 +42,8 @@ class Scoring:
     """Whether such a trial ends by itself; otherwise Tune ends it at ``max_fidelity``."""
     workers: int = 1
     """How many processes compute at the same time: what the overhead is a share of."""
+    gpus: float = 0.0
+    """How many GPUs each of them holds."""
     concurrent: int = 1
     """How many trials are in flight at once."""
     bounded: bool = True

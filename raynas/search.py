@@ -101,15 +101,17 @@ def run_search(
     config: SearchConfig,
     log: Log,
     recorder: Recorder,
+    seconds: float | None = None,
 ) -> SearchStatus:
-    """Score architectures until ``config.num_samples`` of them are in the log.
+    """Score architectures until ``config.num_samples`` of them are in the log, or the time is over.
 
     Args:
         searcher: Fresh; the log is replayed into it.
         scoring: How trials score.
-        config: Number of samples, scheduler, cohorts, time budget.
+        config: Number of samples, scheduler, cohorts.
         log: Read at the start, appended by ``recorder``.
         recorder: Writes the log.
+        seconds: How long it may take; simulated ones where the scoring tells such.
 
     Returns:
         The status at the end.
@@ -126,7 +128,7 @@ def run_search(
     history.replay(searcher, scheduler)
     recorder.remember(history.ended.values(), config.num_samples)
     left = config.num_samples - recorder.scored
-    if left <= 0:
+    if left <= 0 or seconds == 0:
         return recorder.status()
     tune_config = tune.TuneConfig(
         search_alg=searcher if config.cohort == 1 else Cohort(searcher, config.cohort, left),
@@ -135,7 +137,7 @@ def run_search(
         num_samples=left,
         max_concurrent_trials=None if scoring.bounded else scoring.concurrent,
         reuse_actors=True,
-        time_budget_s=None if scoring.simulated else config.time_budget_seconds,
+        time_budget_s=None if scoring.simulated else seconds,
         trial_name_creator=lambda trial: f"architecture-{trial.trial_id}",
         trial_dirname_creator=lambda trial: str(trial.trial_id),
     )
@@ -143,8 +145,8 @@ def run_search(
     recorder.start()
     try:
         stop: Any = None if scoring.ends_itself else {"training_iteration": scoring.max_fidelity}
-        if scoring.simulated and config.time_budget_seconds is not None:
-            stop = _Budget(recorder, config.time_budget_seconds)
+        if scoring.simulated and seconds is not None:
+            stop = _Simulated(recorder, seconds)
         _fit(_with_parameters(scoring, history), tune_config, recorder, stop)
     finally:
         log.flush()
@@ -167,7 +169,7 @@ def _wait_for_slot(scoring: Scoring, seconds: float = 60.0) -> None:
         time.sleep(0.2)
 
 
-class _Budget(tune.Stopper):
+class _Simulated(tune.Stopper):
     """Ends a search when its simulated time is over."""
 
     def __init__(self, recorder: Recorder, seconds: float) -> None:

@@ -18,7 +18,7 @@ import inspect
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ import ray
 
 from raynas import results
 from raynas.architecture import Architecture
+from raynas.budget import Budget
 from raynas.command_line import refuse_changes
 from raynas.config import Config, ConfigError
 from raynas.config_file import dump, load
@@ -34,6 +35,7 @@ from raynas.display import View
 from raynas.front import Hypervolume, front_of
 from raynas.joint import joined, unfolded
 from raynas.limits import Limits, Profile
+from raynas.metrics import RunMetrics
 from raynas.nodes import check_nodes
 from raynas.recorder import Recorder
 from raynas.report import write_report
@@ -101,6 +103,9 @@ class SearchRun:
         self.limits = Limits.parse(config.limits, config.limits)
         self.trainable, self.view = trainable, view or View()
         self.folder = Path(config.storage_path).expanduser() / config.name
+        self.metrics = RunMetrics(config.name)
+        self.budget = Budget(config, self.folder)
+        """What the command that runs may still spend."""
         self._any_searcher = searcher
         self.use(joined(space, config.search, trainable))
         self.searcher()
@@ -165,6 +170,7 @@ class SearchRun:
             written to leaderboard.json. With ``search.objectives`` see :meth:`front`, too.
         """
         self.begin()
+        self.budget = Budget(self.config, self.folder)
         scoring = combined(self, self.scoring())
         folder = self.folder / "scored.parquet"
         if folder.exists():
@@ -175,9 +181,13 @@ class SearchRun:
             hypervolume = Hypervolume(objectives, self.costs.profile(), self.limits, scoring.mode)
             early = "; nobody is stopped early, or the cheap would be" if settings.scheduler == "asha" else ""
             self.view.say(f"looking for the front of score against {' and '.join(objectives)}{early}")
-        with Log(folder) as log, self.view.search() as show:
-            recorder = Recorder(log, scoring, stamp, self.costs_of, show, hypervolume)
-            status = run_search(self.searcher(metric="score", mode=scoring.mode), scoring, settings, log, recorder)
+        with Log(folder) as log, self.view.search() as show, self.metrics.search(show) as told:
+            recorder = Recorder(log, scoring, stamp, self.costs_of, told, hypervolume)
+            searcher = self.searcher(metric="score", mode=scoring.mode)
+            if not scoring.simulated:
+                self.budget.hold(scoring.workers * scoring.gpus)
+            left = self.budget.told if scoring.simulated else self.budget.left
+            status = run_search(searcher, scoring, settings, log, recorder, left)
         self._forget_ended()
         self.view.summary(status)
         best = self.leaderboard(scoring)
@@ -291,6 +301,10 @@ class SearchRun:
     def report(self) -> Path:
         """Write a page about the run; returns its path."""
         return write_report(self.folder)
+
+    def affordable(self, steps: Sequence[str]) -> list[str]:
+        """Those of the steps after a search for which there is time."""
+        return list(steps)
 
     def close(self) -> None:
         """End what the run has started."""

@@ -72,11 +72,20 @@ class Supernet:
         self._hosted = Hosted(ray.put(space), ray.put(to_arrays(data)))
         self.actors: list[Any] = []
         """Handles of the :class:`SupernetActor` that train or score now."""
+        self.where = Placement(0, 0.0, 0.0)
+        """How many they are, and what each of them holds."""
         self._room: PlacementGroup | None = None
         self._curve = folder / "training.jsonl"
 
-    def train(self, paths: PathSampler, on_progress: Callable[[TrainingStatus], None] = lambda status: None) -> None:
+    def train(
+        self,
+        paths: PathSampler,
+        on_progress: Callable[[TrainingStatus], None] = lambda status: None,
+        seconds: float | None = None,
+    ) -> None:
         """Train to the end of the schedule, from the newest checkpoint if there is one.
+
+        A schedule that is made now is shortened such that it takes ``seconds`` at most.
 
         A worker that is lost is replaced, and the training goes on from the last checkpoint. Ctrl-C saves a
         checkpoint first.
@@ -87,7 +96,7 @@ class Supernet:
         """
         for attempt in range(self.recipe.max_failures + 1):
             try:
-                self._train(paths, on_progress)
+                self._train(paths, on_progress, seconds)
                 return
             except (RayActorError, RayTaskError, OutOfMemoryError) as error:
                 # Where one rank dies, another may be the first to say so: its connection broke.
@@ -123,7 +132,7 @@ class Supernet:
             except ValueError:
                 time.sleep(2.0)
 
-    def _train(self, paths: PathSampler, on_progress: Callable[[TrainingStatus], None]) -> None:
+    def _train(self, paths: PathSampler, on_progress: Callable[[TrainingStatus], None], seconds: float | None) -> None:
         saved = checkpoint.latest(self.folder)
         total = None if saved is None else int(saved[2]["total"])
         if self.shrinking is not None:
@@ -141,7 +150,7 @@ class Supernet:
             initial = ray.get(self.actors[0].save.remote()).tensors()
             checkpoint.keep_initial(self.folder, model_tensors(initial))
         if total is None:
-            step, total = self._plan(epoch_steps)
+            step, total = self._plan(epoch_steps, seconds)
         last_save, chunk = time.monotonic(), 1
         waiting: list[Any] = []
         try:
@@ -173,11 +182,15 @@ class Supernet:
         joined = [actor.join.remote(paths, rank, where.count, address) for rank, actor in enumerate(self.actors)]
         return int(self._everyone(joined)[0])
 
-    def _plan(self, epoch_steps: int) -> tuple[int, int]:
+    def _plan(self, epoch_steps: int, most: float | None) -> tuple[int, int]:
         """Decide how many steps the schedule has; returns the steps already made for it, and the total."""
         assert self.recipe.epochs is not None
-        if self.recipe.minutes is None:
-            return 0, max(round(self.recipe.epochs * epoch_steps), 1)
+        wanted = max(round(self.recipe.epochs * epoch_steps), 1)
+        if self.recipe.minutes is None and most is None:
+            return 0, wanted
+        span = min(
+            math.inf if limit is None else limit for limit in (self.recipe.minutes and self.recipe.minutes * 60, most)
+        )
         # The first steps warm up caches and are not counted; the schedule hardly moves in those that measure.
         begin, step, seconds, far = time.monotonic(), 3, 0.0, 10**9
         self._everyone([actor.train.remote(step, far) for actor in self.actors])
@@ -185,13 +198,15 @@ class Supernet:
         while seconds < 3.0:
             made = self._everyone([actor.train.remote(step + 5, far) for actor in self.actors])[0]
             step, measured, seconds = made.step, measured + 5, seconds + made.seconds
-        left = self.recipe.minutes * 60 - (time.monotonic() - begin)
-        return step, step + max(int(left / (seconds / measured)), 1)
+        left = span - (time.monotonic() - begin)
+        total = step + max(int(left / (seconds / measured)), 1)
+        return step, total if self.recipe.minutes is not None else max(min(total, wanted), step + 1)
 
     def _report(self, progress: Sequence[Progress], total: int, tell: Callable[[TrainingStatus], None]) -> None:
         loss = sum(p.loss for p in progress) / len(progress)
         status = TrainingStatus(progress[0].step, total, loss, progress[0].images / max(progress[0].seconds, 1e-9))
         line = {"step": status.step, "total": total, "loss": loss, "images_per_second": status.images_per_second}
+        line["gpus"] = self.where.count * self.where.gpus
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self._curve, "a", encoding="utf-8") as file:
             file.write(json.dumps({**line, "time": time.time()}) + "\n")
@@ -248,6 +263,7 @@ class Supernet:
         Raises:
             RuntimeError: What they take is in use by others, and was not given back for a minute.
         """
+        self.where = where
         self._room = reserve([where.each] * where.count, "actors")
         remote = ray.remote(SupernetActor)
         self.actors = [

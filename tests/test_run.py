@@ -17,6 +17,7 @@ from ray import tune
 
 from raynas import checkpoint, results
 from raynas.architecture import enumerate_all
+from raynas.budget import training_seconds
 from raynas.choice import Choice
 from raynas.config import Config, ConfigError, RetrainConfig, SearchConfig, TrainConfig
 from raynas.evaluation import Scorer
@@ -144,14 +145,22 @@ def test_cohorts_share_trials(tmp_path, searcher):
 
 
 def test_a_time_budget_ends_the_search_and_the_rest_is_scored_later(tmp_path):
-    slow = with_search(num_samples=27, bn_images=1500, batch_size=1, scheduler="none", time_budget_seconds=9)
+    slow = with_search(num_samples=27, bn_images=1500, batch_size=1, scheduler="none")
     data = tiny.data(train=1500)
-    run = make(tmp_path, search=slow, data=data, limits={})
+    make(tmp_path, search=slow, data=data, limits={}).train_supernet()
+    spent = training_seconds(tmp_path / "run" / "supernet" / "training.jsonl")[0]
+    run = make(tmp_path, search=slow, data=data, limits={}, time_budget=spent + 14)
     run.search()
     run.close()
     early = {row["key"] for row in log(run) if row["status"] == "complete"}
     assert 0 < len(early) < 27, "the budget ended nothing"
-    longer = make(tmp_path, search=dataclasses.replace(slow, time_budget_seconds=None), data=data, limits={})
+    # What it took counts: the same budget again is spent, and nothing is scored.
+    again = make(tmp_path, search=slow, data=data, limits={}, time_budget=spent + 1)
+    again.search()
+    again.close()
+    assert {row["key"] for row in log(run) if row["status"] == "complete"} == early
+    assert run.affordable(["retrain", "export"]) == ["export"], "there is no time to retrain"
+    longer = make(tmp_path, search=slow, data=data, limits={})
     longer.search()
     longer.close()
     rows = log(longer)

@@ -94,6 +94,7 @@ class FromScratch(tune.Trainable):
             resources,
             max_fidelity=search.epochs,
             workers=where.count,
+            gpus=where.gpus,
             concurrent=where.count,
             bounded=search.max_concurrent is None and search.replicas is None,
         )

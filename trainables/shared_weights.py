@@ -60,6 +60,7 @@ class SharedWeights(CohortTrial):
             slots(concurrent),
             max_fidelity=slices,
             workers=len(pool),
+            gpus=run.supernet.where.gpus,
             concurrent=concurrent,
             rescore=functools.partial(_rescore, pool),
         )

@@ -150,7 +150,8 @@ def test_low_scores_are_good_where_the_table_says_so(tmp_path: Path) -> None:
 
 
 def test_simulated_time_is_the_budget(tmp_path: Path) -> None:
-    run = make(tmp_path, layout={"cost": "seconds_4"}, num_samples=27, time_budget_seconds=2000)
+    run = make(tmp_path, layout={"cost": "seconds_4"}, num_samples=27)
+    run.config = dataclasses.replace(run.config, time_budget=2000)
     run.search()
     spent = sum(row["seconds"] for row in log(run))
     assert 2000 <= spent < 2000 + 2 * 426, spent

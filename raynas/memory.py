@@ -1,0 +1,58 @@
+"""How much memory a training step takes, counted before anything is trained."""
+
+from __future__ import annotations
+
+import copy
+from random import Random
+
+import torch
+from torch import Tensor, nn
+
+from raynas import architecture as arch
+from raynas.choice import decisions, derive
+
+__all__ = ["kept_for_backward", "training_memory"]
+
+
+def kept_for_backward(network: nn.Module, example: Tensor) -> int:
+    """Bytes that a forward pass of this example keeps for the backward pass, each storage counted once.
+
+    Parameters do not count. Works on the meta device, where nothing is computed.
+    """
+    own = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no address is used twice
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(example)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def training_memory(space: nn.Module, example: Tensor, batch: int, paths: int = 32, seed: int = 0) -> dict[str, int]:
+    """Bytes that one worker needs to train a space in float32, by what they are for.
+
+    Activations are those of the largest of some random paths, counted on the meta device for two and three images and
+    extrapolated to a batch. What libraries take for themselves (a CUDA context is some hundred MB, convolutions take
+    work space) comes on top.
+
+    Args:
+        space: With its Choices.
+        example: One image [1, C, H, W].
+        batch: Images a step on this worker.
+        paths: How many random architectures are looked at.
+        seed: Draws them.
+    """
+    parameters = sum(parameter.numel() * parameter.element_size() for parameter in space.parameters())
+    buffers = sum(buffer.numel() * buffer.element_size() for buffer in space.buffers())
+    shadow = copy.deepcopy(space).to("meta").train()
+    open_in_space, rng, largest = decisions(shadow), Random(seed), 0
+    for _ in range(paths):
+        network = derive(shadow, arch.sample(open_in_space, rng)).train()
+        few, more = (kept_for_backward(network, torch.empty(n, *example.shape[1:], device="meta")) for n in (2, 3))
+        largest = max(largest, few + (more - few) * (batch - 2))
+    return {"weights": parameters + buffers, "gradients and momentum": 2 * parameters, "activations": largest}

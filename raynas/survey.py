@@ -1,0 +1,160 @@
+"""What the nodes of a cluster are like: every one of them is visited, and asked what a run would find there."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import platform
+import shutil
+import time
+import uuid
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+__all__ = ["NodeFacts", "survey"]
+
+PATIENCE = 60.0
+"""Seconds a node may take to start a process and answer."""
+_MARK = "mark"
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """One node, as a process on it sees it."""
+
+    address: str
+    python: str = ""
+    ray: str = ""
+    torch: str = ""
+    gpus: float = 0.0
+    """As Ray counts them."""
+    physical: int = 0
+    """As the driver of the system counts them."""
+    cuda: str = ""
+    """What torch says of a GPU that Ray gave it: its name; empty if it finds none."""
+    gpu_memory: int = 0
+    """Bytes of that GPU."""
+    memory: int = 0
+    """Bytes of main memory that are left."""
+    skew: float = 0.0
+    """Seconds that its clock is ahead of this process's."""
+    storage: str = ""
+    """What is wrong with the storage there."""
+    error: str = ""
+    """Why it did not answer; the rest is unknown then."""
+
+
+class Visitor:
+    """A process on a node that looks around."""
+
+    def look(self, meeting: Path, node: str) -> dict[str, Any]:
+        """All that needs no GPU."""
+        physical = Path("/proc/driver/nvidia/gpus")
+        spec = importlib.util.find_spec("torch")
+        return {
+            "python": platform.python_version(),
+            "ray": ray.__version__,
+            "torch": importlib.import_module("torch.version").__version__ if spec else "",
+            "physical": len(list(physical.iterdir())) if physical.is_dir() else 0,
+            "memory": _available(),
+            "storage": _share(meeting, node),
+        }
+
+    def now(self) -> float:
+        """The clock of the node."""
+        return time.time()
+
+
+def _available() -> int:
+    """Bytes that processes can still take, the system's caches included."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+
+
+def _share(meeting: Path, node: str) -> str:
+    """What keeps a node from sharing a folder, if anything: it must see what the driver wrote, and write itself."""
+    deadline = time.monotonic() + 3.0  # network file systems may show a file a moment late
+    while not (meeting / _MARK).exists():
+        if time.monotonic() > deadline:
+            return f"does not see {meeting.parent} as this machine does"
+        time.sleep(0.1)
+    try:
+        (meeting / node).write_text(node, encoding="utf-8")
+    except OSError as error:
+        return f"cannot write into {meeting.parent}: {error.strerror}"
+    return ""
+
+
+def _gpu() -> tuple[str, int]:
+    """Name and bytes of the GPU that Ray gave to this process, as torch finds it."""
+    torch = importlib.import_module("torch")
+    if not torch.cuda.is_available():
+        return "", 0
+    found = torch.cuda.get_device_properties(0)
+    return str(found.name), int(found.total_memory)
+
+
+def survey(storage: Path) -> list[NodeFacts]:
+    """Visit all nodes of the cluster that this process has joined.
+
+    Args:
+        storage: A folder that all nodes should see; one for the meeting is made in it, and removed.
+
+    Raises:
+        OSError: This process itself cannot write there.
+    """
+    storage.mkdir(parents=True, exist_ok=True)
+    meeting = storage.absolute() / f".meeting-{uuid.uuid4().hex[:8]}"
+    meeting.mkdir()
+    try:
+        (meeting / _MARK).touch()
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        visits = [_visit(node["NodeID"], meeting) for node in nodes]
+        deadline = time.monotonic() + PATIENCE
+        return [_facts(node, *visit, deadline) for node, visit in zip(nodes, visits, strict=True)]
+    finally:
+        shutil.rmtree(meeting, ignore_errors=True)
+
+
+def _visit(node: str, meeting: Path) -> tuple[Any, Any]:
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    visitor: Any = ray.remote(Visitor).options(num_cpus=0, scheduling_strategy=there).remote()
+    return visitor, visitor.look.remote(meeting, node)
+
+
+def _facts(node: dict[str, Any], visitor: Any, look: Any, deadline: float) -> NodeFacts:
+    gpus = float(node["Resources"].get("GPU", 0.0))
+    facts = NodeFacts(node["NodeManagerAddress"], gpus=gpus)
+    try:
+        facts = replace(facts, **ray.get(look, timeout=max(deadline - time.monotonic(), 1.0)))
+        sent = time.time()
+        there = ray.get(visitor.now.remote(), timeout=10)
+        facts = replace(facts, skew=there - (sent + time.time()) / 2)
+        # Of a container only Ray knows the bounds.
+        facts = replace(facts, memory=int(min(facts.memory, node["Resources"].get("memory", facts.memory))))
+    except GetTimeoutError:
+        return replace(facts, error=f"did not answer within {PATIENCE:g} seconds")
+    except RayError as error:
+        return replace(facts, error=f"cannot run RayNAS: {str(error).strip().splitlines()[-1].strip()}")
+    finally:
+        ray.kill(visitor)
+    return _with_gpu(facts, node["NodeID"]) if gpus else facts
+
+
+def _with_gpu(facts: NodeFacts, node: str) -> NodeFacts:
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    task = ray.remote(_gpu).options(num_cpus=0, num_gpus=min(facts.gpus, 1.0), scheduling_strategy=there, max_retries=0)
+    asked = task.remote()
+    try:
+        name, memory = ray.get(asked, timeout=PATIENCE)
+        return replace(facts, cuda=name, gpu_memory=memory)
+    except GetTimeoutError:
+        ray.cancel(asked, force=True)
+        return replace(facts, error="its GPUs are in use by others")
+    except RayError as error:
+        return replace(facts, error=f"torch fails there: {str(error).strip().splitlines()[-1].strip()}")
