@@ -210,10 +210,14 @@ def audit(run: SearchRun) -> Any:
         num_samples=truth.architectures,
         replicas=run.config.search.replicas,
         max_concurrent=run.config.search.max_concurrent,
-        time_budget_seconds=None if truth.minutes is None else 60 * truth.minutes,
     )
     config = dataclasses.replace(
-        run.config, search=search, storage_path=str(run.folder / "audit"), name=f"epochs-{truth.epochs}"
+        run.config,
+        search=search,
+        storage_path=str(run.folder / "audit"),
+        name=f"epochs-{truth.epochs}",
+        time_budget=None if truth.minutes is None else 60 * truth.minutes,
+        budget_gpu_hours=None,
     )
     return prepare(config, space=run.space, data=run.data, view=run.view)
 

@@ -63,7 +63,6 @@ def score_sample(run: SearchRun, scoring: Scoring, architectures: Sequence[Archi
                 run.config.search,
                 num_samples=len(history.ended) + len(left),
                 scheduler="none",
-                time_budget_seconds=None,
             )
             plain = _with_rungs(scoring, halving=False)
             with run.view.search() as show:
