@@ -285,7 +285,7 @@ class TruthConfig:
     architectures: Annotated[int, Field(ge=10)] = 30
     """...so many of them..."""
     minutes: Positive | None = None
-    """...for at most so many minutes in all; the same command once more goes on."""
+    """...for at most so many minutes in all; with more of them the audit goes on."""
     sample: Annotated[int, Field(ge=0)] | None = None
     """table: so many random architectures are scored as the run scores them. 0: only those that the search has scored,
     which are no fair sample of the space unless its method was random. Default: 200; 0 where each takes a training of
