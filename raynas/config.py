@@ -200,7 +200,8 @@ class SearchConfig:
 
     trainable: str = "trainables.shared_weights:SharedWeights"
     """How an architecture is scored; trainables.from_scratch:FromScratch trains each one by itself,
-    trainables.table:Table looks it up, trainables.zero_cost:ZeroCost needs no training."""
+    trainables.table:Table looks it up, trainables.zero_cost:ZeroCost needs no training, trainables.angle:Angle looks
+    at how far the supernet's weights have turned."""
     trainable_args: dict[str, Any] = Field(default_factory=dict)
     """Settings of the trainable, e.g. for Table {file: scores.parquet, metric: accuracy}: raynas.tables.Layout."""
     combine: dict[str, float] = Field(default_factory=dict)
