@@ -150,8 +150,8 @@ class Drawer:
                 if found is not None:
                     return found
         if small:
-            for candidate in self._enumerated():
-                if key(candidate) not in taken:
+            for name, candidate in self._enumerated():
+                if name not in taken:
                     return candidate
         self._require_feasible()
         if not small:
@@ -174,18 +174,18 @@ class Drawer:
                 current, excess = neighbour, self.violation(neighbour)
         return None
 
-    def _enumerated(self) -> Iterator[Architecture]:
-        """All feasible canonical forms of a small space; lazily, since the constraint may be slow to compute."""
+    def _enumerated(self) -> Iterator[tuple[str, Architecture]]:
+        """All feasible canonical forms of a small space by key; lazily, since the constraint may be slow to compute."""
         if not self._order:
             self._order = list(arch.enumerate_all(self.space.decisions))
             Random(f"{self._seed}/enumeration").shuffle(self._order)
-        yield from list(self._forms.values())
+        yield from list(self._forms.items())
         while self._checked < len(self._order):
             candidate = self.space.form(self._order[self._checked])
             self._checked += 1
-            if key(candidate) not in self._forms and self.feasible(candidate):
-                self._forms[key(candidate)] = candidate
-                yield candidate
+            if (name := key(candidate)) not in self._forms and self.feasible(candidate):
+                self._forms[name] = candidate
+                yield name, candidate
 
     def _require_feasible(self) -> None:
         # Where nothing was ever asked about the constraint, all that there is was taken, and so feasible.
