@@ -187,6 +187,8 @@ class Run(SearchRun):
         assert train.epochs is not None and first is not None and self.search_space.violation is not None
         if train.minutes is None and first >= train.epochs:
             raise ConfigError(f"train.shrink begins after {first:g} epochs, but train.epochs is {train.epochs:g}")
+        if self.config.search.warm_start is not None:
+            raise ConfigError("search.warm_start is of the whole space, and train.shrink drops options: leave out one")
         if arch.size(self.costs.decisions) <= settings.until:
             raise ConfigError(
                 f"the space has {arch.size(self.costs.decisions):.3g} architectures, and shrinking ends where "
