@@ -20,7 +20,10 @@ COMMANDS = {
     "export": "write an architecture as a plain PyTorch model",
     "report": "write a page about the run",
 }
-OPERATION = ("workers", "gpus_per_worker", "cpus_per_worker", "checkpoint_seconds", "keep_checkpoints", "max_failures")
+OPERATION = (
+    *("workers", "gpus_per_worker", "cpus_per_worker", "wait_minutes"),
+    *("checkpoint_seconds", "keep_checkpoints", "max_failures"),
+)
 """Settings of ``train`` that a resumed run may change: where it runs, not what it computes."""
 _SCORING = ("trainable", "trainable_args", "slices", "validation_images", "bn_images", "batch_size", "epochs")
 """What the scores depend on besides: where there are scores, these are kept too."""
@@ -54,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--smoke-test", action="store_true", help="the same run, as small as it can be")
     parser.add_argument("--dry-run", action="store_true", help="check everything, run one architecture, start nothing")
     parser.add_argument("--dashboard", action="store_true", help="start Ray's dashboard too (127.0.0.1:8265)")
+    parser.add_argument(
+        "--dashboard-host", metavar="HOST", help="start it on another address; it asks for a token there"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="show what Ray and the workers print")
     return parser
 

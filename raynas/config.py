@@ -89,6 +89,8 @@ class TrainConfig:
     """Default: 1 where the cluster has GPUs, else 0."""
     cpus_per_worker: Positive | None = None
     """Default: the CPUs of the cluster shared evenly (at most 8 each with GPUs)."""
+    wait_minutes: NotNegative = 0.0
+    """On a cluster that starts nodes on demand: how long workers, or replicas, that do not fit yet wait for theirs."""
     checkpoint_seconds: Positive = 60.0
     """A checkpoint at least this often (and at the end)."""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2

@@ -2,23 +2,158 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
+import re
+import secrets
+import socket
+from pathlib import Path
 
 import ray
+from ray.exceptions import AuthenticationError
 
-from raynas.config import Config
+from raynas.config import Config, ConfigError
 
-__all__ = ["connect"]
+__all__ = ["LOOPBACK", "check_address", "connect"]
+
+LOOPBACK = "127.0.0.1"
+_ELSEWHERE = "run on one of the cluster's nodes with --address auto, or use ray job submit (see cluster/README.md)"
 
 
-def connect(config: Config, dashboard: bool = False, verbose: bool = False) -> None:
-    """Join the Ray cluster at ``config.address`` or ``$RAY_ADDRESS``, or start Ray on this machine."""
+def connect(config: Config, dashboard: str | None = None, verbose: bool = False) -> None:
+    """Join the Ray cluster at ``config.address`` or ``$RAY_ADDRESS``, or start Ray on this machine.
+
+    Args:
+        config: Its ``address`` counts.
+        dashboard: The host on which a Ray that is started here shows its dashboard, if it is to show one.
+        verbose: Show what Ray and the workers print.
+
+    Raises:
+        ConfigError: There is no cluster at that address that lets this program in.
+    """
     if ray.is_initialized():
         return
+    address = check_address(config)
+    level = logging.INFO if verbose else logging.ERROR
+    if address is not None:
+        _join(address, verbose, level)
+        return
+    _check_dashboard(dashboard)
+    if os.environ.get("RAY_AUTH_MODE", "token") == "token":
+        _make_token()
+    ray.init(
+        address="local",
+        include_dashboard=dashboard is not None,
+        dashboard_host=dashboard or LOOPBACK,
+        log_to_driver=verbose,
+        logging_level=level,
+    )
+
+
+def check_address(config: Config) -> str | None:
+    """The address of the cluster to join; None where Ray is to be started here.
+
+    Raises:
+        ConfigError: It is none that a driver can join.
+    """
     address = config.address or os.environ.get("RAY_ADDRESS")
-    logging_level = logging.INFO if verbose else logging.ERROR
-    if address:
-        ray.init(address=address, log_to_driver=verbose, logging_level=logging_level)
-    else:
-        ray.init(address="local", include_dashboard=dashboard, log_to_driver=verbose, logging_level=logging_level)
+    if not address or address == "local":
+        return None
+    if "://" in address:
+        raise ConfigError(
+            f"address {address!r} is for Ray's clients, not for a driver; legal: auto, host:port; {_ELSEWHERE}"
+        )
+    host, port = _split(address)
+    if address != "auto" and not (host and port.isdigit() and 0 < int(port) < 65536):
+        raise ConfigError(f"address {address!r} is no address of a cluster; legal: auto, host:port, e.g. 10.0.0.5:6379")
+    return address
+
+
+def _check_dashboard(host: str | None) -> None:
+    """Refuse a dashboard that others reach and that asks for no token: whoever reaches it runs code as its owner.
+
+    Raises:
+        ConfigError: It is such a one.
+    """
+    if host is None or os.environ.get("RAY_AUTH_MODE", "token") == "token" or _is_loopback(host):
+        return
+    raise ConfigError(
+        f"a dashboard on {host} without a token lets everyone who reaches it run code here: unset RAY_AUTH_MODE, "
+        f"or keep it on {LOOPBACK}"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _make_token() -> None:
+    """Make the token that Ray would make, or take the one that is there; either is its owner's alone."""
+    path = Path.home() / ".ray" / "auth_token"
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    try:
+        if path.exists():
+            path.chmod(0o600)  # Ray leaves it readable by everyone
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(32))
+    except FileExistsError:
+        return  # another run was faster
+    except OSError as error:
+        raise ConfigError(
+            f"cannot keep a token for Ray in {path}: {error.strerror}; name another file by RAY_AUTH_TOKEN_PATH"
+        ) from None
+
+
+def _split(address: str) -> tuple[str, str]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), port
+
+
+def _join(address: str, verbose: bool, level: int) -> None:
+    """Join a cluster, and say in one line why not.
+
+    Raises:
+        ConfigError: It is not there, wants another token, or is of another Ray or Python version.
+    """
+    if address != "auto":
+        try:
+            socket.create_connection((_split(address)[0], int(_split(address)[1])), timeout=10).close()
+        except OSError as error:
+            raise ConfigError(f"no Ray cluster answers at {address}: {error.strerror or error}") from None
+    # So many attempts: Ray takes a refusal for a head that is still starting, and would ask for half a minute.
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "2")
+    try:
+        ray.init(address=address, log_to_driver=verbose, logging_level=level)
+    except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
+        ray.shutdown()
+        raise ConfigError(_why(address, error)) from error
+
+
+def _why(address: str, error: BaseException) -> str:
+    """What kept this program from joining, from what Ray says of it."""
+    chain: BaseException | None = error
+    said = ""
+    while chain is not None:
+        said += f" {chain}"
+        chain = chain.__cause__ or chain.__context__
+    said = " ".join(said.split())
+    if "AuthToken" in said or isinstance(error, AuthenticationError):
+        return (
+            f"the cluster at {address} does not take this program's token: set RAY_AUTH_MODE=token, and "
+            "RAY_AUTH_TOKEN_PATH to a file with what ~/.ray/auth_token holds on its head node"
+        )
+    versions = re.search(r"Ray: (\S+) Python: (\S+).*?Ray: (\S+) Python: (\S+)", said)
+    if "Version mismatch" in said and versions:
+        theirs, own = versions.groups()[:2], versions.groups()[2:]
+        return (
+            f"the cluster at {address} runs Ray {theirs[0]} on Python {theirs[1]}, this program Ray {own[0]} on Python "
+            f"{own[1]}: they must be the same; {_ELSEWHERE}"
+        )
+    return f"cannot join the Ray cluster at {address}: {said.partition('Traceback')[0][:300].strip()}"

@@ -35,7 +35,7 @@ from raynas.bare import bare_run, bare_space
 from raynas.command_line import read_arguments
 from raynas.config import Config, ConfigError
 from raynas.config_file import load
-from raynas.connection import connect
+from raynas.connection import LOOPBACK, check_address, connect
 from raynas.data import Dataset
 from raynas.data import load as load_data
 from raynas.display import View
@@ -137,10 +137,7 @@ def prepare(
     config = config if isinstance(config, Config) else load(config)
     if "://" in config.storage_path:
         raise ConfigError(f"storage_path {config.storage_path!r} must be a folder that all machines see")
-    if (config.address or "").startswith("ray://"):
-        raise ConfigError(
-            f"address {config.address!r}: run on a machine of the cluster with --address auto, or submit a job"
-        )
+    check_address(config)
     trainable = resolve(config.search.trainable, "search.trainable")
     if not (isinstance(trainable, type) and issubclass(trainable, tune.Trainable)):
         raise ConfigError(f"search.trainable {config.search.trainable!r} is no class of ray.tune.Trainable")
@@ -194,7 +191,7 @@ def execute(command: str, run: SearchRun, flags: argparse.Namespace) -> None:
     after = list(run.config.after) if command == "search" else [command]
     if command in ("search", "train-supernet", "retrain"):
         run.view.say(f"{command}: everything is kept in {run.folder}")
-        connect(run.config, flags.dashboard, flags.verbose)
+        connect(run.config, flags.dashboard_host or (LOOPBACK if flags.dashboard else None), flags.verbose)
     if command == "search":
         run.search()
     if isinstance(run, Run):

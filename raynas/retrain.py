@@ -26,7 +26,7 @@ from raynas.command_line import OPERATION
 from raynas.config import Config, TrainConfig
 from raynas.data import Dataset, from_arrays, to_arrays
 from raynas.evaluation import tally
-from raynas.placement import place_ranks
+from raynas.placement import check_room, place_ranks
 from raynas.supernet import TrainingStatus
 from raynas.training import Trainer, steps_per_epoch
 
@@ -88,7 +88,7 @@ def retrain(
         ``test_accuracy`` and ``validation_accuracy`` in percent, ``epochs`` and ``seconds``; also in result.json.
 
     Raises:
-        RuntimeError: The training failed more than ``train.max_failures`` times.
+        RuntimeError: The training failed more than ``train.max_failures`` times, or the cluster has no room for it.
         KeyboardInterrupt: Ctrl-C; the newest checkpoint stays.
     """
     kept, result = folder / "recipe.json", folder / "result.json"
@@ -100,6 +100,7 @@ def retrain(
     kept.write_text(wanted, encoding="utf-8")
     if not result.exists():
         where = place_ranks(recipe)
+        check_room([where.each] * where.count, "workers")
         # The subnet shares the space's weights: a copy of its own is trained.
         job = Job(ray.put(copy.deepcopy(subnet)), ray.put(to_arrays(data)), recipe, seed, folder.absolute())
         trainer = TorchTrainer(
@@ -108,7 +109,7 @@ def retrain(
             scaling_config=ScalingConfig(
                 num_workers=where.count,
                 use_gpu=where.gpus > 0,
-                resources_per_worker={"CPU": where.cpus, **({"GPU": where.gpus} if where.gpus else {})},
+                resources_per_worker=where.each,
             ),
             run_config=RunConfig(
                 # Ray Train would take a second run of the same name for the same run.

@@ -29,7 +29,6 @@ from raynas import checkpoint
 from raynas.architecture import Architecture
 from raynas.choice import derive
 from raynas.config import Config, ConfigError
-from raynas.connection import connect
 from raynas.constraints import check_satisfiable
 from raynas.costs import Costs
 from raynas.data import Dataset
@@ -96,6 +95,10 @@ class Run(SearchRun):
         """A batch of zeros in the shape of the data: float32 [batch, C, H, W]."""
         return torch.zeros(batch, *self.data.image_shape)
 
+    def modules(self) -> list[str]:
+        """What the nodes of the cluster must be able to import."""
+        return [*super().modules(), type(self.space).__module__]
+
     @property
     def supernet(self) -> Supernet:
         """The actors that host the space."""
@@ -127,8 +130,7 @@ class Run(SearchRun):
 
     def train_supernet(self) -> None:
         """Train the shared weights; goes on from the newest checkpoint."""
-        self.open()
-        connect(self.config)
+        self.begin()
         with self.view.training("supernet") as show:
             self.supernet.train(self.paths(), show)
 
@@ -140,8 +142,7 @@ class Run(SearchRun):
         Returns:
             ``test_accuracy`` and ``validation_accuracy`` in percent, ``epochs`` and ``seconds``.
         """
-        self.open()
-        connect(self.config)
+        self.begin()
         self.close()  # the replicas are not needed any more, their processors are
         chosen = self.best() if architecture is None else self.check(architecture)
         folder = self.folder / "retrain" / arch.key(chosen)

@@ -24,6 +24,7 @@ from ray.tune.error import TuneError
 from raynas import results, schedulers
 from raynas.architecture import Architecture
 from raynas.config import SearchConfig
+from raynas.placement import check_room
 from raynas.recorder import Recorder, SearchStatus
 from raynas.results import Log
 from raynas.scoring import HEAD, Scoring
@@ -151,12 +152,15 @@ def run_search(
 
 
 def _wait_for_slot(scoring: Scoring, seconds: float = 60.0) -> None:
-    """Thin trials run on the head node, those of one search at a time.
+    """Thin trials run on the head node, those of one search at a time; others need what they take to be free.
 
     Raises:
-        RuntimeError: Another search did not end within a minute.
+        RuntimeError: Another search did not end within a minute, or nothing else gave way.
     """
     needed, deadline = scoring.resources.get(HEAD, 0.0), time.monotonic() + seconds
+    if not needed:
+        bundle = {name.upper() if name in ("cpu", "gpu") else name: n for name, n in scoring.resources.items() if n}
+        check_room([bundle], "trials")
     while needed and ray.available_resources().get(HEAD, 0.0) < needed:
         if time.monotonic() > deadline:
             raise RuntimeError("another search runs on this cluster: wait for its end, or start a cluster of its own")

@@ -29,9 +29,10 @@ from raynas.architecture import Architecture
 from raynas.command_line import refuse_changes
 from raynas.config import Config, ConfigError
 from raynas.config_file import dump, load
-from raynas.connection import connect
+from raynas.connection import check_address, connect
 from raynas.display import View
 from raynas.limits import Limits, Profile
+from raynas.nodes import check_nodes
 from raynas.recorder import Recorder
 from raynas.report import write_report
 from raynas.results import Log
@@ -120,6 +121,21 @@ class SearchRun:
             shutil.copy(path, self.folder / f"config-{len(list(self.folder.glob('config-*.yaml')))}.yaml")
         _write(path, text)
 
+    def begin(self) -> None:
+        """Join the cluster and open the folder; see that all nodes have both the folder and the code.
+
+        Raises:
+            ConfigError: There is no such cluster, or some of its nodes lack something.
+        """
+        connect(self.config)
+        self.open()
+        if check_address(self.config) is not None or len(ray.nodes()) > 1:
+            check_nodes(self.folder, self.modules())
+
+    def modules(self) -> list[str]:
+        """What the nodes of the cluster must be able to import."""
+        return ["raynas", self.trainable.__module__]
+
     def search(self) -> list[dict[str, Any]]:
         """Score ``search.num_samples`` architectures and return the best of them, best first.
 
@@ -129,8 +145,7 @@ class SearchRun:
             Up to ``search.top`` rows with ``architecture``, ``key``, ``score``, ``final_score`` and the costs; also
             written to leaderboard.json.
         """
-        self.open()
-        connect(self.config)
+        self.begin()
         scoring = self._scoring()
         folder = self.folder / "scored.parquet"
         if folder.exists():

@@ -21,7 +21,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayTaskError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import nn
 
@@ -30,7 +30,7 @@ from raynas.actors import Hosted, SupernetActor
 from raynas.config import Config
 from raynas.data import Dataset, to_arrays
 from raynas.host import publish
-from raynas.placement import Placement, place, place_ranks
+from raynas.placement import Placement, place, place_ranks, reserve
 from raynas.sampling import PathSampler
 from raynas.training import Progress, TrainingDiverged, model_tensors
 
@@ -39,8 +39,6 @@ __all__ = ["Supernet", "TrainingStatus"]
 log = logging.getLogger(__name__)
 CHUNK_SECONDS = 1.0
 """How long the actors train between two looks of the driver."""
-ROOM_SECONDS = 60.0
-"""How long to wait for room in the cluster before giving up."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +197,8 @@ class Supernet:
             raise RuntimeError(f"there is no fully trained supernet in {self.folder}: run train-supernet first")
         self.close()
         self._hosted = dataclasses.replace(self._hosted, weights=ray.put(publish(model_tensors(saved[1]))))
-        where = place(self.config.search.replicas, gpus=self.recipe.gpus_per_worker)
+        recipe = self.recipe
+        where = place(self.config.search.replicas, gpus=recipe.gpus_per_worker, wait_minutes=recipe.wait_minutes)
         # A restarted actor is built anew from what it hosts, and a repeated question has the same answer. An
         # architecture that kills every actor that scores it must fail in the end.
         self._launch(where, "supernet", max_concurrency=64, max_restarts=-1, max_task_retries=2)
@@ -211,15 +210,7 @@ class Supernet:
         Raises:
             RuntimeError: What they take is in use by others, and was not given back for a minute.
         """
-        each = {"CPU": where.cpus, **({"GPU": where.gpus} if where.gpus else {})}
-        self._room = placement_group([each] * where.count, strategy="SPREAD")
-        if not self._room.wait(ROOM_SECONDS):
-            self.close()
-            free = ", ".join(f"{ray.available_resources().get(kind, 0):g} {kind}s" for kind in each)
-            wanted = " and ".join(f"{amount:g} {kind}s" for kind, amount in each.items())
-            raise RuntimeError(
-                f"no room for {where.count} actors of {wanted} each: others use the cluster, where {free} are free now"
-            )
+        self._room = reserve([where.each] * where.count, "actors")
         remote = ray.remote(SupernetActor)
         self.actors = [
             remote.options(

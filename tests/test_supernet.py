@@ -190,7 +190,7 @@ def test_actors_for_which_others_leave_no_room_are_refused(tmp_path, monkeypatch
 
     other = Other.remote()
     assert ray.get(other.here.remote())
-    monkeypatch.setattr("raynas.supernet.ROOM_SECONDS", 0.5)
+    monkeypatch.setattr("raynas.placement.ROOM_SECONDS", 0.5)
     supernet, paths, _ = make(tmp_path)
     with pytest.raises(RuntimeError, match="no room for 1 actors of 1 CPUs each: others use the cluster, where 0 CPUs"):
         supernet.train(paths)

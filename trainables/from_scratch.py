@@ -69,7 +69,12 @@ class FromScratch(tune.Trainable):
     def scoring(cls, run: Run) -> Scoring:
         """One trial per worker, one worker per GPU, or per CPU where there is none."""
         search, train = run.config.search, run.config.train
-        where = place(search.max_concurrent or search.replicas, train.cpus_per_worker, train.gpus_per_worker)
+        where = place(
+            search.max_concurrent or search.replicas,
+            train.cpus_per_worker,
+            train.gpus_per_worker,
+            wait_minutes=train.wait_minutes,
+        )
         parameters = {
             "job": Job(
                 run.space,

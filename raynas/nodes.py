@@ -1,0 +1,105 @@
+"""Whether all nodes of a cluster can take part in a run: they see its folder, and they have its code."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raynas.config import ConfigError
+
+__all__ = ["check_nodes"]
+
+PATIENCE = 60.0
+"""Seconds a node may take to start a process and answer."""
+
+
+def check_nodes(folder: Path, modules: Iterable[str]) -> None:
+    """Have a task on every node look for the code that is to run there, and write into the folder of the run.
+
+    Whichever node computes them writes retrained networks and the weights of trials in flight.
+
+    Args:
+        folder: It is there.
+        modules: What the nodes must be able to import.
+
+    Raises:
+        ConfigError: Some nodes lack a module or do not see the folder; it names them.
+    """
+    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    meeting = folder.absolute() / f".meeting-{uuid.uuid4().hex[:8]}"
+    meeting.mkdir()
+    try:
+        trouble = _ask(list(nodes), meeting, sorted(set(modules) - {"__main__"}))
+    finally:
+        shutil.rmtree(meeting, ignore_errors=True)
+    if trouble:
+        said = "; ".join(f"node {nodes[node]} {text}" for node, text in trouble.items())
+        raise ConfigError(f"the cluster cannot share this run: {said} (see cluster/README.md)")
+
+
+def _ask(nodes: Sequence[str], meeting: Path, modules: Sequence[str]) -> Mapping[str, str]:
+    """What is wrong on which of the nodes."""
+    visits = {
+        node: ray.remote(_visit)
+        .options(num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
+        .remote(meeting, node, modules)
+        for node in nodes
+    }
+    deadline, trouble = time.monotonic() + PATIENCE, {}
+    for node, visit in visits.items():
+        answer = _outcome(visit, max(deadline - time.monotonic(), 0.0))
+        if answer is None and not _appears(meeting / node):
+            answer = f"has a folder {meeting.parent} of its own: take a storage_path that all nodes mount"
+        if answer is not None:
+            trouble[node] = answer
+    return trouble
+
+
+def _visit(meeting: Path, name: str, modules: Sequence[str]) -> str | None:
+    """What is wrong on this node, if anything."""
+    for module in modules:
+        if not _importable(module):
+            return f"cannot import {module}: install it there, or ship it by ray job submit --working-dir"
+    if not _appears(meeting):
+        return f"does not see {meeting.parent} as the driver does: take a storage_path that all nodes mount"
+    try:
+        (meeting / name).touch()
+    except OSError as error:
+        return f"cannot write into {meeting.parent}: {error.strerror}"
+    return None
+
+
+def _importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of what it is a part of
+        return False
+
+
+def _appears(path: Path, seconds: float = 3.0) -> bool:
+    """Whether a path is there; network file systems may show it a moment late."""
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _outcome(visit: ray.ObjectRef[str | None], seconds: float) -> str | None:
+    """What a node answered, or why it did not."""
+    try:
+        return ray.get(visit, timeout=seconds)
+    except GetTimeoutError:
+        return f"did not answer within {PATIENCE:g} seconds"
+    except RayError as error:
+        # Where RayNAS is not installed, the task itself cannot be loaded.
+        return f"cannot run a task of RayNAS ({str(error).strip().splitlines()[-1].strip()}): is it installed there?"
