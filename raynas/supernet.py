@@ -197,12 +197,20 @@ class Supernet:
             raise RuntimeError(f"there is no fully trained supernet in {self.folder}: run train-supernet first")
         self.close()
         self._hosted = dataclasses.replace(self._hosted, weights=ray.put(publish(model_tensors(saved[1]))))
-        recipe = self.recipe
-        where = place(self.config.search.replicas, gpus=recipe.gpus_per_worker, wait_minutes=recipe.wait_minutes)
+        where = self.place_replicas()
         # A restarted actor is built anew from what it hosts, and a repeated question has the same answer. An
         # architecture that kills every actor that scores it must fail in the end.
         self._launch(where, "supernet", max_concurrency=64, max_restarts=-1, max_task_retries=2)
         return self.actors
+
+    def place_replicas(self) -> Placement:
+        """Where the replicas will stand.
+
+        Raises:
+            ValueError: The cluster cannot hold them.
+        """
+        recipe = self.recipe
+        return place(self.config.search.replicas, gpus=recipe.gpus_per_worker, wait_minutes=recipe.wait_minutes)
 
     def _launch(self, where: Placement, name: str, **options: Any) -> None:
         """Start the actors, spread over the nodes.

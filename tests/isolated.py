@@ -18,8 +18,8 @@ import pytest
 ROOT = os.geteuid() == 0
 PREPARE = """
 ip link set lo up && mount -t tmpfs tmpfs /dev/shm && mkdir -p /tmp/ray && mount -t tmpfs tmpfs /tmp/ray &&
-mount -t tmpfs tmpfs /run && mkdir /run/sshd && mount --bind "$1/passwd" /etc/passwd && touch "$1/ready" &&
-exec sleep 900
+mount -t tmpfs tmpfs /run && mkdir /run/sshd && mount --bind "$1/passwd" /etc/passwd && touch "$1/ready" || exit
+sleep 900 & wait $!  # and so buries what others leave behind
 """
 
 
@@ -37,7 +37,7 @@ class Machine:
         if shutil.which("unshare") is None or shutil.which("ip") is None:
             pytest.skip("needs unshare and ip to isolate a cluster: Debian's util-linux and iproute2")
         self._holder = subprocess.Popen(
-            ["unshare", *kinds, "--fork", "--kill-child", "--mount-proc", "sh", "-c", PREPARE, "sh", str(folder)],
+            ["unshare", *kinds, "--fork", "--kill-child", "--mount-proc", "bash", "-c", PREPARE, "bash", str(folder)],
             stderr=subprocess.PIPE,
             text=True,
         )

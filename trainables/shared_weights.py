@@ -42,6 +42,7 @@ class SharedWeights(CohortTrial):
     @classmethod
     def scoring(cls, run: Run) -> Scoring:
         """Train the supernet if that is not done, start its replicas, and say how to ask them."""
+        run.supernet.place_replicas()  # what the cluster cannot hold is said before the training, not after it
         run.train_supernet()
         pool = run.supernet.replicas()
         search = run.config.search

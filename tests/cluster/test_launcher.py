@@ -61,8 +61,11 @@ def source(machine: Machine) -> Path:
     config["file_mounts"]["~/my_net.py"] = "my_net.py"
     head, worker = config["head_start_ray_commands"], config["worker_start_ray_commands"]
     head[-1] += " --num-cpus=1"
-    # On one machine `ray stop` would end the head, too.
-    config["worker_start_ray_commands"] = [f"{worker[-1]} --node-ip-address=127.0.0.2 --num-cpus=1"]
+    # Here `ray stop` would end the head, too, and both would keep the code of a job in the same place.
+    start = f"{worker[-1]} --node-ip-address=127.0.0.2 --num-cpus=1"
+    config["worker_start_ray_commands"] = [
+        f'export RAY_HEAD_IP; unshare --mount sh -c "mount -t tmpfs tmpfs /tmp/ray && {start}"'
+    ]
     (source / "mine.yaml").write_text(yaml.safe_dump(config))
     return source
 
@@ -105,8 +108,8 @@ def cluster(machine: Machine, source: Path) -> Iterator[Machine]:
     machine.run("ray", "up", "-y", "--no-config-cache", "mine.yaml", folder=source)
     yield machine
     machine.run("ray", "down", "-y", "mine.yaml", folder=source)
-    seen = machine.run("ps", "-A", "-o", "args").stdout
-    assert "raylet/raylet" not in seen and "gcs_server" not in seen, seen
+    left = machine.run("ps", "-A", "-o", "comm=").stdout.split()
+    assert not {"raylet", "gcs_server"} & set(left), left
 
 
 def test_submit_runs_the_file_alone_on_both_machines(cluster: Machine, source: Path) -> None:

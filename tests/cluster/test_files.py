@@ -1,0 +1,156 @@
+"""The files of cluster/, as far as they can be checked without a cluster; and launch.py as `ray submit` starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from isolated import Machine
+from ray import autoscaler
+from ray.autoscaler._private.providers import _get_default_config
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from raynas import config_file
+from raynas.command_line import read_arguments
+
+REPOSITORY = Path(__file__).parents[2]
+CLUSTER = REPOSITORY / "cluster"
+LAUNCHED = ["config.yaml", "gcp.yaml", "local.yaml"]
+START = re.compile(r"\bray start\b")
+
+
+def read(name: str) -> Any:
+    return yaml.safe_load((CLUSTER / name).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", LAUNCHED)
+def test_ray_knows_every_key(name: str) -> None:
+    config = read(name)
+    schema = json.loads(Path(autoscaler.__file__).with_name("ray-schema.json").read_text(encoding="utf-8"))
+    jsonschema.validate(config, schema)
+    validate_config(prepare_config(config))  # filled up with Ray's own defaults, as `ray up` does
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**config, "min_worker": 3}, schema)
+    defaults = _get_default_config(config["provider"])
+    assert set(config) <= {*defaults, "provider", "auth"}
+
+
+@pytest.mark.parametrize("name", LAUNCHED)
+def test_every_ray_asks_for_a_token_and_shows_its_dashboard_to_itself_alone(name: str) -> None:
+    config = read(name)
+    starts = [c for kind in ("head", "worker") for c in config[f"{kind}_start_ray_commands"] if START.search(c)]
+    assert len(starts) == 2
+    assert all("RAY_AUTH_MODE=token ray start" in command for command in starts)
+    assert [re.findall(r"--dashboard-host=(\S+)", command) for command in starts] == [["127.0.0.1"], []]
+    assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+    assert config["file_mounts"]["~/raynas-src"] == "."
+    assert any("~/raynas-src/cluster/setup.sh" in command for command in config["setup_commands"])
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "gcp.yaml"])
+def test_clouds_start_gpu_machines_on_demand(name: str) -> None:
+    config, run = read(name), config_file.load(CLUSTER / "run.yaml")
+    head, gpu = (config["available_node_types"][kind] for kind in ("head", "gpu"))
+    assert gpu["min_workers"] == 0 and gpu["max_workers"] == config["max_workers"] == 8
+    assert "spot" in json.dumps(gpu).lower() and "spot" not in json.dumps(head).lower()
+    assert run.train.workers is not None and run.train.workers <= 8
+    assert run.train.gpus_per_worker == 1 and run.train.wait_minutes > 5
+
+
+def test_one_version_of_ray_everywhere() -> None:
+    versions = [
+        re.findall(r"(?m)^ray=(\S+)", (CLUSTER / "setup.sh").read_text()),
+        re.findall(r"(?m)^ARG RAY=(\S+)", (CLUSTER / "Containerfile").read_text()),
+        [read("rayjob.yaml")["spec"]["rayClusterSpec"]["rayVersion"]],
+    ]
+    assert all(len(found) == 1 for found in versions) and len({found[0] for found in versions}) == 1
+    lowest = re.search(r"ray\[[^\]]*\]>=([\d.]+)", (REPOSITORY / "pyproject.toml").read_text())
+    assert lowest and [*map(int, versions[0][0].split("."))] >= [*map(int, lowest[1].split("."))]
+
+
+def test_the_job_for_kubernetes_hangs_together() -> None:
+    job = read("rayjob.yaml")
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    spec = job["spec"]["rayClusterSpec"]
+    assert spec["authOptions"] == {"mode": "token"} and job["spec"]["shutdownAfterJobFinishes"] is True
+    workers = spec["workerGroupSpecs"]
+    assert all(group["minReplicas"] == 0 < group["maxReplicas"] for group in workers)
+    for group in (spec["headGroupSpec"], *workers):
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+        pod = group["template"]["spec"]
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        for container in pod["containers"]:
+            mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+            assert set(mounts.values()) <= set(volumes)
+            assert "persistentVolumeClaim" in volumes[mounts["/shared"]], "what runs write must outlive the pods"
+            assert container["resources"]["requests"] == container["resources"]["limits"]
+    assert [g["template"]["spec"]["containers"][0]["resources"]["limits"].get("nvidia.com/gpu") for g in workers] == [
+        "1"
+    ]
+    python, module, name, *words = job["spec"]["entrypoint"].split()
+    assert (python, module, name) == ("python", "-m", "raynas.launch")
+    _, config, _ = read_arguments(words)
+    assert config.storage_path.startswith("/shared/") and config.train.workers is not None
+    assert config.train.workers <= sum(group["maxReplicas"] for group in workers)
+
+
+def test_the_container_copies_what_is_there() -> None:
+    text = (CLUSTER / "Containerfile").read_text(encoding="utf-8")
+    copied = [path for line in re.findall(r"(?m)^COPY \S+ (.*)$", text) for path in line.split()[:-1]]
+    assert {"pyproject.toml", "raynas", "spaces", "trainables"} <= set(copied)
+    assert all((REPOSITORY / path).exists() for path in copied)
+
+
+@pytest.mark.parametrize("name", ["setup.sh", "slurm.sh"])
+def test_bash_reads_the_scripts(name: str) -> None:
+    subprocess.run(["bash", "-n", CLUSTER / name], check=True)
+    assert os.access(CLUSTER / name, os.X_OK)
+
+
+def test_launch_runs_alone_beside_a_folder_of_its_name(tmp_path: Path) -> None:
+    """`ray submit` copies the one file into the home folder, where the sources may lie in such a folder."""
+    packages = tmp_path / "site-packages"
+    for name in ("raynas", "spaces", "trainables"):
+        shutil.copytree(REPOSITORY / name, packages / name, ignore=shutil.ignore_patterns("__pycache__"))
+    home = tmp_path / "home"
+    (home / "raynas").mkdir(parents=True)
+    shutil.copy(REPOSITORY / "raynas" / "launch.py", home)
+    shutil.copy(REPOSITORY / "pyproject.toml", home / "raynas")
+    shutil.copy(REPOSITORY / "tests" / "tiny.py", home / "my_net.py")
+    line = ["launch.py", "--space", "my_net:space", "--data", "my_net:arrays", "--dry-run"]
+    settings: dict[str, Any] = {"cwd": home, "env": {**os.environ, "PYTHONPATH": str(packages)}}
+    done = subprocess.run([sys.executable, *line], capture_output=True, text=True, timeout=120, **settings)
+    assert done.returncode == 0, done.stderr
+    assert "27 architectures" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_script_for_slurm_starts_ray_searches_and_stops(tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "machine")
+    try:
+        tools = machine.folder / "tools"
+        tools.mkdir()
+        for name, text in (("scontrol", "echo 127.0.0.1"), ("srun", 'shift 2; exec "$@"')):
+            (tools / name).write_text(f"#!/bin/sh\n{text}\n")
+            (tools / name).chmod(0o755)
+        job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "one", "SLURM_JOB_NUM_NODES": "1"}
+        path = f"{tools}:{machine.environment()['PATH']}"
+        words = ["--space", "tiny:space", "--data", "tiny:arrays", "--smoke-test", "after=[]", "--name", "s"]
+        done = machine.run(
+            CLUSTER / "slurm.sh", *words, "--storage-path", tmp_path,
+            PATH=path, PYTHONPATH=f"{REPOSITORY}:{REPOSITORY}/tests", **job,
+        )  # fmt: skip
+        assert (tmp_path / "s" / "leaderboard.json").exists(), done.stdout + done.stderr
+        assert not list((machine.home / ".ray").iterdir()), "the job's token is left behind"
+        assert "raylet" not in machine.run("ps", "-A", "-o", "comm=").stdout
+    finally:
+        machine.close()
