@@ -40,6 +40,8 @@ def check_nodes(folder: Path, modules: Iterable[str]) -> None:
         trouble = _ask(list(nodes), meeting, sorted(set(modules) - {"__main__"}))
     finally:
         shutil.rmtree(meeting, ignore_errors=True)
+    there = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    trouble = {node: text for node, text in trouble.items() if node in there}  # some may have left meanwhile
     if trouble:
         said = "; ".join(f"node {nodes[node]} {text}" for node, text in trouble.items())
         raise ConfigError(f"the cluster cannot share this run: {said} (see cluster/README.md)")
