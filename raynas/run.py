@@ -133,8 +133,9 @@ class Run(SearchRun):
         self.open()
         connect(self.config)
         with self.view.training("supernet") as show, self.metrics.training("supernet", show) as told:
-            where = place_ranks(self.config.train.resolved())
-            self.budget.hold(where.count * where.gpus)
+            if not self.supernet.finished and self.budget.left is not None:
+                where = place_ranks(self.config.train.resolved())
+                self.budget.hold(where.count * where.gpus)
             left = self.budget.left
             self.supernet.train(self.paths(), told, None if left is None else left / 2)
 
