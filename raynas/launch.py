@@ -194,6 +194,7 @@ def execute(command: str, run: SearchRun, flags: argparse.Namespace) -> None:
     """Carry out one command; Ray is joined where it is needed."""
     after = list(run.config.after) if command == "search" else [command]
     if command in ("search", "train-supernet", "retrain"):
+        run.view.say(f"{command}: everything is kept in {run.folder}")
         connect(run.config, flags.dashboard, flags.verbose)
     if command == "search":
         run.search()
