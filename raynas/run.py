@@ -163,8 +163,9 @@ class Run(SearchRun):
         """Train the shared weights; goes on from the newest checkpoint."""
         self.begin()
         with self.view.training("supernet") as show, self.metrics.training("supernet", show) as told:
-            where = place_ranks(self.config.train.resolved())
-            self.budget.hold(where.count * where.gpus)
+            if not self.supernet.finished and self.budget.left is not None:
+                where = place_ranks(self.config.train.resolved())
+                self.budget.hold(where.count * where.gpus)
             left = self.budget.left
             self.supernet.train(self.paths(), told, None if left is None else left / 2)
         if self.shrinking is not None:

@@ -39,6 +39,8 @@ from raynas.training import Progress, TrainingDiverged, model_tensors
 __all__ = ["Supernet", "TrainingStatus"]
 
 log = logging.getLogger(__name__)
+_SHORT = 50
+"""Steps of a schedule that no budget shortens: measuring would be a large part of it."""
 CHUNK_SECONDS = 1.0
 """How long the actors train between two looks of the driver."""
 
@@ -77,6 +79,12 @@ class Supernet:
         self._room: PlacementGroup | None = None
         self._curve = folder / "training.jsonl"
 
+    @property
+    def finished(self) -> bool:
+        """Whether it is trained to the end of its schedule."""
+        saved = checkpoint.latest(self.folder)
+        return saved is not None and saved[0] == int(saved[2]["total"])
+
     def train(
         self,
         paths: PathSampler,
@@ -85,7 +93,7 @@ class Supernet:
     ) -> None:
         """Train to the end of the schedule, from the newest checkpoint if there is one.
 
-        A schedule that is made now is shortened such that it takes ``seconds`` at most.
+        A schedule that is made now is shortened such that it takes ``seconds`` at most, unless it has few steps.
 
         A worker that is lost is replaced, and the training goes on from the last checkpoint. Ctrl-C saves a
         checkpoint first.
@@ -186,7 +194,7 @@ class Supernet:
         """Decide how many steps the schedule has; returns the steps already made for it, and the total."""
         assert self.recipe.epochs is not None
         wanted = max(round(self.recipe.epochs * epoch_steps), 1)
-        if self.recipe.minutes is None and most is None:
+        if self.recipe.minutes is None and (most is None or wanted < _SHORT):
             return 0, wanted
         span = min(
             math.inf if limit is None else limit for limit in (self.recipe.minutes and self.recipe.minutes * 60, most)
@@ -195,12 +203,12 @@ class Supernet:
         begin, step, seconds, far = time.monotonic(), 3, 0.0, 10**9
         self._everyone([actor.train.remote(step, far) for actor in self.actors])
         measured = 0
-        while seconds < 3.0:
+        while seconds < 3.0 and (self.recipe.minutes is not None or 5 * step < wanted):
             made = self._everyone([actor.train.remote(step + 5, far) for actor in self.actors])[0]
             step, measured, seconds = made.step, measured + 5, seconds + made.seconds
         left = span - (time.monotonic() - begin)
         total = step + max(int(left / (seconds / measured)), 1)
-        return step, total if self.recipe.minutes is not None else max(min(total, wanted), step + 1)
+        return step, total if self.recipe.minutes is not None else min(total, wanted)
 
     def _report(self, progress: Sequence[Progress], total: int, tell: Callable[[TrainingStatus], None]) -> None:
         loss = sum(p.loss for p in progress) / len(progress)
@@ -238,7 +246,7 @@ class Supernet:
             RuntimeError: The supernet is not trained to the end.
         """
         saved = checkpoint.latest(self.folder)
-        if saved is None or saved[0] != int(saved[2]["total"]):
+        if saved is None or not self.finished:
             raise RuntimeError(f"there is no fully trained supernet in {self.folder}: run train-supernet first")
         self.close()
         self._hosted = dataclasses.replace(self._hosted, weights=ray.put(publish(model_tensors(saved[1]))))

@@ -2,6 +2,7 @@
 
 import json
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -9,8 +10,10 @@ import tiny
 from raynas.budget import Budget, search_seconds, training_seconds
 from raynas.config import Config, ConfigError, SearchConfig, TrainConfig
 from raynas.config_file import load
-from raynas.results import Log
+from raynas.recorder import Recorder
+from raynas.results import Log, read
 from raynas.run import Run
+from raynas.scoring import Scoring
 from raynas.searchers import RandomSearch
 from trainables.shared_weights import SharedWeights
 
@@ -64,10 +67,21 @@ def test_gpu_hours_need_gpus(tmp_path):
         Budget(Config(budget_gpu_hours=1), tmp_path).hold(0)
 
 
+def test_each_score_says_what_it_cost_in_gpu_seconds(tmp_path):
+    with Log(tmp_path) as log:
+        for gpus in (0.0, 0.5):
+            scoring = Scoring(SharedWeights, gpus=gpus, max_fidelity=1)
+            recorder = Recorder(log, scoring, {}, lambda architecture: {}, lambda status: None)
+            trial = SimpleNamespace(trial_id=f"t{gpus}", config={"architecture": {"x": "a"}})
+            recorder.on_trial_result(0, [], trial, {"score": 1.0, "training_iteration": 1, "time_total_s": 3.0})
+    rows = read(tmp_path).to_pylist()
+    assert [(row["seconds"], row["gpu_seconds"]) for row in rows] == [(3.0, None), (3.0, 1.5)]
+
+
 def test_training_takes_half_of_the_budget_and_keeps_its_schedule(ray_session, tmp_path):
     train = TrainConfig(epochs=100000, batch_size=32, workers=1, cpus_per_worker=1)
     search = SearchConfig(num_samples=3, slices=2, bn_images=64, replicas=1)
-    config = Config(train=train, search=search, time_budget=24, storage_path=str(tmp_path), name="short")
+    config = Config(train=train, search=search, time_budget=14, storage_path=str(tmp_path), name="short")
     run = Run(config, tiny.space(num_classes=4), tiny.data(), RandomSearch, SharedWeights)
     run.train_supernet()
     run.close()
@@ -75,4 +89,4 @@ def test_training_takes_half_of_the_budget_and_keeps_its_schedule(ray_session, t
     last = curve[-1]
     assert last["step"] == last["total"] < 100000 * 8, "the schedule was made for the time, and ended"
     assert len({line["total"] for line in curve}) == 1
-    assert training_seconds(run.folder / "supernet" / "training.jsonl")[0] < 24
+    assert training_seconds(run.folder / "supernet" / "training.jsonl")[0] < 14
