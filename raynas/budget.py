@@ -59,7 +59,8 @@ class Budget:
         """Seconds that were left at the start: what counts where a table tells the time."""
         if config.time_budget is None and config.budget_gpu_hours is None:
             return
-        parts = training_seconds(folder / "supernet" / "training.jsonl"), search_seconds(folder / "scored.parquet")
+        logs = (search_seconds(folder / name) for name in ("scored.parquet", "sample"))
+        parts = [training_seconds(folder / "supernet" / "training.jsonl"), *logs]
         if config.time_budget is not None:
             self._seconds = config.time_budget - sum(seconds for seconds, _ in parts)
         if config.budget_gpu_hours is not None:
@@ -67,6 +68,7 @@ class Budget:
         self.told = None if config.time_budget is None else max(self._seconds, 0.0)
         self._since = time.monotonic()
         self._held = 0.0
+        self._held_before = any(gpu for _, gpu in parts)
 
     def hold(self, gpus: float) -> None:
         """From now on so many GPUs are held.
@@ -76,7 +78,7 @@ class Budget:
         """
         if math.isinf(self._seconds) and math.isinf(self._gpu):
             return
-        if math.isfinite(self._gpu) and not gpus:
+        if math.isfinite(self._gpu) and not gpus and not self._held and not self._held_before:
             raise ConfigError("budget_gpu_hours: this run holds no GPU; bound it by time_budget")
         passed, self._since = time.monotonic() - self._since, time.monotonic()
         self._seconds, self._gpu = self._seconds - passed, self._gpu - passed * self._held
@@ -89,4 +91,5 @@ class Budget:
             return None
         passed = time.monotonic() - self._since
         by_gpu = self._gpu / self._held if self._held else math.inf
-        return max(min(self._seconds, by_gpu) - passed, 0.0)
+        least = min(self._seconds, by_gpu)
+        return None if math.isinf(least) else max(least - passed, 0.0)

@@ -205,7 +205,7 @@ class SearchConfig:
     trainable_args: dict[str, Any] = Field(default_factory=dict)
     """Settings of the trainable, e.g. for Table {file: scores.parquet, metric: accuracy}: raynas.tables.Layout."""
     combine: dict[str, float] = Field(default_factory=dict)
-    """Make one score of several metrics that the trainable reports, by their ranks: {angle: 1, accuracy: 1}, with
+    """Make one score of several metrics that the trainable reports, by their ranks: {accuracy: 1, loss: -1}, with
     weights; a negative one where low is good. See raynas.aggregate."""
     reference: Annotated[int, Field(ge=10)] = 100
     """combine: so many random architectures are scored first, and a rank is the place among them."""

@@ -33,7 +33,7 @@ from torch import nn
 
 from raynas.bare import bare_run, bare_space
 from raynas.command_line import read_arguments
-from raynas.config import Config, ConfigError, SearchConfig
+from raynas.config import Config, ConfigError, RetrainConfig, SearchConfig
 from raynas.config_file import load
 from raynas.connection import LOOPBACK, check_address, connect
 from raynas.data import Dataset
@@ -201,10 +201,13 @@ def audit(run: SearchRun) -> Any:
     truth = run.config.truth
     if not isinstance(run, Run):
         raise ConfigError(f"truth.epochs needs a network to train, but {run.config.space} is bare decisions")
+    if run.shrinking is not None:
+        raise ConfigError("truth.epochs would draw from the whole space, and train.shrink left a part: give a table")
     search = SearchConfig(
         trainable="trainables.from_scratch:FromScratch",
         method="random",
         scheduler="none",
+        joint=run.config.search.joint,
         filter=run.config.search.filter,
         epochs=truth.epochs or 1,
         num_samples=truth.architectures,
@@ -218,6 +221,7 @@ def audit(run: SearchRun) -> Any:
         name=f"epochs-{truth.epochs}",
         time_budget=None if truth.minutes is None else 60 * truth.minutes,
         budget_gpu_hours=None,
+        retrain=RetrainConfig(),
     )
     return prepare(config, space=run.space, data=run.data, view=run.view)
 

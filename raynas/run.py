@@ -109,6 +109,8 @@ class Run(SearchRun):
             names = check_scores(settings.score, "search.filter.score")
             untrained = Untrained.of(space, costs, data, names, settings.images, config.seed)
             search_space = filtered(search_space, untrained, settings, config.seed)
+        if config.search.joint and config.retrain.preset is not None:
+            raise ConfigError("retrain.preset would undo what search.joint finds: leave out one of them")
         super().__init__(config, search_space, costs, searcher, trainable, view)
         self.costs: Costs = costs
         self.paths()
@@ -188,8 +190,14 @@ class Run(SearchRun):
         assert train.epochs is not None and first is not None and self.search_space.violation is not None
         if train.minutes is None and first >= train.epochs:
             raise ConfigError(f"train.shrink begins after {first:g} epochs, but train.epochs is {train.epochs:g}")
-        if self.config.search.warm_start is not None:
-            raise ConfigError("search.warm_start is of the whole space, and train.shrink drops options: leave out one")
+        for name, used in (
+            ("search.warm_start", self.config.search.warm_start is not None),
+            ("search.filter", self.config.search.filter.score is not None),
+        ):
+            if used:
+                raise ConfigError(
+                    f"{name} is of the whole space, and train.shrink drops options: leave out one of them"
+                )
         if arch.size(self.costs.decisions) <= settings.until:
             raise ConfigError(
                 f"the space has {arch.size(self.costs.decisions):.3g} architectures, and shrinking ends where "
@@ -239,9 +247,8 @@ class Run(SearchRun):
         if left is None or "retrain" not in steps:
             return list(steps)
         recipe = retrain_recipe(self.config, checkpoint.latest(self.folder / "supernet"), len(self.data.train))
-        rates = (
-            [json.loads(line)["images_per_second"] for line in curve.read_text().splitlines()] if curve.exists() else []
-        )
+        lines = curve.read_text(encoding="utf-8").splitlines() if curve.exists() else []
+        rates = [json.loads(line)["images_per_second"] for line in lines if line.endswith("}")]
         takes = (recipe.epochs or 0.0) * len(self.data.train) / statistics.median(rates) if rates else 0.0
         if takes < left:
             return list(steps)
@@ -249,8 +256,9 @@ class Run(SearchRun):
             f"not retrained: it would take about {takes:.0f} s, and {left:.0f} s are left of the budget; do it by: "
             f"python -m raynas.launch retrain --resume {self.folder}"
         )
-        # Without a supernet there are no weights to export either.
-        return [step for step in steps if step != "retrain" and (rates or step != "export")]
+        # Without a supernet, or where it learned labels drawn by chance, there are no weights to export either.
+        usable = bool(rates) and self.config.train.labels == "given"
+        return [step for step in steps if step != "retrain" and (usable or step != "export")]
 
     def retrain(self, architecture: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Train an architecture (default: the winner) from scratch and evaluate it on the test images, once.

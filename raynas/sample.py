@@ -66,7 +66,9 @@ def score_sample(run: SearchRun, scoring: Scoring, architectures: Sequence[Archi
             )
             plain = _with_rungs(scoring, halving=False)
             with run.view.search() as show:
-                run_search(searcher, plain, settings, log, Recorder(log, plain, stamp, run.costs, show))
+                run_search(
+                    searcher, plain, settings, log, Recorder(log, plain, stamp, run.costs_of, show), run.budget.left
+                )
     rows: dict[str, Rows] = {name: [] for name in wanted}
     for row in results.read(folder).to_pylist():
         if row["key"] in rows:

@@ -192,7 +192,8 @@ class SearchRun:
         self.view.summary(status)
         best = self.leaderboard(scoring)
         rescored = scoring.rescore is not None
-        self.view.leaderboard(self.front() if objectives else best, rescored, "the front" if objectives else None)
+        front = self.front() if objectives else []  # empty, where time was short of a full score
+        self.view.leaderboard(front or best, rescored, "the front" if front else None)
         return best
 
     def _forget_ended(self) -> None:

@@ -153,7 +153,7 @@ def _searched(run: SearchRun, rows: Rows) -> Sample:
 
 def _costs(run: SearchRun, truth: Truth) -> dict[str, dict[str, float]]:
     """What the architectures cost, by the name of the cost and their key; only costs that are known of all."""
-    known = {name: run.costs(truth.architectures[name]) for name in truth.values}
+    known = {name: run.costs_of(truth.architectures[name]) for name in truth.values}
     names = {name for told in known.values() for name in told}
     return {
         _NAMES.get(name, name): {one: float(told[name]) for one, told in known.items()}

@@ -96,4 +96,6 @@ def _mode_beside(log: Path, otherwise: str) -> str:
 
 
 def _mode(trainable: Any, config: Config) -> str:
-    return str(trainable.score_mode(config.search)) if hasattr(trainable, "score_mode") else "max"
+    if config.search.combine or not hasattr(trainable, "score_mode"):
+        return "max"
+    return str(trainable.score_mode(config.search))

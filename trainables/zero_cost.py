@@ -81,7 +81,9 @@ class ZeroCost(CohortTrial):
         """One trial per worker, one worker per GPU, or per CPU where there is none."""
         search, train = run.config.search, run.config.train
         arguments = Arguments.parse(search.trainable_args)
-        where = place(search.max_concurrent or search.replicas, train.cpus_per_worker, train.gpus_per_worker)
+        where = place(
+            search.max_concurrent or search.replicas, train.cpus_per_worker, train.gpus_per_worker, train.wait_minutes
+        )
         untrained = Untrained.of(run.space, run.costs, run.data, arguments.names, arguments.images, run.config.seed)
         figures = parts(arguments.names)
         return Scoring(
@@ -91,6 +93,7 @@ class ZeroCost(CohortTrial):
             workers=where.count,
             concurrent=where.count,
             bounded=search.max_concurrent is None and search.replicas is None,
+            gpus=where.gpus,
             combine=dict.fromkeys(figures, 1.0) if len(figures) > 1 else {},
         )
 
