@@ -82,7 +82,10 @@ class ZeroCost(CohortTrial):
         search, train = run.config.search, run.config.train
         arguments = Arguments.parse(search.trainable_args)
         where = place(
-            search.max_concurrent or search.replicas, train.cpus_per_worker, train.gpus_per_worker, train.wait_minutes
+            search.max_concurrent or search.replicas,
+            train.cpus_per_worker,
+            train.gpus_per_worker,
+            wait_minutes=train.wait_minutes,
         )
         untrained = Untrained.of(run.space, run.costs, run.data, arguments.names, arguments.images, run.config.seed)
         figures = parts(arguments.names)
