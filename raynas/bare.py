@@ -48,5 +48,5 @@ def bare_run(
     limits = Limits.parse(config.limits, costs.profile())
     space = dataclasses.replace(space, violation=violation(costs, limits)) if limits.bounds else space
     objectives = check_objectives(config.search.objectives, costs.profile())
-    space = dataclasses.replace(space, costs=costs, objectives=objectives) if objectives else space
+    space = dataclasses.replace(space, costs=costs, objectives=objectives)
     return SearchRun(config, space, costs, searcher, trainable, view)

@@ -6,7 +6,8 @@ import importlib.util
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import ray
@@ -15,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raynas.config import ConfigError
 
-__all__ = ["check_nodes"]
+__all__ = ["PATIENCE", "appears", "check_nodes", "last_line", "meeting_in"]
 
 PATIENCE = 60.0
 """Seconds a node may take to start a process and answer."""
@@ -34,17 +35,43 @@ def check_nodes(folder: Path, modules: Iterable[str]) -> None:
         ConfigError: Some nodes lack a module or do not see the folder; it names them.
     """
     nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    meeting = folder.absolute() / f".meeting-{uuid.uuid4().hex[:8]}"
-    meeting.mkdir()
-    try:
+    with meeting_in(folder) as meeting:
         trouble = _ask(list(nodes), meeting, sorted(set(modules) - {"__main__"}))
-    finally:
-        shutil.rmtree(meeting, ignore_errors=True)
     there = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
     trouble = {node: text for node, text in trouble.items() if node in there}  # some may have left meanwhile
     if trouble:
         said = "; ".join(f"node {nodes[node]} {text}" for node, text in trouble.items())
         raise ConfigError(f"the cluster cannot share this run: {said} (see cluster/README.md)")
+
+
+@contextmanager
+def meeting_in(folder: Path) -> Iterator[Path]:
+    """A new folder in ``folder``, absolute, in which all nodes that share it leave a sign; removed in the end.
+
+    Raises:
+        OSError: This process itself cannot write there.
+    """
+    meeting = folder.absolute() / f".meeting-{uuid.uuid4().hex[:8]}"
+    meeting.mkdir()
+    try:
+        yield meeting
+    finally:
+        shutil.rmtree(meeting, ignore_errors=True)
+
+
+def appears(path: Path, seconds: float = 3.0) -> bool:
+    """Whether a path is there; network file systems may show it a moment late."""
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def last_line(error: RayError) -> str:
+    """What an error of Ray is about: it ends a whole traceback."""
+    return str(error).strip().splitlines()[-1].strip()
 
 
 def _ask(nodes: Sequence[str], meeting: Path, modules: Sequence[str]) -> Mapping[str, str]:
@@ -58,7 +85,7 @@ def _ask(nodes: Sequence[str], meeting: Path, modules: Sequence[str]) -> Mapping
     deadline, trouble = time.monotonic() + PATIENCE, {}
     for node, visit in visits.items():
         answer = _outcome(visit, max(deadline - time.monotonic(), 0.0))
-        if answer is None and not _appears(meeting / node):
+        if answer is None and not appears(meeting / node):
             answer = f"has a folder {meeting.parent} of its own: take a storage_path that all nodes mount"
         if answer is not None:
             trouble[node] = answer
@@ -70,7 +97,7 @@ def _visit(meeting: Path, name: str, modules: Sequence[str]) -> str | None:
     for module in modules:
         if not _importable(module):
             return f"cannot import {module}: install it there, or ship it by ray job submit --working-dir"
-    if not _appears(meeting):
+    if not appears(meeting):
         return f"does not see {meeting.parent} as the driver does: take a storage_path that all nodes mount"
     try:
         (meeting / name).touch()
@@ -86,16 +113,6 @@ def _importable(module: str) -> bool:
         return False
 
 
-def _appears(path: Path, seconds: float = 3.0) -> bool:
-    """Whether a path is there; network file systems may show it a moment late."""
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
-
-
 def _outcome(visit: ray.ObjectRef[str | None], seconds: float) -> str | None:
     """What a node answered, or why it did not."""
     try:
@@ -104,4 +121,4 @@ def _outcome(visit: ray.ObjectRef[str | None], seconds: float) -> str | None:
         return f"did not answer within {PATIENCE:g} seconds"
     except RayError as error:
         # Where RayNAS is not installed, the task itself cannot be loaded.
-        return f"cannot run a task of RayNAS ({str(error).strip().splitlines()[-1].strip()}): is it installed there?"
+        return f"cannot run a task of RayNAS ({last_line(error)}): is it installed there?"

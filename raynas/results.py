@@ -24,9 +24,9 @@ import pyarrow as pa
 
 from raynas.architecture import key as key_of
 from raynas.parts import Folder, compact, number_of
-from raynas.standings import latest, leaderboard, pareto
+from raynas.standings import latest, leaderboard, mode_of, pareto
 
-__all__ = ["SCHEMA", "SIMULATED", "STATUSES", "Log", "compact", "latest", "leaderboard", "pareto", "read"]
+__all__ = ["SCHEMA", "SIMULATED", "STATUSES", "Log", "compact", "latest", "leaderboard", "mode_of", "pareto", "read"]
 
 logger = logging.getLogger(__name__)
 

@@ -119,10 +119,6 @@ class Run(SearchRun):
         if hasattr(trainable, "check_run"):
             trainable.check_run(self)
 
-    def costs_of(self, architecture: Architecture) -> Mapping[str, float]:
-        """What its network costs, by name."""
-        return self.costs(joint.network(architecture))
-
     def example(self, batch: int = 1) -> torch.Tensor:
         """A batch of zeros in the shape of the data: float32 [batch, C, H, W]."""
         return torch.zeros(batch, *self.data.image_shape)
@@ -165,7 +161,7 @@ class Run(SearchRun):
         """Train the shared weights; goes on from the newest checkpoint."""
         self.begin()
         with self.view.training("supernet") as show, self.metrics.training("supernet", show) as told:
-            if not self.supernet.finished and self.budget.left is not None:
+            if self.budget.left is not None and not self.supernet.finished:
                 where = place_ranks(self.config.train.resolved())
                 self.budget.hold(where.count * where.gpus)
             left = self.budget.left

@@ -26,7 +26,7 @@ from raynas.searchers import RandomSearch, SearchSpace
 if TYPE_CHECKING:  # it imports this module
     from raynas.search_run import SearchRun
 
-__all__ = ["check_combination", "combined", "random_architectures", "references", "score_sample"]
+__all__ = ["check_combination", "combined", "random_architectures", "ranks", "references", "score_sample"]
 
 Rows = list[dict[str, Any]]
 
@@ -100,17 +100,26 @@ def combined(run: SearchRun, scoring: Scoring) -> Scoring:
     Raises:
         ConfigError: The trainable does not report one of the metrics.
     """
-    weights = run.config.search.combine or scoring.combine
-    if not weights:
+    if not (run.config.search.combine or scoring.combine):
         return scoring
     if not any(isinstance(value, Rungs) for value in scoring.parameters.values()):
         raise ConfigError(f"search.combine: {run.config.search.trainable} hands no raynas.cohorts.Rungs to its trials")
-    sample = score_sample(
-        run, scoring, random_architectures(run.search_space, run.config.search.reference, run.config.seed)
-    )
-    told = _with_rungs(scoring, combined=references(sample, weights), mode="max")
+    told = _with_rungs(scoring, combined=ranks(run, scoring), mode="max")
     # What is scored once more is one of the metrics: it does not compare.
     return dataclasses.replace(told, mode="max", rescore=None)
+
+
+def ranks(run: SearchRun, scoring: Scoring) -> dict[int, Reference]:
+    """What ranks at each fidelity, where the score is made of several metrics; empty where it is not.
+
+    Raises:
+        ConfigError: See :func:`references`.
+    """
+    weights = run.config.search.combine or scoring.combine
+    if not weights:
+        return {}
+    drawn = random_architectures(run.search_space, run.config.search.reference, run.config.seed)
+    return references(score_sample(run, scoring, drawn), weights)
 
 
 def references(sample: Mapping[str, Rows], weights: Mapping[str, float]) -> dict[int, Reference]:

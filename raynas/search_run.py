@@ -119,7 +119,8 @@ class SearchRun:
 
     def costs_of(self, architecture: Architecture) -> Mapping[str, float]:
         """What an architecture costs, by name."""
-        return self.costs(architecture)
+        assert self.search_space.costs is not None
+        return self.search_space.costs(architecture)
 
     def use(self, space: SearchSpace) -> None:
         """Search in this space."""

@@ -246,7 +246,7 @@ class Supernet:
             RuntimeError: The supernet is not trained to the end.
         """
         saved = checkpoint.latest(self.folder)
-        if saved is None or not self.finished:
+        if saved is None or saved[0] != int(saved[2]["total"]):
             raise RuntimeError(f"there is no fully trained supernet in {self.folder}: run train-supernet first")
         self.close()
         self._hosted = dataclasses.replace(self._hosted, weights=ray.put(publish(model_tensors(saved[1]))))

@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import platform
-import shutil
 import time
-import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,9 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-__all__ = ["NodeFacts", "survey"]
+from raynas.nodes import PATIENCE, appears, last_line, meeting_in
 
-PATIENCE = 60.0
-"""Seconds a node may take to start a process and answer."""
-_MARK = "mark"
+__all__ = ["NodeFacts", "survey"]
 
 
 @dataclass(frozen=True)
@@ -77,12 +73,9 @@ def _available() -> int:
 
 
 def _share(meeting: Path, node: str) -> str:
-    """What keeps a node from sharing a folder, if anything: it must see what the driver wrote, and write itself."""
-    deadline = time.monotonic() + 3.0  # network file systems may show a file a moment late
-    while not (meeting / _MARK).exists():
-        if time.monotonic() > deadline:
-            return f"does not see {meeting.parent} as this machine does"
-        time.sleep(0.1)
+    """What keeps a node from sharing a folder, if anything: it must see what the driver made, and write itself."""
+    if not appears(meeting):
+        return f"does not see {meeting.parent} as this machine does"
     try:
         (meeting / node).write_text(node, encoding="utf-8")
     except OSError as error:
@@ -109,16 +102,11 @@ def survey(storage: Path) -> list[NodeFacts]:
         OSError: This process itself cannot write there.
     """
     storage.mkdir(parents=True, exist_ok=True)
-    meeting = storage.absolute() / f".meeting-{uuid.uuid4().hex[:8]}"
-    meeting.mkdir()
-    try:
-        (meeting / _MARK).touch()
+    with meeting_in(storage) as meeting:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         visits = [_visit(node["NodeID"], meeting) for node in nodes]
         deadline = time.monotonic() + PATIENCE
         return [_facts(node, *visit, deadline) for node, visit in zip(nodes, visits, strict=True)]
-    finally:
-        shutil.rmtree(meeting, ignore_errors=True)
 
 
 def _visit(node: str, meeting: Path) -> tuple[Any, Any]:
@@ -140,7 +128,7 @@ def _facts(node: dict[str, Any], visitor: Any, look: Any, deadline: float) -> No
     except GetTimeoutError:
         return replace(facts, error=f"did not answer within {PATIENCE:g} seconds")
     except RayError as error:
-        return replace(facts, error=f"cannot run RayNAS: {str(error).strip().splitlines()[-1].strip()}")
+        return replace(facts, error=f"cannot run RayNAS: {last_line(error)}")
     finally:
         ray.kill(visitor)
     return _with_gpu(facts, node["NodeID"]) if gpus else facts
@@ -157,4 +145,4 @@ def _with_gpu(facts: NodeFacts, node: str) -> NodeFacts:
         ray.cancel(asked, force=True)
         return replace(facts, error="its GPUs are in use by others")
     except RayError as error:
-        return replace(facts, error=f"torch fails there: {str(error).strip().splitlines()[-1].strip()}")
+        return replace(facts, error=f"torch fails there: {last_line(error)}")

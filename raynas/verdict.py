@@ -26,7 +26,7 @@ from raynas.config import ConfigError
 from raynas.display import View
 from raynas.judge import Rows, Sample, interval, judge, remarks, scores_at, sign
 from raynas.ranking import compare
-from raynas.sample import random_architectures, references, score_sample
+from raynas.sample import random_architectures, ranks, score_sample
 from raynas.search_run import SearchRun, write_json
 from raynas.truth import LEAST, Truth, from_audit, from_retraining, from_table
 
@@ -104,12 +104,6 @@ def _leaderboard(run: SearchRun) -> Rows:
     return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
 
 
-def _mode(run: SearchRun) -> str:
-    """Whether a high score is good: the leaderboard is sorted, best first."""
-    finals = [row["final_score"] for row in _leaderboard(run)]
-    return "min" if finals and finals[0] < finals[-1] else "max"
-
-
 # The sample.
 
 
@@ -130,16 +124,12 @@ def _is_random(rows: Rows) -> bool:
 
 def _scored_sample(run: SearchRun, architectures: Sequence[Architecture]) -> Sample:
     scoring = run.scoring()
-    weights = run.config.search.combine or scoring.combine
-    ranks = None
-    if weights:
-        drawn = random_architectures(run.search_space, run.config.search.reference, run.config.seed)
-        ranks = references(score_sample(run, scoring, drawn), weights)
+    combined = ranks(run, scoring)
     rows = score_sample(run, scoring, architectures)
-    if ranks is not None:
+    if combined:
         for row in (row for told in rows.values() for row in told if row["status"] != "error"):
-            row["score"] = ranks[row["fidelity"]](row["metrics"])
-    return Sample("drawn by chance from the space", rows, "max" if weights else scoring.mode)
+            row["score"] = combined[row["fidelity"]](row["metrics"])
+    return Sample("drawn by chance from the space", rows, "max" if combined else scoring.mode)
 
 
 def _searched(run: SearchRun, rows: Rows) -> Sample:
@@ -148,7 +138,7 @@ def _searched(run: SearchRun, rows: Rows) -> Sample:
     for row in rows:
         told.setdefault(row["key"], []).append({**row, "metrics": json.loads(row["metrics"] or "{}")})
     text = "drawn by chance from the space" if _is_random(rows) else "chosen by the search, no fair sample of the space"
-    return Sample(text, told, _mode(run))
+    return Sample(text, told, results.mode_of(_leaderboard(run)))
 
 
 def _costs(run: SearchRun, truth: Truth) -> dict[str, dict[str, float]]:

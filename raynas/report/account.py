@@ -131,8 +131,7 @@ def read_account(folder: Path) -> Account:
     rows = sorted(table.to_pylist(), key=lambda row: row["time"])
     elapsed, clock = read_clock(rows)
     board = _read_board(folder / "leaderboard.json", rows, notes)
-    finals = [row["final_score"] for row in board]
-    mode = "min" if finals and finals[0] < finals[-1] else "max"  # the leaderboard is sorted, best first
+    mode = results.mode_of(board)
     scored = _scored(rows, elapsed, limits)
     best = board or _best_of_log(scored, mode, config.search.top)
     retrained = {path.parent.name: _read_json(path, notes) for path in sorted(folder.glob("retrain/*/result.json"))}
