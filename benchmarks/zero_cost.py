@@ -30,7 +30,7 @@ from raynas.costs import Costs
 from raynas.data import Dataset, load
 from raynas.proxies import PROXIES
 from raynas.ranking import compare
-from raynas.training import to_input
+from raynas.images import to_input
 from spaces import nasbench201, nasbench_macro
 
 Columns = dict[str, list[float]]

@@ -102,7 +102,7 @@ class SupernetActor:
         return self.host.evaluate(architectures, number)
 
     def rescore(self, architectures: Sequence[Architecture]) -> list[float]:
-        """Accuracy in percent on all validation images, whatever part of them the search uses."""
+        """The scores on all validation data, whatever part of them the search uses."""
         return self.host.rescore(architectures)
 
     def waiting(self) -> int:

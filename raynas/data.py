@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ from raynas.config import ConfigError
 from raynas.decode import DataError
 from raynas.named import resolve
 from raynas.readers import Source
+from raynas.text import TEXTS, TextData, load_text
 
-__all__ = ["NAMES", "DataError", "Dataset", "Split", "from_arrays", "load", "to_arrays"]
+__all__ = ["NAMES", "Data", "DataError", "Dataset", "Split", "from_arrays", "load", "to_arrays"]
 
-NAMES = ("digits", "fashion_mnist", "cifar10", "cifar100", "images", "parquet")
+NAMES = ("digits", "fashion_mnist", "cifar10", "cifar100", "images", "parquet", *TEXTS)
 
 _SPLITS = ("train", "validation", "test")
 
@@ -115,10 +116,26 @@ class Dataset:
         _, channels, height, width = self.train.inputs.shape
         return channels, height, width
 
+    def __str__(self) -> str:
+        return f"images of shape {list(self.image_shape)}"
+
+    @property
+    def bytes(self) -> int:
+        """What training and validation take in memory."""
+        return self.train.inputs.nbytes + self.validation.inputs.nbytes
+
+    def without_test(self) -> Dataset:
+        """The same with validation in the place of test: what a search may see."""
+        return replace(self, test=self.validation)
+
     def to(self, device: torch.device | str) -> Dataset:
         """The same data set with all images and labels on a device."""
         moved = {name: getattr(self, name).to(device) for name in _SPLITS}
         return Dataset(self.name, **moved, classes=self.classes, mean=self.mean, std=self.std)
+
+
+Data = Dataset | TextData
+"""What a run learns from; what is to be learned of it tells :mod:`raynas.tasks`."""
 
 
 def load(
@@ -129,13 +146,14 @@ def load(
     seed: int = 0,
     limit: int | None = None,
     size: int | None = None,
-) -> Dataset:
+) -> Data:
     """Load a data set into memory.
 
     Args:
         name: One of :data:`NAMES`, or the import path ``"package.module:function"`` of your own function. It is called
-            with ``folder`` if that is given, else without arguments, and returns a :class:`Dataset`, taken as it is,
-            or ``((train_x, train_y), (test_x, test_y))``: arrays or tensors, uint8 [N, C, H, W] and integers [N].
+            with ``folder`` if that is given, else without arguments, and returns a :class:`Dataset`, or
+            :class:`raynas.text.TextData`, taken as it is, or ``((train_x, train_y), (test_x, test_y))``: arrays or
+            tensors, uint8 [N, C, H, W] and integers [N].
         folder: Where the files are; ``digits`` needs none.
         validation: How much of the training images to hold out: a share in (0, 1), or a number of images.
         seed: Of the division into train and validation. Equal seeds divide equally on every machine.
@@ -153,7 +171,11 @@ def load(
         found = _call(name, folder)
         if isinstance(found, Dataset):
             return found if limit is None else _shorten(found, limit, seed)
+        if isinstance(found, TextData):
+            return found
         train, test = _sources_of(name, found)
+    elif name in TEXTS:
+        return load_text(name, None if folder is None else Path(folder), validation, limit)
     else:
         train, test = _open(name, None if folder is None else Path(folder), size)
     for part, source in (("training", train), ("test", test)):
@@ -272,8 +294,10 @@ def _shorten(dataset: Dataset, limit: int, seed: int) -> Dataset:
     return Dataset(dataset.name, **parts, classes=dataset.classes, mean=dataset.mean, std=dataset.std)
 
 
-def to_arrays(dataset: Dataset) -> dict[str, Any]:
+def to_arrays(dataset: Data) -> dict[str, Any]:
     """A data set as a flat dict of numpy arrays and plain values, which Ray's object store passes without copying."""
+    if isinstance(dataset, TextData):
+        return dataset.arrays()
     arrays: dict[str, Any] = {
         f"{name}.{field.name}": getattr(getattr(dataset, name), field.name).cpu().numpy()
         for name in _SPLITS
@@ -282,11 +306,13 @@ def to_arrays(dataset: Dataset) -> dict[str, Any]:
     return {**arrays, "name": dataset.name, "classes": dataset.classes, "mean": dataset.mean, "std": dataset.std}
 
 
-def from_arrays(arrays: Mapping[str, Any]) -> Dataset:
+def from_arrays(arrays: Mapping[str, Any]) -> Data:
     """The data set of :func:`to_arrays`; its tensors are views of the arrays, so never write to them in place."""
     with warnings.catch_warnings():
         # Ray's arrays are read-only, of which torch warns; a Dataset's tensors are only read.
         warnings.filterwarnings("ignore", message=".*not writable")
+        if "vocabulary" in arrays:
+            return TextData.of_arrays(arrays)
         tensors = {name: torch.from_numpy(value) for name, value in arrays.items() if isinstance(value, np.ndarray)}
     train, validation, test = (Split(*(tensors[f"{name}.{field.name}"] for field in fields(Split))) for name in _SPLITS)
     return Dataset(arrays["name"], train, validation, test, arrays["classes"], arrays["mean"], arrays["std"])

@@ -34,7 +34,7 @@ from raynas.choice import decisions, derive
 from raynas.config import Config, ConfigError
 from raynas.constraints import check_satisfiable
 from raynas.costs import Costs
-from raynas.data import Dataset
+from raynas.data import Data
 from raynas.display import View
 from raynas.evaluation import Scorer
 from raynas.export import export
@@ -42,11 +42,12 @@ from raynas.filter import filtered
 from raynas.limits import Limits, check_objectives, violation
 from raynas.placement import place_ranks
 from raynas.retrain import retrain, retrain_recipe
-from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, UniformPaths
+from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, ProportionalPaths, UniformPaths
 from raynas.search_run import SearchRun, write_json
 from raynas.searchers import ArchitectureSearcher, SearchSpace
 from raynas.shrink import Shrinking
 from raynas.supernet import Supernet
+from raynas.tasks import task_of
 from raynas.training import model_tensors
 from raynas.turning import Turning
 from raynas.untrained import Untrained, check_scores
@@ -73,26 +74,24 @@ class Run(SearchRun):
         self,
         config: Config,
         space: nn.Module,
-        data: Dataset,
+        data: Data,
         searcher: Callable[..., ArchitectureSearcher],
         trainable: type[Any],
         view: View | None = None,
     ) -> None:
         self.space, self.data = space, data
         self._retrained_in = space
-        self.search_data = dataclasses.replace(data, test=data.validation)
-        """What leaves this process before the end: a search cannot look at test images that it does not have."""
-        _, height, width = data.image_shape
-        if height != width:
-            raise ConfigError(f"images must be square, these are {height} x {width}: bring them to one size first")
+        self.search_data = data.without_test()
+        """What leaves this process before the end: a search cannot look at test data that it does not have."""
+        self.task = task_of(data)
+        self.task.check(config.train)
+        if config.train.preset == "auto":
+            config = dataclasses.replace(config, train=dataclasses.replace(config.train, preset=self.task.preset))
         try:
             costs = Costs(space, (self.example(),))
             classes = costs.classes()
         except (RuntimeError, TypeError) as error:
-            shape = list(data.image_shape)
-            raise ConfigError(
-                f"the space does not run on images of shape {shape}: {str(error).splitlines()[0]}"
-            ) from None
+            raise ConfigError(f"the space does not run on {data}: {str(error).splitlines()[0]}") from None
         if classes < data.classes:
             raise ConfigError(
                 f"the space tells {classes} classes apart, but the labels are of {data.classes}: "
@@ -120,8 +119,8 @@ class Run(SearchRun):
             trainable.check_run(self)
 
     def example(self, batch: int = 1) -> torch.Tensor:
-        """A batch of zeros in the shape of the data: float32 [batch, C, H, W]."""
-        return torch.zeros(batch, *self.data.image_shape)
+        """A batch of zeros in the shape of the data: float32 [batch, C, H, W], or of words int64 [batch, 1]."""
+        return self.task.example(batch)
 
     def modules(self) -> list[str]:
         """What the nodes of the cluster must be able to import."""
@@ -144,6 +143,10 @@ class Run(SearchRun):
         low, high = self.limits.bounds.get("macs", (None, None))
         if wanted == "fair":
             return FairPaths(decisions, seed)
+        if wanted == "proportional":
+            sizes = functools.partial(_cost, self.costs, "parameters")
+            largest = self.costs.profile()["parameters"].maximum
+            return ProportionalPaths(decisions, sizes, largest, seed=seed, canonical=self.costs.canonical)
         if wanted == "constrained" and high is None:
             raise ConfigError("train.paths = constrained needs an upper limit: set limits.macs")
         # Elsewhere the costs of every path that is drawn would need a forward pass.
@@ -154,7 +157,7 @@ class Run(SearchRun):
         low, high = max(profile.minimum, low or high * 290 / 330), min(profile.maximum, high * 360 / 330)
         if low >= high:
             return UniformPaths(decisions, seed, self.costs.canonical)
-        macs = functools.partial(_macs, self.costs)
+        macs = functools.partial(_cost, self.costs, "macs")
         return ConstrainedPaths(decisions, macs, (low, high), seed=seed, canonical=self.costs.canonical)
 
     def train_supernet(self) -> None:
@@ -242,7 +245,7 @@ class Run(SearchRun):
         left, curve = self.budget.left, self.folder / "supernet" / "training.jsonl"
         if left is None or "retrain" not in steps:
             return list(steps)
-        recipe = retrain_recipe(self.config, checkpoint.latest(self.folder / "supernet"), len(self.data.train))
+        recipe = retrain_recipe(self.config, checkpoint.latest(self.folder / "supernet"), self._batched())
         lines = curve.read_text(encoding="utf-8").splitlines() if curve.exists() else []
         rates = [json.loads(line)["images_per_second"] for line in lines if line.endswith("}")]
         takes = (recipe.epochs or 0.0) * len(self.data.train) / statistics.median(rates) if rates else 0.0
@@ -257,24 +260,27 @@ class Run(SearchRun):
         return [step for step in steps if step != "retrain" and (usable or step != "export")]
 
     def retrain(self, architecture: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Train an architecture (default: the winner) from scratch and evaluate it on the test images, once.
+        """Train an architecture (default: the winner) from scratch and evaluate it on the test data, once.
 
         Returns:
-            ``test_accuracy`` and ``validation_accuracy`` in percent, ``epochs`` and ``seconds``.
+            ``test_accuracy`` and ``validation_accuracy`` in percent (of texts ``test_perplexity`` and
+            ``validation_perplexity``), ``epochs`` and ``seconds``.
         """
         self.begin()
         self.close()  # the replicas are not needed any more, their processors are
         chosen = self.best() if architecture is None else self.check(architecture)
         folder = self.folder / "retrain" / arch.key(chosen)
         config = dataclasses.replace(self.config, train=joint.recipe(self.config.train, chosen))
-        recipe = retrain_recipe(config, checkpoint.latest(self.folder / "supernet"), len(self.data.train))
+        recipe = retrain_recipe(config, checkpoint.latest(self.folder / "supernet"), self._batched())
         what = f"retrain {arch.key(chosen)}"
         with self.view.training(what) as show, self.metrics.training(what, show) as told:
             network = derive(self._retrained_in, joint.network(chosen))
             result = retrain(network, self.data, recipe, self.config.seed, folder, told)
+        measure = self.task.measure
+        test, validation = (measure.text(result[f"{part}_{measure.name}"]) for part in ("test", "validation"))
         self.view.say(
-            f"retrained {arch.key(chosen)}: {result['test_accuracy']:.2f} % on the test images, "
-            f"{result['validation_accuracy']:.2f} % on validation, {result['epochs']:g} epochs"
+            f"retrained {arch.key(chosen)}: {measure.name} {test} on the test {measure.examples}, "
+            f"{validation} on validation, {result['epochs']:g} epochs"
             + "".join(f", {name} {value}" for name, value in joint.settings(chosen).items())
         )
         return result
@@ -321,11 +327,15 @@ class Run(SearchRun):
         """
         chosen = self.best() if architecture is None else self.check(architecture)
         folder = self.folder / "export" / arch.key(chosen)
-        report = export(self.network(chosen), (self.example(2),), folder, formats=tuple(formats or self.config.formats))
+        network, example = self.task.deployed(self.network(chosen))
+        report = export(network, example, folder, formats=tuple(formats or self.config.formats))
         write_json(folder / "architecture.json", chosen)
         own = (self.folder / "retrain" / arch.key(chosen) / "result.json").exists()
         self.view.say(f"exported to {folder} ({'retrained' if own else 'shared'} weights)\n{report}")
         return report
+
+    def _batched(self) -> int:
+        return self.task.batched(self.config.train)
 
     def close(self) -> None:
         """End the actors."""
@@ -333,5 +343,5 @@ class Run(SearchRun):
             self._supernet.close()
 
 
-def _macs(costs: Costs, architecture: Architecture) -> float:
-    return costs(architecture)["macs"]
+def _cost(costs: Costs, name: str, architecture: Architecture) -> float:
+    return costs(architecture)[name]

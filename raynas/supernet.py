@@ -29,7 +29,7 @@ from torch import nn
 from raynas import checkpoint
 from raynas.actors import Hosted, SupernetActor
 from raynas.config import Config
-from raynas.data import Dataset, to_arrays
+from raynas.data import Data, to_arrays
 from raynas.host import publish
 from raynas.placement import Placement, place, place_ranks, reserve
 from raynas.sampling import PathSampler
@@ -67,7 +67,7 @@ class Supernet:
     """
 
     def __init__(
-        self, space: nn.Module, data: Dataset, config: Config, folder: Path, shrinking: Shrinking | None = None
+        self, space: nn.Module, data: Data, config: Config, folder: Path, shrinking: Shrinking | None = None
     ) -> None:
         self.config, self.folder, self.shrinking = config, folder, shrinking
         self.recipe = config.train.resolved()

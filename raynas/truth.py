@@ -15,6 +15,7 @@ import numpy.typing as npt
 from raynas import results
 from raynas.architecture import Architecture, Decisions, key
 from raynas.config import ConfigError, TruthConfig
+from raynas.measure import ACCURACY, MEASURES
 from raynas.tables import Layout, ScoreTable
 
 __all__ = ["LEAST", "Truth", "from_audit", "from_retraining", "from_table"]
@@ -81,19 +82,22 @@ def from_audit(folder: Path, epochs: int) -> Truth:
 
 
 def from_retraining(folder: Path, scored: Mapping[str, Architecture]) -> Truth:
-    """The test accuracies of those architectures that the run in ``folder`` has retrained.
+    """The test scores of those architectures that the run in ``folder`` has retrained.
 
     Raises:
         ConfigError: They are too few.
     """
     found: dict[str, float] = {}
+    measure = ACCURACY
     for path in sorted(folder.glob("retrain/*/result.json")):
         told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if path.parent.name in scored:
-            found[path.parent.name] = float(told["test_accuracy"])
+            measure = next((m for m in MEASURES if f"test_{m.name}" in told), measure)
+            found[path.parent.name] = float(told[f"test_{measure.name}"])
     if len(found) < LEAST:
         raise ConfigError(
             f"{len(found)} of the architectures that {folder} has scored were retrained, a ranking needs {LEAST}: name "
             "a table (truth.table.file=... truth.table.metric=...), or have some trained by itself (truth.epochs=...)"
         )
-    return Truth("test accuracy after retraining", found, {name: scored[name] for name in found})
+    kept = {name: scored[name] for name in found}
+    return Truth(f"test {measure.name} after retraining", found, kept, measure.mode)

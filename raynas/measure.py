@@ -1,0 +1,45 @@
+"""How good answers are, in one number: what a score is, wherever one is shown. Thin trials read it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+__all__ = ["ACCURACY", "MEASURES", "PERPLEXITY", "Measure"]
+
+
+def _percent(correct: float, loss: float) -> float:
+    return 100.0 * correct
+
+
+def _perplexity(correct: float, loss: float) -> float:
+    return math.exp(min(loss, 700.0))
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure and its sense."""
+
+    name: str
+    mode: str
+    """Whether high is good (max) or low (min)."""
+    unit: str
+    examples: str
+    """What the answers are about, in the plural: the name under which a tally counts them."""
+    of_means: Callable[[float, float], float]
+    """Of the share of right answers and the mean loss."""
+
+    def __call__(self, tally: Mapping[str, float]) -> float:
+        """The measure of ``correct`` and ``loss``, sums over as many examples as the tally says."""
+        count = tally[self.examples]
+        return self.of_means(tally["correct"] / count, tally["loss"] / count) if count else math.nan
+
+    def text(self, value: float) -> str:
+        """A value with its unit."""
+        return f"{value:.2f}{self.unit and ' ' + self.unit}"
+
+
+ACCURACY = Measure("accuracy", "max", "%", "images", _percent)
+PERPLEXITY = Measure("perplexity", "min", "", "words", _perplexity)
+MEASURES = (ACCURACY, PERPLEXITY)
