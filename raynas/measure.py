@@ -36,8 +36,12 @@ class Measure:
         return self.of_means(tally["correct"] / count, tally["loss"] / count) if count else math.nan
 
     def text(self, value: float) -> str:
-        """A value with its unit."""
+        """A value with its unit, where it has one."""
         return f"{value:.2f}{self.unit and ' ' + self.unit}"
+
+    def said(self, value: float) -> str:
+        """A value that says by itself of what it is."""
+        return self.text(value) if self.unit else f"{self.name} {self.text(value)}"
 
 
 ACCURACY = Measure("accuracy", "max", "%", "images", _percent)

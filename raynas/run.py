@@ -163,7 +163,10 @@ class Run(SearchRun):
     def train_supernet(self) -> None:
         """Train the shared weights; goes on from the newest checkpoint."""
         self.begin()
-        with self.view.training("supernet") as show, self.metrics.training("supernet", show) as told:
+        with (
+            self.view.training("supernet", self.task.measure.examples) as show,
+            self.metrics.training("supernet", show) as told,
+        ):
             if self.budget.left is not None and not self.supernet.finished:
                 where = place_ranks(self.config.train.resolved())
                 self.budget.hold(where.count * where.gpus)
@@ -273,13 +276,13 @@ class Run(SearchRun):
         config = dataclasses.replace(self.config, train=joint.recipe(self.config.train, chosen))
         recipe = retrain_recipe(config, checkpoint.latest(self.folder / "supernet"), self._batched())
         what = f"retrain {arch.key(chosen)}"
-        with self.view.training(what) as show, self.metrics.training(what, show) as told:
+        with self.view.training(what, self.task.measure.examples) as show, self.metrics.training(what, show) as told:
             network = derive(self._retrained_in, joint.network(chosen))
             result = retrain(network, self.data, recipe, self.config.seed, folder, told)
         measure = self.task.measure
-        test, validation = (measure.text(result[f"{part}_{measure.name}"]) for part in ("test", "validation"))
+        test, validation = (measure.said(result[f"{part}_{measure.name}"]) for part in ("test", "validation"))
         self.view.say(
-            f"retrained {arch.key(chosen)}: {measure.name} {test} on the test {measure.examples}, "
+            f"retrained {arch.key(chosen)}: {test} on the test {measure.examples}, "
             f"{validation} on validation, {result['epochs']:g} epochs"
             + "".join(f", {name} {value}" for name, value in joint.settings(chosen).items())
         )

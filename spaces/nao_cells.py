@@ -10,6 +10,7 @@ order of the sequence of 40 numbers in which NAO writes them. In the network its
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from random import Random
 
 __all__ = [
     "CELLS",
@@ -22,6 +23,7 @@ __all__ = [
     "from_sequence",
     "graph",
     "outlet",
+    "respell",
     "to_sequence",
     "unread",
     "wiring",
@@ -129,6 +131,21 @@ def canonical_form(architecture: Mapping[str, str]) -> dict[str, str]:
     for cell in CELLS:
         form |= _write(cell, dict(zip(NODES, min(_renumbered(_read(architecture, cell))), strict=True)))
     return form
+
+
+def respell(words: Sequence[str], rng: Random) -> list[str]:
+    """Another way to write the same network: of one node of each cell, drawn at random, the operations are exchanged.
+
+    Args:
+        words: The options of all decisions in their order.
+        rng: The generator to draw from.
+    """
+    architecture = dict(zip(DECISIONS, words, strict=True))
+    for cell in CELLS:
+        node = rng.choice(NODES)
+        one, two = _read(architecture, cell)[node]
+        architecture |= _write(cell, {node: (two, one)})
+    return list(architecture.values())
 
 
 def wiring() -> list[tuple[int, int, str | None]]:

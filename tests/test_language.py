@@ -131,6 +131,7 @@ def test_a_grammar_is_learned_and_perplexity_says_so():
 def test_a_measure_says_what_good_means():
     assert ACCURACY({"correct": 3, "images": 4, "loss": 1.0}) == 75 and ACCURACY.text(75) == "75.00 %"
     assert PERPLEXITY({"correct": 0, "words": 2, "loss": 2 * math.log(5)}) == pytest.approx(5)
+    assert (ACCURACY.said(75), PERPLEXITY.said(56)) == ("75.00 %", "perplexity 56.00")
     assert math.isfinite(PERPLEXITY({"correct": 0, "words": 1, "loss": 1e9})) and PERPLEXITY.mode == "min"
     assert math.isnan(PERPLEXITY({"correct": 0, "words": 0, "loss": 0.0}))
 

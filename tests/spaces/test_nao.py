@@ -23,6 +23,7 @@ from spaces.nao_cells import (
     choose,
     from_sequence,
     graph,
+    respell,
     to_sequence,
     unread,
     wiring,
@@ -113,7 +114,11 @@ def test_cells_written_in_another_way_have_the_same_form() -> None:
         other = renumbered(architecture, rng)
         assert canonical_form(other) == form
         changed += other != architecture
-    assert changed > 30
+        words = respell(list(architecture.values()), rng)
+        again = dict(zip(DECISIONS, words, strict=True))
+        assert canonical_form(again) == form and sum(again[n] != architecture[n] for n in DECISIONS) <= 8
+        changed += again != architecture
+    assert changed > 60
 
 
 def test_the_form_merges_only_what_computes_the_same() -> None:
