@@ -1,24 +1,29 @@
 """Learning a language: rows of a text, a state that is carried, perplexity, averaged weights, resumed trainings."""
 
 import dataclasses
+import json
 import math
 
 import pytest
 import torch
 from torch import nn
 
+from raynas import results
 from raynas.choice import derive
-from raynas.config import Config, ConfigError, SearchConfig, TrainConfig
+from raynas.config import Config, ConfigError, RetrainConfig, SearchConfig, TrainConfig
 from raynas.evaluation import Scorer, tally
 from raynas.export import export
 from raynas.language import Language, TextExam, TextFeed, in_rows
 from raynas.measure import ACCURACY, PERPLEXITY
 from raynas.retrain import Averaging
+from raynas.run import Run
 from raynas.sampling import UniformPaths
+from raynas.searchers import RandomSearch
 from raynas.tasks import task_of
 from raynas.text import Text, of_words
 from raynas.training import Trainer
 from spaces.recurrent import DECISIONS, canonical_form, from_sequence, recurrent
+from trainables.shared_weights import SharedWeights
 
 RECIPE = TrainConfig(preset="words", epochs=2, batch_size=4, bptt=8, lr=5.0, precision="float32")
 PATH = from_sequence("0 0 " * 11)
@@ -213,3 +218,36 @@ def test_presets_are_those_of_the_papers():
     assert (shared.lr, shared.clip, shared.batch_size, shared.average_after) == (0.25, 10, 256, None)
     assert TrainConfig(preset="wikitext2").resolved().weight_decay == 5e-7
     assert TrainConfig().resolved().momentum == 0.9
+
+
+def test_a_search_over_texts_from_supernet_to_page(tmp_path, ray_session):
+    config = Config(
+        train=TrainConfig(epochs=1, batch_size=4, bptt=8, lr=5.0, workers=1, cpus_per_worker=1, average_after=1),
+        search=SearchConfig(num_samples=6, slices=2, replicas=1, max_concurrent=1, top=3),
+        retrain=RetrainConfig(epochs=5),
+        formats=["torch_export"],
+        storage_path=str(tmp_path),
+        name="run",
+    )
+    run = Run(config, space(), data(), RandomSearch, SharedWeights)
+    best = run.search()
+    finals = [row["final_score"] for row in best]
+    assert finals == sorted(finals) and all(1 < value < 9 for value in finals), "of perplexity low is good"
+    rows = results.read(run.folder / "scored.parquet").to_pylist()
+    assert len({row["key"] for row in rows}) == 6
+    for row in rows:
+        metrics = json.loads(row["metrics"])
+        assert row["score"] == metrics["perplexity"] == pytest.approx(math.exp(metrics["loss"]))
+    first = [row for row in rows if row["fidelity"] == 1]
+    leader = min(first, key=lambda row: row["score"])["key"]
+    assert {row["status"] for row in rows if row["key"] == leader} == {"running", "complete"}, "ASHA stopped the best"
+    assert {row["key"] for row in best} <= {row["key"] for row in rows if row["status"] == "complete"}
+    result = run.retrain()
+    assert result["test_perplexity"] < 8 and result["epochs"] == pytest.approx(5)
+    run.export()
+    words, state = torch.arange(3), torch.zeros(3, 12)
+    exported = torch.export.load(run.folder / "export" / best[0]["key"] / "model.pt2").module()
+    network = run.network(best[0]["architecture"])
+    torch.testing.assert_close(exported(words, state), network.word(words, state))
+    assert "test perplexity" in run.report().read_text(encoding="utf-8")
+    run.close()

@@ -66,7 +66,7 @@ def test_random_labels_are_drawn_once_uniformly_and_from_the_seed_alone():
     recipe = dataclasses.replace(RECIPE, labels="random")
     trainer, again, other = make(recipe=recipe), make(recipe=recipe), make(seed=1, recipe=recipe)
     labels = trainer.feed.targets.clone()
-    assert torch.equal(labels, again.targets) and not torch.equal(labels, other.targets)
+    assert torch.equal(labels, again.feed.targets) and not torch.equal(labels, other.feed.targets)
     counts = torch.bincount(labels, minlength=4)
     assert len(counts) == 4 and (counts - len(labels) / 4).abs().max() < 4 * (len(labels) * 3 / 16) ** 0.5
     agreeing = float((labels == tiny.data().train.targets).float().mean())
@@ -75,7 +75,7 @@ def test_random_labels_are_drawn_once_uniformly_and_from_the_seed_alone():
     assert torch.equal(trainer.feed.targets, labels)
     # Of a network by itself, as in retraining, the labels are the given ones.
     alone = Trainer(nn.Flatten(), tiny.data(), recipe)
-    assert torch.equal(alone.targets, tiny.data().train.targets)
+    assert torch.equal(alone.feed.targets, tiny.data().train.targets)
 
 
 def test_random_labels_come_back_from_the_checkpoint():
