@@ -21,6 +21,7 @@ from torch import Tensor
 from raynas import readers
 from raynas.config import ConfigError
 from raynas.decode import DataError
+from raynas.division import spread, statistics
 from raynas.named import resolve
 from raynas.readers import Source
 from raynas.text import TEXTS, TextData, load_text
@@ -232,15 +233,15 @@ def _sources_of(name: str, found: Any) -> tuple[Source, Source]:
 
 def _assemble(name: str, train: Source, test: Source, how: tuple[float | int, int, int | None]) -> Dataset:
     validation, seed, limit = how
-    kept = _spread(train.labels, min(limit or len(train.labels), len(train.labels)), seed)
+    kept = spread(train.labels, min(limit or len(train.labels), len(train.labels)), seed)
     count = round(validation * len(kept)) if isinstance(validation, float) and validation < 1 else validation
     if not 0 < count < len(kept) or count != int(count):
         raise DataError(f"validation={validation} leaves no split: there are {len(kept)} training images to divide")
     held_out = np.zeros(len(train.labels), bool)
-    held_out[kept[_spread(train.labels[kept], int(count), seed)]] = True
-    tested = _spread(test.labels, min(limit or len(test.labels), len(test.labels)), seed)
+    held_out[kept[spread(train.labels[kept], int(count), seed)]] = True
+    tested = spread(test.labels, min(limit or len(test.labels), len(test.labels)), seed)
     trained = _decoded(train, kept[~held_out[kept]])
-    mean, std = _statistics(trained.inputs)
+    mean, std = statistics(trained.inputs)
     return Dataset(
         name=name,
         train=trained,
@@ -256,40 +257,12 @@ def _decoded(source: Source, indices: npt.NDArray[np.int64]) -> Split:
     return Split(torch.from_numpy(source.decode(indices)).contiguous(), torch.from_numpy(source.labels[indices]))
 
 
-def _spread(labels: npt.NDArray[np.int64], count: int, seed: int) -> npt.NDArray[np.int64]:
-    """Indices of ``count`` random images, ascending, with each class in the share that it has of all."""
-    # RandomState's stream is frozen for good; that of default_rng may change with a version of numpy.
-    order = np.random.RandomState(seed).permutation(len(labels))
-    shuffled = labels[order]
-    by_class = np.argsort(shuffled, kind="stable")
-    _, first, sizes = np.unique(shuffled[by_class], return_index=True, return_counts=True)
-    # The k-th of a class of n stands at (k + 1/2)/n: the first `count` of all positions take alike from each class.
-    rank = np.arange(len(labels)) - np.repeat(first, sizes)
-    position = np.empty(len(labels))
-    position[by_class] = (rank + 0.5) / np.repeat(sizes, sizes)
-    return np.sort(order[np.argsort(position, kind="stable")[:count]]).astype(np.int64)
-
-
-def _statistics(inputs: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel in units of 0..1, exact from counts of the 256 grey levels."""
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    mean, std = [], []
-    for channel in range(inputs.shape[1]):
-        counts = torch.bincount(inputs[:, channel].reshape(-1), minlength=256).double()
-        share = counts / counts.sum()
-        centre = float(share @ levels)
-        mean.append(centre)
-        # A constant channel has no spread: one grey level keeps the division finite.
-        std.append(max(float((share @ (levels - centre) ** 2).sqrt()), 1 / 255))
-    return tuple(mean), tuple(std)
-
-
 def _shorten(dataset: Dataset, limit: int, seed: int) -> Dataset:
     """A user's data set with at most ``limit`` images in each of its splits."""
     parts = {}
     for name in _SPLITS:
         split: Split = getattr(dataset, name)
-        kept = torch.from_numpy(_spread(split.targets.numpy(), min(limit, len(split)), seed))
+        kept = torch.from_numpy(spread(split.targets.numpy(), min(limit, len(split)), seed))
         parts[name] = Split(split.inputs[kept], split.targets[kept])
     return Dataset(dataset.name, **parts, classes=dataset.classes, mean=dataset.mean, std=dataset.std)
 

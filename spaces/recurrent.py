@@ -27,6 +27,7 @@ __all__ = [
     "from_sequence",
     "graph",
     "recurrent",
+    "recurrent_small",
     "to_sequence",
 ]
 
@@ -254,3 +255,14 @@ def recurrent(num_classes: int = 10_000, units: int = 300, dropout: Mapping[str,
         dropout: Shares by the names of :class:`Dropout`, where they are others than there.
     """
     return Recurrent(num_classes, units, Dropout(**(dropout or {})))
+
+
+def recurrent_small(num_classes: int = 10_000, units: int = 64, dropout: float = 0.1) -> Recurrent:
+    """The same for texts of some hundred thousand words and a processor without a GPU.
+
+    Args:
+        num_classes: Words.
+        units: Of the embedding, the state and every node.
+        dropout: The share of everything but whole words.
+    """
+    return Recurrent(num_classes, units, Dropout(dropout, dropout, dropout, dropout))
