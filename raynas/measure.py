@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["ACCURACY", "MEASURES", "PERPLEXITY", "Measure"]
+__all__ = ["ACCURACY", "MEASURES", "PERPLEXITY", "Measure", "scored_by", "tested_by"]
 
 
 def _percent(correct: float, loss: float) -> float:
@@ -47,3 +49,18 @@ class Measure:
 ACCURACY = Measure("accuracy", "max", "%", "images", _percent)
 PERPLEXITY = Measure("perplexity", "min", "", "words", _perplexity)
 MEASURES = (ACCURACY, PERPLEXITY)
+
+
+def scored_by(rows: Iterable[Mapping[str, Any]]) -> Measure | None:
+    """The measure that the scores of a log are; None where they are none of these."""
+    for row in rows:
+        told = json.loads(row["metrics"] or "{}") if row["score"] is not None else {}
+        for measure in MEASURES:
+            if told.get(measure.name) == row["score"] is not None:
+                return measure
+    return None
+
+
+def tested_by(result: Mapping[str, Any]) -> Measure | None:
+    """The measure in the result of a retraining, ``{"test_accuracy": ...}``; None where it has none."""
+    return next((measure for measure in MEASURES if f"test_{measure.name}" in result), None)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from raynas import results
 from raynas.architecture import Architecture, Decisions, key
 from raynas.config import ConfigError, TruthConfig
-from raynas.measure import ACCURACY, MEASURES
+from raynas.measure import ACCURACY, scored_by, tested_by
 from raynas.tables import Layout, ScoreTable
 
 __all__ = ["LEAST", "Truth", "from_audit", "from_retraining", "from_table"]
@@ -73,11 +73,13 @@ def from_audit(folder: Path, epochs: int) -> Truth:
     """What the run in ``folder`` has trained from scratch to the end."""
     rows = results.read(folder / "scored.parquet").to_pylist()
     ended = {row["key"]: row for row in rows if row["status"] == "complete"}
-    text = f"validation accuracy after {epochs} epoch{'s' * (epochs > 1)} from scratch"
+    measure = scored_by(rows) or ACCURACY
+    text = f"validation {measure.name} after {epochs} epoch{'s' * (epochs > 1)} from scratch"
     return Truth(
         text,
         {name: row["score"] for name, row in ended.items()},
         {name: json.loads(row["architecture"]) for name, row in ended.items()},
+        measure.mode,
     )
 
 
@@ -92,7 +94,7 @@ def from_retraining(folder: Path, scored: Mapping[str, Architecture]) -> Truth:
     for path in sorted(folder.glob("retrain/*/result.json")):
         told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if path.parent.name in scored:
-            measure = next((m for m in MEASURES if f"test_{m.name}" in told), measure)
+            measure = tested_by(told) or measure
             found[path.parent.name] = float(told[f"test_{measure.name}"])
     if len(found) < LEAST:
         raise ConfigError(

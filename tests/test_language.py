@@ -14,7 +14,7 @@ from raynas.config import Config, ConfigError, RetrainConfig, SearchConfig, Trai
 from raynas.evaluation import Scorer, tally
 from raynas.export import export
 from raynas.language import Language, TextExam, TextFeed, in_rows
-from raynas.measure import ACCURACY, PERPLEXITY
+from raynas.measure import ACCURACY, PERPLEXITY, scored_by, tested_by
 from raynas.retrain import Averaging
 from raynas.run import Run
 from raynas.sampling import UniformPaths
@@ -139,6 +139,16 @@ def test_a_measure_says_what_good_means():
     assert (ACCURACY.said(75), PERPLEXITY.said(56)) == ("75.00 %", "perplexity 56.00")
     assert math.isfinite(PERPLEXITY({"correct": 0, "words": 1, "loss": 1e9})) and PERPLEXITY.mode == "min"
     assert math.isnan(PERPLEXITY({"correct": 0, "words": 0, "loss": 0.0}))
+
+
+def test_a_log_and_a_retraining_say_their_measure():
+    told = [
+        {"score": None, "metrics": None},
+        {"score": 7.5, "metrics": json.dumps({"accuracy": 40.0, "perplexity": 7.5})},
+    ]
+    assert scored_by(told) is PERPLEXITY and scored_by(told[:1]) is None
+    assert scored_by([{"score": 40.0, "metrics": told[1]["metrics"]}]) is ACCURACY
+    assert tested_by({"test_perplexity": 60.0}) is PERPLEXITY and tested_by({}) is None
 
 
 def test_a_resumed_training_equals_one_that_was_not_interrupted():

@@ -22,7 +22,7 @@ from raynas.config import Config
 from raynas.config_file import load
 from raynas.joint import network, settings
 from raynas.limits import COSTS, Limits
-from raynas.measure import ACCURACY, MEASURES, Measure
+from raynas.measure import ACCURACY, Measure, scored_by, tested_by
 from raynas.report.clock import PAUSE, Clock, read_clock
 
 __all__ = ["Account", "Curve", "Scored", "read_account"]
@@ -108,7 +108,7 @@ class Account:
     def tested(self, key: str) -> tuple[Measure, dict[str, Any]]:
         """What an architecture was retrained to, and by which measure."""
         result = self.retrained.get(key, {})
-        return next((m for m in MEASURES if f"test_{m.name}" in result), self.measure or ACCURACY), result
+        return tested_by(result) or self.measure or ACCURACY, result
 
     def parts(self, architecture: Architecture) -> tuple[Architecture, dict[str, Any]]:
         """The network's part of an architecture, and the training settings that were searched with it."""
@@ -137,7 +137,7 @@ def read_account(folder: Path) -> Account:
     rows = sorted(table.to_pylist(), key=lambda row: row["time"])
     elapsed, clock = read_clock(rows)
     board = _read_board(folder / "leaderboard.json", rows, notes)
-    measure = next((m for m in MEASURES if any(_told(row, m) == row["score"] is not None for row in rows)), None)
+    measure = scored_by(rows)
     mode = results.mode_of(board) if board or measure is None else measure.mode
     scored = _scored(rows, elapsed, limits)
     best = board or _best_of_log(scored, mode, config.search.top)
@@ -263,11 +263,6 @@ def _best_of_log(scored: Sequence[Scored], mode: str, top: int) -> list[dict[str
         {"key": one.key, "architecture": one.architecture, "score": one.score, "fidelity": one.fidelity, **one.costs}
         for one in able[:top]
     ]
-
-
-def _told(row: Mapping[str, Any], measure: Measure) -> float | None:
-    found = json.loads(row["metrics"] or "{}").get(measure.name)
-    return found if isinstance(found, (int, float)) else None
 
 
 def _read_curve(path: Path, what: str, notes: list[str]) -> Curve | None:
