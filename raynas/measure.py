@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ACCURACY", "MEASURES", "PERPLEXITY", "Measure", "scored_by", "tested_by"]
+__all__ = ["ACCURACY", "MEASURES", "PERPLEXITY", "Measure", "retrained_by", "scored_by"]
 
 
 def _percent(correct: float, loss: float) -> float:
@@ -61,6 +61,6 @@ def scored_by(rows: Iterable[Mapping[str, Any]]) -> Measure | None:
     return None
 
 
-def tested_by(result: Mapping[str, Any]) -> Measure | None:
+def retrained_by(result: Mapping[str, Any]) -> Measure | None:
     """The measure in the result of a retraining, ``{"test_accuracy": ...}``; None where it has none."""
     return next((measure for measure in MEASURES if f"test_{measure.name}" in result), None)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from raynas import results
 from raynas.architecture import Architecture, Decisions, key
 from raynas.config import ConfigError, TruthConfig
-from raynas.measure import ACCURACY, scored_by, tested_by
+from raynas.measure import ACCURACY, retrained_by, scored_by
 from raynas.tables import Layout, ScoreTable
 
 __all__ = ["LEAST", "Truth", "from_audit", "from_retraining", "from_table"]
@@ -94,7 +94,7 @@ def from_retraining(folder: Path, scored: Mapping[str, Architecture]) -> Truth:
     for path in sorted(folder.glob("retrain/*/result.json")):
         told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if path.parent.name in scored:
-            measure = tested_by(told) or measure
+            measure = retrained_by(told) or measure
             found[path.parent.name] = float(told[f"test_{measure.name}"])
     if len(found) < LEAST:
         raise ConfigError(

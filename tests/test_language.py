@@ -14,7 +14,7 @@ from raynas.config import Config, ConfigError, RetrainConfig, SearchConfig, Trai
 from raynas.evaluation import Scorer, tally
 from raynas.export import export
 from raynas.language import Language, TextExam, TextFeed, in_rows
-from raynas.measure import ACCURACY, PERPLEXITY, scored_by, tested_by
+from raynas.measure import ACCURACY, PERPLEXITY, retrained_by, scored_by
 from raynas.retrain import Averaging
 from raynas.run import Run
 from raynas.sampling import UniformPaths
@@ -148,7 +148,7 @@ def test_a_log_and_a_retraining_say_their_measure():
     ]
     assert scored_by(told) is PERPLEXITY and scored_by(told[:1]) is None
     assert scored_by([{"score": 40.0, "metrics": told[1]["metrics"]}]) is ACCURACY
-    assert tested_by({"test_perplexity": 60.0}) is PERPLEXITY and tested_by({}) is None
+    assert retrained_by({"test_perplexity": 60.0}) is PERPLEXITY and retrained_by({}) is None
 
 
 def test_a_resumed_training_equals_one_that_was_not_interrupted():

@@ -22,7 +22,7 @@ from raynas.config import Config
 from raynas.config_file import load
 from raynas.joint import network, settings
 from raynas.limits import COSTS, Limits
-from raynas.measure import ACCURACY, Measure, scored_by, tested_by
+from raynas.measure import ACCURACY, Measure, retrained_by, scored_by
 from raynas.report.clock import PAUSE, Clock, read_clock
 
 __all__ = ["Account", "Curve", "Scored", "read_account"]
@@ -108,7 +108,7 @@ class Account:
     def tested(self, key: str) -> tuple[Measure, dict[str, Any]]:
         """What an architecture was retrained to, and by which measure."""
         result = self.retrained.get(key, {})
-        return tested_by(result) or self.measure or ACCURACY, result
+        return retrained_by(result) or self.measure or ACCURACY, result
 
     def parts(self, architecture: Architecture) -> tuple[Architecture, dict[str, Any]]:
         """The network's part of an architecture, and the training settings that were searched with it."""
