@@ -14,6 +14,7 @@ from raynas.config import Config, ConfigError, RetrainConfig, SearchConfig, Trai
 from raynas.evaluation import Scorer, tally
 from raynas.export import export
 from raynas.language import Language, TextExam, TextFeed, in_rows
+from raynas.launch import main
 from raynas.measure import ACCURACY, PERPLEXITY, retrained_by, scored_by
 from raynas.retrain import Averaging
 from raynas.run import Run
@@ -228,6 +229,22 @@ def test_presets_are_those_of_the_papers():
     assert (shared.lr, shared.clip, shared.batch_size, shared.average_after) == (0.25, 10, 256, None)
     assert TrainConfig(preset="wikitext2").resolved().weight_decay == 5e-7
     assert TrainConfig().resolved().momentum == 0.9
+
+
+def test_the_command_line_knows_texts(no_ray, capsys, tmp_path):
+    words = ["data.name=pydoc_topics", "data.limit=4000", "--storage-path", str(tmp_path)]
+    network = ["space=spaces.recurrent:recurrent_small", "space_args.units=8"]
+    assert main(["--dry-run", *network, *words]) == 0
+    told = capsys.readouterr().out
+    assert "train: 3200 words" in told and "words/s" in told and "words right" in told
+    for wrong, message in (
+        ([*words, "space=tiny:space"], "the space does not run on words"),
+        ([*network, "data.name=digits"], "the space does not run on images of shape [1, 8, 8]"),
+        ([*words, *network, "search.filter.score=naswot"], "scores without training are for images"),
+        ([*words, *network, "train.labels=random"], "train.labels = random is for images"),
+    ):
+        assert main(["--dry-run", *wrong]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_a_search_over_texts_from_supernet_to_page(tmp_path, ray_session):
