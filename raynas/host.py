@@ -163,9 +163,9 @@ class Host:
             raise request.error
         return [{**tally, "worker": self.name} for tally in request.answer]
 
-    def rescore(self, architectures: Sequence[Architecture]) -> list[float]:
-        """Accuracy in percent on all validation images, whatever part of them the search uses."""
-        everything = dataclasses.replace(self.config.search, slices=1, validation_images=None)
+    def rescore(self, architectures: Sequence[Architecture], images: int | None = None) -> list[float]:
+        """Accuracy in percent on all validation images, or so many, with the weights of now."""
+        everything = dataclasses.replace(self.config.search, slices=1, validation_images=images)
         with self._computing:
             tallies = self._make_scorer(everything).score(architectures, 0)
         return [100.0 * tally["correct"] / tally["images"] for tally in tallies]
