@@ -116,6 +116,22 @@ class ShrinkConfig:
 
 
 @dataclass(config=_STRICT)
+class PoolConfig:
+    """Training the paths of a pool, the worst of which ``search.method`` renews: NAO-WS (NeurIPS 2018) with nao."""
+
+    size: Annotated[int, Field(ge=2)] | None = None
+    """How many architectures; without it all of the space is trained. The search begins with them. NAO-WS: 600."""
+    every: Positive = 30.0
+    """Epochs between two rounds; may be a fraction."""
+    rounds: Count | None = None
+    """Default: as many as the training has time for."""
+    renew: Share = 0.5
+    """At most this share of the pool is replaced in a round."""
+    balance: bool = False
+    """Whether paths are drawn in proportion to their parameters (NAO-V2), instead of all alike."""
+
+
+@dataclass(config=_STRICT)
 class TrainConfig:
     """How weights are trained. The defaults suit small data; other presets are the recipes of papers."""
 
@@ -182,6 +198,7 @@ class TrainConfig:
     """random: the supernet learns labels drawn by chance, once for the whole run (RLNAS); retraining and validation
     keep the given ones."""
     shrink: ShrinkConfig = Field(default_factory=ShrinkConfig)
+    pool: PoolConfig = Field(default_factory=PoolConfig)
     affine: bool = False
     """Whether the scale and shift of BatchNorm layers are trained in the supernet; SPOS leaves them out."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

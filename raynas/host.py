@@ -163,9 +163,9 @@ class Host:
             raise request.error
         return [{**tally, "worker": self.name} for tally in request.answer]
 
-    def rescore(self, architectures: Sequence[Architecture]) -> list[float]:
-        """The scores on all validation data, whatever part of them the search uses."""
-        everything = dataclasses.replace(self.config.search, slices=1, validation_images=None)
+    def rescore(self, architectures: Sequence[Architecture], images: int | None = None) -> list[float]:
+        """The scores on all validation data, or so many images or words, with the weights of now."""
+        everything = dataclasses.replace(self.config.search, slices=1, validation_images=images)
         with self._computing:
             scorer = self._make_scorer(everything)
             return [scorer.task.measure(tally) for tally in scorer.score(architectures, 0)]

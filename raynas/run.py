@@ -41,6 +41,7 @@ from raynas.export import export
 from raynas.filter import filtered
 from raynas.limits import Limits, check_objectives, violation
 from raynas.placement import place_ranks
+from raynas.pool import Pool
 from raynas.retrain import retrain, retrain_recipe
 from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, ProportionalPaths, UniformPaths
 from raynas.search_run import SearchRun, write_json
@@ -115,6 +116,7 @@ class Run(SearchRun):
         self.paths()
         self._supernet: Supernet | None = None
         self.shrinking = None if config.train.shrink.every is None else self._make_shrinking()
+        self.pool = None if config.train.pool.size is None else self._make_pool()
         if hasattr(trainable, "check_run"):
             trainable.check_run(self)
 
@@ -131,7 +133,7 @@ class Run(SearchRun):
         """The actors that host the space."""
         if self._supernet is None:
             folder = self.folder / "supernet"
-            self._supernet = Supernet(self.space, self.search_data, self.config, folder, self.shrinking)
+            self._supernet = Supernet(self.space, self.search_data, self.config, folder, self.shrinking or self.pool)
         return self._supernet
 
     # Training.
@@ -179,6 +181,28 @@ class Run(SearchRun):
                 f"the space was shrunk from {all_of_it:.3g} to {left:.3g} architectures: {self.shrinking.dropped} "
                 f"options were dropped in {len(self.shrinking.rounds)} rounds"
             )
+
+        if self.pool is not None:
+            self.searcher = functools.partial(self.searcher, points_to_evaluate=self.pool.members)
+            self.view.say(f"the search begins with the {len(self.pool.members)} architectures of the pool")
+
+    def _make_pool(self) -> Pool:
+        """What renews the paths that are trained.
+
+        Raises:
+            ConfigError: The space has too few, or something else decides which paths are trained.
+        """
+        train, settings = self.config.train.resolved(), self.config.train.pool
+        assert train.epochs is not None
+        for name, used in (("train.shrink", self.shrinking is not None), ("train.paths", train.paths != "auto")):
+            if used:
+                raise ConfigError(f"{name} decides which paths are trained, and train.pool too: leave out one of them")
+        if train.minutes is None and settings.every >= train.epochs:
+            raise ConfigError(
+                f"train.pool is renewed after {settings.every:g} epochs, but train.epochs is {train.epochs:g}"
+            )
+        weight = functools.partial(_cost, self.costs, "parameters") if settings.balance else _alike
+        return Pool(self.searcher, weight, settings, self.config.seed, self.task.measure.mode)
 
     def _make_shrinking(self) -> Shrinking:
         """What shrinks the space in training.
@@ -348,3 +372,7 @@ class Run(SearchRun):
 
 def _cost(costs: Costs, name: str, architecture: Architecture) -> float:
     return costs(architecture)[name]
+
+
+def _alike(architecture: Architecture) -> float:
+    return 1.0

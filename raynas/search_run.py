@@ -119,8 +119,7 @@ class SearchRun:
 
     def costs_of(self, architecture: Architecture) -> Mapping[str, float]:
         """What an architecture costs, by name."""
-        assert self.search_space.costs is not None
-        return self.search_space.costs(architecture)
+        return (self.search_space.costs or self.costs)(architecture)
 
     def use(self, space: SearchSpace) -> None:
         """Search in this space."""
