@@ -31,6 +31,7 @@ __all__ = [
     "Trainer",
     "TrainingDiverged",
     "best_device",
+    "dropping",
     "model_tensors",
     "place_model",
     "seed_of",
@@ -109,6 +110,11 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
     return max(images // batch_size, 1)
 
 
+def dropping(model: nn.Module) -> list[nn.Module]:
+    """The modules of a model that ``train.drop_path`` acts on: those with a number ``drop_path``."""
+    return [module for module in model.modules() if isinstance(getattr(module, "drop_path", None), float)]
+
+
 def model_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The model's own part of what :meth:`Trainer.state` returned."""
     return {name[len("model/") :]: value for name, value in tensors.items() if name.startswith("model/")}
@@ -170,7 +176,7 @@ class Trainer:
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.recipe.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        self._dropping = [m for m in self.model.modules() if isinstance(getattr(m, "drop_path", None), float)]
+        self._dropping = dropping(self.model)
         self.optimizer = torch.optim.SGD(
             groups,
             lr=self._learning_rate(),

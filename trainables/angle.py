@@ -41,9 +41,14 @@ class Angle(CohortTrial):
         check_arguments(search, legal=())
 
     @staticmethod
+    def reports(search: SearchConfig) -> tuple[str, ...]:
+        """What a score may be made of. Together with accuracy: see :mod:`trainables.shared_weights`."""
+        return ("angle",)
+
+    @staticmethod
     def check_run(run: Run) -> None:
         """Refuse a space without rules for its angles, before anything is started."""
-        run.turning()
+        run.check_angles()
 
     @classmethod
     def scoring(cls, run: Run) -> Scoring:
@@ -52,7 +57,7 @@ class Angle(CohortTrial):
         concurrent = run.config.search.max_concurrent or 1
         return Scoring(
             cls,
-            {"angles": run.angles()},
+            {"angles": run.angles(), "rungs": Rungs()},
             slots(concurrent),
             workers=concurrent,
             concurrent=concurrent,
@@ -60,18 +65,23 @@ class Angle(CohortTrial):
         )
 
     def setup(  # type: ignore[override]
-        self, config: dict[str, Any], angles: Angles, known: Mapping[str, Mapping[str, Any]] | None = None
+        self,
+        config: dict[str, Any],
+        angles: Angles,
+        rungs: Rungs,
+        known: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """Called once a process; afterwards ``reset_config`` brings the next trial.
 
         Args:
             config: Of the first trial.
             angles: Of the trained supernet.
+            rungs: One fidelity, and what a score is.
             known: See :meth:`raynas.cohorts.CohortTrial.enter`.
         """
         self.angles = angles
         self.worker = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
-        self.enter(config, Rungs(), known)
+        self.enter(config, rungs, known)
 
     def advance(self, members: Sequence[Member], fidelity: int) -> None:
         """Compute the angles of all members at once."""

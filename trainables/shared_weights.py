@@ -1,7 +1,10 @@
 """Score architectures with the weights of a trained supernet, one slice of the validation images a fidelity step.
 
 The trial is thin: it holds no weights and only asks a replica of the supernet. It takes cohorts, too: see
-:mod:`raynas.cohorts`.
+:mod:`raynas.cohorts`. With how far the weights have turned as one more metric, which together with accuracy ranks
+better than either (:mod:`raynas.angle`):
+
+    python -m raynas.launch "search.combine={accuracy: 1, angle: 1}"
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from raynas.angle import Angles
 from raynas.architecture import Architecture
 from raynas.cohorts import CohortTrial, Member, Rungs
 from raynas.config import ConfigError, SearchConfig
@@ -29,6 +33,17 @@ class SharedWeights(CohortTrial):
 
     Give it its arguments by ``tune.with_parameters(SharedWeights, pool=[...], rungs=Rungs(8))``.
     """
+
+    @staticmethod
+    def reports(search: SearchConfig) -> tuple[str, ...]:
+        """What a score may be made of; the angle is computed where it is."""
+        return ("accuracy", "loss", "angle")
+
+    @staticmethod
+    def check_run(run: Run) -> None:
+        """Refuse to combine an angle that cannot be told, before anything is trained."""
+        if "angle" in run.config.search.combine:
+            run.check_angles()
 
     @staticmethod
     def check(search: SearchConfig) -> None:
@@ -51,6 +66,7 @@ class SharedWeights(CohortTrial):
         parameters = {
             "pool": pool,
             "rungs": Rungs(slices, search.reduction_factor, search.grace, halving=search.stops_early),
+            "angles": run.angles() if "angle" in search.combine else None,
         }
         # Two trials a replica: one is scored while the other one's answer is on its way.
         concurrent = search.max_concurrent or 2 * len(pool)
@@ -70,6 +86,7 @@ class SharedWeights(CohortTrial):
         config: dict[str, Any],
         pool: Sequence[Any] = (),
         rungs: Rungs | None = None,
+        angles: Angles | None = None,
         known: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """Called once a process; afterwards :meth:`reset_config` brings the next trial.
@@ -78,9 +95,10 @@ class SharedWeights(CohortTrial):
             config: Of the first trial.
             pool: Handles of the replicas.
             rungs: How many slices there are, and what a cohort does after which of them.
+            angles: Of the trained supernet, where they are one of the metrics.
             known: See :meth:`raynas.cohorts.CohortTrial.enter`.
         """
-        self.pool = list(pool)
+        self.pool, self.angles = list(pool), angles
         self.enter(config, rungs or Rungs(), known)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -108,6 +126,9 @@ class SharedWeights(CohortTrial):
                 member.status, member.error = "error", tally["error"]
             else:
                 _add(member, tally)
+        if self.angles is not None:
+            for member, angle in zip(members, self.angles([m.architecture for m in members]).tolist(), strict=True):
+                member.metrics = {**member.metrics, "angle": angle}
 
 
 def _add(member: Member, tally: Mapping[str, Any]) -> None:
