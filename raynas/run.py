@@ -41,6 +41,7 @@ from raynas.evaluation import Scorer
 from raynas.export import export
 from raynas.files import write_json
 from raynas.filter import filtered
+from raynas.foretelling import foretold
 from raynas.limits import Limits, check_objectives, violation
 from raynas.placement import place_ranks
 from raynas.retrain import images_per_second, retrain, retrain_recipe
@@ -106,11 +107,14 @@ class Run(SearchRun):
             costs.decisions, costs.canonical, violation(costs, limits), graph=costs.graph,
             costs=costs, objectives=check_objectives(config.search.objectives),
         )  # fmt: skip
-        settings = config.search.filter
-        if settings.score is not None:
-            names = check_scores(settings.score, "search.filter.score")
-            untrained = Untrained.of(space, costs, data, names, settings.images, config.seed)
-            search_space = filtered(search_space, untrained, settings, config.seed)
+        for name, settings, given in (
+            ("filter", config.search.filter, filtered),
+            ("features", config.search.features, foretold),
+        ):
+            if settings.score is not None:
+                names = check_scores(settings.score, f"search.{name}.score")
+                untrained = Untrained.of(space, costs, data, names, settings.images, config.seed)
+                search_space = given(search_space, untrained, settings, config.seed)
         if config.search.joint and config.retrain.preset is not None:
             raise ConfigError("retrain.preset would undo what search.joint finds: leave out one of them")
         self.config = config
@@ -207,6 +211,7 @@ class Run(SearchRun):
         for name, used in (
             ("search.warm_start", self.config.search.warm_start is not None),
             ("search.filter", self.config.search.filter.score is not None),
+            ("search.features", self.config.search.features.score is not None),
         ):
             if used:
                 raise ConfigError(
