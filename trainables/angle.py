@@ -1,12 +1,9 @@
 """Score architectures by how far the shared weights have turned since the training began: no images, no labels.
 
-    python -m raynas.launch --space spaces.nasbench201:nasbench201 --data cifar10 data.folder=DATA
-        train.labels=random search.trainable=trainables.angle:Angle search.cohort=64
-        "search.method_args={population: 100, parents: 30}" search.num_samples=2000
+    python -m raynas.launch --config rlnas --space spaces.darts:darts --data cifar10 data.folder=DATA
 
-That is RLNAS (Zhang et al., CVPR 2021) with its evolution for NAS-Bench-201: 20 generations of 100, each half by
-mutation and half by crossover. In its other spaces it takes 1,000 architectures by the defaults of ``evolution``. What
-a space has to say for it stands in :class:`raynas.turning.Turning`.
+That is RLNAS (Zhang et al., CVPR 2021) with its evolution; ``rlnas_nasbench201`` is the one for that space, see
+:mod:`raynas.presets`. What a space has to say for it stands in :class:`raynas.turning.Turning`.
 """
 
 from __future__ import annotations
