@@ -41,9 +41,7 @@ def test_paths_that_cannot_be_dropped_are_said(tmp_path, no_ray):
         },
     ):
         config = Config(space="tiny:space", data=data, storage_path=str(tmp_path), **changes)
-        with pytest.raises(
-            ConfigError, match=r"train\.drop_path has no effect: no module of Tiny has"
-        ):
+        with pytest.raises(ConfigError, match=r"train\.drop_path has no effect: no module of Tiny has"):
             prepare(config)
     prepare(Config(space="tiny:space", data=data, storage_path=str(tmp_path), retrain=RetrainConfig(preset="darts")))
     able = tiny.space(num_classes=4)
