@@ -33,26 +33,22 @@ from raynas.angle import Angles
 from raynas.architecture import Architecture, Decisions
 from raynas.choice import decisions, derive
 from raynas.config import Config, ConfigError, TrainConfig
-from raynas.constraints import check_satisfiable
 from raynas.costs import Costs
 from raynas.data import Dataset
 from raynas.display import View
 from raynas.evaluation import Scorer
 from raynas.export import export
 from raynas.files import write_json
-from raynas.filter import filtered
-from raynas.foretelling import foretold
-from raynas.limits import Limits, check_objectives, violation
 from raynas.placement import place_ranks
 from raynas.retrain import images_per_second, retrain, retrain_recipe
 from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, UniformPaths
 from raynas.search_run import SearchRun
-from raynas.searchers import ArchitectureSearcher, SearchSpace
+from raynas.searched import searched
+from raynas.searchers import ArchitectureSearcher
 from raynas.shrink import Shrinking
 from raynas.supernet import Supernet
 from raynas.training import dropping, model_tensors
 from raynas.turning import Turning
-from raynas.untrained import Untrained, check_scores
 
 __all__ = ["Run"]
 
@@ -101,28 +97,13 @@ class Run(SearchRun):
                 f"the space tells {classes} classes apart, but the labels are of {data.classes}: "
                 f"set space_args.num_classes={data.classes}"
             )
-        limits = Limits.parse(config.limits)
-        check_satisfiable(costs, limits)
-        search_space = SearchSpace(
-            costs.decisions, costs.canonical, violation(costs, limits), graph=costs.graph,
-            costs=costs, objectives=check_objectives(config.search.objectives),
-        )  # fmt: skip
-        for name, settings, given in (
-            ("filter", config.search.filter, filtered),
-            ("features", config.search.features, foretold),
-        ):
-            if settings.score is not None:
-                names = check_scores(settings.score, f"search.{name}.score")
-                untrained = Untrained.of(space, costs, data, names, settings.images, config.seed)
-                search_space = given(search_space, untrained, settings, config.seed)
         if config.search.joint and config.retrain.preset is not None:
             raise ConfigError("retrain.preset would undo what search.joint finds: leave out one of them")
-        self.config = config
-        if not config.retrain.space_args:
-            self._check_drop_path()
-        super().__init__(config, search_space, costs, searcher, trainable, view)
+        super().__init__(config, searched(config, space, costs, data), costs, searcher, trainable, view)
         self.costs: Costs = costs
         self.paths()
+        if not config.retrain.space_args:
+            self._check_drop_path()
         self._supernet: Supernet | None = None
         self.shrinking = None if config.train.shrink.every is None else self._make_shrinking()
         self._narrow_as_trained()
@@ -262,8 +243,7 @@ class Run(SearchRun):
 
     def _check_drop_path(self) -> None:
         """Refuse to drop paths where there are none to drop; what a preset says of it holds where there are some."""
-        wanted = self.config.train.drop_path or "train.drop_path" in self.config.search.joint
-        if wanted and not any(map(dropping, (self.space, self._retrained_in))):
+        if self.config.train.drop_path and not any(map(dropping, (self.space, self._retrained_in))):
             raise ConfigError(
                 f"train.drop_path has no effect: no module of {type(self._retrained_in).__name__} has a number "
                 "drop_path, as those of spaces.darts have: leave it out"

@@ -4,7 +4,7 @@ import pytest
 import tiny
 
 from raynas import prepare
-from raynas.config import Config, ConfigError, DataConfig, RetrainConfig, SearchConfig, TrainConfig
+from raynas.config import Config, ConfigError, DataConfig, RetrainConfig, TrainConfig
 from raynas.retrain import retrain_recipe
 
 
@@ -32,17 +32,9 @@ def test_minutes_of_the_supernet_become_its_epochs():
 
 def test_paths_that_cannot_be_dropped_are_said(tmp_path, no_ray):
     data = DataConfig(name="tiny:arrays")
-    for changes in (
-        {"train": TrainConfig(drop_path=0.2)},
-        {
-            "search": SearchConfig(
-                trainable="trainables.from_scratch:FromScratch", joint={"train.drop_path": {"choice": [0.0, 0.2]}}
-            )
-        },
-    ):
-        config = Config(space="tiny:space", data=data, storage_path=str(tmp_path), **changes)
-        with pytest.raises(ConfigError, match=r"train\.drop_path has no effect: no module of Tiny has"):
-            prepare(config)
+    config = Config(space="tiny:space", data=data, storage_path=str(tmp_path), train=TrainConfig(drop_path=0.2))
+    with pytest.raises(ConfigError, match=r"train\.drop_path has no effect: no module of Tiny has"):
+        prepare(config)
     prepare(Config(space="tiny:space", data=data, storage_path=str(tmp_path), retrain=RetrainConfig(preset="darts")))
     able = tiny.space(num_classes=4)
     able.drop_path = 0.0
