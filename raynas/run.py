@@ -268,9 +268,8 @@ class Run(SearchRun):
         network, recipe = self._alone(self.best())
         lines = curve.read_text(encoding="utf-8").splitlines() if curve.exists() else []
         rates = [json.loads(line)["images_per_second"] for line in lines if line.endswith("}")]
-        if rates or not self.budget.left:
-            rate = statistics.median(rates or [0.0])
-        else:
+        rate = statistics.median(rates or [0.0])
+        if self.budget.left and not (rates and self._retrained_in is self.space):
             self.close()
             rate = images_per_second(network, self.data, recipe, self.config.seed)
         takes = (recipe.epochs or 0.0) * len(self.data.train) / rate if rate else math.inf

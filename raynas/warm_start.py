@@ -58,10 +58,8 @@ class Source:
         return cls(named, mode, _read(_log(config), space, mode))
 
     def keep(self, folder: Path) -> None:
-        """Write it into the folder of the run, unless it is there."""
-        text = json.dumps(asdict(self))
-        if not (folder / _KEPT).exists() or (folder / _KEPT).read_text(encoding="utf-8") != text:
-            write_text(folder / _KEPT, text)
+        """Write it into the folder of the run."""
+        write_text(folder / _KEPT, json.dumps(asdict(self)))
 
     def warm(self, make: Callable[..., ArchitectureSearcher]) -> Callable[..., ArchitectureSearcher]:
         """A maker of searchers that start with these scores."""
