@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from random import Random
 from statistics import mean
 
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 
 from raynas.architecture import Architecture, key
-from raynas.foretelling import Foretelling
 from raynas.searchers import Bayes, BayesSettings, Evolution, SearchSpace
 from raynas.searchers.gaussian import GaussianProcess
 from raynas.testing import CHAIN, Player
@@ -88,19 +86,3 @@ def test_the_slope_is_the_one_of_finite_differences(structured: bool) -> None:
 def test_other_searchers_refuse_them() -> None:
     with pytest.raises(ValueError, match=r"Evolution does not look at features; those that do: .*Bayes"):
         Evolution(dataclasses.replace(CHAIN, features=related))
-
-
-def test_scores_become_ranks_laid_out_as_a_normal_distribution() -> None:
-    told = {str(i): {"wide": 10.0**i, "same": 1.0, "broken": math.inf if i % 2 else float(i)} for i in range(40)}
-    asked: list[str] = []
-
-    def measure(architecture: Architecture) -> dict[str, float]:
-        asked.append(architecture["x"])
-        return told[architecture["x"]]
-
-    features = Foretelling(measure, lambda: [{"x": str(i)} for i in range(40)])
-    rows = np.array([features({"x": str(i)}) for i in range(40)])
-    assert rows[:, 0].mean() == pytest.approx(0, abs=1e-9) and rows[:, 0].std() == pytest.approx(1, abs=0.1)
-    assert (np.diff(rows[:, 0]) > 0).all() and (rows[:, 1] == 0).all()
-    assert (rows[1::2, 2] == 0).all() and (np.diff(rows[::2, 2]) > 0).all()
-    assert sorted(asked) == sorted(told), "each is measured once"
