@@ -14,6 +14,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "DataConfig",
+    "FeaturesConfig",
     "FilterConfig",
     "RetrainConfig",
     "SearchConfig",
@@ -127,8 +128,6 @@ class PoolConfig:
     """Default: as many as the training has time for."""
     renew: Share = 0.5
     """At most this share of the pool is replaced in a round."""
-    balance: bool = False
-    """Whether paths are drawn in proportion to their parameters (NAO-V2), instead of all alike."""
 
 
 @dataclass(config=_STRICT)
@@ -199,6 +198,7 @@ class TrainConfig:
     keep the given ones."""
     shrink: ShrinkConfig = Field(default_factory=ShrinkConfig)
     pool: PoolConfig = Field(default_factory=PoolConfig)
+    """With ``paths`` auto (all members alike) or proportional."""
     affine: bool = False
     """Whether the scale and shift of BatchNorm layers are trained in the supernet; SPOS leaves them out."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -243,6 +243,18 @@ class FilterConfig:
 
 
 @dataclass(config=_STRICT)
+class FeaturesConfig:
+    """Zero-cost scores from which the searcher learns to foretell the true ones."""
+
+    score: str | list[str] | None = None
+    """As for trainables.zero_cost, macs and parameters among them. Default: none."""
+    sample: Annotated[int, Field(ge=10)] = 50
+    """So many random architectures tell what is a high score and what a low one."""
+    images: Annotated[int, Field(ge=4)] = 64
+    """Training images that the scores see."""
+
+
+@dataclass(config=_STRICT)
 class SearchConfig:
     """Which architectures are scored, how, and which of them are stopped early."""
 
@@ -258,6 +270,9 @@ class SearchConfig:
     reference: Annotated[int, Field(ge=10)] = 100
     """combine: so many random architectures are scored first, and a rank is the place among them."""
     filter: FilterConfig = Field(default_factory=FilterConfig)
+    features: FeaturesConfig = Field(default_factory=FeaturesConfig)
+    """For bayes: {score: [naswot, synflow]}. Takes about a second for each of 50 candidates an architecture, so it pays
+    where a score takes minutes."""
     method: str = "auto"
     """random, evolution, tpe, bayes, regularized, local, nsga2, reinforce, predictor, or a class:
     my_pkg.search:MySearcher.
@@ -275,7 +290,8 @@ class SearchConfig:
     FromScratch, and for a tune.Trainable of your own, whose config then holds them: config["train.lr"]."""
     warm_start: str | None = None
     """Folder of another run over the same decisions, on other data or under other limits: its best three that keep the
-    limits are scored first, and bayes and predictor learn from all its scores."""
+    limits are scored first, and bayes and predictor learn from all its scores. They are read once and then kept in the
+    run's own folder."""
     num_samples: Count = 200
     """How many different architectures are scored in all, those of earlier searches of this run included."""
     slices: Count = 8
@@ -396,6 +412,7 @@ def smoke_test(config: Config) -> Config:
             num_samples=min(config.search.num_samples, 6),
             reference=10,
             filter=dataclasses.replace(config.search.filter, sample=10),
+            features=dataclasses.replace(config.search.features, sample=10),
             slices=2,
             grace=1,
             bn_images=64,

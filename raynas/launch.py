@@ -33,7 +33,7 @@ from torch import nn
 
 from raynas.bare import bare_run, bare_space
 from raynas.command_line import read_arguments
-from raynas.config import Config, ConfigError, RetrainConfig, SearchConfig
+from raynas.config import Config, ConfigError, RetrainConfig, SearchConfig, ShrinkConfig
 from raynas.config_file import load
 from raynas.connection import LOOPBACK, check_address, connect
 from raynas.data import Data
@@ -59,6 +59,7 @@ from raynas.searchers import (
     SearchSpace,
 )
 from raynas.tasks import task_of
+from raynas.training import dropping
 from raynas.verdict import rank
 
 __all__ = ["audit", "connect", "main", "prepare", "resolve"]
@@ -202,8 +203,6 @@ def audit(run: SearchRun) -> Any:
     truth = run.config.truth
     if not isinstance(run, Run):
         raise ConfigError(f"truth.epochs needs a network to train, but {run.config.space} is bare decisions")
-    if run.shrinking is not None:
-        raise ConfigError("truth.epochs would draw from the whole space, and train.shrink left a part: give a table")
     search = SearchConfig(
         trainable="trainables.from_scratch:FromScratch",
         method="random",
@@ -218,13 +217,21 @@ def audit(run: SearchRun) -> Any:
     config = dataclasses.replace(
         run.config,
         search=search,
+        train=dataclasses.replace(
+            run.config.train,
+            shrink=ShrinkConfig(),
+            drop_path=run.config.train.drop_path if dropping(run.space) else None,
+        ),
         storage_path=str(run.folder / "audit"),
         name=f"epochs-{truth.epochs}",
         time_budget=None if truth.minutes is None else 60 * truth.minutes,
         budget_gpu_hours=None,
         retrain=RetrainConfig(),
     )
-    return prepare(config, space=run.space, data=run.data, view=run.view)
+    trained = prepare(config, space=run.space, data=run.data, view=run.view)
+    if run.shrinking is not None:
+        trained.narrow(run.search_space.decisions)
+    return trained
 
 
 def execute(command: str, run: SearchRun, flags: argparse.Namespace) -> None:

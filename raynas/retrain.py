@@ -32,7 +32,7 @@ from raynas.supernet import TrainingStatus
 from raynas.tasks import task_of
 from raynas.training import Trainer
 
-__all__ = ["Averaging", "Job", "retrain", "retrain_recipe"]
+__all__ = ["Averaging", "Job", "images_per_second", "retrain", "retrain_recipe"]
 
 
 class Averaging:
@@ -148,6 +148,32 @@ def retrain(
         with _watched(folder / "training.jsonl", on_progress):
             _fit(trainer)
     return dict(json.loads(result.read_text(encoding="utf-8")))
+
+
+def images_per_second(subnet: nn.Module, data: Data, recipe: TrainConfig, seed: int) -> float:
+    """How fast :func:`retrain` would be: one worker makes some steps, and all are taken to be as fast.
+
+    Raises:
+        RuntimeError: The cluster has no room for it.
+    """
+    where = place_ranks(recipe)
+    check_room([where.each], "workers")
+    job = Job(ray.put(copy.deepcopy(subnet)), ray.put(to_arrays(data)), recipe, seed, Path())
+    task = ray.remote(_some_steps).options(num_cpus=where.cpus, num_gpus=where.gpus)
+    return where.count * float(ray.get(task.remote(job, where.count)))
+
+
+def _some_steps(job: Job, workers: int) -> float:
+    """The images/s of one of so many workers."""
+    assert job.recipe.batch_size is not None
+    recipe = dataclasses.replace(job.recipe, batch_size=max(job.recipe.batch_size // workers, 1))
+    trainer = Trainer(ray.get(job.network), from_arrays(ray.get(job.arrays)), recipe, seed=job.seed)
+    trainer.run(2)  # the first ones fill caches
+    images, seconds = 0, 0.0
+    while seconds < 2.0:
+        made = trainer.run(trainer.step + 2)
+        images, seconds = images + made.images, seconds + made.seconds
+    return images / seconds
 
 
 def _fit(trainer: TorchTrainer) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "Trainer",
     "TrainingDiverged",
     "best_device",
+    "dropping",
     "model_tensors",
     "place_model",
     "use_bfloat16",
@@ -72,6 +73,11 @@ def use_bfloat16(precision: str) -> bool:
     """Whether to compute under bfloat16 autocast: on request, or by itself on GPUs that have it."""
     on_gpu = best_device().type == "cuda"
     return precision == "bfloat16" or (precision == "auto" and on_gpu and torch.cuda.is_bf16_supported())
+
+
+def dropping(model: nn.Module) -> list[nn.Module]:
+    """The modules of a model that ``train.drop_path`` acts on: those with a number ``drop_path``."""
+    return [module for module in model.modules() if isinstance(getattr(module, "drop_path", None), float)]
 
 
 def model_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -122,7 +128,7 @@ class Trainer:
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.recipe.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        self._dropping = [m for m in self.model.modules() if isinstance(getattr(m, "drop_path", None), float)]
+        self._dropping = dropping(self.model)
         self.optimizer = torch.optim.SGD(
             groups,
             lr=self._learning_rate(),

@@ -108,7 +108,8 @@ CONFIG = Config(
         workers=1,
         cpus_per_worker=1,
         checkpoint_seconds=1000,
-        pool=PoolConfig(size=6, every=1, renew=0.34, balance=True),
+        paths="proportional",
+        pool=PoolConfig(size=6, every=1, renew=0.34),
     ),
     search=SearchConfig(num_samples=8, slices=2, bn_images=64, top=2, scheduler="none"),
     name="run",
@@ -172,8 +173,8 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path):
     train = CONFIG.train
     for changed, message in (
         (dataclasses.replace(train, pool=PoolConfig(size=6, every=9)), r"after 9 epochs, but train\.epochs is 4"),
-        (dataclasses.replace(train, paths="fair"), r"train\.paths decides which paths"),
-        (dataclasses.replace(train, shrink=ShrinkConfig(every=1, until=2)), r"train\.shrink decides which paths"),
+        (dataclasses.replace(train, paths="fair"), r"train\.paths = fair is of a whole space"),
+        (dataclasses.replace(train, shrink=ShrinkConfig(every=1, until=2)), r"train\.shrink and train\.pool exclude"),
         (dataclasses.replace(train, pool=PoolConfig(size=28, every=1)), "only 27 architectures"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -1,7 +1,10 @@
 """Score architectures with the weights of a trained supernet, one slice of the validation images a fidelity step.
 
 The trial is thin: it holds no weights and only asks a replica of the supernet. It takes cohorts, too: see
-:mod:`raynas.cohorts`.
+:mod:`raynas.cohorts`. With how far the weights have turned as one more metric, which together with accuracy ranks
+better than either (:mod:`raynas.angle`):
+
+    python -m raynas.launch "search.combine={accuracy: 1, angle: 1}"
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from raynas.angle import Angles
 from raynas.architecture import Architecture
 from raynas.cohorts import CohortTrial, Member, Rungs
 from raynas.config import ConfigError, SearchConfig
@@ -30,6 +34,17 @@ class SharedWeights(CohortTrial):
 
     Give it its arguments by ``tune.with_parameters(SharedWeights, pool=[...], rungs=Rungs(8))``.
     """
+
+    @staticmethod
+    def reports(search: SearchConfig) -> tuple[str, ...]:
+        """What a score may be made of; the angle is computed where it is."""
+        return ("accuracy", "loss", "angle")
+
+    @staticmethod
+    def check_run(run: Run) -> None:
+        """Refuse to combine an angle that cannot be told, before anything is trained."""
+        if "angle" in run.config.search.combine:
+            run.check_angles()
 
     @staticmethod
     def check(search: SearchConfig) -> None:
@@ -52,6 +67,7 @@ class SharedWeights(CohortTrial):
             "pool": pool,
             "rungs": Rungs(slices, search.reduction_factor, search.grace, search.stops_early, measure.mode),
             "measure": measure,
+            "angles": run.angles() if "angle" in search.combine else None,
         }
         # Two trials a replica: one is scored while the other one's answer is on its way.
         concurrent = search.max_concurrent or 2 * len(pool)
@@ -72,6 +88,7 @@ class SharedWeights(CohortTrial):
         config: dict[str, Any],
         pool: Sequence[Any] = (),
         rungs: Rungs | None = None,
+        angles: Angles | None = None,
         known: Mapping[str, Mapping[str, Any]] | None = None,
         measure: Measure = ACCURACY,
     ) -> None:
@@ -81,10 +98,11 @@ class SharedWeights(CohortTrial):
             config: Of the first trial.
             pool: Handles of the replicas.
             rungs: How many slices there are, and what a cohort does after which of them.
+            angles: Of the trained supernet, where they are one of the metrics.
             known: See :meth:`raynas.cohorts.CohortTrial.enter`.
             measure: What a score is.
         """
-        self.pool, self.measure = list(pool), measure
+        self.pool, self.angles, self.measure = list(pool), angles, measure
         self.enter(config, rungs or Rungs(), known)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -112,6 +130,9 @@ class SharedWeights(CohortTrial):
                 member.status, member.error = "error", tally["error"]
             else:
                 _add(member, tally, self.measure)
+        if self.angles is not None:
+            for member, angle in zip(members, self.angles([m.architecture for m in members]).tolist(), strict=True):
+                member.metrics = {**member.metrics, "angle": angle}
 
 
 def _add(member: Member, tally: Mapping[str, Any], measure: Measure) -> None:

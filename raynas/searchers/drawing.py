@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -41,6 +41,8 @@ class SearchSpace:
         costs: What an architecture costs, by name: exact, and known before it is scored.
         objectives: Names of costs that are minimised beside the score.
         ordered: The decisions whose options are levels of a number, so that neighbours score alike.
+        features: Numbers that may foretell the score of an architecture, each of mean 0 and deviation 1 or about so.
+            They may take a second to compute: few are asked for.
 
     Raises:
         ValueError: No decision, or one without options or with the same option twice; objectives without costs.
@@ -54,6 +56,7 @@ class SearchSpace:
     costs: Callable[[Architecture], Mapping[str, float]] | None = None
     objectives: tuple[str, ...] = ()
     ordered: frozenset[str] = frozenset()
+    features: Callable[[Architecture], Sequence[float]] | None = None
 
     def __post_init__(self) -> None:
         if not self.decisions:
