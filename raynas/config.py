@@ -274,7 +274,7 @@ class SearchConfig:
     """For bayes: {score: [naswot, synflow]}. Takes about a second for each of 50 candidates an architecture, so it pays
     where a score takes minutes."""
     method: str = "auto"
-    """random, evolution, tpe, bayes, regularized, local, nsga2, reinforce, predictor, or a class:
+    """random, evolution, tpe, bayes, regularized, local, nsga2, reinforce, predictor, nao, or a class:
     my_pkg.search:MySearcher.
     auto: bayes where an architecture takes a training of its own (FromScratch), evolution otherwise."""
     method_args: dict[str, Any] = Field(default_factory=dict)
@@ -368,7 +368,8 @@ class Config:
     for a trainable that needs no network and no data."""
     space_args: dict[str, Any] = Field(default_factory=dict)
     """Its arguments. num_classes and in_channels are filled from the data if it takes them. Decisions alone may be
-    given functions: canonical, alike, graph (see raynas.searchers.SearchSpace), e.g. graph=spaces.nasbench201:graph."""
+    given functions: canonical, alike, graph, and a notation (see raynas.searchers.SearchSpace), e.g.
+    graph=spaces.nasbench201:graph."""
     data: DataConfig = Field(default_factory=DataConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     search: SearchConfig = Field(default_factory=SearchConfig)

@@ -13,14 +13,14 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from raynas import architecture as arch
-from raynas.architecture import Architecture, Decisions, Graph
+from raynas.architecture import Architecture, Decisions, Graph, Notation
 from raynas.choice import Choice, assemble, choices, chosen, decisions, graph, open_choices
 from raynas.limits import COSTS, Profile
 
@@ -136,6 +136,12 @@ class Costs:
     def graph(self) -> Callable[[Architecture], Graph] | None:
         """See :func:`raynas.choice.graph`; what it returns holds no weights."""
         return graph(self._space)
+
+    @property
+    def notation(self) -> Notation | None:
+        """How a space writes its architectures as sequences, if it says so by a method ``notation()``."""
+        own = getattr(self._space, "notation", None)
+        return cast("Notation", own()) if callable(own) else None
 
     def sample(self, rng: random.Random) -> Architecture:
         """Draw an architecture uniformly, in its canonical form."""

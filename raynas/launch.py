@@ -60,6 +60,7 @@ from raynas.searchers import (
 )
 from raynas.tasks import task_of
 from raynas.training import dropping
+from raynas.searchers.nao import NAO
 from raynas.verdict import rank
 
 __all__ = ["audit", "connect", "main", "prepare", "resolve"]
@@ -74,6 +75,7 @@ METHODS: dict[str, Callable[..., ArchitectureSearcher]] = {
     "nsga2": NSGA2,
     "reinforce": Reinforce,
     "predictor": Predictor,
+    "nao": NAO,
 }
 
 

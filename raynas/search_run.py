@@ -191,6 +191,7 @@ class SearchRun:
         with Log(folder) as log, self.view.search() as show, self.metrics.search(show) as told:
             recorder = Recorder(log, scoring, stamp, self.costs_of, told, hypervolume)
             searcher = self.searcher(metric="score", mode=scoring.mode)
+            searcher.journal = self.folder / "searcher.json"
             if not scoring.simulated:
                 self.budget.hold(scoring.workers * scoring.gpus)
             left = self.budget.told if scoring.simulated else self.budget.left

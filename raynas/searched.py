@@ -34,7 +34,7 @@ def searched(config: Config, space: nn.Module, costs: Costs, data: Data) -> Sear
     check_satisfiable(costs, limits)
     found = SearchSpace(
         costs.decisions, costs.canonical, violation(costs, limits), graph=costs.graph,
-        costs=costs, objectives=check_objectives(search.objectives),
+        costs=costs, objectives=check_objectives(search.objectives), notation=costs.notation,
     )  # fmt: skip
 
     def untrained(settings: FilterConfig | FeaturesConfig, name: str) -> Untrained:

@@ -1,0 +1,311 @@
+"""The continuous space of NAO: fitted to scored architectures, it generates new ones. Nothing of Tune in it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raynas.architecture import Architecture, key
+from raynas.searchers.drawing import SearchSpace
+from raynas.searchers.nao_model import EncoderDecoder, Grammar
+from raynas.searchers.rounds import pairwise_accuracy
+from raynas.searchers.spelling import Speller
+from raynas.searchers.standing import standing
+
+__all__ = ["Fit", "LearnedSpace", "NAOSettings"]
+
+_WARM_UP, _TIMED = 2, 6  # steps before the clock is looked at, and steps that it measures
+
+
+@dataclass(frozen=True)
+class NAOSettings:
+    """How the space is learned and used. The defaults suit spaces of up to some twenty decisions on one CPU core.
+
+    The paper's sizes for its cells of 40 words: ``embedding=48, hidden=96, layers=3, width=200, dropout=0.1,
+    learning_rate=0.001, steps=10000, seconds=None, startup=600, retrain=300, seeds=100, surplus=1``.
+
+    Attributes:
+        startup: Random architectures before the space is learned.
+        retrain: It is learned anew after so many scores.
+        seeds: The climb starts from so many of the best.
+        surplus: So many times as many architectures are generated as are needed; the best predictions are taken.
+        step: Of the climb, at first, where the embedding of a word has length 1.
+        growth: The step is multiplied by this until there are enough new architectures...
+        raises: ...at most so often.
+        spellings: Sequences of the same network that the training draws from.
+        held_out: Share of the scores that is left out of the first four fifths of the training, to measure the
+            predictor.
+        steps: Of gradient descent, each time. For the paper's 1000 epochs: 1000 times scores / batch.
+        seconds: If these do not suffice for ``steps``, as many are made as they do suffice for; None: no bound.
+        batch: Sequences in a step.
+        learning_rate: Of Adam; it falls to 0 along a cosine.
+        decay: L2 penalty.
+        weight: Of the predictor's error in the loss; the rest is the decoder's.
+        embedding: Size of a word's vector.
+        hidden: Size of the LSTMs.
+        layers: Hidden layers of the predictor.
+        width: Of each of them.
+        dropout: In the predictor.
+        device: "cpu", "cuda", or as PyTorch names it.
+
+    Raises:
+        ValueError: A setting out of range.
+    """
+
+    startup: int = 20
+    retrain: int = 20
+    seeds: int = 20
+    surplus: int = 3
+    step: float = 0.1
+    growth: float = 1.3
+    raises: int = 20
+    spellings: int = 8
+    held_out: float = 0.2
+    steps: int = 300
+    seconds: float | None = 60.0
+    batch: int = 64
+    learning_rate: float = 0.01
+    decay: float = 1e-4
+    weight: float = 0.8
+    embedding: int = 24
+    hidden: int = 48
+    layers: int = 2
+    width: int = 64
+    dropout: float = 0.0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        least = {"startup": 2, "layers": 0, **dict.fromkeys(_COUNTS, 1)}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < low:
+                raise ValueError(f"{name} is {value!r}; legal: a whole number, {low} or more")
+        legal = {
+            "step": (0.0 < self.step < math.inf, "more than 0"),
+            "growth": (1.0 < self.growth < math.inf, "more than 1"),
+            "held_out": (0.0 <= self.held_out <= 0.5, "from 0 to 0.5"),
+            "seconds": (self.seconds is None or 0.0 < self.seconds < math.inf, "more than 0, or None"),
+            "learning_rate": (0.0 < self.learning_rate < math.inf, "more than 0"),
+            "decay": (0.0 <= self.decay < math.inf, "0 or more"),
+            "weight": (0.0 <= self.weight <= 1.0, "from 0 to 1"),
+            "dropout": (0.0 <= self.dropout < 1.0, "from 0 to below 1"),
+        }
+        for name, (is_legal, range_) in legal.items():
+            if not is_legal:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; legal: {range_}")
+
+
+_COUNTS = ("retrain", "seeds", "surplus", "raises", "spellings", "steps", "batch", "embedding", "hidden", "width")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What came out of a training.
+
+    Attributes:
+        steps: As many were made.
+        seconds: They took so long.
+        reconstructed: Share of the architectures that the decoder writes exactly as the encoder read them.
+        held_out: So many architectures were held out at first.
+        pairwise: Share of their pairs that the predictor then ordered rightly; None where there is no pair.
+    """
+
+    steps: int
+    seconds: float
+    reconstructed: float
+    held_out: int
+    pairwise: float | None
+
+
+class LearnedSpace:
+    """Learns an embedding of scored architectures and generates new ones by going uphill in it.
+
+    Everything depends on the arguments and the seed alone, down to the last bit on a CPU: PyTorch's own generator is
+    left as it was. The one exception is a bound in seconds that bites; :attr:`Fit.steps` then says how to repeat it.
+
+    Args:
+        space: Whose architectures are learned.
+        settings: Sizes and schedule.
+        seed: Of the weights, the batches, and what is held out.
+    """
+
+    def __init__(self, space: SearchSpace, settings: NAOSettings | None = None, seed: str | int = 0) -> None:
+        self.space, self.settings, self.seed = space, settings or NAOSettings(), seed
+        self.speller = Speller(space)
+        self.device = torch.device(self.settings.device)
+        legal = torch.zeros(len(self.speller.legal), len(self.speller.words), dtype=torch.bool)
+        for place, words in enumerate(self.speller.legal):
+            legal[place, words] = True
+        self._grammar = Grammar(legal.to(self.device), self.speller.under, self.speller.absent)
+        self._spelled: dict[str, list[list[int]]] = {}
+        self.model: EncoderDecoder | None = None
+
+    def fit(self, architectures: Sequence[Architecture], scores: Sequence[float], steps: int | None = None) -> Fit:
+        """Learn N architectures and their scores from the beginning.
+
+        What is learned of a score is where it stands among the others (:mod:`raynas.searchers.standing`), from 0 to 1.
+
+        Args:
+            architectures: In their canonical form.
+            scores: Finite, larger is better.
+            steps: Make exactly so many, without a look at the clock: to repeat an earlier training.
+
+        Raises:
+            ValueError: There are fewer than two scores.
+        """
+        if len(scores) < 2:
+            raise ValueError(f"a space is learned from two scores or more, got {len(scores)}")
+        ordered = [(0, score) for score in sorted(scores)]
+        places = np.array([standing((0, score), ordered) for score in scores])
+        targets = self._tensor((places - places.min()) / (np.ptp(places) or 1.0), torch.float32)
+        sequences = self._tensor([self._spell(architecture) for architecture in architectures])
+        rng = Random(f"{self.seed}/nao/{len(scores)}")
+        held = rng.sample(range(len(scores)), int(self.settings.held_out * len(scores)))
+        begin = time.perf_counter()
+        with self._seeded(rng.getrandbits(32)):
+            s = self.settings
+            model = EncoderDecoder(self._grammar, s.embedding, s.hidden, s.layers, s.width, s.dropout)
+            self.model = model.to(self.device)
+            made, pairwise = self._train(sequences, targets, held, steps)
+            with torch.no_grad():
+                written = model.decode(model.encode(sequences[:, 0]))
+        exact = (written == sequences[:, 0]).all(1).float().mean().item()
+        return Fit(made, time.perf_counter() - begin, exact, len(held), pairwise)
+
+    def _train(
+        self, sequences: Tensor, targets: Tensor, held: list[int], steps: int | None
+    ) -> tuple[int, float | None]:
+        """Gradient descent on N architectures in K spellings [N, K, T]; steps made, accuracy on those held out."""
+        model, settings = self._fitted, self.settings
+        known = torch.ones(len(targets), dtype=torch.bool, device=self.device)
+        known[held] = False
+        optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, weight_decay=settings.decay)
+        pairwise, made, total, begin = None, 0, steps or settings.steps, 0.0
+        model.train()
+        while made < total:
+            if steps is None and settings.seconds is not None:
+                if made == _WARM_UP:
+                    begin = time.perf_counter()
+                if made == _WARM_UP + _TIMED:
+                    affordable = int(settings.seconds * _TIMED / (time.perf_counter() - begin))
+                    total = max(made + 1, min(total, affordable))
+            if held and pairwise is None and made >= 0.8 * total:
+                model.eval()
+                with torch.no_grad():
+                    predicted = model.predict(model.encode(sequences[held, 0]))
+                pairwise = pairwise_accuracy(predicted.tolist(), targets[held].tolist())
+                model.train()
+                known[:] = True
+            rows = self._batch(known)
+            spelled = torch.randint(sequences.shape[1], rows.shape).to(self.device)
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * (1 + math.cos(math.pi * made / total)) / 2
+            optimizer.zero_grad()
+            model.loss(sequences[rows, spelled], targets[rows], settings.weight).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            optimizer.step()
+            made += 1
+        model.eval()
+        return made, pairwise
+
+    def _batch(self, known: Tensor) -> Tensor:
+        """Numbers of architectures for one step, none twice."""
+        rows = known.nonzero()[:, 0]
+        return rows[torch.randperm(len(rows))[: self.settings.batch].to(self.device)]
+
+    @property
+    def _fitted(self) -> EncoderDecoder:
+        if self.model is None:
+            raise ValueError("this space has learned nothing yet: call fit first")
+        return self.model
+
+    def predict(self, architectures: Sequence[Architecture]) -> list[float]:
+        """The predicted standing of each architecture, between 0 and 1.
+
+        Raises:
+            ValueError: Nothing was learned yet.
+        """
+        if not architectures:
+            return []
+        with self._seeded(0), torch.no_grad():
+            model = self._fitted
+            written = [self.speller.write(architecture) for architecture in architectures]
+            predicted: list[float] = model.predict(model.encode(self._tensor(written))).tolist()
+            return predicted
+
+    def generate(
+        self,
+        seeds: Sequence[Architecture],
+        count: int,
+        taken: Collection[str] = (),
+        admits: Callable[[Architecture], bool] = lambda _: True,
+    ) -> list[tuple[Architecture, float]]:
+        """New architectures, uphill of the seeds, with their predictions; best first.
+
+        Args:
+            seeds: Where the climb starts.
+            count: So many are wanted. The climb ends without them where the largest step is reached.
+            taken: Keys of the architectures that are not new.
+            admits: Whether an architecture may be generated.
+
+        Raises:
+            ValueError: Nothing was learned yet.
+        """
+        found: dict[str, Architecture] = {}
+        for form in self._climb(seeds):
+            name = key(form)
+            if name not in taken and name not in found and admits(form):
+                found[name] = form
+            if len(found) >= self.settings.surplus * count:
+                break
+        forms = list(found.values())
+        ranked = sorted(zip(forms, self.predict(forms), strict=True), key=lambda pair: -pair[1])
+        return ranked[:count]
+
+    def _climb(self, seeds: Sequence[Architecture]) -> Iterator[Architecture]:
+        """What is read at the end of larger and larger steps from each seed."""
+        if not seeds:
+            return
+        model, settings = self._fitted, self.settings
+        with self._seeded(0):
+            start = model.encode(self._tensor([self.speller.write(seed) for seed in seeds])).detach()
+            uphill = model.uphill(start)
+        for number in range(settings.raises):
+            with self._seeded(0):
+                step = settings.step * settings.growth**number
+                moved = torch.nn.functional.normalize(start + step * uphill, dim=-1)
+                written = model.decode(moved).tolist()
+            yield from (form for form in map(self.speller.read, written) if form is not None)
+
+    def _spell(self, architecture: Architecture) -> list[list[int]]:
+        """K spellings, half of them its own where there are others."""
+        name = key(architecture)
+        if name not in self._spelled:
+            slots = self.settings.spellings
+            own, *others = self.speller.spellings(architecture, Random(f"{self.seed}/{name}"), slots)
+            cycle = [spelling for other in others for spelling in (own, other)] or [own]
+            self._spelled[name] = [cycle[place % len(cycle)] for place in range(slots)]
+        return self._spelled[name]
+
+    def _tensor(self, values: object, kind: torch.dtype = torch.long) -> Tensor:
+        return torch.as_tensor(values, dtype=kind, device=self.device)
+
+    @contextmanager
+    def _seeded(self, seed: int) -> Iterator[None]:
+        """PyTorch's generator and number of threads are ours for a while: more threads would add up differently."""
+        threads = torch.get_num_threads()
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            torch.set_num_threads(1)
+            try:
+                yield
+            finally:
+                torch.set_num_threads(threads)
