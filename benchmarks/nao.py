@@ -125,9 +125,7 @@ def main() -> None:
             fits = list(pool.map(learn, jobs(table, "nao")))
             exact, pairs, took = ([fit[name] for fit in fits] for name in ("reconstructed", "pairwise", "seconds"))
             print(f"| {table} | {min(exact):.2f} | {np.mean(pairs):.3f} | {min(pairs):.3f} | {np.mean(took):.1f} |")
-        print(
-            "\n| rounds | decoded | held out, from 100 on | ordered | gain | won | seeds that won all | CPU s |"
-        )
+        print("\n| rounds | decoded | held out, from 100 on | ordered | gain | won | seeds that won all | CPU s |")
         print("|---|---|---|---|---|---|---|---|", flush=True)
         for table in flags.tables:
             found[table] = list(pool.map(search, jobs(table, "nao")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -23,6 +24,7 @@ from raynas.searchers.standing import standing
 __all__ = ["Fit", "LearnedSpace", "NAOSettings"]
 
 _WARM_UP, _TIMED = 2, 6  # steps before the clock is looked at, and steps that it measures
+_FIRST = 0.6  # share of the steps that are made without what is held out
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,12 @@ class NAOSettings:
         growth: The step is multiplied by this until there are enough new architectures...
         raises: ...at most so often.
         spellings: Sequences of the same network that the training draws from.
-        held_out: Share of the scores that is left out of the first four fifths of the training, to measure the
-            predictor.
+        held_out: Share of the scores that is left out of the first three fifths of the training, by which the predictor
+            is then measured.
         steps: Of gradient descent, each time. For the paper's 1000 epochs: 1000 times scores / batch.
         seconds: If these do not suffice for ``steps``, as many are made as they do suffice for; None: no bound.
         batch: Sequences in a step.
-        learning_rate: Of Adam; it falls to 0 along a cosine.
+        learning_rate: Of Adam; it falls to 0 along a cosine, before and after what is held out joins.
         decay: L2 penalty.
         weight: Of the predictor's error in the loss; the rest is the decoder's.
         embedding: Size of a word's vector.
@@ -174,52 +176,53 @@ class LearnedSpace:
             s = self.settings
             model = EncoderDecoder(self._grammar, s.embedding, s.hidden, s.layers, s.width, s.dropout)
             self.model = model.to(self.device)
-            made, pairwise = self._train(sequences, targets, held, steps)
+            made = steps or self._affordable(sequences, targets)
+            torch.manual_seed(rng.getrandbits(32))
+            pairwise = self._train(sequences, targets, held, made)
             with torch.no_grad():
                 written = model.decode(model.encode(sequences[:, 0]))
         exact = (written == sequences[:, 0]).all(1).float().mean().item()
         return Fit(made, time.perf_counter() - begin, exact, len(held), pairwise)
 
-    def _train(
-        self, sequences: Tensor, targets: Tensor, held: list[int], steps: int | None
-    ) -> tuple[int, float | None]:
-        """Gradient descent on N architectures in K spellings [N, K, T]; steps made, accuracy on those held out."""
-        model, settings = self._fitted, self.settings
-        known = torch.ones(len(targets), dtype=torch.bool, device=self.device)
-        known[held] = False
+    def _affordable(self, sequences: Tensor, targets: Tensor) -> int:
+        """How many steps are made: tried on a copy."""
+        if self.settings.seconds is None:
+            return self.settings.steps
+        model, everything = copy.deepcopy(self._fitted), list(range(len(targets)))
+        self._descend(model, sequences, targets, everything, _WARM_UP)
+        begin = time.perf_counter()
+        self._descend(model, sequences, targets, everything, _TIMED)
+        each = (time.perf_counter() - begin) / _TIMED
+        return max(1, min(self.settings.steps, int(self.settings.seconds / each)))
+
+    def _train(self, sequences: Tensor, targets: Tensor, held: list[int], steps: int) -> float | None:
+        """Learn N architectures in K spellings [N, K, T]; accuracy on those held out at first."""
+        model, first, pairwise = self._fitted, 0, None
+        if held:
+            first = round(_FIRST * steps)
+            known = [row for row in range(len(targets)) if row not in held]
+            self._descend(model, sequences, targets, known, first)
+            with torch.no_grad():
+                predicted = model.predict(model.encode(sequences[held, 0]))
+            pairwise = pairwise_accuracy(predicted.tolist(), targets[held].tolist())
+        self._descend(model, sequences, targets, list(range(len(targets))), steps - first)
+        return pairwise
+
+    def _descend(self, model: EncoderDecoder, sequences: Tensor, targets: Tensor, rows: list[int], steps: int) -> None:
+        """So many steps on these rows, with a learning rate that falls to 0."""
+        settings, known = self.settings, torch.tensor(rows)
         optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, weight_decay=settings.decay)
-        pairwise, made, total, begin = None, 0, steps or settings.steps, 0.0
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
         model.train()
-        while made < total:
-            if steps is None and settings.seconds is not None:
-                if made == _WARM_UP:
-                    begin = time.perf_counter()
-                if made == _WARM_UP + _TIMED:
-                    affordable = int(settings.seconds * _TIMED / (time.perf_counter() - begin))
-                    total = max(made + 1, min(total, affordable))
-            if held and pairwise is None and made >= 0.8 * total:
-                model.eval()
-                with torch.no_grad():
-                    predicted = model.predict(model.encode(sequences[held, 0]))
-                pairwise = pairwise_accuracy(predicted.tolist(), targets[held].tolist())
-                model.train()
-                known[:] = True
-            rows = self._batch(known)
-            spelled = torch.randint(sequences.shape[1], rows.shape).to(self.device)
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * (1 + math.cos(math.pi * made / total)) / 2
+        for _ in range(steps):
+            batch = known[torch.randperm(len(known))[: settings.batch]]
+            spelled = torch.randint(sequences.shape[1], batch.shape)
             optimizer.zero_grad()
-            model.loss(sequences[rows, spelled], targets[rows], settings.weight).backward()
+            model.loss(sequences[batch, spelled], targets[batch], settings.weight).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimizer.step()
-            made += 1
+            schedule.step()
         model.eval()
-        return made, pairwise
-
-    def _batch(self, known: Tensor) -> Tensor:
-        """Numbers of architectures for one step, none twice."""
-        rows = known.nonzero()[:, 0]
-        return rows[torch.randperm(len(rows))[: self.settings.batch].to(self.device)]
 
     @property
     def _fitted(self) -> EncoderDecoder:

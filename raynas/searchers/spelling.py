@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from random import Random
 
 from raynas import architecture as arch
@@ -74,17 +75,17 @@ class Speller:
         return [list(numbers) for numbers in list(dict.fromkeys(found))[:count]]
 
     def _same(self, architecture: Architecture, rng: Random) -> list[Architecture]:
-        """Others with the same form, a few changes away: one option altered, or two options exchanged, at a time."""
-        decisions, known, last = self.space.decisions, self._compared(architecture), architecture
+        """Others with the same form: one option altered, or two options exchanged."""
+        decisions, known = self.space.decisions, self._compared(architecture)
+        changes = [{name: option} for name in architecture for option in decisions[name]]
+        changes += [{one: architecture[two], two: architecture[one]} for one, two in combinations(architecture, 2)]
+        changes = [change for change in changes if not change.items() <= architecture.items()]
         found: list[Architecture] = []
-        for number in range(_TRIES):
-            one, two = rng.choice(list(last)), rng.choice(list(last))
-            changed = {one: last[two], two: last[one]} if number % 2 else {one: rng.choice(decisions[one])}
+        for change in rng.sample(changes, min(_TRIES, len(changes))):
             try:
-                other = arch.canonical(decisions, {**last, **changed})
+                other = arch.canonical(decisions, architecture | change)
                 if self._compared(other) == known:
                     found.append(other)
-                    last = other
             except ArchitectureError:  # exchanged between decisions with other options
                 continue
         return found
