@@ -68,7 +68,7 @@ class EncoderDecoder(nn.Module):
         self.grammar = grammar
         length = len(grammar.legal)
         self.read_word = nn.Embedding(grammar.words, embedding)
-        self.read_place = nn.Embedding(length, embedding)
+        self.read_place = nn.Embedding(length * grammar.words, embedding)
         self.encoder = nn.LSTM(embedding, hidden, batch_first=True)
         sizes = [hidden] + [width] * layers
         hiddens = [
@@ -86,7 +86,8 @@ class EncoderDecoder(nn.Module):
 
     def encode(self, sequences: Tensor) -> Tensor:
         """The embedding [B, T, H] of sequences [B, T]: a vector of length 1 for each place."""
-        states, _ = self.encoder(self.read_word(sequences) + self.read_place.weight)
+        at = sequences + self.grammar.words * torch.arange(sequences.shape[1], device=sequences.device)
+        states, _ = self.encoder(self.read_word(sequences) + self.read_place(at))
         return normalize(states, dim=-1)
 
     def pool(self, embedding: Tensor) -> Tensor:
@@ -126,8 +127,8 @@ class EncoderDecoder(nn.Module):
         return weight * error + (1 - weight) * cross_entropy(logits.flatten(0, 1), sequences.flatten())
 
     @torch.no_grad()
-    def decode(self, embedding: Tensor) -> Tensor:
-        """The likeliest legal word at each place, one after the other: [B, T]."""
+    def decode(self, embedding: Tensor, drawn: bool = False) -> Tensor:
+        """The likeliest legal word at each place, one after the other: [B, T]; or ``drawn`` by its probability."""
         state = self._start(embedding)
         word = torch.zeros(len(embedding), dtype=torch.long, device=embedding.device)
         sequences = torch.zeros(len(embedding), 0, dtype=torch.long, device=embedding.device)
@@ -135,6 +136,8 @@ class EncoderDecoder(nn.Module):
             entering = (self.write_word(word) + self.write_place.weight[place])[:, None]
             states, state = self.decoder(entering, tuple(part.contiguous() for part in state))
             logits = self._logits(states, embedding)[:, 0]
+            if drawn:  # the largest after noise of Gumbel's is a draw
+                logits = logits - torch.log(-torch.log(torch.rand_like(logits).clamp(1e-9, 1 - 1e-7)))
             word = logits.masked_fill(~self.grammar.allowed(place, sequences), -torch.inf).argmax(-1)
             sequences = torch.cat([sequences, word[:, None]], dim=1)
         return sequences

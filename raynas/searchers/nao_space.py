@@ -32,7 +32,7 @@ class NAOSettings:
     """How the space is learned and used. The defaults suit spaces of up to some twenty decisions on one CPU core.
 
     The paper's sizes for its cells of 40 words: ``embedding=48, hidden=96, layers=3, width=200, dropout=0.1,
-    learning_rate=0.001, steps=10000, seconds=None, startup=600, retrain=300, seeds=100, surplus=1``.
+    learning_rate=0.001, steps=10000, seconds=None, startup=600, retrain=300, seeds=100, surplus=1, draws=0``.
 
     Attributes:
         startup: Random architectures before the space is learned.
@@ -42,6 +42,7 @@ class NAOSettings:
         step: Of the climb, at first, where the embedding of a word has length 1.
         growth: The step is multiplied by this until there are enough new architectures...
         raises: ...at most so often.
+        draws: At each step, beside the likeliest sequence, so many are drawn from the decoder. The paper has none.
         spellings: Sequences of the same network that the training draws from.
         held_out: Share of the scores that is left out of the first three fifths of the training, by which the predictor
             is then measured.
@@ -63,15 +64,16 @@ class NAOSettings:
     """
 
     startup: int = 20
-    retrain: int = 20
-    seeds: int = 20
-    surplus: int = 3
+    retrain: int = 10
+    seeds: int = 10
+    surplus: int = 10
     step: float = 0.1
     growth: float = 1.3
     raises: int = 20
+    draws: int = 4
     spellings: int = 8
     held_out: float = 0.2
-    steps: int = 300
+    steps: int = 200
     seconds: float | None = 60.0
     batch: int = 64
     learning_rate: float = 0.01
@@ -85,7 +87,7 @@ class NAOSettings:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        least = {"startup": 2, "layers": 0, **dict.fromkeys(_COUNTS, 1)}
+        least = {"startup": 2, "layers": 0, "draws": 0, **dict.fromkeys(_COUNTS, 1)}
         for name, low in least.items():
             value = getattr(self, name)
             if not isinstance(value, int) or value < low:
@@ -282,10 +284,12 @@ class LearnedSpace:
             start = model.encode(self._tensor([self.speller.write(seed) for seed in seeds])).detach()
             uphill = model.uphill(start)
         for number in range(settings.raises):
-            with self._seeded(0):
+            with self._seeded(number):
                 step = settings.step * settings.growth**number
                 moved = torch.nn.functional.normalize(start + step * uphill, dim=-1)
                 written = model.decode(moved).tolist()
+                if settings.draws:
+                    written += model.decode(moved.repeat(settings.draws, 1, 1), drawn=True).tolist()
             yield from (form for form in map(self.speller.read, written) if form is not None)
 
     def _spell(self, architecture: Architecture) -> list[list[int]]:

