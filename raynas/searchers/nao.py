@@ -18,7 +18,8 @@ from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, key
 from raynas.searchers.base import ArchitectureSearcher, Entry
-from raynas.searchers.nao_space import LearnedSpace, NAOSettings
+from raynas.searchers.nao_settings import NAOSettings
+from raynas.searchers.nao_space import LearnedSpace
 
 __all__ = ["NAO", "NAOSettings"]
 
@@ -137,7 +138,9 @@ class NAO(ArchitectureSearcher):
                 if entry is not None and entry.status == "done":
                     candidate["score"] = entry.score
         if self.journal is not None and self.diagnostics:
-            self.journal.write_text(json.dumps(self.diagnostics), encoding="utf-8")
+            whole = self.journal.with_suffix(".new")  # a process may be killed while it writes
+            whole.write_text(json.dumps(self.diagnostics), encoding="utf-8")
+            whole.replace(self.journal)
 
     def _recall(self) -> None:
         """Read what an earlier process wrote into the journal."""
