@@ -96,7 +96,8 @@ class NAO(ArchitectureSearcher):
         ended = [name for name, entry in self.ledger.items() if entry.status != "running"]
         taken = set(ended[: ended.index(key(known[-1].architecture)) + 1])
         seeds = self._best(known, self.settings.seeds)
-        found = space.generate(seeds, self.settings.retrain, taken, self.drawer.feasible)
+        # Twice as many as a round proposes: trials may fail, and some may be in flight already.
+        found = space.generate(seeds, 2 * self.settings.retrain, taken, self.drawer.feasible)
         row = {
             "scores": len(known),
             "steps": fit.steps,

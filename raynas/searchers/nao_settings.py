@@ -49,7 +49,7 @@ class NAOSettings:
     startup: int = 20
     retrain: int = 10
     seeds: int = 10
-    surplus: int = 10
+    surplus: int = 5
     step: float = 0.1
     growth: float = 1.3
     raises: int = 20
