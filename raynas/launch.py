@@ -58,9 +58,9 @@ from raynas.searchers import (
     Reinforce,
     SearchSpace,
 )
+from raynas.searchers.nao import NAO
 from raynas.tasks import task_of
 from raynas.training import dropping
-from raynas.searchers.nao import NAO
 from raynas.verdict import rank
 
 __all__ = ["audit", "connect", "main", "prepare", "resolve"]
