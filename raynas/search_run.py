@@ -7,7 +7,7 @@ Everything is kept in one folder, from which a run that was interrupted goes on:
 
     config.yaml          all settings
     scored.parquet/      the log: everything that was scored
-    leaderboard.json     the best ones; pareto.json, with search.objectives: the front
+    leaderboard.json     the best ones; pareto.json, with search.objectives: the front; graphs.json: how they are wired
     report.html
 """
 
@@ -33,6 +33,7 @@ from raynas.config_file import dump, load
 from raynas.connection import check_address, connect
 from raynas.display import View
 from raynas.front import Hypervolume, front_of
+from raynas.graphs import graphs
 from raynas.joint import joined, unfolded
 from raynas.limits import Limits, Profile
 from raynas.metrics import RunMetrics
@@ -253,6 +254,9 @@ class SearchRun:
         # Of equal scores the cheaper comes first.
         chosen.sort(key=lambda row: (sign * row["final_score"], row.get("macs") or 0))
         write_json(self.folder / "leaderboard.json", chosen[:top])
+        write_json(
+            self.folder / "graphs.json", graphs(self.search_space, [row["architecture"] for row in chosen[:top]])
+        )
         return chosen[:top]
 
     def _candidates(self, mode: str, count: int | None) -> list[dict[str, Any]]:

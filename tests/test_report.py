@@ -19,7 +19,8 @@ from raynas import architecture
 from raynas.config import Config, DataConfig
 from raynas.config_file import dump
 from raynas.report import write_report
-from raynas.report.account import PAUSE, read_account
+from raynas.report.account import read_account
+from raynas.report.clock import PAUSE
 from raynas.report.plots import Axis, Plot
 from raynas.results import Log
 

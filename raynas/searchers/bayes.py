@@ -9,7 +9,6 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, crossover, enumerate_all, key, mutate, sample, size
 from raynas.searchers.base import ArchitectureSearcher, Entry
@@ -109,8 +108,8 @@ class Bayes(ArchitectureSearcher):
         if len(known) >= 2:
             candidates, features, costs = self._candidates(known, rng)
             if candidates:
-                return candidates[int(np.argmax(self._acquisition(known, features, costs)))]
-        return self.drawer.fresh(rng, self.ledger) or Searcher.FINISHED
+                return self.born(candidates[int(np.argmax(self._acquisition(known, features, costs)))], "model")
+        return self.drawn(rng)
 
     def _acquisition(self, known: Sequence[Entry], asked: Features, costs: Array) -> Array:
         """The logarithm of the expected improvement of each candidate, over the best that the model believes in."""
