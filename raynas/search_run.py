@@ -36,6 +36,7 @@ from raynas.front import Hypervolume, front_of
 from raynas.graphs import graphs
 from raynas.joint import joined, unfolded
 from raynas.limits import Limits, Profile
+from raynas.loggers import check_loggers, listening
 from raynas.metrics import RunMetrics
 from raynas.nodes import check_nodes
 from raynas.recorder import Recorder
@@ -111,6 +112,7 @@ class SearchRun:
         self.use(joined(space, config.search, trainable))
         self.searcher()
         check_combination(trainable, config.search)
+        check_loggers(config.search.loggers)
         if hasattr(trainable, "check"):
             trainable.check(config.search)
         elif config.search.cohort != 1:
@@ -183,8 +185,14 @@ class SearchRun:
             hypervolume = Hypervolume(objectives, self.costs.profile(), self.limits, scoring.mode)
             early = "; nobody is stopped early, or the cheap would be" if settings.scheduler == "asha" else ""
             self.view.say(f"looking for the front of score against {' and '.join(objectives)}{early}")
-        with Log(folder) as log, self.view.search() as show, self.metrics.search(show) as told:
+        with (
+            Log(folder) as log,
+            self.view.search() as show,
+            self.metrics.search(show) as told,
+            listening(self.config, self.folder) as heard,
+        ):
             recorder = Recorder(log, scoring, stamp, self.costs_of, told, hypervolume)
+            recorder.hear = heard
             searcher = self.searcher(metric="score", mode=scoring.mode)
             if not scoring.simulated:
                 self.budget.hold(scoring.workers * scoring.gpus)
