@@ -249,5 +249,5 @@ def test_points_lie_where_their_values_say() -> None:
     plot.limit(10, "most")
     svg = plot.svg()
     Page(svg)
-    assert 'd="M52 256h0M466 20h0"' in svg and 'd="M52 256H259V20"' in svg
-    assert 'cx="259" cy="138"' in svg and "&lt;tip&gt;" in svg and "a &lt; b" in svg and 'd="M466 20V256"' in svg
+    assert 'd="M62 256h0M466 20h0"' in svg and 'd="M62 256H264V20"' in svg
+    assert 'cx="264" cy="138"' in svg and "&lt;tip&gt;" in svg and "a &lt; b" in svg and 'd="M466 20V256"' in svg

@@ -16,7 +16,7 @@ __all__ = ["HUES", "Axis", "Plot", "common_prefix", "far", "lattice"]
 HUES = 8
 """How many colours the style sheet has for options: classes h0, h1, ..."""
 WIDTH, HEIGHT = 480, 300
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 20, 44
+LEFT, RIGHT, TOP, BOTTOM = 62, 14, 20, 44
 Point = tuple[float, float]
 
 
