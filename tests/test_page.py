@@ -156,6 +156,8 @@ def test_the_expected_best_is_that_of_all_ways_to_draw() -> None:
     for count in range(1, 9):
         ways = [max(few) for few in itertools.combinations(values, count)]
         assert expected_best(values, count) == pytest.approx(statistics.fmean(ways))
+    many = [float(rank) for rank in range(1, 10_001)]
+    assert expected_best(many, 5000) == pytest.approx(5000 * 10_001 / 5001)
     for count, share in itertools.product((1, 2, 3), (0.1, 0.5, 0.9)):
         ways = sorted(max(few) for few in itertools.product(values, repeat=count))
         assert quantile_of_best(values, count, share) == ways[math.ceil(len(ways) * share - 1e-9) - 1]

@@ -152,7 +152,7 @@ def read_account(folder: Path) -> Account:
         retraining=training.get("winner"),
         clock=clock,
         ranking=_read_json(folder / "ranking.json", notes) if (folder / "ranking.json").exists() else None,
-        graphs=_read_json(folder / "graphs.json", notes) or {} if (folder / "graphs.json").exists() else {},
+        graphs=_read_graphs(folder / "graphs.json", notes),
         sample=_scored(drawn, [(0.0, 0.0)] * len(drawn), limits),
         notes=notes,
     )
@@ -174,6 +174,11 @@ def _read_json(path: Path, notes: list[str]) -> Any:
     except ValueError:
         notes.append(f"{path} is not JSON and is left out.")
         return None
+
+
+def _read_graphs(path: Path, notes: list[str]) -> dict[str, Any]:
+    found = _read_json(path, notes) if path.exists() else {}
+    return found if isinstance(found, dict) else {}
 
 
 def _read_board(path: Path, rows: list[dict[str, Any]], notes: list[str]) -> list[dict[str, Any]]:

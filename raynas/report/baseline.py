@@ -13,13 +13,14 @@ __all__ = ["LEAST", "Baseline", "baseline", "expected_best", "quantile_of_best"]
 
 LEAST = 8
 """So many random architectures are needed to say anything."""
-BAND = (0.1, 0.9)
+_BAND, _DRAWN = (0.1, 0.9), 50
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """The best of the first n of a random search, for n = 1, 2, ... half as many as there are random architectures."""
+    """The best of the first n of a random search, for n up to half as many as there are random architectures."""
 
+    counts: list[int]
     costs: list[float]
     """In computing seconds; where the log has none, in steps of fidelity."""
     expected: list[float]
@@ -55,17 +56,24 @@ def baseline(account: Account) -> Baseline | str:
     if account.clock.busy and not took:
         return "No random baseline: the log does not say what the random architectures cost."
     cost = fmean(took) if account.clock.busy else float(full)
-    counts = range(1, len(values) // 2 + 1)  # the best of nearly all of them is no estimate any more
-    edges = [[sign * quantile_of_best(values, count, share) for count in counts] for share in BAND]
+    counts = _counts(len(values) // 2)  # the best of nearly all of them is no estimate any more
+    edges = [[sign * quantile_of_best(values, count, share) for count in counts] for share in _BAND]
     told = f"Estimated from {told.format(len(drawn))}, by resampling, for random searches that stop nobody early"
     told += f"; {stopped} of them were stopped and count with the score they had then." if stopped else "."
     return Baseline(
+        counts=counts,
         costs=[cost * count for count in counts],
         expected=[sign * expected_best(values, count) for count in counts],
         low=min(edges),
         high=max(edges),
         told=told,
     )
+
+
+def _counts(last: int) -> list[int]:
+    """From 1 to the last: all of the small ones, of the others as many as one sees in a plot."""
+    apart = (min(round(last ** (step / _DRAWN)), last) for step in range(_DRAWN + 1))
+    return sorted({*range(1, min(last, _DRAWN) + 1), *apart})
 
 
 def _ended(one: Scored) -> bool:
@@ -85,10 +93,11 @@ def _sampled(account: Account, full: int) -> list[Scored]:
 
 def expected_best(values: Sequence[float], count: int) -> float:
     """The mean of the largest of ``count`` out of ``values``, over all ways to take them; values ascending."""
-    whole = math.comb(len(values), count)
-    return sum(
-        value * (math.comb(place, count - 1) / whole) for place, value in enumerate(values) if place + 1 >= count
-    )
+    total, weight = 0.0, count / len(values)  # the share of those ways of which the last value is the largest
+    for place in range(len(values) - 1, count - 2, -1):
+        total += weight * values[place]
+        weight *= (place - count + 1) / max(place, 1)
+    return total
 
 
 def quantile_of_best(values: Sequence[float], count: int, share: float) -> float:

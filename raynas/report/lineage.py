@@ -23,11 +23,11 @@ def lineage(account: Account, picture: Callable[[Account, Architecture], str]) -
         account: Of the run.
         picture: Draws an architecture in little.
     """
-    known = {one.key: one for one in account.scored}
-    winner = known.get(account.best[0]["key"]) if account.best else None
-    if winner is None:
+    if not account.best:
         return absent("There is no winner yet.")
-    if not winner.origin:
+    known = {one.key: one for one in account.scored}
+    winner = known.get(account.best[0]["key"])
+    if winner is None or not winner.origin:
         return absent("How the winner came about is not noted: the log of this run, or its searcher, does not say.")
     line = _line(known, winner, account.mode)
     number = {one.key: place for place, one in enumerate(account.scored, 1)}

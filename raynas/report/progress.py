@@ -72,10 +72,8 @@ def _compared(account: Account, chance: Baseline, best: Sequence[Scored], spent:
     last = within[-1]
     found = [one for one in best if spent[one.key] <= chance.costs[last] / scale]
     own = score(account, found[-1].score) if found else "no full score"
-    if last == 0:
-        amount = "a full score of one random architecture"
-    else:
-        amount = f"full scores of {last + 1} random architectures"
+    count = chance.counts[last]
+    amount = f"full scores of {count} random architectures" if count > 1 else "a full score of one random architecture"
     span = f"{score(account, chance.low[last])} to {score(account, chance.high[last])}"
     return (
         f"For the cost of {amount} the search had {own}; random search (grey) may expect "
