@@ -134,7 +134,7 @@ def small_evolution(*arguments, **options):
     return Evolution(*arguments, settings=EvolutionSettings(population=6, parents=2), **options)
 
 
-BRED = {"random", "mutation", "crossover"}
+BRED = ("mutation", "crossover")
 
 
 @pytest.mark.parametrize("searcher", [RandomSearch, small_evolution])
@@ -145,8 +145,9 @@ def test_cohorts_share_trials(tmp_path, searcher):
     last = check_log(run, ended=10)
     assert 3 <= len({row["trial"] for row in last.values()}) < 10
     assert {row["status"] for row in last.values()} == {"stopped", "complete"}
-    assert {row["origin"] for row in last.values()} == ({"random"} if searcher is RandomSearch else BRED)
-    assert all(row["parents"] in last for row in last.values() if row["origin"] == "mutation")
+    origins = {row["origin"] for row in last.values()}
+    assert {"random"} == origins if searcher is RandomSearch else {"random"} < origins <= {"random", *BRED}
+    assert all(set(row["parents"].split()) <= set(last) for row in last.values() if row["origin"] in BRED)
     wires = json.loads((run.folder / "graphs.json").read_text())
     best = json.loads((run.folder / "leaderboard.json").read_text())[0]
     chain = [[place, place + 1, None if o == "skip" else o] for place, o in enumerate(best["architecture"].values())]
