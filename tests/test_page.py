@@ -217,6 +217,7 @@ def test_a_log_without_origins_has_no_baseline_and_low_scores_may_be_good(tmp_pa
 def test_what_is_far_worse_is_brought_to_the_edge() -> None:
     near = far([10.0, 88.0, 89.0, 90.0, 91.0])
     assert near(10.0) == 80.0 and near(88.0) == 88.0 and near(91.0) == 91.0
+    assert far([10.0, 88.0, 89.0, 90.0, 91.0], keep=[70.0])(10.0) == 70.0
     near = far([1e9, 1.0, 2.0, 3.0, 4.0], "min")
     assert near(1e9) < 20 and near(4.0) == 4.0
     assert far([5.0, 5.0])(5.0) == 5.0 and far([])(0.0) == 0.0

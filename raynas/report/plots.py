@@ -55,17 +55,18 @@ class Axis:
         return [number * step for number in range(first, last + 1)]
 
 
-def far(values: Iterable[float], mode: str = "max") -> Callable[[float], float]:
+def far(values: Iterable[float], mode: str = "max", keep: Iterable[float] = ()) -> Callable[[float], float]:
     """Brings what is far worse than most of the values to an edge: it would press all others together.
 
     Args:
         values: What will be drawn.
         mode: Whether low values are the bad ones (max) or high ones (min).
+        keep: What stays where it is, however bad.
     """
     sign = 1.0 if mode == "max" else -1.0
     finite = sorted(sign * value for value in values if math.isfinite(value)) or [0.0]
     low, high = finite[len(finite) // 4], finite[3 * len(finite) // 4]
-    edge = low - 4 * (high - low) if high > low else finite[0]
+    edge = min(low - 4 * (high - low) if high > low else finite[0], *(sign * value for value in keep), math.inf)
     return lambda value: sign * max(sign * value, edge)
 
 

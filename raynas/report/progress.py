@@ -102,14 +102,13 @@ def _plot(
 ) -> Plot:
     """Full scores, the stairs of the best, and a random search with the unit of its costs, if there is one."""
     label, last = end
-    near = far([one.score for _, one in full], account.mode)
-    heights = [near(one.score) for _, one in full]
     within: list[tuple[float, float, float, float]] = []
     if chance is not None:
         found, scale = chance
         rows = zip(found.costs, found.expected, found.low, found.high, strict=True)
         within = [(cost / scale, mean, low, high) for cost, mean, low, high in rows if cost / scale <= last]
-        heights += [near(value) for row in within for value in row[1:]]
+    near = far([one.score for _, one in full], account.mode, within[-1][1:] if within else ())
+    heights = [near(one.score) for _, one in full] + [near(value) for row in within for value in row[1:]]
     x = Axis.of(label, [last, *(x for x, _ in full)], start=0.0)
     plot = Plot(x, Axis.of(score_label(account), heights), f"best so far against {label}")
     plot.band([(x, near(low)) for x, _, low, _ in within], [(x, near(high)) for x, _, _, high in within], "chance")
