@@ -9,7 +9,6 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, crossover, enumerate_all, key, mutate, sample, size
 from raynas.searchers.base import ArchitectureSearcher, Entry
@@ -113,8 +112,9 @@ class Bayes(ArchitectureSearcher):
         if len(known) >= 2:
             candidates, features, costs = self._candidates(known, rng)
             if candidates:
-                return candidates[int(np.argmax(self._acquisition(known, candidates, features, costs)))]
-        return self.drawer.fresh(rng, self.ledger) or Searcher.FINISHED
+                best = candidates[int(np.argmax(self._acquisition(known, candidates, features, costs)))]
+                return self.born(best, "model")
+        return self.drawn(rng)
 
     def _acquisition(
         self, known: Sequence[Entry], candidates: Sequence[Architecture], asked: Features, costs: Array
