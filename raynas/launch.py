@@ -36,7 +36,7 @@ from raynas.command_line import read_arguments
 from raynas.config import Config, ConfigError, RetrainConfig, SearchConfig, ShrinkConfig
 from raynas.config_file import load
 from raynas.connection import LOOPBACK, check_address, connect
-from raynas.data import Dataset
+from raynas.data import Data
 from raynas.data import load as load_data
 from raynas.display import View
 from raynas.doctor import doctor
@@ -58,6 +58,8 @@ from raynas.searchers import (
     Reinforce,
     SearchSpace,
 )
+from raynas.searchers.nao import NAO
+from raynas.tasks import task_of
 from raynas.training import dropping
 from raynas.verdict import rank
 
@@ -73,16 +75,17 @@ METHODS: dict[str, Callable[..., ArchitectureSearcher]] = {
     "nsga2": NSGA2,
     "reinforce": Reinforce,
     "predictor": Predictor,
+    "nao": NAO,
 }
 
 
-def build_space(config: Config, data: Dataset) -> nn.Module:
+def build_space(config: Config, data: Data) -> nn.Module:
     """Call the space's function with its arguments; classes and channels come from the data if it takes them."""
     function = resolve(config.space, "space")
     torch.manual_seed(config.seed)
     try:
         takes = inspect.signature(function).parameters
-        known = {"num_classes": data.classes, "in_channels": data.image_shape[0]}
+        known = task_of(data).arguments
         arguments = {name: value for name, value in known.items() if name in takes} | config.space_args
         unknown = [name for name in arguments if name not in takes]
         if unknown and not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
@@ -121,7 +124,7 @@ def prepare(
     config: Config | str | Path | None = None,
     *,
     space: nn.Module | SearchSpace | Mapping[str, Sequence[str]] | None = None,
-    data: Dataset | None = None,
+    data: Data | None = None,
     view: View | None = None,
 ) -> Any:
     """Turn settings into a run, without starting Ray. Whatever is wrong with them is said here.
@@ -174,7 +177,7 @@ def _named(config: Config, *parts: str) -> Config:
     return dataclasses.replace(config, name="-".join((*parts, f"{datetime.now():%Y%m%d-%H%M%S}")))
 
 
-def _load(config: Config) -> Dataset:
+def _load(config: Config) -> Data:
     wanted = config.data
     if ":" in wanted.name:
         resolve(wanted.name, "data")

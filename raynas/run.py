@@ -34,19 +34,21 @@ from raynas.architecture import Architecture, Decisions
 from raynas.choice import decisions, derive
 from raynas.config import Config, ConfigError, TrainConfig
 from raynas.costs import Costs
-from raynas.data import Dataset
+from raynas.data import Data
 from raynas.display import View
 from raynas.evaluation import Scorer
 from raynas.export import export
 from raynas.files import write_json
 from raynas.placement import place_ranks
+from raynas.pool import Pool
 from raynas.retrain import images_per_second, retrain, retrain_recipe
-from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, UniformPaths
+from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, ProportionalPaths, UniformPaths
 from raynas.search_run import SearchRun
 from raynas.searched import searched
 from raynas.searchers import ArchitectureSearcher
 from raynas.shrink import Shrinking
 from raynas.supernet import Supernet
+from raynas.tasks import task_of
 from raynas.training import dropping, model_tensors
 from raynas.turning import Turning
 
@@ -72,26 +74,24 @@ class Run(SearchRun):
         self,
         config: Config,
         space: nn.Module,
-        data: Dataset,
+        data: Data,
         searcher: Callable[..., ArchitectureSearcher],
         trainable: type[Any],
         view: View | None = None,
     ) -> None:
         self.space, self.data = space, data
         self._retrained_in = space
-        self.search_data = dataclasses.replace(data, test=data.validation)
-        """What leaves this process before the end: a search cannot look at test images that it does not have."""
-        _, height, width = data.image_shape
-        if height != width:
-            raise ConfigError(f"images must be square, these are {height} x {width}: bring them to one size first")
+        self.search_data = data.without_test()
+        """What leaves this process before the end: a search cannot look at test data that it does not have."""
+        self.task = task_of(data)
+        self.task.check(config.train)
+        if config.train.preset == "auto":
+            config = dataclasses.replace(config, train=dataclasses.replace(config.train, preset=self.task.preset))
         try:
             costs = Costs(space, (self.example(),))
             classes = costs.classes()
         except (RuntimeError, TypeError) as error:
-            shape = list(data.image_shape)
-            raise ConfigError(
-                f"the space does not run on images of shape {shape}: {str(error).splitlines()[0]}"
-            ) from None
+            raise ConfigError(f"the space does not run on {data}: {str(error).splitlines()[0]}") from None
         if classes < data.classes:
             raise ConfigError(
                 f"the space tells {classes} classes apart, but the labels are of {data.classes}: "
@@ -106,13 +106,14 @@ class Run(SearchRun):
             self._check_drop_path()
         self._supernet: Supernet | None = None
         self.shrinking = None if config.train.shrink.every is None else self._make_shrinking()
+        self.pool = None if config.train.pool.size is None else self._make_pool()
         self._narrow_as_trained()
         if hasattr(trainable, "check_run"):
             trainable.check_run(self)
 
     def example(self, batch: int = 1) -> torch.Tensor:
-        """A batch of zeros in the shape of the data: float32 [batch, C, H, W]."""
-        return torch.zeros(batch, *self.data.image_shape)
+        """A batch of zeros in the shape of the data: float32 [batch, C, H, W], or of words int64 [batch, 1]."""
+        return self.task.example(batch)
 
     def modules(self) -> list[str]:
         """What the nodes of the cluster must be able to import."""
@@ -123,7 +124,7 @@ class Run(SearchRun):
         """The actors that host the space."""
         if self._supernet is None:
             folder = self.folder / "supernet"
-            self._supernet = Supernet(self.space, self.search_data, self.config, folder, self.shrinking)
+            self._supernet = Supernet(self.space, self.search_data, self.config, folder, self.shrinking or self.pool)
         return self._supernet
 
     # Training.
@@ -135,6 +136,10 @@ class Run(SearchRun):
         low, high = self.limits.bounds.get("macs", (None, None))
         if wanted == "fair":
             return FairPaths(decisions, seed)
+        if wanted == "proportional":
+            sizes = functools.partial(_cost, self.costs, "parameters")
+            largest = self.costs.profile()["parameters"].maximum
+            return ProportionalPaths(decisions, sizes, largest, seed=seed, canonical=self.costs.canonical)
         if wanted == "constrained" and high is None:
             raise ConfigError("train.paths = constrained needs an upper limit: set limits.macs")
         # Elsewhere the costs of every path that is drawn would need a forward pass.
@@ -145,13 +150,16 @@ class Run(SearchRun):
         low, high = max(profile.minimum, low or high * 290 / 330), min(profile.maximum, high * 360 / 330)
         if low >= high:
             return UniformPaths(decisions, seed, self.costs.canonical)
-        macs = functools.partial(_macs, self.costs)
+        macs = functools.partial(_cost, self.costs, "macs")
         return ConstrainedPaths(decisions, macs, (low, high), seed=seed, canonical=self.costs.canonical)
 
     def train_supernet(self) -> None:
         """Train the shared weights; goes on from the newest checkpoint."""
         self.begin()
-        with self.view.training("supernet") as show, self.metrics.training("supernet", show) as told:
+        with (
+            self.view.training("supernet", self.task.measure.examples) as show,
+            self.metrics.training("supernet", show) as told,
+        ):
             if self.budget.left is not None and not self.supernet.finished:
                 where = place_ranks(self.config.train.resolved())
                 self.budget.hold(where.count * where.gpus)
@@ -165,6 +173,29 @@ class Run(SearchRun):
                 f"options were dropped in {len(self.shrinking.rounds)} rounds"
             )
 
+        if self.pool is not None:
+            self.searcher = functools.partial(self.searcher, points_to_evaluate=self.pool.members)
+            self.view.say(f"the search begins with the {len(self.pool.members)} architectures of the pool")
+
+    def _make_pool(self) -> Pool:
+        """What renews the paths that are trained.
+
+        Raises:
+            ConfigError: The space has too few, or something else decides which paths are trained.
+        """
+        train, settings = self.config.train.resolved(), self.config.train.pool
+        assert train.epochs is not None
+        if self.shrinking is not None:
+            raise ConfigError("train.shrink and train.pool exclude each other: leave out one of them")
+        if train.paths not in ("auto", "proportional"):
+            raise ConfigError(f"train.paths = {train.paths} is of a whole space; with train.pool: auto, proportional")
+        if train.minutes is None and settings.every >= train.epochs:
+            raise ConfigError(
+                f"train.pool is renewed after {settings.every:g} epochs, but train.epochs is {train.epochs:g}"
+            )
+        weight = functools.partial(_cost, self.costs, "parameters") if train.paths == "proportional" else _alike
+        return Pool(self.searcher, weight, settings, self.config.seed, self.task.measure.mode)
+
     def narrow(self, decisions: Decisions) -> None:
         """Search among these options alone."""
         self.costs.narrow(decisions)
@@ -174,7 +205,7 @@ class Run(SearchRun):
         """Where a training has shrunk the space to its end, what is left is the space."""
         saved = None if self.shrinking is None else checkpoint.latest(self.folder / "supernet")
         if self.shrinking is not None and saved is not None and saved[0] == int(saved[2]["total"]):
-            self.shrinking.load_state(saved[2]["shrinking"])
+            self.shrinking.load_state(saved[2]["rounds"])
             self.narrow(self.shrinking.decisions)
 
     def _make_shrinking(self) -> Shrinking:
@@ -286,10 +317,11 @@ class Run(SearchRun):
         return [step for step in steps if step != "retrain" and (usable or step != "export")]
 
     def retrain(self, architecture: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Train an architecture (default: the winner) from scratch and evaluate it on the test images, once.
+        """Train an architecture (default: the winner) from scratch and evaluate it on the test data, once.
 
         Returns:
-            ``test_accuracy`` and ``validation_accuracy`` in percent, ``epochs`` and ``seconds``.
+            ``test_accuracy`` and ``validation_accuracy`` in percent (of texts ``test_perplexity`` and
+            ``validation_perplexity``), ``epochs`` and ``seconds``.
         """
         self.begin()
         self.close()  # the replicas are not needed any more, their processors are
@@ -297,11 +329,13 @@ class Run(SearchRun):
         folder = self.folder / "retrain" / arch.key(chosen)
         network, recipe = self._alone(chosen)
         what = f"retrain {arch.key(chosen)}"
-        with self.view.training(what) as show, self.metrics.training(what, show) as told:
+        with self.view.training(what, self.task.measure.examples) as show, self.metrics.training(what, show) as told:
             result = retrain(network, self.data, recipe, self.config.seed, folder, told)
+        measure = self.task.measure
+        test, validation = (measure.said(result[f"{part}_{measure.name}"]) for part in ("test", "validation"))
         self.view.say(
-            f"retrained {arch.key(chosen)}: {result['test_accuracy']:.2f} % on the test images, "
-            f"{result['validation_accuracy']:.2f} % on validation, {result['epochs']:g} epochs"
+            f"retrained {arch.key(chosen)}: {test} on the test {measure.examples}, "
+            f"{validation} on validation, {result['epochs']:g} epochs"
             + "".join(f", {name} {value}" for name, value in joint.settings(chosen).items())
         )
         return result
@@ -309,7 +343,7 @@ class Run(SearchRun):
     def _alone(self, chosen: Architecture) -> tuple[nn.Module, TrainConfig]:
         """The network of an architecture as it is trained by itself, and how."""
         config = dataclasses.replace(self.config, train=joint.recipe(self.config.train, chosen))
-        recipe = retrain_recipe(config, checkpoint.latest(self.folder / "supernet"), len(self.data.train))
+        recipe = retrain_recipe(config, checkpoint.latest(self.folder / "supernet"), self._batched())
         return derive(self._retrained_in, joint.network(chosen)), recipe
 
     def trained(self, architecture: Mapping[str, str], command: str) -> None:
@@ -354,11 +388,15 @@ class Run(SearchRun):
         """
         chosen = self.best() if architecture is None else self.check(architecture)
         folder = self.folder / "export" / arch.key(chosen)
-        report = export(self.network(chosen), (self.example(2),), folder, formats=tuple(formats or self.config.formats))
+        network, example = self.task.deployed(self.network(chosen))
+        report = export(network, example, folder, formats=tuple(formats or self.config.formats))
         write_json(folder / "architecture.json", chosen)
         own = (self.folder / "retrain" / arch.key(chosen) / "result.json").exists()
         self.view.say(f"exported to {folder} ({'retrained' if own else 'shared'} weights)\n{report}")
         return report
+
+    def _batched(self) -> int:
+        return self.task.batched(self.config.train)
 
     def close(self) -> None:
         """End the actors."""
@@ -366,5 +404,9 @@ class Run(SearchRun):
             self._supernet.close()
 
 
-def _macs(costs: Costs, architecture: Architecture) -> float:
-    return costs(architecture)["macs"]
+def _cost(costs: Costs, name: str, architecture: Architecture) -> float:
+    return costs(architecture)[name]
+
+
+def _alike(architecture: Architecture) -> float:
+    return 1.0

@@ -123,8 +123,7 @@ class SearchRun:
 
     def costs_of(self, architecture: Architecture) -> Mapping[str, float]:
         """What an architecture costs, by name."""
-        assert self.search_space.costs is not None
-        return self.search_space.costs(architecture)
+        return (self.search_space.costs or self.costs)(architecture)
 
     def use(self, space: SearchSpace) -> None:
         """Search in this space."""
@@ -192,6 +191,7 @@ class SearchRun:
         with Log(folder) as log, self.view.search() as show, self.metrics.search(show) as told:
             recorder = Recorder(log, scoring, stamp, self.costs_of, told, hypervolume)
             searcher = self.searcher(metric="score", mode=scoring.mode)
+            searcher.journal = self.folder / "searcher.json"
             if not scoring.simulated:
                 self.budget.hold(scoring.workers * scoring.gpus)
             left = self.budget.told if scoring.simulated else self.budget.left

@@ -7,7 +7,7 @@ from torch import nn
 from raynas.config import Config, FeaturesConfig, FilterConfig
 from raynas.constraints import check_satisfiable
 from raynas.costs import Costs
-from raynas.data import Dataset
+from raynas.data import Data
 from raynas.filter import filtered
 from raynas.foretelling import foretold
 from raynas.limits import Limits, check_objectives, violation
@@ -17,7 +17,7 @@ from raynas.untrained import Untrained, check_scores
 __all__ = ["searched"]
 
 
-def searched(config: Config, space: nn.Module, costs: Costs, data: Dataset) -> SearchSpace:
+def searched(config: Config, space: nn.Module, costs: Costs, data: Data) -> SearchSpace:
     """The architectures of a space that a run may propose, as data and functions.
 
     Args:
@@ -34,7 +34,7 @@ def searched(config: Config, space: nn.Module, costs: Costs, data: Dataset) -> S
     check_satisfiable(costs, limits)
     found = SearchSpace(
         costs.decisions, costs.canonical, violation(costs, limits), graph=costs.graph,
-        costs=costs, objectives=check_objectives(search.objectives),
+        costs=costs, objectives=check_objectives(search.objectives), notation=costs.notation,
     )  # fmt: skip
 
     def untrained(settings: FilterConfig | FeaturesConfig, name: str) -> Untrained:

@@ -210,7 +210,7 @@ def test_a_shrunk_run_is_judged_in_what_is_left(tmp_path: Path) -> None:
     left = {**open_now, "blocks.0": ("k1", "skip"), "blocks.2": ("k3", "skip")}
     state = {"decisions": left, "rounds": [], "anchored": False}
     checkpoint.keep_initial(folder / "supernet", {"x": torch.zeros(1)})
-    checkpoint.write(folder / "supernet", 8, {"x": torch.zeros(1)}, {"total": 8, "shrinking": state})
+    checkpoint.write(folder / "supernet", 8, {"x": torch.zeros(1)}, {"total": 8, "rounds": state})
     columns: dict[str, Any] = {name: [a[name] for a in EVERYONE] for name in open_now}
     pq.write_table(pa.table(columns | {"accuracy": [float(i) for i in range(27)]}), tmp_path / "truth.parquet")
     kept = list(enumerate_all(left))

@@ -90,6 +90,8 @@ class ArchitectureSearcher(Searcher):
         self.ledger = Ledger()
         self._begin_with(self._check(points_to_evaluate))
         self._requeued: list[Architecture] = []
+        self.journal: Path | None = None
+        """A file for what the searcher has to tell of its model, if anything, as JSON; kept up to date."""
         self.source: tuple[Entry, ...] = ()
 
     def warm_start(self, source: Iterable[tuple[Mapping[str, str], Scores]], best: int = 3) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from random import Random
 
 from raynas import architecture as arch
-from raynas.architecture import Architecture, Decisions, Graph, key
+from raynas.architecture import Architecture, Decisions, Graph, Notation, key
 
 __all__ = ["Drawer", "SearchSpace", "UnsatisfiableError"]
 
@@ -43,6 +43,7 @@ class SearchSpace:
         ordered: The decisions whose options are levels of a number, so that neighbours score alike.
         features: Numbers that may foretell the score of an architecture, high where it should be good, each of mean 0
             and deviation 1 or about so. They may take a second to compute: few are asked for.
+        notation: How its architectures are written as sequences; by default one word for each decision.
 
     Raises:
         ValueError: No decision, or one without options or with the same option twice; objectives without costs.
@@ -57,6 +58,7 @@ class SearchSpace:
     objectives: tuple[str, ...] = ()
     ordered: frozenset[str] = frozenset()
     features: Callable[[Architecture], Sequence[float]] | None = None
+    notation: Notation | None = None
 
     def __post_init__(self) -> None:
         if not self.decisions:
