@@ -14,8 +14,8 @@ _COUNTS = ("retrain", "seeds", "surplus", "raises", "spellings", "steps", "batch
 class NAOSettings:
     """How the space is learned and used. The defaults suit spaces of up to some twenty decisions on one CPU core.
 
-    The paper's sizes for its cells of 40 words: ``embedding=48, hidden=96, layers=3, width=200, dropout=0.1,
-    learning_rate=0.001, batch=100, steps=10000, seconds=None, startup=600, retrain=300, seeds=100, surplus=1, draws=0``.
+    The paper's, for its cells of 40 words: ``embedding=48, hidden=96, layers=3, width=200, dropout=0.1, batch=100,
+    learning_rate=0.001, steps=10000, seconds=None, startup=600, retrain=300, seeds=100, surplus=1, draws=0``.
 
     Attributes:
         startup: Random architectures before the space is learned.
