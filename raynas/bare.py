@@ -39,6 +39,8 @@ def bare_run(
     """A run over a space without a network; what its architectures cost is known by the trainable, if at all."""
     if config.search.filter.score is not None:
         raise ConfigError(f"search.filter needs a network, but {config.space} is bare decisions")
+    if config.latency.place is not None:
+        raise ConfigError(f"latency.place needs a network, but {config.space} is bare decisions")
     if hasattr(trainable, "costs"):
         costs = trainable.costs(space.decisions, config)
     elif hasattr(trainable, "scoring"):

@@ -55,6 +55,11 @@ def _parser() -> argparse.ArgumentParser:
         ("--num-samples", "search.num_samples", "architectures to score in all"),
         ("--max-concurrent", "search.max_concurrent", "trials in flight"),
         ("--seed", "seed", "decides everything that is drawn"),
+        (
+            "--latency-on",
+            "latency.place",
+            "where latency is measured: local, edge:1 (a resource), device=phone (a label)",
+        ),
         ("--time-budget", "time_budget", "training and search end within it: seconds, 90m, 2h"),
         ("--budget-gpu-hours", "budget_gpu_hours", "they end within so many hours of GPUs"),
     ):

@@ -140,6 +140,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "violation": _of_network,
     "graph": _of_network,
     "costs": _of_network,
+    "measure": _of_network,
 }
 
 

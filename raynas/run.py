@@ -27,29 +27,29 @@ import torch
 from torch import nn
 
 from raynas import architecture as arch
-from raynas import checkpoint, joint
+from raynas import checkpoint, joint, results
 from raynas.angle import Angles
 from raynas.architecture import Architecture
 from raynas.choice import decisions, derive
 from raynas.config import Config, ConfigError
-from raynas.constraints import check_satisfiable
 from raynas.costs import Costs
 from raynas.data import Dataset
 from raynas.display import View
 from raynas.evaluation import Scorer
 from raynas.export import export
-from raynas.filter import filtered
-from raynas.limits import Limits, check_objectives, violation
+from raynas.joint import joined
+from raynas.limits import LATENCY, InfeasibleError, Profile
+from raynas.network_space import NetworkSpace
 from raynas.placement import place_ranks
 from raynas.retrain import retrain, retrain_recipe
+from raynas.sample import random_architectures
 from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, UniformPaths
 from raynas.search_run import SearchRun, write_json
-from raynas.searchers import ArchitectureSearcher, SearchSpace
+from raynas.searchers import ArchitectureSearcher, UnsatisfiableError
 from raynas.shrink import Shrinking
 from raynas.supernet import Supernet
 from raynas.training import model_tensors
 from raynas.turning import Turning
-from raynas.untrained import Untrained, check_scores
 
 __all__ = ["Run"]
 
@@ -98,21 +98,15 @@ class Run(SearchRun):
                 f"the space tells {classes} classes apart, but the labels are of {data.classes}: "
                 f"set space_args.num_classes={data.classes}"
             )
-        limits = Limits.parse(config.limits)
-        check_satisfiable(costs, limits)
-        search_space = SearchSpace(
-            costs.decisions, costs.canonical, violation(costs, limits), graph=costs.graph,
-            costs=costs, objectives=check_objectives(config.search.objectives),
-        )  # fmt: skip
-        settings = config.search.filter
-        if settings.score is not None:
-            names = check_scores(settings.score, "search.filter.score")
-            untrained = Untrained.of(space, costs, data, names, settings.images, config.seed)
-            search_space = filtered(search_space, untrained, settings, config.seed)
+        self._open = NetworkSpace(config, space, costs, data)
         if config.search.joint and config.retrain.preset is not None:
             raise ConfigError("retrain.preset would undo what search.joint finds: leave out one of them")
-        super().__init__(config, search_space, costs, searcher, trainable, view)
+        super().__init__(config, self._open.search_space(), costs, searcher, trainable, view)
         self.costs: Costs = costs
+        self.latency = self._open.latency(self.folder)
+        """What tells how long networks take to answer; None where nobody wants to know."""
+        if self.latency is not None and self.latency.ready:
+            self.use(joined(self._open.search_space(self.latency), config.search, trainable))
         self.paths()
         self._supernet: Supernet | None = None
         self.shrinking = None if config.train.shrink.every is None else self._make_shrinking()
@@ -122,6 +116,39 @@ class Run(SearchRun):
     def example(self, batch: int = 1) -> torch.Tensor:
         """A batch of zeros in the shape of the data: float32 [batch, C, H, W]."""
         return torch.zeros(batch, *self.data.image_shape)
+
+    def profile(self) -> Mapping[str, Profile]:
+        """The range of each cost over the space."""
+        known: dict[str, Profile] = self.costs.profile()
+        return known if self.latency is None or not self.latency.ready else known | {LATENCY: self.latency.profile()}
+
+    def price(self) -> None:
+        """Measure the latency of some architectures, and of those that were scored before.
+
+        Raises:
+            ConfigError: The cluster has no such device.
+            InfeasibleError: By prediction nothing keeps the limits.
+        """
+        if self.latency is None:
+            return
+        self.latency.calibrate(self.config.seed, self.view.say)
+        self.use(joined(self._open.search_space(self.latency), self.config.search, self.trainable))
+        try:
+            random_architectures(self.search_space, 1, self.config.seed)
+        except UnsatisfiableError:
+            ranges = "; ".join(f"{name}: {profile}" for name, profile in self.profile().items())
+            raise InfeasibleError(f"no architecture was found with {self.limits}; {ranges}") from None
+        if (self.folder / "scored.parquet").exists():
+            for row in results.read(self.folder / "scored.parquet").to_pylist():
+                self.latency.measure(joint.network(json.loads(row["architecture"])))
+
+    def search(self) -> list[dict[str, Any]]:
+        """See :meth:`SearchRun.search`."""
+        best = super().search()
+        if self.latency is not None:
+            self.view.say(self.latency.account())
+            self.latency.close()
+        return best
 
     def modules(self) -> list[str]:
         """What the nodes of the cluster must be able to import."""
@@ -329,6 +356,8 @@ class Run(SearchRun):
 
     def close(self) -> None:
         """End the actors."""
+        if self.latency is not None:
+            self.latency.close()
         if self._supernet is not None:
             self._supernet.close()
 

@@ -122,6 +122,13 @@ class SearchRun:
         assert self.search_space.costs is not None
         return self.search_space.costs(architecture)
 
+    def profile(self) -> Mapping[str, Profile]:
+        """The range of each cost over the space."""
+        return self.costs.profile()
+
+    def price(self) -> None:
+        """Find out what architectures cost where that takes a measurement; called before anything is computed."""
+
     def use(self, space: SearchSpace) -> None:
         """Search in this space."""
         self.search_space = space
@@ -172,6 +179,7 @@ class SearchRun:
         """
         self.begin()
         self.budget = Budget(self.config, self.folder)
+        self.price()
         scoring = combined(self, self.scoring())
         folder = self.folder / "scored.parquet"
         if folder.exists():
@@ -179,7 +187,7 @@ class SearchRun:
         stamp = {"run": self.config.name, "searcher": self.config.search.method}
         settings, objectives, hypervolume = self.config.search, self.search_space.objectives, None
         if objectives:
-            hypervolume = Hypervolume(objectives, self.costs.profile(), self.limits, scoring.mode)
+            hypervolume = Hypervolume(objectives, self.profile(), self.limits, scoring.mode)
             early = "; nobody is stopped early, or the cheap would be" if settings.scheduler == "asha" else ""
             self.view.say(f"looking for the front of score against {' and '.join(objectives)}{early}")
         with Log(folder) as log, self.view.search() as show, self.metrics.search(show) as told:

@@ -38,9 +38,11 @@ class SearchSpace:
             score about the same, although each of them may be proposed. By default the architecture itself.
         graph: The operations of an architecture that lie between input and output of the network, for models that
             know about structure; see :data:`raynas.architecture.Graph`.
-        costs: What an architecture costs, by name: exact, and known before it is scored.
+        costs: What an architecture costs, by name: known before it is scored, exact unless there is ``measure``.
         objectives: Names of costs that are minimised beside the score.
         ordered: The decisions whose options are levels of a number, so that neighbours score alike.
+        measure: Called with an architecture before it is proposed: from then on its costs and its violation are exact,
+            which were predicted before. Where it turns out to miss the constraint another one is proposed.
 
     Raises:
         ValueError: No decision, or one without options or with the same option twice; objectives without costs.
@@ -54,6 +56,7 @@ class SearchSpace:
     costs: Callable[[Architecture], Mapping[str, float]] | None = None
     objectives: tuple[str, ...] = ()
     ordered: frozenset[str] = frozenset()
+    measure: Callable[[Architecture], None] | None = None
 
     def __post_init__(self) -> None:
         if not self.decisions:
@@ -106,6 +109,13 @@ class Drawer:
             if self._closest is None or value < self._closest[0]:
                 self._closest = (value, architecture)
         return self._violations[name]
+
+    def settle(self, architecture: Architecture) -> None:
+        """Have a canonical architecture measured, where that changes what is known of it."""
+        if self.space.measure is not None:
+            self.space.measure(dict(architecture))
+            self._violations.pop(key(architecture), None)
+            self._costs.pop(key(architecture), None)
 
     def feasible(self, architecture: Architecture) -> bool:
         """Whether a canonical architecture meets the constraint."""
