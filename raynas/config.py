@@ -363,6 +363,7 @@ class Config:
     name: str | None = None
     """The run's folder below ``storage_path``; default: made of space, data and time."""
     storage_path: str = "~/ray_results"
+    """A folder that all nodes mount, or s3://bucket/path (credentials from the environment): see raynas.storage."""
     address: str | None = None
     """Address of a Ray cluster; default: $RAY_ADDRESS, else Ray is started here."""
     seed: int = 0

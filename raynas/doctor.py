@@ -24,6 +24,7 @@ from raynas.placement import Placement, place_ranks
 from raynas.rehearsal import rehearse
 from raynas.run import Run
 from raynas.search_run import SearchRun
+from raynas.storage import remote
 from raynas.survey import NodeFacts, survey
 
 __all__ = [
@@ -112,8 +113,8 @@ def check_versions(nodes: Sequence[NodeFacts]) -> Finding:
     return Finding("versions", "ok", f"{own} on all nodes")
 
 
-def check_storage(nodes: Sequence[NodeFacts], folder: Path) -> Finding:
-    """Whether all nodes share the folder of the runs."""
+def check_storage(nodes: Sequence[NodeFacts], folder: Path | str) -> Finding:
+    """Whether all nodes share the folder of the runs, or reach the object store."""
     wrong = [f"{node.address} {node.storage}" for node in nodes if node.storage]
     if wrong:
         return Finding("storage", "fail", "; ".join(wrong), "Take a --storage-path that all nodes mount")
@@ -237,7 +238,7 @@ def doctor(config: Config, prepare: Callable[[Config], Any], verbose: bool = Fal
 
 def _cluster(config: Config, run: SearchRun | None) -> list[Finding]:
     """What the nodes say."""
-    folder = Path(config.storage_path).expanduser()
+    folder = config.storage_path if remote(config.storage_path) else Path(config.storage_path).expanduser()
     try:
         nodes = survey(folder)
     except OSError as error:

@@ -7,7 +7,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import ray
@@ -15,6 +15,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raynas.config import ConfigError
+from raynas.storage import unusable
 
 __all__ = ["PATIENCE", "appears", "check_nodes", "last_line", "meeting_in"]
 
@@ -22,14 +23,14 @@ PATIENCE = 60.0
 """Seconds a node may take to start a process and answer."""
 
 
-def check_nodes(folder: Path, modules: Iterable[str]) -> None:
+def check_nodes(storage: Path | str, modules: Iterable[str]) -> None:
     """Have a task on every node look for the code that is to run there, and write into the folder of the run.
 
     Whichever node computes them writes retrained networks and the weights of trials in flight. One that has neither
     processors nor GPUs to give, such as a device on which latency is measured, needs the code alone.
 
     Args:
-        folder: It is there.
+        storage: The folder, which is there; or the URI of an object store, into which every node must be able to write.
         modules: What the nodes must be able to import.
 
     Raises:
@@ -38,7 +39,7 @@ def check_nodes(folder: Path, modules: Iterable[str]) -> None:
     alive = [node for node in ray.nodes() if node["Alive"]]
     nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in alive}
     idle = {node["NodeID"] for node in alive if not node["Resources"].keys() & {"CPU", "GPU"}}
-    with meeting_in(folder) as meeting:
+    with meeting_in(storage) if isinstance(storage, Path) else nullcontext(storage) as meeting:
         visits = {node: None if node in idle else meeting for node in nodes}
         trouble = _ask(visits, sorted(set(modules) - {"__main__"}))
     there = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
@@ -78,7 +79,7 @@ def last_line(error: RayError) -> str:
     return str(error).strip().splitlines()[-1].strip()
 
 
-def _ask(meetings: Mapping[str, Path | None], modules: Sequence[str]) -> Mapping[str, str]:
+def _ask(meetings: Mapping[str, Path | str | None], modules: Sequence[str]) -> Mapping[str, str]:
     """What is wrong on which of the nodes: where they are to meet, if they must."""
     visits = {
         node: ray.remote(_visit)
@@ -89,20 +90,20 @@ def _ask(meetings: Mapping[str, Path | None], modules: Sequence[str]) -> Mapping
     deadline, trouble = time.monotonic() + PATIENCE, {}
     for node, visit in visits.items():
         answer, meeting = _outcome(visit, max(deadline - time.monotonic(), 0.0)), meetings[node]
-        if answer is None and meeting is not None and not appears(meeting / node):
+        if answer is None and isinstance(meeting, Path) and not appears(meeting / node):
             answer = f"has a folder {meeting.parent} of its own: take a storage_path that all nodes mount"
         if answer is not None:
             trouble[node] = answer
     return trouble
 
 
-def _visit(meeting: Path | None, name: str, modules: Sequence[str]) -> str | None:
+def _visit(meeting: Path | str | None, name: str, modules: Sequence[str]) -> str | None:
     """What is wrong on this node, if anything."""
     for module in modules:
         if not _importable(module):
             return f"cannot import {module}: install it there, or ship it by ray job submit --working-dir"
-    if meeting is None:
-        return None
+    if not isinstance(meeting, Path):
+        return None if meeting is None else unusable(meeting)
     if not appears(meeting):
         return f"does not see {meeting.parent} as the driver does: take a storage_path that all nodes mount"
     try:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -27,6 +28,7 @@ from raynas.config import Config, TrainConfig
 from raynas.data import Dataset, from_arrays, to_arrays
 from raynas.evaluation import tally
 from raynas.placement import check_room, place_ranks
+from raynas.storage import Mirror
 from raynas.supernet import TrainingStatus
 from raynas.training import Trainer, steps_per_epoch
 
@@ -43,7 +45,7 @@ class Job:
     """Reference to the data set."""
     recipe: TrainConfig
     seed: int
-    folder: Path
+    where: Path | Mirror
 
 
 def retrain_recipe(config: Config, supernet: tuple[int, Any, Mapping[str, Any]] | None, images: int) -> TrainConfig:
@@ -70,12 +72,12 @@ def retrain(
     data: Dataset,
     recipe: TrainConfig,
     seed: int,
-    folder: Path,
+    where: Path | Mirror,
     on_progress: Callable[[TrainingStatus], None] = lambda status: None,
 ) -> dict[str, Any]:
     """Train a network from its initial weights and evaluate it on the test images, once.
 
-    Goes on from the newest checkpoint in ``folder``; where the result of this recipe is already there, it is returned
+    Goes on from the newest checkpoint in its folder; where the result of this recipe is already there, it is returned
     as it is. Results of another recipe, or of a network of another size, are kept beside it.
 
     Args:
@@ -83,7 +85,8 @@ def retrain(
         data: All three splits.
         recipe: How to train; nothing open.
         seed: Decides everything drawn.
-        folder: Of this network alone.
+        where: The folder of this network alone, which all nodes see; or what keeps it in an object store, where nobody
+            is told of the progress.
         on_progress: Told now and then.
 
     Returns:
@@ -93,6 +96,7 @@ def retrain(
         RuntimeError: The training failed more than ``train.max_failures`` times, or the cluster has no room for it.
         KeyboardInterrupt: Ctrl-C; the newest checkpoint stays.
     """
+    folder = where.folder if isinstance(where, Mirror) else where
     kept, result = folder / "recipe.json", folder / "result.json"
     decisive = {name: value for name, value in dataclasses.asdict(recipe).items() if name not in OPERATION}
     size = sum(p.numel() for p in subnet.parameters())
@@ -102,27 +106,37 @@ def retrain(
     folder.mkdir(parents=True, exist_ok=True)
     kept.write_text(wanted, encoding="utf-8")
     if not result.exists():
-        where = place_ranks(recipe)
-        check_room([where.each] * where.count, "workers")
+        ranks = place_ranks(recipe)
+        check_room([ranks.each] * ranks.count, "workers")
         # The subnet shares the space's weights: a copy of its own is trained.
-        job = Job(ray.put(copy.deepcopy(subnet)), ray.put(to_arrays(data)), recipe, seed, folder.absolute())
+        job = Job(
+            ray.put(copy.deepcopy(subnet)),
+            ray.put(to_arrays(data)),
+            recipe,
+            seed,
+            where if isinstance(where, Mirror) else where.absolute(),
+        )
         trainer = TorchTrainer(
             _train_worker,
             train_loop_config={"job": job},
             scaling_config=ScalingConfig(
-                num_workers=where.count,
-                use_gpu=where.gpus > 0,
-                resources_per_worker=where.each,
+                num_workers=ranks.count,
+                use_gpu=ranks.gpus > 0,
+                resources_per_worker=ranks.each,
             ),
             run_config=RunConfig(
                 # Ray Train would take a second run of the same name for the same run.
                 name=f"train-{time.time_ns()}",
-                storage_path=str(folder.absolute()),
+                storage_path=where.uri if isinstance(where, Mirror) else str(where.absolute()),
                 failure_config=FailureConfig(max_failures=recipe.max_failures),
             ),
         )
+        if isinstance(where, Mirror):
+            where.push()
         with _watched(folder / "training.jsonl", on_progress):
             _fit(trainer)
+        if isinstance(where, Mirror):
+            where.pull()
     return dict(json.loads(result.read_text(encoding="utf-8")))
 
 
@@ -148,7 +162,8 @@ def _train_worker(config: dict[str, Any]) -> None:
     data = from_arrays(ray.get(job.arrays))
     begin = time.monotonic()
     trainer = Trainer(ray.get(job.network), data, job.recipe, seed=job.seed, rank=rank)
-    saved = checkpoint.latest(job.folder)
+    folder, mirror = _own_folder(job.where)
+    saved = checkpoint.latest(folder)
     seconds = 0.0
     if saved is not None:
         trainer.load_state(saved[1], saved[0])
@@ -163,18 +178,33 @@ def _train_worker(config: dict[str, Any]) -> None:
         spent = seconds + time.monotonic() - begin
         line = {"step": progress.step, "total": total, "loss": progress.loss, "seconds": spent,
                 "images_per_second": progress.images / max(progress.seconds, 1e-9)}  # fmt: skip
-        with open(job.folder / "training.jsonl", "a", encoding="utf-8") as file:
+        with open(folder / "training.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if trainer.step == total or time.monotonic() - last_save >= job.recipe.checkpoint_seconds:
-            checkpoint.write(job.folder, trainer.step, trainer.state(), {"seconds": spent}, job.recipe.keep_checkpoints)
+            checkpoint.write(folder, trainer.step, trainer.state(), {"seconds": spent}, job.recipe.keep_checkpoints)
+            if mirror is not None:
+                mirror.try_push()
             last_save = time.monotonic()
     if rank[0] == 0:
         scores = {name: tally(trainer.model, getattr(data, name), data) for name in ("validation", "test")}
         result = {f"{name}_accuracy": 100.0 * t["correct"] / t["images"] for name, t in scores.items()}
         result |= {"epochs": total / trainer.epoch_steps, "seconds": seconds + time.monotonic() - begin}
-        part = job.folder / "result.part"
+        part = folder / "result.part"
         part.write_text(json.dumps(result), encoding="utf-8")
-        os.replace(part, job.folder / "result.json")
+        os.replace(part, folder / "result.json")
+        if mirror is not None:
+            mirror.push()
+    if mirror is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _own_folder(where: Path | Mirror) -> tuple[Path, Mirror | None]:
+    """Where a rank finds the checkpoints; the mirror, where these are in an object store."""
+    if isinstance(where, Path):
+        return where, None
+    mirror = where.private()
+    mirror.pull()
+    return mirror.folder, mirror
 
 
 @contextmanager

@@ -292,13 +292,14 @@ class Run(SearchRun):
         self.begin()
         self.close()  # the replicas are not needed any more, their processors are
         chosen = self.best() if architecture is None else self.check(architecture)
-        folder = self.folder / "retrain" / arch.key(chosen)
+        below = f"retrain/{arch.key(chosen)}"
+        where = self.folder / below if self.mirror is None else self.mirror.below(below)
         config = dataclasses.replace(self.config, train=joint.recipe(self.config.train, chosen))
         recipe = retrain_recipe(config, checkpoint.latest(self.folder / "supernet"), len(self.data.train))
         what = f"retrain {arch.key(chosen)}"
         with self.view.training(what) as show, self.metrics.training(what, show) as told:
             network = derive(self._retrained_in, joint.network(chosen))
-            result = retrain(network, self.data, recipe, self.config.seed, folder, told)
+            result = retrain(network, self.data, recipe, self.config.seed, where, told)
         self.view.say(
             f"retrained {arch.key(chosen)}: {result['test_accuracy']:.2f} % on the test images, "
             f"{result['validation_accuracy']:.2f} % on validation, {result['epochs']:g} epochs"
@@ -355,7 +356,8 @@ class Run(SearchRun):
         return report
 
     def close(self) -> None:
-        """End the actors."""
+        """See :meth:`SearchRun.close`; the actors end, too."""
+        super().close()
         if self.latency is not None:
             self.latency.close()
         if self._supernet is not None:

@@ -44,6 +44,7 @@ from raynas.sample import check_combination, combined
 from raynas.scoring import Scoring, check_arguments
 from raynas.search import run_search
 from raynas.searchers import ArchitectureSearcher, SearchSpace
+from raynas.storage import open_mirror
 from raynas.warm_start import warm
 
 __all__ = ["CostModel", "NoCosts", "SearchRun", "write_json"]
@@ -102,7 +103,13 @@ class SearchRun:
         self.config, self.costs = config, costs
         self.limits = Limits.parse(config.limits, config.limits)
         self.trainable, self.view = trainable, view or View()
+        self.mirror = open_mirror(config.storage_path, config.name)
+        """What keeps its files in an object store, where that is the storage."""
         self.folder = Path(config.storage_path).expanduser() / config.name
+        """Where its files are on this machine."""
+        if self.mirror is not None:
+            self.folder = self.mirror.folder
+            self.mirror.start()
         self.metrics = RunMetrics(config.name)
         self.budget = Budget(config, self.folder)
         """What the command that runs may still spend."""
@@ -162,7 +169,7 @@ class SearchRun:
         connect(self.config)
         self.open()
         if check_address(self.config) is not None or len(ray.nodes()) > 1:
-            check_nodes(self.folder, self.modules())
+            check_nodes(self.folder if self.mirror is None else self.config.storage_path, self.modules())
 
     def modules(self) -> list[str]:
         """What the nodes of the cluster must be able to import."""
@@ -210,11 +217,16 @@ class SearchRun:
         rows = results.read(self.folder / "scored.parquet").to_pylist()
         running = {row["key"] for row in rows} - {row["key"] for row in rows if row["status"] != "running"}
         kept = self.folder / "in-flight"
+        mirror = None if self.mirror is None else self.mirror.below("in-flight")
+        if mirror is not None:
+            mirror.pull()
         for folder in kept.glob("*"):
             if folder.name not in running:
                 shutil.rmtree(folder, ignore_errors=True)
         if kept.exists() and not any(kept.iterdir()):
             kept.rmdir()
+        if mirror is not None:
+            mirror.try_push()
 
     def scoring(self) -> Scoring:
         """How the trainable scores; whatever it needs for that is trained and started."""
@@ -308,6 +320,11 @@ class SearchRun:
         """
         return self.search_space.form(architecture)
 
+    @property
+    def place(self) -> str:
+        """Where everything is kept."""
+        return str(self.folder) if self.mirror is None else self.mirror.uri
+
     def report(self) -> Path:
         """Write a page about the run; returns its path."""
         return write_report(self.folder)
@@ -317,7 +334,9 @@ class SearchRun:
         return list(steps)
 
     def close(self) -> None:
-        """End what the run has started."""
+        """End what the run has started; its files are in its storage then."""
+        if self.mirror is not None:
+            self.mirror.try_push()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -13,6 +13,7 @@ from raynas.config_file import load
 from raynas.named import resolve
 from raynas.search import History
 from raynas.searchers import ArchitectureSearcher, SearchSpace
+from raynas.storage import fetch, remote
 
 __all__ = ["read_source", "warm"]
 
@@ -75,11 +76,15 @@ def read_source(log: Path, space: SearchSpace, mode: str) -> Source:
 
 def _log(config: Config) -> Path:
     """The log that ``search.warm_start`` names: a run by its folder or its name, or the log itself."""
-    named = Path(str(config.search.warm_start)).expanduser()
-    below = Path(config.storage_path).expanduser() / named
-    for folder in (named / "scored.parquet", named, below / "scored.parquet"):
+    given = str(config.search.warm_start)
+    named = Path(given).expanduser()
+    for folder in (named / "scored.parquet", named):
         if any(folder.glob("part-*.parquet")):
             return folder
+    storage, _, name = given.rstrip("/").rpartition("/") if remote(given) else (config.storage_path, "", str(named))
+    below = fetch(storage, name) / "scored.parquet"
+    if any(below.glob("part-*.parquet")):
+        return below
     raise ConfigError(f"search.warm_start: there is no run with scores in {named}; legal: a run's folder or its name")
 
 
