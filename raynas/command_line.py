@@ -106,7 +106,8 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Name
     if flags.resume is not None:
         return command, _resumed(flags, config, words, named), flags
     if there and not flags.dry_run and command != "doctor":
-        raise ConfigError(f"the run {_folder(config)} is there already: add --resume to go on, or take another --name")
+        place = f"{config.storage_path}/{config.name}"
+        raise ConfigError(f"the run {place} is there already: add --resume to go on, or take another --name")
     return command, smoke_test(config) if flags.smoke_test else config, flags
 
 
@@ -132,7 +133,8 @@ def _resumed(flags: argparse.Namespace, config: Config, overrides: Sequence[str]
     folder = fetch(storage, name)
     kept = folder / "config.yaml"
     if not kept.exists():
-        raise ConfigError(f"there is no run to resume in {folder}: it has no config.yaml")
+        place = f"{storage}/{name}" if remote(storage) else folder
+        raise ConfigError(f"there is no run to resume in {place}: it has no config.yaml")
     before, after = load(kept), load(flags.config or kept, overrides, values)
     after = smoke_test(after) if flags.smoke_test else after
     refuse_changes(folder, before, after)

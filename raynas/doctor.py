@@ -17,7 +17,7 @@ import ray
 import torch
 
 from raynas import architecture as arch
-from raynas.config import Config
+from raynas.config import Config, ConfigError
 from raynas.connection import connect
 from raynas.memory import training_memory
 from raynas.placement import Placement, place_ranks
@@ -26,12 +26,14 @@ from raynas.run import Run
 from raynas.search_run import SearchRun
 from raynas.storage import remote
 from raynas.survey import NodeFacts, survey
+from raynas.timing import where
 
 __all__ = [
     "Finding",
     "check_architecture",
     "check_clock",
     "check_gpus",
+    "check_latency",
     "check_memory",
     "check_nodes",
     "check_settings",
@@ -136,6 +138,15 @@ def check_gpus(nodes: Sequence[NodeFacts]) -> Finding:
         return Finding("GPUs", "warn", "; ".join(spare), "Start Ray there with --num-gpus")
     names = sorted({f"{node.cuda} ({node.gpu_memory / _GIB:.0f} GiB)" for node in nodes if node.cuda})
     return Finding("GPUs", "ok", ", ".join(names) or "none; everything runs on CPUs")
+
+
+def check_latency(place: str) -> Finding:
+    """Whether latency can be measured where the settings say."""
+    try:
+        where(place)
+    except (ConfigError, RuntimeError) as error:
+        return Finding("latency", "fail", str(error), "Start such a node, or name another place")
+    return Finding("latency", "ok", f"it can be measured on {place}")
 
 
 def check_clock(nodes: Sequence[NodeFacts]) -> Finding:
@@ -252,4 +263,6 @@ def _cluster(config: Config, run: SearchRun | None) -> list[Finding]:
         check_gpus(nodes),
         check_clock(nodes),
     ]
+    if config.latency.place is not None:
+        found.append(check_latency(config.latency.place))
     return [*found, _memory(run, nodes)] if isinstance(run, Run) else found

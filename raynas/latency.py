@@ -12,7 +12,7 @@ import json
 import math
 import random
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,14 @@ class Latency:
             self._keep(form, found)
         self._fit()
         say(f"latency: {self.quality()}" + (f"; {_agreement(rounds)}" if len(rounds) > 1 else ""))
+
+    def measure_all(self, forms: Iterable[Architecture], say: Callable[[str], None]) -> None:
+        """Measure what earlier searches have scored, so that limits hold for it, too."""
+        missing = {key(form): form for form in forms if key(form) not in self.measured}
+        if missing:
+            say(f"latency: {len(missing)} architectures of earlier searches are measured, too")
+        for form in missing.values():
+            self.measure(form)
 
     def quality(self) -> str:
         """How good the model is, as text."""

@@ -96,7 +96,9 @@ def retrain(
         RuntimeError: The training failed more than ``train.max_failures`` times, or the cluster has no room for it.
         KeyboardInterrupt: Ctrl-C; the newest checkpoint stays.
     """
-    folder = where.folder if isinstance(where, Mirror) else where
+    folder = where if isinstance(where, Path) else where.folder
+    if isinstance(where, Mirror):
+        where.pull()
     kept, result = folder / "recipe.json", folder / "result.json"
     decisive = {name: value for name, value in dataclasses.asdict(recipe).items() if name not in OPERATION}
     size = sum(p.numel() for p in subnet.parameters())

@@ -139,8 +139,8 @@ class Run(SearchRun):
             ranges = "; ".join(f"{name}: {profile}" for name, profile in self.profile().items())
             raise InfeasibleError(f"no architecture was found with {self.limits}; {ranges}") from None
         if (self.folder / "scored.parquet").exists():
-            for row in results.read(self.folder / "scored.parquet").to_pylist():
-                self.latency.measure(joint.network(json.loads(row["architecture"])))
+            rows = results.read(self.folder / "scored.parquet").to_pylist()
+            self.latency.measure_all([joint.network(json.loads(row["architecture"])) for row in rows], self.view.say)
 
     def search(self) -> list[dict[str, Any]]:
         """See :meth:`SearchRun.search`."""

@@ -13,10 +13,12 @@ from __future__ import annotations
 import atexit
 import hashlib
 import logging
+import math
 import os
 import shutil
 import tempfile
 import threading
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,8 @@ PATIENCE = 30.0
 """Seconds in which a storage must answer at the start."""
 EVERY = 2.0
 """Seconds between two looks for files that have changed."""
+_RATE = 1e5
+"""Bytes a second that may go into sending one file, which grows, again and again."""
 _TEMPORARY = (".part", ".tmp")
 
 
@@ -100,6 +104,7 @@ class Mirror:
         self.folder = folder or _cache(storage_path) / name
         self._known: dict[str, tuple[int, int]] = {}
         """What is the same on both sides, by path below the folder: time and size of the local file."""
+        self._sent: dict[str, float] = {}
         self._busy, self._ends = threading.Lock(), threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -147,8 +152,11 @@ class Mirror:
                     os.replace(part, target)
                 self._known[name] = _stamp(target)
 
-    def push(self) -> None:
+    def push(self, everything: bool = True) -> None:
         """Send what has changed here since the last time, oldest first; then delete there what was deleted here.
+
+        Args:
+            everything: Also large files that were sent a moment ago.
 
         Raises:
             OSError: The store refused; the next push goes on.
@@ -157,7 +165,8 @@ class Mirror:
             storage, root = self._open()
             here = self._local()
             for name, stamp in sorted(here.items(), key=lambda item: item[1]):
-                if self._known.get(name) == stamp:
+                lately = time.monotonic() - self._sent.get(name, -math.inf) < stamp[1] / _RATE
+                if self._known.get(name) == stamp or (lately and not everything):
                     continue
                 try:
                     content = (self.folder / name).read_bytes()
@@ -165,16 +174,16 @@ class Mirror:
                     continue  # deleted meanwhile
                 with storage.open_output_stream(f"{root}/{name}") as stream:
                     stream.write(content)
-                self._known[name] = stamp
+                self._known[name], self._sent[name] = stamp, time.monotonic()
             for name in self._known.keys() - here.keys():
                 if storage.get_file_info(f"{root}/{name}").type == fs.FileType.File:
                     storage.delete_file(f"{root}/{name}")
                 del self._known[name]
 
-    def try_push(self) -> bool:
+    def try_push(self, everything: bool = True) -> bool:
         """Push; where the store refuses, say so and leave it to the next time."""
         try:
-            self.push()
+            self.push(everything)
         except OSError as error:
             log.error("cannot write to %s, it is tried again: %s", self.uri, " ".join(str(error).split())[:300])
             return False
@@ -188,23 +197,25 @@ class Mirror:
             atexit.register(self.close)
 
     def close(self) -> None:
-        """Push for the last time."""
+        """Push for the last time. Where the store refuses, the folder is kept under another name."""
         self._ends.set()
         if self._thread is not None:
             self._thread.join()
             atexit.unregister(self.close)
             self._thread = None
         if not self.try_push():
-            log.error("what is not there yet is in %s", self.folder)
+            aside = self.folder.with_name(f"{self.folder.name}-unsent-{uuid.uuid4().hex[:8]}")
+            self.folder.rename(aside)
+            log.error("the run as it should be there is in %s", aside)
 
     def _push_by_timer(self) -> None:
         working = True
         while not self._ends.wait(EVERY):
             if working:
-                working = self.try_push()
+                working = self.try_push(everything=False)
                 continue
             try:  # said once, not every time
-                self.push()
+                self.push(everything=False)
                 working = True
             except OSError:
                 continue

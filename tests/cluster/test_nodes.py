@@ -26,6 +26,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A head without a GPU, a node with one, one with two that has a folder `own` of its own; and a small device."""
     machine = Machine(tmp_path_factory.mktemp("nodes"))
     (machine.folder / "own").mkdir()
+    (machine.home / "runs").mkdir()
     machine.run("ray", "get-auth-token", "--generate")
     start = ["ray", "start", "--disable-usage-stats", "--object-store-memory=100000000"]
     settings = {"RAY_AUTH_MODE": "token", "PYTHONPATH": PYTHONPATH}
@@ -40,7 +41,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         ]
         machine.run("unshare", "--mount", "sh", "-c", f"{hide} && {' '.join(node)} --num-cpus=1", **settings)
     device = ["--node-ip-address=127.0.0.4", "--num-cpus=0", "--num-gpus=0", "--labels=device=phone"]
-    alone = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs tmpfs {machine.home} && cd / && exec "$@"', "sh"]
+    alone = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs tmpfs {machine.home}/runs && exec "$@"', "sh"]
     machine.run(*alone, *start, f"--address={HEAD}", *device, '--resources={"edge": 1}', **settings)
     yield machine
     machine.close()
