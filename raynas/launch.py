@@ -249,7 +249,7 @@ def execute(command: str, run: SearchRun, flags: argparse.Namespace) -> None:
     elif set(after) - {"report"}:
         run.view.say(f"no {' and no '.join(step for step in after if step != 'report')}: the space has no network")
     if "report" in after:
-        run.view.say(f"report: {run.report()}")
+        run.view.say(f"report: {run.shown(run.report())}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -297,13 +297,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _report(storage_path: str, name: str) -> Path:
-    """Write the page of a run that is there; returns where it is on this machine."""
+def _report(storage_path: str, name: str) -> str:
+    """Write the page of a run that is there; returns where it is kept."""
     mirror = open_mirror(storage_path, name)
-    page = write_report(Path(storage_path).expanduser() / name if mirror is None else mirror.folder)
-    if mirror is not None:
-        mirror.push()
-    return page
+    if mirror is None:
+        return str(write_report(Path(storage_path).expanduser() / name))
+    page = write_report(mirror.folder)
+    mirror.push()
+    return f"{mirror.uri}/{page.name}"
 
 
 def _failed(error: BaseException, code: int, verbose: bool) -> int:

@@ -352,7 +352,7 @@ class Run(SearchRun):
         report = export(self.network(chosen), (self.example(2),), folder, formats=tuple(formats or self.config.formats))
         write_json(folder / "architecture.json", chosen)
         own = (self.folder / "retrain" / arch.key(chosen) / "result.json").exists()
-        self.view.say(f"exported to {folder} ({'retrained' if own else 'shared'} weights)\n{report}")
+        self.view.say(f"exported to {self.shown(folder)} ({'retrained' if own else 'shared'} weights)\n{report}")
         return report
 
     def close(self) -> None:

@@ -219,14 +219,14 @@ class SearchRun:
         kept = self.folder / "in-flight"
         mirror = None if self.mirror is None else self.mirror.below("in-flight")
         if mirror is not None:
-            mirror.pull()
+            mirror.pull()  # nodes that were lost have left theirs there
         for folder in kept.glob("*"):
             if folder.name not in running:
                 shutil.rmtree(folder, ignore_errors=True)
-        if kept.exists() and not any(kept.iterdir()):
-            kept.rmdir()
         if mirror is not None:
             mirror.try_push()
+        if kept.exists() and not any(kept.iterdir()):
+            kept.rmdir()
 
     def scoring(self) -> Scoring:
         """How the trainable scores; whatever it needs for that is trained and started."""
@@ -324,6 +324,10 @@ class SearchRun:
     def place(self) -> str:
         """Where everything is kept."""
         return str(self.folder) if self.mirror is None else self.mirror.uri
+
+    def shown(self, path: Path) -> str:
+        """Where a file of the run is kept."""
+        return f"{self.place}/{path.relative_to(self.folder)}"
 
     def report(self) -> Path:
         """Write a page about the run; returns its path."""

@@ -1,8 +1,9 @@
 """Runs in an object store: ``--storage-path s3://bucket/path``.
 
-A run works on the files of a folder. Where its storage is an object store, that folder is a copy on the machine of the
-driver: brought there when the run begins, and sent back every two seconds and at the end, file by file as far as they
-have changed. An object is there as a whole or not at all. Other processes that write keep copies of their own parts.
+A run works on the files of a folder. Where its storage is an object store, that folder is a copy in the cache of the
+driver's user: brought there when a command begins, and sent back every two seconds and at the end, file by file as far
+as they have changed. An object is there as a whole or not at all. Other processes that write keep copies of their own
+parts.
 
 Credentials come from the environment of each node (``AWS_PROFILE``, ``AWS_ACCESS_KEY_ID``, the role of a machine);
 ``AWS_ENDPOINT_URL`` names a store that is not Amazon's.
@@ -11,15 +12,18 @@ Credentials come from the environment of each node (``AWS_PROFILE``, ``AWS_ACCES
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import logging
 import math
 import os
 import shutil
+import socket
 import tempfile
 import threading
 import time
 import uuid
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -96,7 +100,7 @@ class Mirror:
     Args:
         storage_path: URI below which runs are kept.
         name: Of the part: a run, or something in one.
-        folder: Default: one in the cache of this user.
+        folder: Default: one of this process.
     """
 
     def __init__(self, storage_path: str, name: str, folder: Path | None = None) -> None:
@@ -136,6 +140,7 @@ class Mirror:
             storage, root = self._open()
             found = storage.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
             there = {info.path[len(root) + 1 :]: info for info in found if info.type == fs.FileType.File}
+            there = {name: info for name, info in there.items() if ".." not in Path(name).parts}
             for name in self._local().keys() - there.keys():
                 (self.folder / name).unlink(missing_ok=True)
             if not there:
@@ -159,9 +164,11 @@ class Mirror:
             everything: Also large files that were sent a moment ago.
 
         Raises:
-            OSError: The store refused; the next push goes on.
+            OSError: The store refused, the next push goes on; or somebody has removed the folder.
         """
         with self._busy:
+            if self._known and not self.folder.is_dir():
+                raise FileNotFoundError(f"{self.folder} is gone; what {self.uri} holds stays as it is")
             storage, root = self._open()
             here = self._local()
             for name, stamp in sorted(here.items(), key=lambda item: item[1]):
@@ -175,10 +182,21 @@ class Mirror:
                 with storage.open_output_stream(f"{root}/{name}") as stream:
                     stream.write(content)
                 self._known[name], self._sent[name] = stamp, time.monotonic()
-            for name in self._known.keys() - here.keys():
-                if storage.get_file_info(f"{root}/{name}").type == fs.FileType.File:
-                    storage.delete_file(f"{root}/{name}")
-                del self._known[name]
+            self._delete(self._known.keys() - here.keys())
+
+    def forget(self) -> None:
+        """Delete everything that is known, here and there; where the store refuses, some of it may stay there."""
+        with self._busy:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                self._delete(set(self._known))
+
+    def _delete(self, names: Set[str]) -> None:
+        storage, root = self._open()
+        for name in names:
+            if storage.get_file_info(f"{root}/{name}").type == fs.FileType.File:
+                storage.delete_file(f"{root}/{name}")
+            del self._known[name]
 
     def try_push(self, everything: bool = True) -> bool:
         """Push; where the store refuses, say so and leave it to the next time."""
@@ -197,16 +215,17 @@ class Mirror:
             atexit.register(self.close)
 
     def close(self) -> None:
-        """Push for the last time. Where the store refuses, the folder is kept under another name."""
+        """Push for the last time. Where the store refuses, the folder is kept aside."""
         self._ends.set()
         if self._thread is not None:
             self._thread.join()
             atexit.unregister(self.close)
             self._thread = None
         if not self.try_push():
-            aside = self.folder.with_name(f"{self.folder.name}-unsent-{uuid.uuid4().hex[:8]}")
-            self.folder.rename(aside)
-            log.error("the run as it should be there is in %s", aside)
+            aside = self.folder.parent.with_name(f"{self.folder.name}-unsent-{uuid.uuid4().hex[:8]}")
+            if self.folder.is_dir():
+                self.folder.rename(aside)
+                log.error("the run as it should be there is in %s", aside)
 
     def _push_by_timer(self) -> None:
         working = True
@@ -244,8 +263,15 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def _cache(storage_path: str) -> Path:
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return base / "raynas" / hashlib.blake2b(storage_path.encode(), digest_size=8).hexdigest()
+    """Where this process keeps its copies: what others do with the same run must not meet. The dead's are removed."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "raynas"
+    base /= hashlib.blake2b(storage_path.encode(), digest_size=8).hexdigest()
+    host = socket.gethostname()
+    for folder in base.glob(f"{host}-*"):
+        process = folder.name.removeprefix(f"{host}-")
+        if process.isdigit() and not Path("/proc", process).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+    return base / f"{host}-{os.getpid()}"
 
 
 def open_mirror(storage_path: str, name: str) -> Mirror | None:

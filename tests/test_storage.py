@@ -87,6 +87,13 @@ def test_what_changes_is_sent_and_brought_back(store: str, tmp_path: Path) -> No
     here.pull()
     assert (here.folder / "config").stat().st_ino == before  # not brought again
 
+    with pytest.raises(FileNotFoundError, match="holds stays as it is"):
+        there.folder.rename(tmp_path / "taken")
+        there.push()
+    part.forget()
+    here.pull()
+    assert found(here.folder) == {"config": "aa"} and not part.folder.exists()
+
     assert open_mirror(store, "another").folder.exists() is False and newest(store) is None
     put(here.folder, **{"config.yaml": "name: run"})
     here.push()

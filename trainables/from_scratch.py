@@ -182,7 +182,7 @@ class FromScratch(tune.Trainable):
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
         if self.mirror is not None:
-            self.mirror.try_push()
+            self.mirror.forget()
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         """Nothing for Tune to keep: the weights are in the run's own folder."""
