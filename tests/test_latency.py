@@ -18,6 +18,7 @@ from raynas import architecture as arch
 from raynas.config import ConfigError, LatencyConfig
 from raynas.config_file import load, parse
 from raynas.costs import Costs
+from raynas.doctor import check_latency
 from raynas.latency import Latency, timed
 from raynas.launch import prepare
 from raynas.limits import Limits
@@ -194,6 +195,8 @@ def test_a_device_that_is_not_there_is_named(monkeypatch):
         where("edge:1")
     with pytest.raises(ConfigError, match="no node has this label; start one with ray start --labels=device=phone"):
         where("device=phone")
+    finding = check_latency("edge:1")
+    assert finding.level == "fail" and "no node has so much of the resource 'edge'" in finding.found
 
 
 def test_kendalls_tau_is_told_of_predictions(costs, tmp_path):

@@ -29,7 +29,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     (machine.home / "runs").mkdir()
     machine.run("ray", "get-auth-token", "--generate")
     start = ["ray", "start", "--disable-usage-stats", "--object-store-memory=100000000"]
-    settings = {"RAY_AUTH_MODE": "token", "PYTHONPATH": PYTHONPATH}
+    settings = {"RAY_AUTH_MODE": "token", "PYTHONPATH": PYTHONPATH, "RAY_raylet_start_wait_time_s": "120"}
     machine.run(*start, "--head", "--port=6379", "--num-cpus=1", "--include-dashboard=false", **settings)
     for number, hide in ((2, "true"), (3, f"mount -t tmpfs tmpfs {machine.folder}/own")):
         node = [
@@ -77,6 +77,25 @@ def test_latency_is_measured_where_it_matters(machine: Machine) -> None:
         assert known[json.dumps(json.loads(row["architecture"]), sort_keys=True)] == row["latency_ms"] > 0
     winner = json.loads((folder / "leaderboard.json").read_text())[0]
     assert winner["latency_ms"] == known[json.dumps(winner["architecture"], sort_keys=True)]
+
+
+PLACES = """
+import ray
+from raynas.timing import where
+class Here:
+    def address(self):
+        return ray.util.get_node_ip_address()
+ray.init(address="127.0.0.1:6379", log_to_driver=False)
+for place in ("local", "edge:1", "device=phone"):
+    actor = ray.remote(Here).options(**where(place)).remote()
+    print(place, ray.get(actor.address.remote(), timeout=100))
+    ray.kill(actor)
+"""
+
+
+def test_an_actor_goes_where_latency_is_to_be_measured(machine: Machine) -> None:
+    said = machine.run("python", "-c", PLACES, RAY_AUTH_MODE="token", PYTHONPATH=PYTHONPATH).stdout.split()
+    assert said[2:] == ["edge:1", "127.0.0.4", "device=phone", "127.0.0.4"] and said[1] != "127.0.0.4"
 
 
 def test_trials_that_train_by_themselves_run_where_their_gpus_are(machine: Machine) -> None:
