@@ -9,6 +9,7 @@ Everything is kept in one folder, from which a run that was interrupted goes on:
     config.yaml          all settings
     supernet/            checkpoints and the training curve
     scored.parquet/      the log: everything that was scored
+    latency.jsonl        milliseconds of everything that was measured, with latency.place
     leaderboard.json     the best ones, scored again on all validation images; pareto.json: the front
     retrain/ export/ report.html
 """
