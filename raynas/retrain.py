@@ -96,9 +96,10 @@ def retrain(
         RuntimeError: The training failed more than ``train.max_failures`` times, or the cluster has no room for it.
         KeyboardInterrupt: Ctrl-C; the newest checkpoint stays.
     """
-    folder = where if isinstance(where, Path) else where.folder
-    if isinstance(where, Mirror):
-        where.pull()
+    mirror = where if isinstance(where, Mirror) else None
+    if mirror is not None:
+        mirror.pull()
+    folder = where.folder if isinstance(where, Mirror) else where.absolute()
     kept, result = folder / "recipe.json", folder / "result.json"
     decisive = {name: value for name, value in dataclasses.asdict(recipe).items() if name not in OPERATION}
     size = sum(p.numel() for p in subnet.parameters())
@@ -107,39 +108,37 @@ def retrain(
         folder.rename(folder.with_name(f"{folder.name}-{len(list(folder.parent.glob(folder.name + '-*')))}"))
     folder.mkdir(parents=True, exist_ok=True)
     kept.write_text(wanted, encoding="utf-8")
+    if mirror is not None:
+        mirror.push()
     if not result.exists():
-        ranks = place_ranks(recipe)
-        check_room([ranks.each] * ranks.count, "workers")
         # The subnet shares the space's weights: a copy of its own is trained.
-        job = Job(
-            ray.put(copy.deepcopy(subnet)),
-            ray.put(to_arrays(data)),
-            recipe,
-            seed,
-            where if isinstance(where, Mirror) else where.absolute(),
-        )
-        trainer = TorchTrainer(
-            _train_worker,
-            train_loop_config={"job": job},
-            scaling_config=ScalingConfig(
-                num_workers=ranks.count,
-                use_gpu=ranks.gpus > 0,
-                resources_per_worker=ranks.each,
-            ),
-            run_config=RunConfig(
-                # Ray Train would take a second run of the same name for the same run.
-                name=f"train-{time.time_ns()}",
-                storage_path=where.uri if isinstance(where, Mirror) else str(where.absolute()),
-                failure_config=FailureConfig(max_failures=recipe.max_failures),
-            ),
-        )
-        if isinstance(where, Mirror):
-            where.push()
+        network, arrays = ray.put(copy.deepcopy(subnet)), ray.put(to_arrays(data))
         with _watched(folder / "training.jsonl", on_progress):
-            _fit(trainer)
-        if isinstance(where, Mirror):
-            where.pull()
+            _fit(_trainer(Job(network, arrays, recipe, seed, mirror or folder)))
+        if mirror is not None:
+            mirror.pull()
     return dict(json.loads(result.read_text(encoding="utf-8")))
+
+
+def _trainer(job: Job) -> TorchTrainer:
+    """What trains; there is room for it."""
+    ranks = place_ranks(job.recipe)
+    check_room([ranks.each] * ranks.count, "workers")
+    return TorchTrainer(
+        _train_worker,
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(
+            num_workers=ranks.count,
+            use_gpu=ranks.gpus > 0,
+            resources_per_worker=ranks.each,
+        ),
+        run_config=RunConfig(
+            # Ray Train would take a second run of the same name for the same run.
+            name=f"train-{time.time_ns()}",
+            storage_path=job.where.uri if isinstance(job.where, Mirror) else str(job.where),
+            failure_config=FailureConfig(max_failures=job.recipe.max_failures),
+        ),
+    )
 
 
 def _fit(trainer: TorchTrainer) -> None:
