@@ -31,6 +31,8 @@ __all__ = ["Latency", "Measured", "timed"]
 
 _LEAST = 16
 """So many measurements make a model."""
+_DOUBTFUL = 0.1
+"""Where two rounds differ by more, something disturbs them."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,8 @@ def _agreement(rounds: Sequence[Sequence[Timing]]) -> str:
     apart = statistics.median(
         abs(one.ms - other.ms) / min(one.ms, other.ms) for one, other in zip(*rounds[:2], strict=True)
     )
-    return f"between two rounds a network differs by {100 * apart:.1f} % in the median"
+    told = f"between two rounds a network differs by {100 * apart:.1f} % in the median"
+    return told + ("; something else runs there, do not trust these figures" if apart > _DOUBTFUL else "")
 
 
 def timed(space: SearchSpace, costs: Costs, latency: Latency, limits: Limits) -> SearchSpace:
