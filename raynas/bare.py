@@ -40,6 +40,8 @@ def bare_run(
     for name in ("filter", "features"):
         if getattr(config.search, name).score is not None:
             raise ConfigError(f"search.{name} needs a network, but {config.space} is bare decisions")
+    if config.latency.place is not None:
+        raise ConfigError(f"latency.place needs a network, but {config.space} is bare decisions")
     if hasattr(trainable, "costs"):
         costs = trainable.costs(space.decisions, config)
     elif hasattr(trainable, "scoring"):

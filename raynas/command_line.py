@@ -11,6 +11,7 @@ from raynas import checkpoint
 from raynas.config import Config, ConfigError, smoke_test
 from raynas.config_file import load
 from raynas.presets import PRESETS
+from raynas.storage import fetch, newest, remote
 
 __all__ = ["COMMANDS", "OPERATION", "read_arguments", "refuse_changes"]
 
@@ -56,6 +57,11 @@ def _parser() -> argparse.ArgumentParser:
         ("--num-samples", "search.num_samples", "architectures to score in all"),
         ("--max-concurrent", "search.max_concurrent", "trials in flight"),
         ("--seed", "seed", "decides everything that is drawn"),
+        (
+            "--latency-on",
+            "latency.place",
+            "where latency is measured: local, edge:1 (a resource), device=phone (a label)",
+        ),
         ("--time-budget", "time_budget", "training and search end within it: seconds, 90m, 2h"),
         ("--budget-gpu-hours", "budget_gpu_hours", "they end within so many hours of GPUs"),
     ):
@@ -101,34 +107,39 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Name
     if flags.resume is not None:
         return command, _resumed(flags, config, words, named), flags
     if there and not flags.dry_run and command != "doctor":
-        raise ConfigError(f"the run {_folder(config)} is there already: add --resume to go on, or take another --name")
+        place = f"{config.storage_path}/{config.name}"
+        raise ConfigError(f"the run {place} is there already: add --resume to go on, or take another --name")
     return command, smoke_test(config) if flags.smoke_test else config, flags
 
 
 def _folder(config: Config) -> Path:
-    return Path(config.storage_path).expanduser() / str(config.name)
+    return fetch(config.storage_path, str(config.name))
 
 
 def _resumed(flags: argparse.Namespace, config: Config, overrides: Sequence[str], values: Mapping[str, str]) -> Config:
     """The settings of the run to go on with, changed by what was given now."""
+    storage, name = config.storage_path, config.name
     if flags.resume != "auto":
         folder = Path(flags.resume).expanduser()
-        named = Path(config.storage_path).expanduser() / flags.resume
-        folder = named if not folder.exists() and named.exists() else folder
-    elif config.name is not None:
-        folder = _folder(config)
-    else:
-        runs = sorted(Path(config.storage_path).expanduser().glob("*/config.yaml"), key=lambda p: p.stat().st_mtime)
-        if not runs:
-            raise ConfigError(f"there is no run to resume in {config.storage_path}: run search first")
-        folder = runs[-1].parent
+        if remote(flags.resume):
+            storage, _, name = flags.resume.rstrip("/").rpartition("/")
+        elif folder.exists():
+            storage, name = str(folder.parent), folder.name
+        else:
+            name = flags.resume
+    elif name is None:
+        name = newest(storage)
+        if name is None:
+            raise ConfigError(f"there is no run to resume in {storage}: run search first")
+    folder = fetch(storage, name)
     kept = folder / "config.yaml"
     if not kept.exists():
-        raise ConfigError(f"there is no run to resume in {folder}: it has no config.yaml")
+        place = f"{storage}/{name}" if remote(storage) else folder
+        raise ConfigError(f"there is no run to resume in {place}: it has no config.yaml")
     before, after = load(kept), load(flags.config or kept, overrides, values)
     after = smoke_test(after) if flags.smoke_test else after
     refuse_changes(folder, before, after)
-    return dataclasses.replace(after, name=folder.name, storage_path=str(folder.parent))
+    return dataclasses.replace(after, name=folder.name, storage_path=storage if remote(storage) else str(folder.parent))
 
 
 def refuse_changes(folder: Path, before: Config, after: Config) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from raynas.domains import all_as_data
@@ -16,6 +17,7 @@ __all__ = [
     "DataConfig",
     "FeaturesConfig",
     "FilterConfig",
+    "LatencyConfig",
     "RetrainConfig",
     "SearchConfig",
     "ShrinkConfig",
@@ -74,6 +76,16 @@ def _seconds(value: Any) -> Any:
 
 
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+
+
+def _place(value: str) -> str:
+    """Where latency is measured."""
+    if value == "local" or re.fullmatch(r"[\w./-]+(:\d*\.?\d+|=[\w./-]+)", value):
+        return value
+    raise ValueError("legal: local, a custom resource and how much of it (edge:1), or a node label (device=phone)")
+
+
+Place = Annotated[str, AfterValidator(_place)]
 
 
 class ConfigError(ValueError):
@@ -255,6 +267,36 @@ class FeaturesConfig:
 
 
 @dataclass(config=_STRICT)
+class LatencyConfig:
+    """Milliseconds that a network takes to answer, as a cost beside MACs: ``limits.latency_ms``, ``search.objectives``.
+
+    Some architectures are measured first; a model of them predicts the others while a searcher looks around. Whatever
+    it proposes is measured before it is scored, and not scored if that breaks a limit. The network is that of the
+    search, in evaluation mode.
+    """
+
+    place: Place | None = None
+    """Where it is measured: local (this machine), edge:1 (a node with so much of a custom resource), device=phone (a
+    node with that label). Start that node by ``ray start --num-cpus=0``: then nothing else runs there, and it need not
+    share the storage. Default: nowhere."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: its GPU, if it has one."""
+    batch: Count = 1
+    """Images that are answered at once."""
+    threads: Count = 1
+    """Of the processor, for one network."""
+    warmup: Annotated[int, Field(ge=0)] = 5
+    """Runs that do not count."""
+    repeats: Annotated[int, Field(ge=3)] = 20
+    """Runs of a round; their median counts."""
+    rounds: Count = 3
+    """Of so many rounds the fastest counts: what else runs on a device can only slow it down."""
+    samples: Annotated[int, Field(ge=16)] | None = None
+    """So many random architectures are measured first, besides a few that have every option once. Default: 64, or as
+    many as there are options, if these are more."""
+
+
+@dataclass(config=_STRICT)
 class SearchConfig:
     """Which architectures are scored, how, and which of them are stopped early."""
 
@@ -281,9 +323,9 @@ class SearchConfig:
     """Settings of the searcher, e.g. for evolution {population: 50, parents: 10, mutations: 25, crossovers: 25,
     mutation_probability: 0.1}."""
     objectives: list[str] = Field(default_factory=list)
-    """Costs that are minimised beside the score: macs, parameters, or numeric columns of a table. The result is then a
-    front, pareto.json; the best score on it is the winner. random, nsga2 and bayes can do it, method: auto takes bayes.
-    Nobody is stopped early: ASHA looks at scores alone and would stop what is cheap."""
+    """Costs that are minimised beside the score: macs, parameters, latency_ms, or numeric columns of a table. The
+    result is then a front, pareto.json; the best score on it is the winner. random, nsga2 and bayes can do it, method:
+    auto takes bayes. Nobody is stopped early: ASHA looks at scores alone and would stop what is cheap."""
     joint: Domains = Field(default_factory=dict)
     """Settings of ``train`` that are searched together with the architecture, with Tune's domains: {train.lr:
     {loguniform: [1e-3, 1]}, train.cutout: {choice: [0, 4, 8]}}, in Python {"train.lr": tune.loguniform(1e-3, 1)}. For
@@ -379,7 +421,9 @@ class Config:
     retrain: RetrainConfig = Field(default_factory=RetrainConfig)
     truth: TruthConfig = Field(default_factory=TruthConfig)
     limits: dict[str, Any] = Field(default_factory=dict)
-    """Hard limits, e.g. {macs: 3.3e8, parameters: [1e6, 5e6]}: an upper bound, or a lower and an upper one."""
+    """Hard limits, e.g. {macs: 3.3e8, parameters: [1e6, 5e6]}: an upper bound, or a lower and an upper one. latency_ms,
+    too, where ``latency.place`` says where to measure."""
+    latency: LatencyConfig = Field(default_factory=LatencyConfig)
     after: list[Step] = Field(default_factory=lambda: list(get_args(Step)))
     """What follows a search: train the winner from scratch, write it as plain PyTorch, write a page about the run."""
     formats: list[Format] = Field(default_factory=lambda: list(get_args(Format))[:2])
@@ -387,6 +431,7 @@ class Config:
     name: str | None = None
     """The run's folder below ``storage_path``; default: made of space, data and time."""
     storage_path: str = "~/ray_results"
+    """A folder that all nodes mount, or s3://bucket/path (credentials from the environment): see raynas.storage."""
     address: str | None = None
     """Address of a Ray cluster; default: $RAY_ADDRESS, else Ray is started here."""
     seed: int = 0

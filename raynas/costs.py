@@ -170,6 +170,10 @@ class Costs:
             result[name] = Profile(least, statistics.median(values), most)
         return result
 
+    def covering(self) -> list[Architecture]:
+        """A few architectures that together take every option, as far as the canonical form does."""
+        return [self.canonical(probe) for probe in _covering(self.decisions)]
+
     @property
     def default_samples(self) -> int:
         """How many random architectures can be looked at in about a second or a few."""

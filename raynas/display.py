@@ -31,7 +31,7 @@ def quantity(value: float) -> str:
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.4g} {unit}"
-    return f"{value:g}"
+    return f"{value:.4g}"
 
 
 class View:

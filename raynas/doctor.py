@@ -17,20 +17,23 @@ import ray
 import torch
 
 from raynas import architecture as arch
-from raynas.config import Config
+from raynas.config import Config, ConfigError
 from raynas.connection import connect
 from raynas.memory import training_memory
 from raynas.placement import Placement, place_ranks
 from raynas.rehearsal import rehearse
 from raynas.run import Run
 from raynas.search_run import SearchRun
+from raynas.storage import remote
 from raynas.survey import NodeFacts, survey
+from raynas.timing import where
 
 __all__ = [
     "Finding",
     "check_architecture",
     "check_clock",
     "check_gpus",
+    "check_latency",
     "check_memory",
     "check_nodes",
     "check_settings",
@@ -112,8 +115,8 @@ def check_versions(nodes: Sequence[NodeFacts]) -> Finding:
     return Finding("versions", "ok", f"{own} on all nodes")
 
 
-def check_storage(nodes: Sequence[NodeFacts], folder: Path) -> Finding:
-    """Whether all nodes share the folder of the runs."""
+def check_storage(nodes: Sequence[NodeFacts], folder: Path | str) -> Finding:
+    """Whether all nodes share the folder of the runs, or reach the object store."""
     wrong = [f"{node.address} {node.storage}" for node in nodes if node.storage]
     if wrong:
         return Finding("storage", "fail", "; ".join(wrong), "Take a --storage-path that all nodes mount")
@@ -135,6 +138,15 @@ def check_gpus(nodes: Sequence[NodeFacts]) -> Finding:
         return Finding("GPUs", "warn", "; ".join(spare), "Start Ray there with --num-gpus")
     names = sorted({f"{node.cuda} ({node.gpu_memory / _GIB:.0f} GiB)" for node in nodes if node.cuda})
     return Finding("GPUs", "ok", ", ".join(names) or "none; everything runs on CPUs")
+
+
+def check_latency(place: str) -> Finding:
+    """Whether latency can be measured where the settings say."""
+    try:
+        where(place)
+    except (ConfigError, RuntimeError) as error:
+        return Finding("latency", "fail", str(error), "Start such a node, or name another place")
+    return Finding("latency", "ok", f"it can be measured on {place}")
 
 
 def check_clock(nodes: Sequence[NodeFacts]) -> Finding:
@@ -236,7 +248,7 @@ def doctor(config: Config, prepare: Callable[[Config], Any], verbose: bool = Fal
 
 def _cluster(config: Config, run: SearchRun | None) -> list[Finding]:
     """What the nodes say."""
-    folder = Path(config.storage_path).expanduser()
+    folder = config.storage_path if remote(config.storage_path) else Path(config.storage_path).expanduser()
     try:
         nodes = survey(folder)
     except OSError as error:
@@ -250,4 +262,6 @@ def _cluster(config: Config, run: SearchRun | None) -> list[Finding]:
         check_gpus(nodes),
         check_clock(nodes),
     ]
+    if config.latency.place is not None:
+        found.append(check_latency(config.latency.place))
     return [*found, _memory(run, nodes)] if isinstance(run, Run) else found

@@ -142,6 +142,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "graph": _of_network,
     "costs": _of_network,
     "features": _of_network,
+    "measure": _of_network,
 }
 
 

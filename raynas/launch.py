@@ -59,6 +59,7 @@ from raynas.searchers import (
     SearchSpace,
 )
 from raynas.searchers.nao import NAO
+from raynas.storage import open_mirror
 from raynas.tasks import task_of
 from raynas.training import dropping
 from raynas.verdict import rank
@@ -143,8 +144,6 @@ def prepare(
         ValueError: An illegal setting, data that cannot be read, limits that nothing keeps.
     """
     config = config if isinstance(config, Config) else load(config)
-    if "://" in config.storage_path:
-        raise ConfigError(f"storage_path {config.storage_path!r} must be a folder that all machines see")
     check_address(config)
     trainable = resolve(config.search.trainable, "search.trainable")
     if not (isinstance(trainable, type) and issubclass(trainable, tune.Trainable)):
@@ -241,7 +240,7 @@ def execute(command: str, run: SearchRun, flags: argparse.Namespace) -> None:
     after = list(run.config.after) if command == "search" else [command]
     dashboard = flags.dashboard_host or (LOOPBACK if flags.dashboard else None)
     if command in ("search", "train-supernet", "retrain"):
-        run.view.say(f"{command}: everything is kept in {run.folder}")
+        run.view.say(f"{command}: everything is kept in {run.place}")
         connect(run.config, dashboard, flags.verbose)
     if command == "search":
         run.search()
@@ -260,7 +259,7 @@ def execute(command: str, run: SearchRun, flags: argparse.Namespace) -> None:
     elif set(after) - {"report"}:
         run.view.say(f"no {' and no '.join(step for step in after if step != 'report')}: the space has no network")
     if "report" in after:
-        run.view.say(f"report: {run.report()}")
+        run.view.say(f"report: {run.shown(run.report())}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -274,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command, config, flags = read_arguments(sys.argv[1:] if arguments is None else arguments)
         verbose = flags.verbose
         if command == "report":
-            print(f"report: {write_report(Path(config.storage_path).expanduser() / str(config.name))}")
+            print(f"report: {_report(config.storage_path, str(config.name))}")
             return 0
         if command == "doctor":
             return doctor(config, prepare, verbose)
@@ -294,18 +293,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         execute(command, run, flags)
     except KeyboardInterrupt:
-        print(f"\nstopped; go on with: python -m raynas.launch --resume {run.folder}", file=sys.stderr)
+        print(f"\nstopped; go on with: python -m raynas.launch --resume {run.place}", file=sys.stderr)
         return 130
     except ConfigError as error:
         return _failed(error, 2, verbose)
     except Exception as error:
         # Whatever happened on the cluster: one line, where the work is, and the rest on request.
         code = _failed(error, 1, verbose)
-        print(f"what was computed is kept in {run.folder}; go on with --resume (-v shows more)", file=sys.stderr)
+        print(f"what was computed is kept in {run.place}; go on with --resume (-v shows more)", file=sys.stderr)
         return code
     finally:
         run.close()
     return 0
+
+
+def _report(storage_path: str, name: str) -> str:
+    """Write the page of a run that is there; returns where it is kept."""
+    mirror = open_mirror(storage_path, name)
+    if mirror is None:
+        return str(write_report(Path(storage_path).expanduser() / name))
+    page = write_report(mirror.folder)
+    mirror.push()
+    return f"{mirror.uri}/{page.name}"
 
 
 def _failed(error: BaseException, code: int, verbose: bool) -> int:

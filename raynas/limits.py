@@ -10,10 +10,12 @@ from typing import Any
 
 from raynas.architecture import Architecture
 
-__all__ = ["COSTS", "InfeasibleError", "Limits", "Profile", "check_objectives", "violation"]
+__all__ = ["COSTS", "LATENCY", "InfeasibleError", "Limits", "Profile", "check_objectives", "violation"]
 
 COSTS = ("macs", "parameters")
 """What is counted of every space that is a network."""
+LATENCY = "latency_ms"
+"""What is measured of it besides, if that is wanted."""
 
 
 def check_objectives(names: Sequence[str], legal: Iterable[str] = COSTS) -> tuple[str, ...]:

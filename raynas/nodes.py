@@ -7,7 +7,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import ray
@@ -15,6 +15,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raynas.config import ConfigError
+from raynas.storage import unusable
 
 __all__ = ["PATIENCE", "appears", "check_nodes", "last_line", "meeting_in"]
 
@@ -22,21 +23,25 @@ PATIENCE = 60.0
 """Seconds a node may take to start a process and answer."""
 
 
-def check_nodes(folder: Path, modules: Iterable[str]) -> None:
+def check_nodes(storage: Path | str, modules: Iterable[str]) -> None:
     """Have a task on every node look for the code that is to run there, and write into the folder of the run.
 
-    Whichever node computes them writes retrained networks and the weights of trials in flight.
+    Whichever node computes them writes retrained networks and the weights of trials in flight. One that has neither
+    processors nor GPUs to give, such as a device on which latency is measured, needs the code alone.
 
     Args:
-        folder: It is there.
+        storage: The folder, which is there; or the URI of an object store, into which every node must be able to write.
         modules: What the nodes must be able to import.
 
     Raises:
         ConfigError: Some nodes lack a module or do not see the folder; it names them.
     """
-    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    with meeting_in(folder) as meeting:
-        trouble = _ask(list(nodes), meeting, sorted(set(modules) - {"__main__"}))
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in alive}
+    idle = {node["NodeID"] for node in alive if not node["Resources"].keys() & {"CPU", "GPU"}}
+    with meeting_in(storage) if isinstance(storage, Path) else nullcontext(storage) as meeting:
+        visits = {node: None if node in idle else meeting for node in nodes}
+        trouble = _ask(visits, sorted(set(modules) - {"__main__"}))
     there = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
     trouble = {node: text for node, text in trouble.items() if node in there}  # some may have left meanwhile
     if trouble:
@@ -74,29 +79,31 @@ def last_line(error: RayError) -> str:
     return str(error).strip().splitlines()[-1].strip()
 
 
-def _ask(nodes: Sequence[str], meeting: Path, modules: Sequence[str]) -> Mapping[str, str]:
-    """What is wrong on which of the nodes."""
+def _ask(meetings: Mapping[str, Path | str | None], modules: Sequence[str]) -> Mapping[str, str]:
+    """What is wrong on which of the nodes: where they are to meet, if they must."""
     visits = {
         node: ray.remote(_visit)
         .options(num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
         .remote(meeting, node, modules)
-        for node in nodes
+        for node, meeting in meetings.items()
     }
     deadline, trouble = time.monotonic() + PATIENCE, {}
     for node, visit in visits.items():
-        answer = _outcome(visit, max(deadline - time.monotonic(), 0.0))
-        if answer is None and not appears(meeting / node):
+        answer, meeting = _outcome(visit, max(deadline - time.monotonic(), 0.0)), meetings[node]
+        if answer is None and isinstance(meeting, Path) and not appears(meeting / node):
             answer = f"has a folder {meeting.parent} of its own: take a storage_path that all nodes mount"
         if answer is not None:
             trouble[node] = answer
     return trouble
 
 
-def _visit(meeting: Path, name: str, modules: Sequence[str]) -> str | None:
+def _visit(meeting: Path | str | None, name: str, modules: Sequence[str]) -> str | None:
     """What is wrong on this node, if anything."""
     for module in modules:
         if not _importable(module):
             return f"cannot import {module}: install it there, or ship it by ray job submit --working-dir"
+    if not isinstance(meeting, Path):
+        return None if meeting is None else unusable(meeting)
     if not appears(meeting):
         return f"does not see {meeting.parent} as the driver does: take a storage_path that all nodes mount"
     try:

@@ -15,7 +15,7 @@ from ray import tune
 from raynas import architecture as arch
 from raynas.architecture import Architecture
 from raynas.front import Hypervolume
-from raynas.limits import COSTS
+from raynas.limits import COSTS, LATENCY
 from raynas.results import SIMULATED, Log
 from raynas.scoring import Scoring
 from raynas.searchers.origin import Origin
@@ -25,6 +25,8 @@ __all__ = ["Recorder", "SearchStatus"]
 GIVE_UP = 10
 """So many trials that fail one after the other end a search: something else is wrong than their architectures. Trials
 that report an architecture as one that cannot be scored have not failed."""
+_COLUMNS = (*COSTS, LATENCY)
+"""Costs that have a column of the log; others are among the metrics."""
 _REPORTED = ("architecture", "fidelity", "status", "seconds", "worker", "metrics", "error")
 
 
@@ -146,7 +148,7 @@ class Recorder(tune.Callback):
             "trial": trial,
             "score": None if failed else float(outcome["score"]),
             "max_fidelity": self.scoring.max_fidelity,
-            **{name: costs[name] for name in COSTS if name in costs and math.isfinite(costs[name])},
+            **{name: costs[name] for name in _COLUMNS if math.isfinite(costs.get(name, math.nan))},
         }
         if self.scoring.simulated:
             row["worker"] = SIMULATED

@@ -25,9 +25,12 @@ def dry_run(run: SearchRun) -> None:
     say = run.view.say
     decisions = run.search_space.decisions
     say(f"space: {arch.size(decisions):.3g} architectures, {len(decisions)} decisions")
-    for name, profile in run.costs.profile().items():
+    ranges = run.profile()
+    for name, profile in ranges.items():
         say(f"{name}: {profile}")
-    say(f"limits: {str(run.limits) or 'none'}; they can be met")
+    unknown = run.limits.bounds.keys() - ranges.keys()
+    met = f"{', '.join(unknown)} is measured when the search begins, the others can be met"
+    say(f"limits: {str(run.limits) or 'none'}; {met if unknown else 'they can be met'}")
     suggestion = run.searcher().suggest("dry-run")
     assert isinstance(suggestion, dict)
     chosen = suggestion["architecture"]

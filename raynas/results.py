@@ -59,6 +59,7 @@ SCHEMA: pa.Schema = pa.schema(
         _field("metrics", pa.string(), "every further figure of the report, as a JSON object"),
         _field("macs", pa.int64(), "multiply-accumulates of one example", "MAC"),
         _field("parameters", pa.int64(), "number of parameters"),
+        _field("latency_ms", pa.float64(), "median of the measured milliseconds of a batch; see latency.jsonl", "ms"),
         _field("hypervolume", pa.float64(), "of the front so far, see raynas.front; none without search.objectives"),
         _field("seconds", pa.float64(), "computing time of this score", "s"),
         _field("gpu_seconds", pa.float64(), "of these, times the GPUs that the worker holds", "s"),

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -28,6 +29,7 @@ from raynas.data import Data, from_arrays, to_arrays
 from raynas.evaluation import tally
 from raynas.images import steps_per_epoch
 from raynas.placement import check_room, place_ranks
+from raynas.storage import Mirror
 from raynas.supernet import TrainingStatus
 from raynas.tasks import task_of
 from raynas.training import Trainer
@@ -66,7 +68,7 @@ class Job:
     """Reference to the data set."""
     recipe: TrainConfig
     seed: int
-    folder: Path
+    where: Path | Mirror
 
 
 def retrain_recipe(config: Config, supernet: tuple[int, Any, Mapping[str, Any]] | None, images: int) -> TrainConfig:
@@ -93,12 +95,12 @@ def retrain(
     data: Data,
     recipe: TrainConfig,
     seed: int,
-    folder: Path,
+    where: Path | Mirror,
     on_progress: Callable[[TrainingStatus], None] = lambda status: None,
 ) -> dict[str, Any]:
     """Train a network from its initial weights and evaluate it on the test data, once.
 
-    Goes on from the newest checkpoint in ``folder``; where the result of this recipe is already there, it is returned
+    Goes on from the newest checkpoint in its folder; where the result of this recipe is already there, it is returned
     as it is. Results of another recipe, or of a network of another size, are kept beside it.
 
     Args:
@@ -106,7 +108,8 @@ def retrain(
         data: All three splits.
         recipe: How to train; nothing open.
         seed: Decides everything drawn.
-        folder: Of this network alone.
+        where: The folder of this network alone, which all nodes see; or what keeps it in an object store, where nobody
+            is told of the progress.
         on_progress: Told now and then.
 
     Returns:
@@ -117,6 +120,10 @@ def retrain(
         RuntimeError: The training failed more than ``train.max_failures`` times, or the cluster has no room for it.
         KeyboardInterrupt: Ctrl-C; the newest checkpoint stays.
     """
+    mirror = where if isinstance(where, Mirror) else None
+    if mirror is not None:
+        mirror.pull()
+    folder = where.folder if isinstance(where, Mirror) else where.absolute()
     kept, result = folder / "recipe.json", folder / "result.json"
     decisive = {name: value for name, value in dataclasses.asdict(recipe).items() if name not in OPERATION}
     size = sum(p.numel() for p in subnet.parameters())
@@ -125,28 +132,15 @@ def retrain(
         folder.rename(folder.with_name(f"{folder.name}-{len(list(folder.parent.glob(folder.name + '-*')))}"))
     folder.mkdir(parents=True, exist_ok=True)
     kept.write_text(wanted, encoding="utf-8")
+    if mirror is not None:
+        mirror.push()
     if not result.exists():
-        where = place_ranks(recipe)
-        check_room([where.each] * where.count, "workers")
         # The subnet shares the space's weights: a copy of its own is trained.
-        job = Job(ray.put(copy.deepcopy(subnet)), ray.put(to_arrays(data)), recipe, seed, folder.absolute())
-        trainer = TorchTrainer(
-            _train_worker,
-            train_loop_config={"job": job},
-            scaling_config=ScalingConfig(
-                num_workers=where.count,
-                use_gpu=where.gpus > 0,
-                resources_per_worker=where.each,
-            ),
-            run_config=RunConfig(
-                # Ray Train would take a second run of the same name for the same run.
-                name=f"train-{time.time_ns()}",
-                storage_path=str(folder.absolute()),
-                failure_config=FailureConfig(max_failures=recipe.max_failures),
-            ),
-        )
+        network, arrays = ray.put(copy.deepcopy(subnet)), ray.put(to_arrays(data))
         with _watched(folder / "training.jsonl", on_progress):
-            _fit(trainer)
+            _fit(_trainer(Job(network, arrays, recipe, seed, mirror or folder)))
+        if mirror is not None:
+            mirror.pull()
     return dict(json.loads(result.read_text(encoding="utf-8")))
 
 
@@ -176,6 +170,27 @@ def _some_steps(job: Job, workers: int) -> float:
     return images / seconds
 
 
+def _trainer(job: Job) -> TorchTrainer:
+    """What trains; there is room for it."""
+    ranks = place_ranks(job.recipe)
+    check_room([ranks.each] * ranks.count, "workers")
+    return TorchTrainer(
+        _train_worker,
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(
+            num_workers=ranks.count,
+            use_gpu=ranks.gpus > 0,
+            resources_per_worker=ranks.each,
+        ),
+        run_config=RunConfig(
+            # Ray Train would take a second run of the same name for the same run.
+            name=f"train-{time.time_ns()}",
+            storage_path=job.where.uri if isinstance(job.where, Mirror) else str(job.where),
+            failure_config=FailureConfig(max_failures=job.recipe.max_failures),
+        ),
+    )
+
+
 def _fit(trainer: TorchTrainer) -> None:
     """Run to the end. Ray Train answers Ctrl-C by leaving the program: here it is what it always is."""
     before = signal.getsignal(signal.SIGINT)
@@ -198,7 +213,8 @@ def _train_worker(config: dict[str, Any]) -> None:
     data = from_arrays(ray.get(job.arrays))
     begin = time.monotonic()
     trainer = Trainer(ray.get(job.network), data, job.recipe, seed=job.seed, rank=rank)
-    saved = checkpoint.latest(job.folder)
+    folder, mirror = _own_folder(job.where)
+    saved = checkpoint.latest(folder)
     seconds = 0.0
     if saved is not None:
         trainer.load_state(saved[1], saved[0])
@@ -223,20 +239,35 @@ def _train_worker(config: dict[str, Any]) -> None:
         spent = seconds + time.monotonic() - begin
         line = {"step": progress.step, "total": total, "loss": progress.loss, "seconds": spent,
                 "images_per_second": progress.images / max(progress.seconds, 1e-9)}  # fmt: skip
-        with open(job.folder / "training.jsonl", "a", encoding="utf-8") as file:
+        with open(folder / "training.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if trainer.step == total or time.monotonic() - last_save >= job.recipe.checkpoint_seconds:
             values = {"seconds": spent, "losses": [] if averaging is None else averaging.losses}
-            checkpoint.write(job.folder, trainer.step, trainer.state(), values, job.recipe.keep_checkpoints)
+            checkpoint.write(folder, trainer.step, trainer.state(), values, job.recipe.keep_checkpoints)
+            if mirror is not None:
+                mirror.try_push()
             last_save = time.monotonic()
     if rank[0] == 0:
         scores = {name: tally(trainer.model, getattr(data, name), data) for name in ("validation", "test")}
         measure = task_of(data).measure
         result = {f"{name}_{measure.name}": measure(found) for name, found in scores.items()}
         result |= {"epochs": total / trainer.epoch_steps, "seconds": seconds + time.monotonic() - begin}
-        part = job.folder / "result.part"
+        part = folder / "result.part"
         part.write_text(json.dumps(result), encoding="utf-8")
-        os.replace(part, job.folder / "result.json")
+        os.replace(part, folder / "result.json")
+        if mirror is not None:
+            mirror.push()
+    if mirror is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _own_folder(where: Path | Mirror) -> tuple[Path, Mirror | None]:
+    """Where a rank finds the checkpoints; the mirror, where these are in an object store."""
+    if isinstance(where, Path):
+        return where, None
+    mirror = where.private()
+    mirror.pull()
+    return mirror.folder, mirror
 
 
 @contextmanager

@@ -9,6 +9,7 @@ Everything is kept in one folder, from which a run that was interrupted goes on:
     config.yaml          all settings
     supernet/            checkpoints and the training curve
     scored.parquet/      the log: everything that was scored
+    latency.jsonl        milliseconds of everything that was measured, with latency.place
     leaderboard.json     the best ones, scored again on all validation images; pareto.json: the front
     retrain/ export/ report.html
 """
@@ -28,7 +29,7 @@ import torch
 from torch import nn
 
 from raynas import architecture as arch
-from raynas import checkpoint, joint
+from raynas import checkpoint, joint, results
 from raynas.angle import Angles
 from raynas.architecture import Architecture, Decisions
 from raynas.choice import decisions, derive
@@ -39,13 +40,16 @@ from raynas.display import View
 from raynas.evaluation import Scorer
 from raynas.export import export
 from raynas.files import write_json
+from raynas.joint import joined
+from raynas.limits import LATENCY, InfeasibleError, Profile
+from raynas.network_space import NetworkSpace
 from raynas.placement import place_ranks
 from raynas.pool import Pool
 from raynas.retrain import images_per_second, retrain, retrain_recipe
+from raynas.sample import random_architectures
 from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, ProportionalPaths, UniformPaths
 from raynas.search_run import SearchRun
-from raynas.searched import searched
-from raynas.searchers import ArchitectureSearcher
+from raynas.searchers import ArchitectureSearcher, UnsatisfiableError
 from raynas.shrink import Shrinking
 from raynas.supernet import Supernet
 from raynas.tasks import task_of
@@ -97,10 +101,15 @@ class Run(SearchRun):
                 f"the space tells {classes} classes apart, but the labels are of {data.classes}: "
                 f"set space_args.num_classes={data.classes}"
             )
+        self._open = NetworkSpace(config, space, costs, data)
         if config.search.joint and config.retrain.preset is not None:
             raise ConfigError("retrain.preset would undo what search.joint finds: leave out one of them")
-        super().__init__(config, searched(config, space, costs, data), costs, searcher, trainable, view)
+        super().__init__(config, self._open.search_space(), costs, searcher, trainable, view)
         self.costs: Costs = costs
+        self.latency = self._open.latency(self.folder)
+        """What tells how long networks take to answer; None where nobody wants to know."""
+        if self.latency is not None and self.latency.ready:
+            self.use(joined(self._open.search_space(self.latency), config.search, trainable))
         self.paths()
         if not config.retrain.space_args:
             self._check_drop_path()
@@ -114,6 +123,39 @@ class Run(SearchRun):
     def example(self, batch: int = 1) -> torch.Tensor:
         """A batch of zeros in the shape of the data: float32 [batch, C, H, W], or of words int64 [batch, 1]."""
         return self.task.example(batch)
+
+    def profile(self) -> Mapping[str, Profile]:
+        """The range of each cost over the space."""
+        known: dict[str, Profile] = self.costs.profile()
+        return known if self.latency is None or not self.latency.ready else known | {LATENCY: self.latency.profile()}
+
+    def price(self) -> None:
+        """Measure the latency of some architectures, and of those that were scored before.
+
+        Raises:
+            ConfigError: The cluster has no such device.
+            InfeasibleError: By prediction nothing keeps the limits.
+        """
+        if self.latency is None:
+            return
+        self.latency.calibrate(self.config.seed, self.view.say)
+        self.use(joined(self._open.search_space(self.latency), self.config.search, self.trainable))
+        try:
+            random_architectures(self.search_space, 1, self.config.seed)
+        except UnsatisfiableError:
+            ranges = "; ".join(f"{name}: {profile}" for name, profile in self.profile().items())
+            raise InfeasibleError(f"no architecture was found with {self.limits}; {ranges}") from None
+        if (self.folder / "scored.parquet").exists():
+            rows = results.read(self.folder / "scored.parquet").to_pylist()
+            self.latency.measure_all([joint.network(json.loads(row["architecture"])) for row in rows], self.view.say)
+
+    def search(self) -> list[dict[str, Any]]:
+        """See :meth:`SearchRun.search`."""
+        best = super().search()
+        if self.latency is not None:
+            self.view.say(self.latency.account())
+            self.latency.close()
+        return best
 
     def modules(self) -> list[str]:
         """What the nodes of the cluster must be able to import."""
@@ -326,11 +368,12 @@ class Run(SearchRun):
         self.begin()
         self.close()  # the replicas are not needed any more, their processors are
         chosen = self.best() if architecture is None else self.check(architecture)
-        folder = self.folder / "retrain" / arch.key(chosen)
+        below = f"retrain/{arch.key(chosen)}"
+        where = self.folder / below if self.mirror is None else self.mirror.below(below)
         network, recipe = self._alone(chosen)
         what = f"retrain {arch.key(chosen)}"
         with self.view.training(what, self.task.measure.examples) as show, self.metrics.training(what, show) as told:
-            result = retrain(network, self.data, recipe, self.config.seed, folder, told)
+            result = retrain(network, self.data, recipe, self.config.seed, where, told)
         measure = self.task.measure
         test, validation = (measure.said(result[f"{part}_{measure.name}"]) for part in ("test", "validation"))
         self.view.say(
@@ -392,14 +435,17 @@ class Run(SearchRun):
         report = export(network, example, folder, formats=tuple(formats or self.config.formats))
         write_json(folder / "architecture.json", chosen)
         own = (self.folder / "retrain" / arch.key(chosen) / "result.json").exists()
-        self.view.say(f"exported to {folder} ({'retrained' if own else 'shared'} weights)\n{report}")
+        self.view.say(f"exported to {self.shown(folder)} ({'retrained' if own else 'shared'} weights)\n{report}")
         return report
 
     def _batched(self) -> int:
         return self.task.batched(self.config.train)
 
     def close(self) -> None:
-        """End the actors."""
+        """See :meth:`SearchRun.close`; the actors end, too."""
+        super().close()
+        if self.latency is not None:
+            self.latency.close()
         if self._supernet is not None:
             self._supernet.close()
 

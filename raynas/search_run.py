@@ -46,6 +46,7 @@ from raynas.sample import check_combination, combined
 from raynas.scoring import Scoring, check_arguments
 from raynas.search import run_search
 from raynas.searchers import ArchitectureSearcher, SearchSpace
+from raynas.storage import open_mirror
 from raynas.warm_start import Source
 
 __all__ = ["CostModel", "NoCosts", "SearchRun"]
@@ -104,7 +105,13 @@ class SearchRun:
         self.config, self.costs = config, costs
         self.limits = Limits.parse(config.limits, config.limits)
         self.trainable, self.view = trainable, view or View()
+        self.mirror = open_mirror(config.storage_path, config.name)
+        """What keeps its files in an object store, where that is the storage."""
         self.folder = Path(config.storage_path).expanduser() / config.name
+        """Where its files are on this machine."""
+        if self.mirror is not None:
+            self.folder = self.mirror.folder
+            self.mirror.start()
         self.metrics = RunMetrics(config.name)
         self.budget = Budget(config, self.folder)
         """What the command that runs may still spend."""
@@ -127,6 +134,13 @@ class SearchRun:
     def costs_of(self, architecture: Architecture) -> Mapping[str, float]:
         """What an architecture costs, by name."""
         return (self.search_space.costs or self.costs)(architecture)
+
+    def profile(self) -> Mapping[str, Profile]:
+        """The range of each cost over the space."""
+        return self.costs.profile()
+
+    def price(self) -> None:
+        """Find out what architectures cost where that takes a measurement; called before anything is computed."""
 
     def use(self, space: SearchSpace) -> None:
         """Search in this space."""
@@ -164,7 +178,7 @@ class SearchRun:
         connect(self.config)
         self.open()
         if check_address(self.config) is not None or len(ray.nodes()) > 1:
-            check_nodes(self.folder, self.modules())
+            check_nodes(self.folder if self.mirror is None else self.config.storage_path, self.modules())
 
     def modules(self) -> list[str]:
         """What the nodes of the cluster must be able to import."""
@@ -181,6 +195,7 @@ class SearchRun:
         """
         self.begin()
         self.budget = Budget(self.config, self.folder)
+        self.price()
         scoring = combined(self, self.scoring())
         folder = self.folder / "scored.parquet"
         if folder.exists():
@@ -188,7 +203,7 @@ class SearchRun:
         stamp = {"run": self.config.name, "searcher": self.config.search.method}
         settings, objectives, hypervolume = self.config.search, self.search_space.objectives, None
         if objectives:
-            hypervolume = Hypervolume(objectives, self.costs.profile(), self.limits, scoring.mode)
+            hypervolume = Hypervolume(objectives, self.profile(), self.limits, scoring.mode)
             early = "; nobody is stopped early, or the cheap would be" if settings.scheduler == "asha" else ""
             self.view.say(f"looking for the front of score against {' and '.join(objectives)}{early}")
         with (
@@ -218,9 +233,14 @@ class SearchRun:
         rows = results.read(self.folder / "scored.parquet").to_pylist()
         running = {row["key"] for row in rows} - {row["key"] for row in rows if row["status"] != "running"}
         kept = self.folder / "in-flight"
+        mirror = None if self.mirror is None else self.mirror.below("in-flight")
+        if mirror is not None:
+            mirror.pull()  # nodes that were lost have left theirs there
         for folder in kept.glob("*"):
             if folder.name not in running:
                 shutil.rmtree(folder, ignore_errors=True)
+        if mirror is not None:
+            mirror.try_push()
         if kept.exists() and not any(kept.iterdir()):
             kept.rmdir()
 
@@ -319,6 +339,15 @@ class SearchRun:
         """
         return self.search_space.form(architecture)
 
+    @property
+    def place(self) -> str:
+        """Where everything is kept."""
+        return str(self.folder) if self.mirror is None else self.mirror.uri
+
+    def shown(self, path: Path) -> str:
+        """Where a file of the run is kept."""
+        return f"{self.place}/{path.relative_to(self.folder)}"
+
     def report(self) -> Path:
         """Write a page about the run; returns its path."""
         return write_report(self.folder)
@@ -328,4 +357,6 @@ class SearchRun:
         return list(steps)
 
     def close(self) -> None:
-        """End what the run has started."""
+        """End what the run has started; its files are in its storage then."""
+        if self.mirror is not None:
+            self.mirror.try_push()

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import platform
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raynas.nodes import PATIENCE, appears, last_line, meeting_in
+from raynas.storage import unusable
 
 __all__ = ["NodeFacts", "survey"]
 
@@ -48,7 +50,7 @@ class NodeFacts:
 class Visitor:
     """A process on a node that looks around."""
 
-    def look(self, meeting: Path, node: str) -> dict[str, Any]:
+    def look(self, meeting: Path | str, node: str) -> dict[str, Any]:
         """All that needs no GPU."""
         physical = Path("/proc/driver/nvidia/gpus")
         spec = importlib.util.find_spec("torch")
@@ -72,8 +74,10 @@ def _available() -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
 
 
-def _share(meeting: Path, node: str) -> str:
+def _share(meeting: Path | str, node: str) -> str:
     """What keeps a node from sharing a folder, if anything: it must see what the driver made, and write itself."""
+    if isinstance(meeting, str):
+        return unusable(meeting) or ""
     if not appears(meeting):
         return f"does not see {meeting.parent} as this machine does"
     try:
@@ -92,24 +96,26 @@ def _gpu() -> tuple[str, int]:
     return str(found.name), int(found.total_memory)
 
 
-def survey(storage: Path) -> list[NodeFacts]:
+def survey(storage: Path | str) -> list[NodeFacts]:
     """Visit all nodes of the cluster that this process has joined.
 
     Args:
-        storage: A folder that all nodes should see; one for the meeting is made in it, and removed.
+        storage: A folder that all nodes should see; one for the meeting is made in it, and removed. Or the URI of an
+            object store.
 
     Raises:
         OSError: This process itself cannot write there.
     """
-    storage.mkdir(parents=True, exist_ok=True)
-    with meeting_in(storage) as meeting:
+    if isinstance(storage, Path):
+        storage.mkdir(parents=True, exist_ok=True)
+    with meeting_in(storage) if isinstance(storage, Path) else nullcontext(storage) as meeting:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         visits = [_visit(node["NodeID"], meeting) for node in nodes]
         deadline = time.monotonic() + PATIENCE
         return [_facts(node, *visit, deadline) for node, visit in zip(nodes, visits, strict=True)]
 
 
-def _visit(node: str, meeting: Path) -> tuple[Any, Any]:
+def _visit(node: str, meeting: Path | str) -> tuple[Any, Any]:
     there = NodeAffinitySchedulingStrategy(node, soft=False)
     visitor: Any = ray.remote(Visitor).options(num_cpus=0, scheduling_strategy=there).remote()
     return visitor, visitor.look.remote(meeting, node)

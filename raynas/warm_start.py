@@ -16,6 +16,7 @@ from raynas.files import write_text
 from raynas.named import resolve
 from raynas.search import History
 from raynas.searchers import ArchitectureSearcher, SearchSpace
+from raynas.storage import fetch, remote
 
 __all__ = ["Source"]
 
@@ -95,11 +96,15 @@ def _read(log: Path, space: SearchSpace, mode: str) -> Scores:
 
 def _log(config: Config) -> Path:
     """The log that ``search.warm_start`` names: a run by its folder or its name, or the log itself."""
-    named = Path(str(config.search.warm_start)).expanduser()
-    below = Path(config.storage_path).expanduser() / named
-    for folder in (named / "scored.parquet", named, below / "scored.parquet"):
+    given = str(config.search.warm_start)
+    named = Path(given).expanduser()
+    for folder in (named / "scored.parquet", named):
         if any(folder.glob("part-*.parquet")):
             return folder
+    storage, _, name = given.rstrip("/").rpartition("/") if remote(given) else (config.storage_path, "", str(named))
+    below = fetch(storage, name) / "scored.parquet"
+    if any(below.glob("part-*.parquet")):
+        return below
     raise ConfigError(f"search.warm_start: there is no run with scores in {named}; legal: a run's folder or its name")
 
 

@@ -54,7 +54,7 @@ TINY = ["--space", "tiny:space", "--data", "tiny:arrays", "train.epochs=2", "tra
         (["retrain", "--architecture", '{"blocks.0": "k3"}'], "decision 'blocks.1' is missing"),
         (["export", "--architecture", "{nonsense"], "neither JSON nor a file"),
         (["export"], "run search first"),
-        (["storage_path=s3://bucket/x"], "must be a folder"),
+        (["storage_path=ftp://bucket/x"], "is no storage; legal: a folder that all nodes mount, s3://bucket/path"),
         (["data.limit=1"], "data.limit = 1.*greater than or equal to 2"),
         (
             ["search.loggers=[tensorbord]"],

@@ -28,6 +28,7 @@ from raynas.evaluation import tally
 from raynas.joint import network, recipe, settings
 from raynas.placement import place
 from raynas.scoring import Scoring, check_arguments
+from raynas.storage import Mirror
 from raynas.tasks import task_of
 from raynas.training import Trainer, TrainingDiverged
 
@@ -48,8 +49,9 @@ class Job:
     recipe: TrainConfig
     seed: int
     """Decides what training draws; the same for all architectures."""
-    folder: Path
-    """Where the weights of trials in flight are kept, so that an interrupted run goes on with them."""
+    where: Path | Mirror
+    """Where the weights of trials in flight are kept, so that an interrupted run goes on with them: a folder, or what
+    keeps it in an object store."""
 
 
 class FromScratch(tune.Trainable):
@@ -85,7 +87,7 @@ class FromScratch(tune.Trainable):
                 to_arrays(run.search_data),
                 dataclasses.replace(train, epochs=search.epochs, minutes=None),
                 run.config.seed,
-                run.folder.absolute() / "in-flight",
+                run.folder.absolute() / "in-flight" if run.mirror is None else run.mirror.below("in-flight"),
             )
         }
         resources = {"cpu": where.cpus, "gpu": where.gpus}
@@ -112,13 +114,20 @@ class FromScratch(tune.Trainable):
         self.job, self.data = job, from_arrays(job.arrays)
         self.measure = task_of(self.data).measure
         self.folder: Path | None = None
+        self.mirror: Mirror | None = None
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take on another trial in the same process."""
         self._forget()
         self.architecture = dict(new_config["architecture"])
-        self.folder = self.job.folder / arch.key(self.architecture)
+        name, where = arch.key(self.architecture), self.job.where
+        if isinstance(where, Mirror):
+            self.mirror = where.below(name).private()
+            self.mirror.pull()
+            self.folder = self.mirror.folder
+        else:
+            self.folder = where / name
         # The subnet shares the space's weights: a copy of its own is trained.
         subnet = copy.deepcopy(derive(self.job.space, network(self.architecture)))
         self.trainer = Trainer(subnet, self.data, recipe(self.job.recipe, self.architecture), seed=self.job.seed)
@@ -152,6 +161,8 @@ class FromScratch(tune.Trainable):
             self._forget()
         else:
             checkpoint.write(self.folder, trainer.step, trainer.state(), {"seconds": self.seconds}, keep=2)
+            if self.mirror is not None:
+                self.mirror.try_push()
         outcome = {
             "architecture": self.architecture,
             "score": score,
@@ -173,6 +184,8 @@ class FromScratch(tune.Trainable):
         """The trial ended for good: its weights are not needed any more."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
+        if self.mirror is not None:
+            self.mirror.forget()
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         """Nothing for Tune to keep: the weights are in the run's own folder."""

@@ -21,7 +21,7 @@ from raynas.architecture import Architecture
 from raynas.config import Config
 from raynas.config_file import load
 from raynas.joint import network, settings
-from raynas.limits import COSTS, Limits
+from raynas.limits import COSTS, LATENCY, Limits
 from raynas.measure import ACCURACY, Measure, retrained_by, scored_by
 from raynas.report.clock import Clock, read_clock
 from raynas.report.curves import Curve, read_curve
@@ -263,7 +263,7 @@ def _costs(limits: Limits, row: Mapping[str, Any]) -> dict[str, float]:
     """What is known of the costs: the log's own columns, and what is limited besides."""
     metrics = json.loads(row.get("metrics") or "{}")
     others = {name: metrics.get(name, row.get(name)) for name in limits.bounds if name not in COSTS}
-    found = {name: row.get(name) for name in COSTS} | others
+    found = {name: row.get(name) for name in (*COSTS, LATENCY)} | others
     return {name: value for name, value in found.items() if isinstance(value, (int, float))}
 
 

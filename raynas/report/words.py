@@ -11,7 +11,7 @@ from raynas.report.account import Account, Scored
 
 __all__ = ["NAMES", "absent", "bounds", "count", "duration", "score", "score_label", "tested", "tip"]
 
-NAMES = {"macs": "MACs", "parameters": "parameters"}
+NAMES = {"macs": "MACs", "parameters": "parameters", "latency_ms": "latency in ms"}
 NONE = "-"
 
 

@@ -29,6 +29,8 @@ from raynas.searchers.source import Scores, digest, read_source
 
 __all__ = ["ArchitectureSearcher", "Entry", "Ledger", "SearchSpace", "UnsatisfiableError"]
 
+_REFUSALS = 200
+
 
 class ArchitectureSearcher(Searcher):
     """A ``ray.tune`` searcher over architectures. Every proposal is legal, feasible, canonical and new.
@@ -220,18 +222,27 @@ class ArchitectureSearcher(Searcher):
             ``{"architecture": {...}}``; None to be asked again later; ``Searcher.FINISHED`` when all was tried.
 
         Raises:
-            UnsatisfiableError: No architecture was found that meets the constraint.
+            UnsatisfiableError: No architecture was found that meets the constraint, or none of many did when measured.
         """
+        for _ in range(_REFUSALS):
+            proposal = self._next()
+            if not isinstance(proposal, dict):
+                return proposal
+            self.drawer.settle(proposal)
+            if self.drawer.feasible(proposal):
+                self.ledger.start(trial_id, proposal)
+                return {"architecture": dict(proposal)}
+            self.ledger.replay(proposal, {}, failed=True)  # measured, it cannot be had
+        raise UnsatisfiableError(f"the last {_REFUSALS} proposals missed the constraint when they were measured")
+
+    def _next(self) -> Architecture | str | None:
         waiting = [form for form in self._requeued if key(form) not in self.ledger]
         proposal = waiting.pop(0) if waiting else self.propose()
         self._requeued = waiting
-        if not isinstance(proposal, dict):
-            return proposal
-        if key(proposal) in self.ledger or not self.drawer.feasible(proposal):
+        if isinstance(proposal, dict) and (key(proposal) in self.ledger or not self.drawer.feasible(proposal)):
             fault = "is known already" if key(proposal) in self.ledger else "breaks the constraint"
             raise ValueError(f"{type(self).__name__} proposed an architecture that {fault}: {proposal}")
-        self.ledger.start(trial_id, proposal)
-        return {"architecture": dict(proposal)}
+        return proposal
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Note a score at one fidelity."""

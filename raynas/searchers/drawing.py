@@ -38,12 +38,14 @@ class SearchSpace:
             score about the same, although each of them may be proposed. By default the architecture itself.
         graph: The operations of an architecture that lie between input and output of the network, for models that
             know about structure; see :data:`raynas.architecture.Graph`.
-        costs: What an architecture costs, by name: exact, and known before it is scored.
+        costs: What an architecture costs, by name: known before it is scored, exact unless there is ``measure``.
         objectives: Names of costs that are minimised beside the score.
         ordered: The decisions whose options are levels of a number, so that neighbours score alike.
         features: Numbers that may foretell the score of an architecture, high where it should be good, each of mean 0
             and deviation 1 or about so. They may take a second to compute: few are asked for.
         notation: How its architectures are written as sequences; by default one word for each decision.
+        measure: Called with an architecture before it is proposed: from then on its costs and its violation are exact,
+            which were predicted before. Where it turns out to miss the constraint another one is proposed.
 
     Raises:
         ValueError: No decision, or one without options or with the same option twice; objectives without costs.
@@ -59,6 +61,7 @@ class SearchSpace:
     ordered: frozenset[str] = frozenset()
     features: Callable[[Architecture], Sequence[float]] | None = None
     notation: Notation | None = None
+    measure: Callable[[Architecture], None] | None = None
 
     def __post_init__(self) -> None:
         if not self.decisions:
@@ -111,6 +114,13 @@ class Drawer:
             if self._closest is None or value < self._closest[0]:
                 self._closest = (value, architecture)
         return self._violations[name]
+
+    def settle(self, architecture: Architecture) -> None:
+        """Have a canonical architecture measured, where that changes what is known of it."""
+        if self.space.measure is not None:
+            self.space.measure(dict(architecture))
+            self._violations.pop(key(architecture), None)
+            self._costs.pop(key(architecture), None)
 
     def feasible(self, architecture: Architecture) -> bool:
         """Whether a canonical architecture meets the constraint."""

@@ -23,12 +23,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A head without a GPU, a node with one, and a node with two that has a folder `own` of its own."""
+    """A head without a GPU, a node with one, one with two that has a folder `own` of its own; and a small device."""
     machine = Machine(tmp_path_factory.mktemp("nodes"))
     (machine.folder / "own").mkdir()
+    (machine.home / "runs").mkdir()
     machine.run("ray", "get-auth-token", "--generate")
     start = ["ray", "start", "--disable-usage-stats", "--object-store-memory=100000000"]
-    settings = {"RAY_AUTH_MODE": "token", "PYTHONPATH": PYTHONPATH}
+    settings = {"RAY_AUTH_MODE": "token", "PYTHONPATH": PYTHONPATH, "RAY_raylet_start_wait_time_s": "120"}
     machine.run(*start, "--head", "--port=6379", "--num-cpus=1", "--include-dashboard=false", **settings)
     for number, hide in ((2, "true"), (3, f"mount -t tmpfs tmpfs {machine.folder}/own")):
         node = [
@@ -39,6 +40,9 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
             f"--num-gpus={number - 1}",
         ]
         machine.run("unshare", "--mount", "sh", "-c", f"{hide} && {' '.join(node)} --num-cpus=1", **settings)
+    device = ["--node-ip-address=127.0.0.4", "--num-cpus=0", "--num-gpus=0", "--labels=device=phone"]
+    alone = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs tmpfs {machine.home}/runs && exec "$@"', "sh"]
+    machine.run(*alone, *start, f"--address={HEAD}", *device, '--resources={"edge": 1}', **settings)
     yield machine
     machine.close()
 
@@ -58,6 +62,40 @@ def test_the_search_uses_every_gpu(machine: Machine) -> None:
     # Two replicas of one CPU each do not fit into one node.
     assert {row["worker"] for row in rows} == {"supernet-0", "supernet-1"}
     assert json.loads((folder / "leaderboard.json").read_text())[0]["final_score"] > 30
+
+
+def test_latency_is_measured_where_it_matters(machine: Machine) -> None:
+    words = ["search.num_samples=8", "search.slices=2", "latency.samples=16", "limits.latency_ms=1000"]
+    said = launch(machine, "--storage-path", "runs", "--name", "edge", "--latency-on", "edge:1", *words)
+    assert "architectures are measured on edge:1" in said and "Kendall's tau" in said
+    folder = machine.home / "runs" / "edge"
+    measured = [json.loads(line) for line in (folder / "latency.jsonl").read_text().splitlines()[1:]]
+    known = {json.dumps(each["architecture"], sort_keys=True): each["ms"] for each in measured}
+    rows = results.read(folder / "scored.parquet").to_pylist()
+    assert len({row["key"] for row in rows if row["status"] in ("complete", "stopped")}) == 8
+    for row in rows:
+        assert known[json.dumps(json.loads(row["architecture"]), sort_keys=True)] == row["latency_ms"] > 0
+    winner = json.loads((folder / "leaderboard.json").read_text())[0]
+    assert winner["latency_ms"] == known[json.dumps(winner["architecture"], sort_keys=True)]
+
+
+PLACES = """
+import ray
+from raynas.timing import where
+class Here:
+    def address(self):
+        return ray.util.get_node_ip_address()
+ray.init(address="127.0.0.1:6379", log_to_driver=False)
+for place in ("local", "edge:1", "device=phone"):
+    actor = ray.remote(Here).options(**where(place)).remote()
+    print(place, ray.get(actor.address.remote(), timeout=100))
+    ray.kill(actor)
+"""
+
+
+def test_an_actor_goes_where_latency_is_to_be_measured(machine: Machine) -> None:
+    said = machine.run("python", "-c", PLACES, RAY_AUTH_MODE="token", PYTHONPATH=PYTHONPATH).stdout.split()
+    assert said[2:] == ["edge:1", "127.0.0.4", "device=phone", "127.0.0.4"] and said[1] != "127.0.0.4"
 
 
 def test_trials_that_train_by_themselves_run_where_their_gpus_are(machine: Machine) -> None:
@@ -90,18 +128,20 @@ def test_what_the_cluster_lacks_is_said_in_one_line(machine: Machine) -> None:
         ["search.replicas=3", *gpus],
         ["--storage-path", f"{machine.folder}/own"],
         ["--space", "elsewhere:space"],
+        ["--latency-on", "phone:1"],
     ]
     lines = [[*TINY, "--storage-path", "runs", "--name", f"refused-{n}", *words] for n, words in enumerate(asked)]
     settings = {"RAY_AUTH_MODE": "token", "PYTHONPATH": f"{PYTHONPATH}:{machine.home}", "RAY_ADDRESS": HEAD}
     said = machine.run("python", "-c", SEVERAL, json.dumps(lines), folder=machine.folder, **settings).stderr
-    first, second, third, fourth, _ = re.split(r"(?m)^== ", said)
+    first, second, third, fourth, fifth, _ = re.split(r"(?m)^== ", said)
     assert "error: 5 actors of 1 CPUs and 1 GPUs do not fit into the cluster" in first and "): 2 would" in first
     assert "error: 3 actors of 1 CPUs and 1 GPUs do not fit into the cluster" in second and "): 2 would" in second
     assert "error: the cluster cannot share this run: node 127.0.0.3 does not see" in third
     assert "take a storage_path that all nodes mount" in third and "127.0.0.2" not in third
     assert "cannot import elsewhere: install it there" in fourth
+    assert "latency.place = phone:1: no node has so much of the resource 'phone' (there are CPU, GPU, edge" in fifth
     codes = [tuple(map(int, numbers)) for numbers in re.findall(r"(?m)^== (\d+) (\d+)$", said)]
-    assert [code for code, _ in codes] == [1, 1, 2, 2] and max(seconds for _, seconds in codes) < 60
+    assert [code for code, _ in codes] == [1, 1, 2, 2, 2] and max(seconds for _, seconds in codes) < 60
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,194 @@
+"""Runs in an object store: an S3 of our own on the loopback, which fails now and then."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from moto.server import ThreadedMotoServer
+from pyarrow import fs
+
+from raynas import results
+from raynas.command_line import read_arguments
+from raynas.config import ConfigError
+from raynas.storage import Mirror, check_storage, newest, open_mirror, unusable
+
+SECRET = "secret-of-the-tests"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ThreadedMotoServer]:
+    """The store."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def store(server: ThreadedMotoServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A place for runs in a bucket of the store."""
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "key-of-the-tests",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    storage, bucket = fs.FileSystem.from_uri("s3://runs?allow_bucket_creation=true&region=us-east-1")
+    storage.create_dir(bucket)
+    return f"s3://runs/{tmp_path.name}"
+
+
+def put(folder: Path, **files: str) -> None:
+    for name, text in files.items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def found(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_changes_is_sent_and_brought_back(store: str, tmp_path: Path) -> None:
+    here, there = (Mirror(store, "run", tmp_path / name) for name in ("here", "there"))
+    put(here.folder, config="a", deep__file="b", deep__half="c")
+    half = (here.folder / "deep" / "half").rename(here.folder / "deep" / "half.part")
+    here.push()
+    half.unlink()
+    put(there.folder, old="from another time")
+    there.pull()
+    assert found(there.folder) == {"config": "a", "deep/file": "b"} and there.uri == f"{store}/run"
+
+    put(there.folder, config="aa")
+    (there.folder / "deep" / "file").unlink()
+    there.push()
+    # Who keeps a part of it leaves what others wrote there alone.
+    part = there.below("part").private()
+    put(part.folder, more="d")
+    part.push()
+    there.push()
+    here.pull()
+    assert found(here.folder) == {"config": "aa", "part/more": "d"}
+    before = (here.folder / "config").stat().st_ino
+    here.pull()
+    assert (here.folder / "config").stat().st_ino == before  # not brought again
+
+    with pytest.raises(FileNotFoundError, match="holds stays as it is"):
+        there.folder.rename(tmp_path / "taken")
+        there.push()
+    part.forget()
+    here.pull()
+    assert found(here.folder) == {"config": "aa"} and not part.folder.exists()
+
+    assert open_mirror(store, "another").folder.exists() is False and newest(store) is None
+    put(here.folder, **{"config.yaml": "name: run"})
+    here.push()
+    assert newest(store) == "run" and newest(str(tmp_path / "nowhere")) is None
+
+
+def test_a_store_that_fails_for_a_while_gets_everything_in_the_end(
+    server: ThreadedMotoServer, store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    mirror = Mirror(store, "run", tmp_path / "here")
+    put(mirror.folder, one="1")
+    mirror.push()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    put(mirror.folder, two="2")
+    (mirror.folder / "one").unlink()
+    assert not mirror.try_push() and "it is tried again" in caplog.text and SECRET not in caplog.text
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setattr("raynas.storage.EVERY", 0.1)
+    mirror.start()
+    other, deadline = Mirror(store, "run", tmp_path / "there"), time.monotonic() + 10
+    while time.monotonic() < deadline and (not other.folder.exists() or found(other.folder) != {"two": "2"}):
+        other.pull()
+    assert found(other.folder) == {"two": "2"}
+    put(mirror.folder, last="3")
+    mirror.close()
+    other.pull()
+    assert found(other.folder) == {"two": "2", "last": "3"}
+
+
+def test_storage_that_cannot_be_used_is_told_in_one_line(
+    store: str, no_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for uri, message in {
+        "ftp://host/runs": "is no storage; legal: a folder that all nodes mount, s3://bucket/path",
+        "s3://": "is no storage",
+        "s3://key:word@bucket/x": "holds credentials",
+        "s3://nobody/runs": "cannot write to s3://nobody/runs: .*bucket does not exist",
+    }.items():
+        with pytest.raises(ConfigError, match=message) as error:
+            read_arguments(["--storage-path", uri, "--name", "x"])
+        assert "\n" not in str(error.value) and SECRET not in str(error.value) and "word" not in str(error.value)
+    assert unusable(store) is None
+    with pytest.raises(ConfigError, match=f"there is no run to resume in {store}: run search first"):
+        read_arguments(["--storage-path", store, "--resume"])
+    monkeypatch.setattr("raynas.storage.PATIENCE", 0.5)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with pytest.raises(ConfigError, match="no answer within"):
+        check_storage(store)
+
+
+@pytest.mark.slow
+def test_a_lost_head_costs_nothing_that_was_sent(store: str, tmp_path: Path) -> None:
+    """The driver is killed and its machine is lost; another one goes on from the store alone."""
+    words = [
+        *("--space", "tiny:space", "--data", "tiny:arrays", "search.trainable=trainables.from_scratch:FromScratch"),
+        *("search.epochs=3", "search.scheduler=none", "search.max_concurrent=2", "data.limit=600"),
+        *("search.num_samples=6", "train.epochs=1", "after=[retrain,report]"),
+    ]
+
+    def launch(*more: str, cache: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "raynas.launch", *more],
+            env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / cache)}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+    log, deadline, rows = f"{store}/run/scored.parquet", time.monotonic() + 120, []
+    first = launch(*words, "--storage-path", store, "--name", "run", cache="lost")
+    while len({row["key"] for row in rows if row["status"] == "complete"}) < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)
+        try:
+            rows = results.read(log).to_pylist()
+        except FileNotFoundError:
+            assert first.poll() is None, first.communicate()[0]
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    rows = results.read(log).to_pylist()
+
+    second = launch("--resume", f"{store}/run", cache="fresh")
+    said = second.communicate(timeout=200)[0]
+    assert second.returncode == 0, said
+    after = results.read(log).to_pylist()
+    told = {(row["key"], row["fidelity"], row["score"]) for row in after}
+    assert {(row["key"], row["fidelity"], row["score"]) for row in rows} <= told
+    reports = Counter((row["key"], row["fidelity"]) for row in after)
+    assert len({key for key, _ in reports}) == 6 and set(reports.values()) == {1}
+    assert sum(row["status"] == "complete" for row in after) == 6
+    storage, path = fs.FileSystem.from_uri(f"{store}/run")
+    names = {info.path[len(path) + 1 :] for info in storage.get_file_info(fs.FileSelector(path, recursive=True))}
+    winner = Mirror(store, "run", tmp_path / "look")
+    winner.pull()
+    best = json.loads((winner.folder / "leaderboard.json").read_text())[0]["key"]
+    assert {"config.yaml", "report.html", f"retrain/{best}/result.json"} <= names
+    assert not any(name.startswith("in-flight/") and name.endswith(".safetensors") for name in names)
+    assert f"everything is kept in {store}/run" in said and SECRET not in said
+    assert not any(SECRET in path.read_text(errors="replace") for path in winner.folder.rglob("*") if path.is_file())
