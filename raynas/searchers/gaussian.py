@@ -57,14 +57,14 @@ class _Layout:
         return slice(self.weights.stop, self.weights.stop + self.decisions)
 
     @property
-    def effects(self) -> int:
+    def effects(self) -> slice:
         """The factor that all shares have in common."""
-        return self.shares.stop
+        return slice(self.shares.stop, self.shares.stop + 1)
 
     @property
     def hints(self) -> slice:
         """The amplitude of the hints, where there are such."""
-        return slice(self.effects + 1, self.effects + 1 + self.hinted)
+        return slice(self.effects.stop, self.effects.stop + self.hinted)
 
     def priors(self) -> tuple[Array, Array]:
         """Mean and deviation of each log weight; the last one is the noise variance."""
@@ -158,7 +158,8 @@ class GaussianProcess:
     def _prior_variance(self, asked: Features) -> Array:
         """Of each of them, [M]: what the parts say of an architecture and itself."""
         scales = np.exp(self.theta)
-        variance = np.full(len(asked), scales[self.layout.effects] * scales[self.layout.shares].sum() + scales[0])
+        effects = scales[self.layout.effects] * scales[self.layout.shares]
+        variance = np.full(len(asked), effects.sum() + scales[0])
         if len(self.layout.parts) > 1:
             variance += scales[1] + scales[2] + scales[3] * (asked.counts**2).sum(1)
         if self.layout.hinted:
