@@ -1,23 +1,25 @@
-"""RLNAS against a public table: how well the angle ranks, with given and with random labels, and what its search finds.
+"""RLNAS against a public table: how well the angle ranks, with given and with random labels, and what searches find.
 
     python benchmarks/rlnas.py --data DATA --channels 8 --space-args '{"cells": 2}'
     python benchmarks/rlnas.py --data DATA --channels 16 --space nasbench_macro
 
-For every seed two supernets are trained on CIFAR-10, with the given and with random labels, each for ``--minutes`` of
-this machine. Kendall's tau-b against the table: of the angle and of MACs over all architectures; of the accuracy on
-validation images, with BatchNorm statistics recalibrated and as trained, and of its rank and the angle's added, over
-``--architectures`` random ones. Then the accuracy in the table of what each search ends with, and how many
-architectures/s the angle scores, beside a loop over the modules on every way through the network. With ``--storage``
-supernets that are there already are not trained again. Needs cifar10/ (parquet) and the table in the data folder.
+For every seed two supernets are trained on CIFAR-10, with the given and with random labels: as many steps as the first
+one makes in ``--minutes`` of one core's time. Kendall's tau-b against the table: of the angle and of MACs over all
+architectures; of the accuracy on validation images, with BatchNorm statistics recalibrated and as trained, and of its
+rank and the angle's combined, over ``--architectures`` random ones. Then the accuracy in the table of what each search
+ends with: evolution by the angle, as in RLNAS, by accuracy, and by both combined; and how many architectures/s the
+angle scores, beside a loop over the modules on every way through the network.
+
+In one process on one core, without Ray. ``--output`` keeps supernets and figures; whoever starts again with the same
+settings goes on from there. Needs cifar10/ (parquet) and the table in the data folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
-import functools
 import json
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,22 +29,25 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-import ray
 import torch
-from scipy.stats import kendalltau, rankdata
+from scipy.stats import kendalltau
 from torch import Tensor, nn
 
 from raynas import architecture as arch
 from raynas import checkpoint, prepare
+from raynas.aggregate import Reference
 from raynas.angle import Angles
 from raynas.choice import choices, decisions, wiring
 from raynas.config import Config, DataConfig, SearchConfig, TrainConfig
-from raynas.connection import connect
-from raynas.display import View
+from raynas.evaluation import Scorer
 from raynas.run import Run
-from raynas.supernet import Supernet
-from raynas.training import model_tensors
+from raynas.searchers import Evolution, EvolutionSettings
+from raynas.training import Trainer, model_tensors
 from spaces import nasbench201, nasbench_macro
+
+GENERATIONS = 20  # of the search by the angle, as in RLNAS
+LABELS = ("given", "random")
+FEW = 200  # of the sample are scored without recalibration
 
 
 @dataclass(frozen=True)
@@ -50,74 +55,170 @@ class Benchmark:
     """A space and its public table."""
 
     space: str
-    width: str
     file: str
     truth: str
     macs: str
     name: Callable[[Mapping[str, str]], str]
-    search: Mapping[str, int]
+    search: EvolutionSettings
+    """RLNAS's own for this space."""
+    every: bool
+    """Whether the table has an entry of its own for architectures that are the same network."""
 
 
 BENCHMARKS = {
     "nasbench201": Benchmark(
-        "spaces.nasbench201:nasbench201", "channels", "nasbench201_cifar10.parquet", "cifar10_test_200", "flops_m",
-        nasbench201.to_string, {"population": 100, "parents": 30},
+        "spaces.nasbench201:nasbench201", "nasbench201_cifar10.parquet", "cifar10_test_200", "flops_m",
+        nasbench201.to_string, EvolutionSettings(population=100, parents=30), True,
     ),
     "nasbench_macro": Benchmark(
-        "spaces.nasbench_macro:nasbench_macro", "channels", "nasbench_macro.parquet", "acc_mean", "flops",
-        nasbench_macro.to_string, {"population": 50, "parents": 10},
+        "spaces.nasbench_macro:nasbench_macro", "nasbench_macro.parquet", "acc_mean", "flops",
+        nasbench_macro.to_string, EvolutionSettings(population=50, parents=10), False,
     ),
 }  # fmt: skip
 
 
-class Quiet(View):
-    """Shows nothing."""
+class Kept:
+    """What was measured already, by seed and name, in a JSON file.
 
-    def say(self, text: str) -> None:
-        """Not this either."""
+    Args:
+        path: Of the file.
+        settings: Of the benchmark; a file of other settings is refused.
+    """
 
-    def leaderboard(self, rows: object, rescored: bool = True) -> None:
-        """Nor this."""
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self._path, self._told = path, {"settings": dict(settings), "seeds": {}}
+        if path.exists():
+            self._told = json.loads(path.read_text())
+        if self._told["settings"] != settings:
+            raise SystemExit(f"{path} was measured with {self._told['settings']}: take another --output")
+
+    def once(self, seed: int, name: str, measure: Callable[[], Any]) -> Any:
+        """Measure something, unless that is done; JSON data."""
+        mine = self._told["seeds"].setdefault(str(seed), {})
+        if name not in mine:
+            begin = time.time()
+            mine[name] = measure()
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            part = self._path.with_suffix(".part")
+            part.write_text(json.dumps(self._told))
+            part.replace(self._path)
+            print(f"seed {seed}: {name}, {time.time() - begin:.0f} s", flush=True)
+        return mine[name]
 
 
 def make(flags: argparse.Namespace, labels: str, seed: int) -> Run:
-    """The run of one supernet; everything in it is decided by the flags."""
-    known = BENCHMARKS[flags.space]
-    space_args = {known.width: flags.channels} | json.loads(flags.space_args)
+    """The space, the data and the recipe of one supernet; everything in it is decided by the flags."""
     config = Config(
-        space=known.space,
-        space_args=space_args,
+        space=BENCHMARKS[flags.space].space,
+        space_args={"channels": flags.channels} | json.loads(flags.space_args),
         data=DataConfig(name="parquet", folder=str(flags.data / "cifar10"), validation=0.1),
         train=TrainConfig(
-            minutes=flags.minutes, labels=labels, paths="uniform", lr=flags.lr, batch_size=flags.batch_size,
-            label_smoothing=0.0, nesterov=True, clip=5.0,
+            labels=labels, paths="uniform", lr=flags.lr, batch_size=flags.batch_size, label_smoothing=0.0,
+            nesterov=True, clip=5.0,
         ),
         search=SearchConfig(
-            trainable="trainables.angle:Angle", num_samples=20 * known.search["population"], cohort=64,
-            method="evolution", method_args=dict(known.search), slices=1, validation_images=flags.images,
+            trainable="trainables.angle:Angle", slices=1, validation_images=flags.images, bn_images=flags.bn_images,
         ),
-        storage_path=flags.storage,
+        storage_path=str(flags.output),
         name=f"{flags.space}-{labels}-{seed}",
         seed=seed,
     )  # fmt: skip
-    return prepare(config, view=Quiet())
+    return prepare(config)
 
 
-def accuracies(run: Run, chosen: Sequence[arch.Architecture], bn_images: int) -> list[float]:
-    """Percent of the validation images, with the shared weights."""
-    settings = dataclasses.replace(run.config, search=dataclasses.replace(run.config.search, bn_images=bn_images))
-    supernet = Supernet(run.space, run.search_data, settings, run.folder / "supernet")
-    replicas = supernet.replicas()
-    chunks = [list(chosen[start : start + 10]) for start in range(0, len(chosen), 10)]
-    asked = [replicas[i % len(replicas)].evaluate.remote(chunk, 0) for i, chunk in enumerate(chunks)]
-    answers = [answer for chunk in ray.get(asked) for answer in chunk]
-    supernet.close()
-    return [100 * answer["correct"] / answer["images"] for answer in answers]
+# Training.
+
+
+def trainer_of(run: Run, space: nn.Module) -> Trainer:
+    return Trainer(space, run.search_data, run.config.train, run.paths(), run.config.seed)
+
+
+def steps_in(run: Run, minutes: float) -> int:
+    """How many steps a supernet makes in so much of one core's time; found out with a copy that is thrown away."""
+    trainer = trainer_of(run, copy.deepcopy(run.space))
+    trainer.total_steps = 10**9
+    trainer.run(5)  # the first ones fill caches
+    begin, seconds = time.process_time(), 0.0
+    while seconds < min(5.0, 6 * minutes):
+        trainer.run(trainer.step + 5)
+        seconds = time.process_time() - begin
+    return max(round(60 * minutes * (trainer.step - 5) / seconds), 1)
+
+
+def train(run: Run, steps: int) -> dict[str, float]:
+    """Train to the end, from the newest checkpoint in the run's folder."""
+    folder, trainer = run.folder / "supernet", trainer_of(run, run.space)
+    trainer.total_steps = steps
+    saved = checkpoint.latest(folder)
+    if saved is None:
+        checkpoint.keep_initial(folder, model_tensors(trainer.state()))
+    else:
+        trainer.load_state(saved[1], saved[0])
+    begin, loss = time.process_time(), float("nan")
+    while trainer.step < steps:
+        loss = trainer.run(min(trainer.step + 200, steps)).loss
+        checkpoint.write(folder, trainer.step, trainer.state(), {"total": steps})
+    return {
+        "steps": steps,
+        "epochs": steps / trainer.epoch_steps,
+        "loss": loss,
+        "minutes": (time.process_time() - begin) / 60,
+    }
+
+
+def trained(run: Run) -> dict[str, Tensor]:
+    """The weights of a trained supernet."""
+    saved = checkpoint.latest(run.folder / "supernet")
+    assert saved is not None
+    return model_tensors(saved[1])
+
+
+# Scores.
+
+
+class Accuracy:
+    """Percent of the validation images with the shared weights, each architecture once."""
+
+    def __init__(self, run: Run, bn_images: int) -> None:
+        settings = dataclasses.replace(run.config.search, bn_images=bn_images)
+        run.space.load_state_dict(trained(run))
+        self._scorer = Scorer(run.space, run.search_data, settings)
+        self._known: dict[str, float] = {}
+
+    def __call__(self, architectures: Sequence[arch.Architecture]) -> list[float]:
+        new = [one for one in architectures if arch.key(one) not in self._known]
+        for start in range(0, len(new), 10):
+            chunk = new[start : start + 10]
+            for one, told in zip(chunk, self._scorer.score(chunk, 0), strict=True):
+                self._known[arch.key(one)] = 100 * told["correct"] / told["images"]
+        return [self._known[arch.key(one)] for one in architectures]
+
+    def knows(self, architectures: Sequence[arch.Architecture], scores: Sequence[float]) -> None:
+        """These need not be scored any more."""
+        self._known |= dict(zip(map(arch.key, architectures), scores, strict=True))
+
+
+def evolve(run: Run, settings: EvolutionSettings, count: int, score: Callable[[arch.Architecture], float]) -> str:
+    """The name of the best that evolution finds among so many."""
+    searcher = Evolution(run.search_space, settings=settings, seed=run.config.seed)
+    found: dict[str, float] = {}
+    name = BENCHMARKS[run.config.space.partition(":")[2]].name
+    while len(found) < count:
+        suggestion = searcher.suggest(str(len(found)))
+        if not isinstance(suggestion, dict):
+            break
+        told = score(suggestion["architecture"])
+        searcher.on_trial_complete(str(len(found)), {"score": told, "training_iteration": 1})
+        found[name(suggestion["architecture"])] = told
+    return max(found, key=lambda one: found[one])
 
 
 def tau(scores: Any, truth: Any) -> float:
     """Kendall's tau-b."""
     return float(kendalltau(scores, truth).statistic)
+
+
+# The angle, and the same by a loop.
 
 
 def looped(run: Run, weights: Mapping[str, Tensor], architecture: Mapping[str, str]) -> Tensor:
@@ -152,12 +253,8 @@ def looped(run: Run, weights: Mapping[str, Tensor], architecture: Mapping[str, s
 
 
 def rates(run: Run, angles: Angles, everything: Sequence[arch.Architecture], loops: int = 40) -> dict[str, float]:
-    """Architectures/s of the table of options and of the loop, both on one core; the two must agree."""
-    torch.set_num_threads(1)
-    folder = run.folder / "supernet"
-    saved = checkpoint.latest(folder)
-    assert saved is not None
-    states = checkpoint.read_initial(folder), model_tensors(saved[1])
+    """Architectures/s of the table of options and of the loop; the two must agree."""
+    states = checkpoint.read_initial(run.folder / "supernet"), trained(run)
     some = Random(0).sample(list(everything), loops)
     begin = time.perf_counter()
     slow = []
@@ -175,76 +272,130 @@ def rates(run: Run, angles: Angles, everything: Sequence[arch.Architecture], loo
     return {"table": len(everything) / (time.perf_counter() - begin), "seconds to read the table": table, "loop": loop}
 
 
-def measure(flags: argparse.Namespace, seed: int, rows: Mapping[str, Any]) -> dict[str, float]:
-    """All figures of one seed."""
-    known, found = BENCHMARKS[flags.space], dict[str, float]()
-    runs = {labels: make(flags, labels, seed) for labels in ("given", "random")}
-    run = runs["given"]
-    forms = {arch.key(form): form for form in map(run.costs.canonical, arch.enumerate_all(decisions(run.space)))}
-    # One of those that are the same network: the others have its angle, but entries of their own in a cell table.
-    everything = list(arch.enumerate_all(decisions(run.space)) if flags.space == "nasbench201" else forms.values())
-    look = functools.partial(_column, rows, known, everything)
-    truth, macs = look(known.truth), look(known.macs)
-    found["tau, MACs"] = tau(macs, truth)
-    found["found, MACs"] = float(truth[np.argmax(macs)])
-    found["found, the best there is"] = float(truth.max())
-    chosen = sorted(Random(seed).sample(range(len(everything)), flags.architectures))
-    angles: dict[str, Any] = {}
-    for labels, each in runs.items():
-        winner = each.search()[0]["architecture"]
-        angles[labels] = each.angles()(everything)
-        found[f"tau, angle, {labels} labels"] = tau(angles[labels], truth)
-        found[f"found, angle, {labels} labels"] = float(rows[known.name(winner)][known.truth])
-        found[f"angle in the mean, {labels} labels"] = float(angles[labels].mean())
-        each.close()
-    sample = [run.costs.canonical(everything[i]) for i in chosen]
-    for name, images in (("accuracy", 400), ("accuracy, BatchNorm as trained", 0)):
-        scores = accuracies(run, sample, images)
-        found[f"tau, {name}"] = tau(scores, truth[chosen])
-        found[f"found, {name}"] = float(truth[chosen][np.argmax(scores)])
-        for labels in runs if images else ():
-            both = rankdata(scores) + rankdata(angles[labels][chosen])
-            found[f"tau, accuracy and angle, {labels} labels"] = tau(both, truth[chosen])
-            found[f"found, accuracy and angle, {labels} labels"] = float(truth[chosen][np.argmax(both)])
-    found[f"found, the best of {flags.architectures}"] = float(truth[chosen].max())
-    if seed == 0:
-        found |= {f"architectures/s, {k}": v for k, v in rates(run, run.angles(), everything).items()}
-    return found
+# All of it.
 
 
-def _column(rows: Mapping[str, Any], known: Benchmark, everything: Sequence[arch.Architecture], name: str) -> Any:
-    return np.array([rows[known.name(architecture)][name] for architecture in everything], float)
+class Measuring:
+    """The figures of one seed, stage by stage."""
+
+    def __init__(self, flags: argparse.Namespace, seed: int, rows: Mapping[str, Any], kept: Kept) -> None:
+        self.flags, self.seed, self.kept = flags, seed, kept
+        self.known, self.rows = BENCHMARKS[flags.space], rows
+        self.runs = {labels: make(flags, labels, seed) for labels in LABELS}
+        space = self.runs["given"].space
+        forms = map(self.runs["given"].costs.canonical, arch.enumerate_all(decisions(space)))
+        different = {arch.key(form): form for form in forms}
+        self.everything = list(arch.enumerate_all(decisions(space)) if self.known.every else different.values())
+        self.truth, self.macs = (
+            np.array([rows[self.known.name(one)][column] for one in self.everything], float)
+            for column in (self.known.truth, self.known.macs)
+        )
+        self.drawn = sorted(Random(seed).sample(range(len(self.everything)), flags.architectures))
+        self.sample = [self.runs["given"].costs.canonical(self.everything[place]) for place in self.drawn]
+
+    def once(self, name: str, measure: Callable[[], Any]) -> Any:
+        return self.kept.once(self.seed, name, measure)
+
+    def worth(self, name: str) -> float:
+        """What the table says of an architecture."""
+        return float(self.rows[name][self.known.truth])
+
+    def __call__(self) -> dict[str, float]:
+        """Everything; by name."""
+        found: dict[str, float] = {}
+        steps = self.kept.once(0, "steps", lambda: steps_in(self.runs["given"], self.flags.minutes))
+        angles: dict[str, Angles] = {}
+        for labels, run in self.runs.items():
+            told = self.once(f"training, {labels} labels", lambda run=run: train(run, steps))
+            found[f"epochs, {labels} labels"], found[f"loss, {labels} labels"] = told["epochs"], told["loss"]
+            angles[labels] = run.angles()
+        found |= self._by_angle(angles) | self._by_accuracy(angles)
+        if self.seed == 0:
+            told = self.once("rates", lambda: rates(self.runs["given"], angles["given"], self.everything))
+            found |= {f"architectures/s, {name}": value for name, value in told.items()}
+        return found
+
+    def _by_angle(self, angles: Mapping[str, Angles]) -> dict[str, float]:
+        """What needs no image: the angle and MACs."""
+        found = {
+            "found, the best there is": float(self.truth.max()),
+            f"found, the best of {len(self.sample)}": float(self.truth[self.drawn].max()),
+            "found, MACs": float(self.truth[np.argmax(self.macs)]),
+            "tau, MACs": tau(self.macs, self.truth),
+            "tau, MACs, the sample": tau(self.macs[self.drawn], self.truth[self.drawn]),
+        }
+        count = GENERATIONS * self.known.search.population
+        for labels, run in self.runs.items():
+            scores = angles[labels](self.everything)
+            found[f"tau, angle, {labels} labels"] = tau(scores, self.truth)
+            found[f"tau, angle, {labels} labels, the sample"] = tau(scores[self.drawn], self.truth[self.drawn])
+            found[f"angle in the mean, {labels} labels"] = float(scores.mean())
+
+            def by_angle(one: arch.Architecture, angle: Angles = angles[labels]) -> float:
+                return float(angle([one])[0])
+
+            winner = self.once(
+                f"search by angle, {labels} labels",
+                lambda run=run, score=by_angle: evolve(run, self.known.search, count, score),
+            )
+            found[f"found, angle, {labels} labels"] = self.worth(winner)
+        return found
+
+    def _by_accuracy(self, angles: Mapping[str, Angles]) -> dict[str, float]:
+        """What the supernet of the given labels says of validation images, alone and with the angle."""
+        run, truth, found = self.runs["given"], self.truth[self.drawn], dict[str, float]()
+        accuracy = Accuracy(run, self.flags.bn_images)
+        scores = self.once("accuracies", lambda: accuracy(self.sample))
+        accuracy.knows(self.sample, scores)
+        found["tau, accuracy, the sample"] = tau(scores, truth)
+        plain = self.once("accuracies, BatchNorm as trained", lambda: Accuracy(run, 0)(self.sample[:FEW]))
+        found[f"tau, accuracy, BatchNorm as trained, {len(plain)} of the sample"] = tau(plain, truth[:FEW])
+        references = {
+            labels: Reference({"accuracy": scores, "angle": angle(self.sample)}) for labels, angle in angles.items()
+        }
+
+        def both(one: arch.Architecture, labels: str = "given") -> float:
+            return references[labels]({"accuracy": accuracy([one])[0], "angle": float(angles[labels]([one])[0])})
+
+        for labels in LABELS:
+            combined = [both(one, labels) for one in self.sample]
+            found[f"tau, accuracy and angle, {labels} labels, the sample"] = tau(combined, truth)
+        settings = EvolutionSettings()
+        for name, score in (("accuracy", lambda one: accuracy([one])[0]), ("accuracy and angle", both)):
+            winner = self.once(
+                f"search by {name}", lambda score=score: evolve(run, settings, self.flags.searched, score)
+            )
+            found[f"found, {name}"] = self.worth(winner)
+        return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--space", choices=BENCHMARKS, default="nasbench201")
-    parser.add_argument("--minutes", type=float, default=4.0, help="of training, for each of the two supernets a seed")
+    parser.add_argument("--minutes", type=float, default=6.0, help="of training, for each of the two supernets a seed")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--architectures", type=int, default=500, help="of which the accuracy is measured")
-    parser.add_argument("--images", type=int, default=1000, help="validation images that an architecture answers")
+    parser.add_argument("--architectures", type=int, default=500, help="random ones of which the accuracy is measured")
+    parser.add_argument("--searched", type=int, default=200, help="that each evolution by accuracy scores")
+    parser.add_argument("--images", type=int, default=500, help="validation images that an architecture answers")
+    parser.add_argument("--bn-images", type=int, default=250, help="training images that recalibrate its BatchNorms")
     parser.add_argument("--channels", type=int, default=16, help="of the stem; the tables' own have 16 and 32")
     parser.add_argument("--space-args", default="{}", help="further arguments of the space, as JSON")
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--storage", default=None, help="keep the runs here; default: a temporary folder")
+    parser.add_argument("--output", type=Path, default=Path("rlnas"), help="folder of supernets and figures")
     flags = parser.parse_args()
-    flags.storage = flags.storage or tempfile.mkdtemp()
+    torch.set_num_threads(1)
     known = BENCHMARKS[flags.space]
     rows = {row["arch"]: row for row in pq.read_table(flags.data / known.file).to_pylist()}
-    connect(Config())
-    measured = []
-    for seed in range(flags.seeds):
-        begin = time.time()
-        measured.append(measure(flags, seed, rows))
-        print(f"seed {seed}: {time.time() - begin:.0f} s", flush=True)
+    settings = {name: value for name, value in vars(flags).items() if name not in ("data", "output", "seeds")}
+    kept = Kept(flags.output / f"{flags.space}.json", settings)
+    measured = [Measuring(flags, seed, rows, kept)() for seed in range(flags.seeds)]
     for name in measured[0]:
         values = [one[name] for one in measured if name in one]
         spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-        print(f"{name:50} {np.mean(values):.3f}{spread}")
-    print(json.dumps(measured))
-    ray.shutdown()
+        print(f"{name:60} {np.mean(values):.3f}{spread}")
+    (flags.output / f"{flags.space}-figures.json").write_text(json.dumps(measured, indent=2))
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ from raynas.searchers import (
     Reinforce,
     SearchSpace,
 )
+from raynas.searchers.nao import NAO
 from spaces import nasbench201, nasbench_macro
 
 OURS: dict[str, Callable[..., ArchitectureSearcher]] = {
@@ -56,6 +57,7 @@ OURS: dict[str, Callable[..., ArchitectureSearcher]] = {
     "bayes": Bayes,
     "evolution": partial(Evolution, settings=EvolutionSettings(population=20)),
     "local": LocalSearch,
+    "nao": NAO,
     "predictor": Predictor,
     "regularized": RegularizedEvolution,
     "reinforce": Reinforce,

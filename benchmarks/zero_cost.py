@@ -28,9 +28,9 @@ from raynas.az_nas import SCORES, az_nas, blocks
 from raynas.choice import derive
 from raynas.costs import Costs
 from raynas.data import Dataset, load
+from raynas.images import to_input
 from raynas.proxies import PROXIES
 from raynas.ranking import compare
-from raynas.training import to_input
 from spaces import nasbench201, nasbench_macro
 
 Columns = dict[str, list[float]]

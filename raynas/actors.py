@@ -101,9 +101,9 @@ class SupernetActor:
         """
         return self.host.evaluate(architectures, number)
 
-    def rescore(self, architectures: Sequence[Architecture]) -> list[float]:
-        """Accuracy in percent on all validation images, whatever part of them the search uses."""
-        return self.host.rescore(architectures)
+    def rescore(self, architectures: Sequence[Architecture], images: int | None = None) -> list[float]:
+        """The scores on all validation data, or so many images or words, with the weights of now."""
+        return self.host.rescore(architectures, images)
 
     def waiting(self) -> int:
         """Requests that are being answered or wait: trials ask before they settle for a replica."""

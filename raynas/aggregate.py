@@ -83,13 +83,14 @@ class Reference:
             if value is None or not math.isfinite(value):
                 return math.nan
             # The logarithm of a share that rounds to 0 has no value of its own any more.
-            share = max(_NORMAL.cdf(self._place(name, math.copysign(1.0, weight) * value)), 5e-324)
+            share = max(_NORMAL.cdf(self.place(name, value)), 5e-324)
             logs += abs(weight) * math.log(share)
         return 100 * math.exp(logs / sum(map(abs, self.weights.values())))
 
-    def _place(self, name: str, value: float) -> float:
-        """Where a value stands in the sample, in standard deviations of a normal distribution."""
+    def place(self, name: str, value: float) -> float:
+        """Where a score stands in the sample, in standard deviations of a normal distribution; high is good."""
         values, places = self._knots[name]
+        value = math.copysign(1.0, self.weights[name]) * value
         if len(values) == 1:
             return 0.0  # all of the sample are equal: nothing is known
         if values[0] <= value <= values[-1]:

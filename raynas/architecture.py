@@ -14,6 +14,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from random import Random
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "ArchitectureError",
     "Decisions",
     "Graph",
+    "Notation",
     "canonical",
     "complete",
     "crossover",
@@ -38,6 +40,23 @@ Decisions = Mapping[str, Sequence[str]]
 Graph = Sequence[tuple[int, int, "str | None"]]
 """The operations of an architecture as edges (from node, to node, operation). None passes its input on unchanged; an
 operation that carries nothing is left out. Nodes that nothing leads to are inputs, those that lead nowhere outputs."""
+
+
+@dataclass(frozen=True)
+class Notation:
+    """Architectures as sequences of words, all of one length, for models that read and write them.
+
+    Attributes:
+        legal: The words that may stand at each place. The same word at two places means the same.
+        write: The sequence of an architecture.
+        read: The architecture of a sequence; every sequence of legal words is one.
+        respell: Another sequence of the same network, drawn at random; None where each network has one alone.
+    """
+
+    legal: Sequence[Sequence[str]]
+    write: Callable[[Architecture], Sequence[str]]
+    read: Callable[[Sequence[str]], Architecture]
+    respell: Callable[[Sequence[str], Random], Sequence[str]] | None = None
 
 
 class ArchitectureError(ValueError):

@@ -17,11 +17,11 @@ __all__ = ["bare_run", "bare_space"]
 
 
 def bare_space(config: Config, decisions: Mapping[str, Any]) -> SearchSpace:
-    """A space that is data alone. ``space_args`` may name functions of it: canonical, alike, graph."""
+    """A space that is data alone. ``space_args`` may name functions of it: canonical, alike, graph; or a notation."""
     for name, options in decisions.items():
         if isinstance(options, str) or not all(isinstance(o, str) for o in (name, *options)):
             raise ConfigError(f"space {config.space!r}: decision {name!r} must be text, its options a list of texts")
-    legal = ("canonical", "alike", "graph")
+    legal = ("canonical", "alike", "graph", "notation")
     unknown = [name for name in config.space_args if name not in legal]
     if unknown:
         raise ConfigError(f"{config.space} has no argument {unknown[0]!r}; legal ones: {', '.join(legal)}")
@@ -37,8 +37,9 @@ def bare_run(
     view: View | None,
 ) -> SearchRun:
     """A run over a space without a network; what its architectures cost is known by the trainable, if at all."""
-    if config.search.filter.score is not None:
-        raise ConfigError(f"search.filter needs a network, but {config.space} is bare decisions")
+    for name in ("filter", "features"):
+        if getattr(config.search, name).score is not None:
+            raise ConfigError(f"search.{name} needs a network, but {config.space} is bare decisions")
     if hasattr(trainable, "costs"):
         costs = trainable.costs(space.decisions, config)
     elif hasattr(trainable, "scoring"):

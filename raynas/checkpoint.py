@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-__all__ = ["CheckpointError", "keep_initial", "latest", "read", "read_initial", "write"]
+__all__ = ["CheckpointError", "check_initial", "keep_initial", "latest", "read", "read_initial", "write"]
 
 log = logging.getLogger(__name__)
 _SUFFIX = ".safetensors"
@@ -72,6 +72,16 @@ def read_initial(folder: Path, name: str = "initial") -> dict[str, Tensor]:
             "measured: train it again in a new run (another --name)"
         )
     return read(path)[1]
+
+
+def check_initial(folder: Path) -> None:
+    """Refuse a training that began without keeping its initial weights; one that did not begin yet may keep them.
+
+    Raises:
+        CheckpointError: There are checkpoints, and the weights with which they began are missing or damaged.
+    """
+    if any(folder.glob(f"step-*{_SUFFIX}")):
+        read_initial(folder)
 
 
 def _store(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

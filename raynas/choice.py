@@ -26,10 +26,11 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from raynas import architecture as arch
-from raynas.architecture import Architecture, Graph
+from raynas.architecture import Architecture, Graph, Notation
 
 __all__ = [
-    "Choice", "assemble", "canonical", "choices", "chosen", "decisions", "derive", "graph", "open_choices", "wiring",
+    "Choice", "Notation", "assemble", "canonical", "choices", "chosen", "decisions", "derive", "graph",
+    "open_choices", "wiring",
 ]  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from ray import tune
 
 from raynas import architecture as arch
 from raynas.aggregate import Reference
+from raynas.config import SearchConfig
 from raynas.schedulers import survivors
 
 __all__ = ["CohortTrial", "Member", "Rungs"]
@@ -72,6 +73,11 @@ class CohortTrial(tune.Trainable):
 
     rungs: Rungs
     members: list[Member]
+
+    @staticmethod
+    def reports(search: SearchConfig) -> tuple[str, ...] | None:
+        """The metrics of which a score may be made, see ``search.combine``; None: known when something was scored."""
+        return None
 
     def advance(self, members: Sequence[Member], fidelity: int) -> None:
         """Score members at their next fidelity: set ``score``, ``seconds``, ``metrics`` and ``worker`` of each.

@@ -10,6 +10,7 @@ from pathlib import Path
 from raynas import checkpoint
 from raynas.config import Config, ConfigError, smoke_test
 from raynas.config_file import load
+from raynas.presets import PRESETS
 
 __all__ = ["COMMANDS", "OPERATION", "read_arguments", "refuse_changes"]
 
@@ -45,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )  # fmt: skip
     parser.add_argument("words", nargs="*", metavar="[command] [key=value ...]")
-    parser.add_argument("--config", help="YAML file with settings")
+    parser.add_argument("--config", help=f"YAML file with settings, or {', '.join(PRESETS)}")
     for flag, key, text in (
         ("--space", "space", "package.module:name of a function that returns the space, or of decisions alone"),
         ("--data", "data.name", "name of a data set, or package.module:function"),

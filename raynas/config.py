@@ -14,6 +14,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "DataConfig",
+    "FeaturesConfig",
     "FilterConfig",
     "RetrainConfig",
     "SearchConfig",
@@ -33,20 +34,32 @@ NotNegative = Annotated[float, Field(ge=0)]
 Domains = Annotated[dict[str, Any], BeforeValidator(all_as_data)]
 
 
-Preset = Literal["small", "spos", "darts", "darts_imagenet"]
-_PLAIN = {"label_smoothing": 0.1, "clip": None, "cutout": 0, "drop_path": 0.0}
+Preset = Literal[
+    "auto", "small", "spos", "darts", "darts_imagenet", "nao", "words", "nao_words", "penn_treebank", "wikitext2"
+]
+_PLAIN = {"label_smoothing": 0.1, "clip": None, "cutout": 0, "drop_path": 0.0, "momentum": 0.9, "slowness": 0.0}
+_WORDS = {**_PLAIN, "label_smoothing": 0.0, "clip": 0.25, "momentum": 0.0, "slowness": 1e-3, "schedule": "constant"}
 _PRESETS: dict[str, dict[str, Any]] = {
     "small": {**_PLAIN, "epochs": 60, "batch_size": 64, "lr": 0.1, "schedule": "cosine", "weight_decay": 5e-4},
     "spos": {**_PLAIN, "epochs": 120, "batch_size": 1024, "lr": 0.5, "schedule": "linear", "weight_decay": 4e-5},
     "darts": {
         **{"epochs": 600, "batch_size": 96, "lr": 0.025, "schedule": "cosine", "weight_decay": 3e-4},
-        **{"label_smoothing": 0.0, "clip": 5.0, "cutout": 16, "drop_path": 0.2},
+        **{"label_smoothing": 0.0, "clip": 5.0, "cutout": 16, "drop_path": 0.2, "momentum": 0.9, "slowness": 0.0},
     },
     "darts_imagenet": {
         **{**_PLAIN, "epochs": 250, "batch_size": 1024, "lr": 0.5, "schedule": "linear", "weight_decay": 3e-5},
         "clip": 5.0,
     },
+    "words": {**_WORDS, "epochs": 40, "batch_size": 32, "lr": 20.0, "schedule": "cosine", "weight_decay": 5e-7},
+    "nao_words": {**_WORDS, "epochs": 1000, "batch_size": 256, "lr": 0.25, "weight_decay": 5e-7, "clip": 10.0},
+    "penn_treebank": {
+        **{**_WORDS, "epochs": 4000, "batch_size": 64, "lr": 20.0, "weight_decay": 8e-7},
+        "average_after": 5,
+    },
 }
+_PRESETS["auto"] = _PRESETS["small"]
+_PRESETS["nao"] = {**_PRESETS["darts"], "batch_size": 128}
+_PRESETS["wikitext2"] = {**_PRESETS["penn_treebank"], "epochs": 2000, "weight_decay": 5e-7}
 
 
 def _seconds(value: Any) -> Any:
@@ -69,16 +82,18 @@ class ConfigError(ValueError):
 
 @dataclass(config=_STRICT)
 class DataConfig:
-    """Which images. The test images are touched once, by ``retrain``, never by a search."""
+    """Which images, or which text. The test part is touched once, by ``retrain``, never by a search."""
 
     name: str = "digits"
-    """digits, fashion_mnist, cifar10, cifar100, images, parquet, or a function: my_pkg.data:load."""
+    """digits, fashion_mnist, cifar10, cifar100, images, parquet, or a function: my_pkg.data:load. Texts: pydoc_topics,
+    text, penn_treebank, wikitext2."""
     folder: str | None = None
-    """Where the files lie; not needed for digits."""
+    """Where the files lie; not needed for digits and pydoc_topics. For text it may be a file."""
     validation: Share = 0.2
-    """Share of the training images that are held out to score architectures."""
+    """Share of the training images that are held out to score architectures; of a text without a validation part of its
+    own, its last words."""
     limit: Annotated[int, Field(ge=2)] | None = None
-    """Use at most so many training images (before the split)."""
+    """Use at most so many training images (before the split), or words."""
     size: Count | None = None
     """Edge length in pixels to which images of different sizes are brought (``images`` and ``parquet``)."""
 
@@ -102,37 +117,67 @@ class ShrinkConfig:
 
 
 @dataclass(config=_STRICT)
+class PoolConfig:
+    """Training the paths of a pool, the worst of which ``search.method`` renews: NAO-WS (NeurIPS 2018) with nao."""
+
+    size: Annotated[int, Field(ge=2)] | None = None
+    """How many architectures; without it all of the space is trained. The search begins with them. NAO-WS: 600."""
+    every: Positive = 30.0
+    """Epochs between two rounds; may be a fraction."""
+    rounds: Count | None = None
+    """Default: as many as the training has time for."""
+    renew: Share = 0.5
+    """At most this share of the pool is replaced in a round."""
+
+
+@dataclass(config=_STRICT)
 class TrainConfig:
     """How weights are trained. The defaults suit small data; other presets are the recipes of papers."""
 
-    preset: Preset = "small"
+    preset: Preset = "auto"
     """The recipe for everything that is not set here. spos: of Guo et al. (ECCV 2020) for ImageNet. darts: of Liu et
     al. (ICLR 2019), by which a network of the DARTS space is trained by itself on CIFAR; darts_imagenet: that of RLNAS
-    (Zhang et al., CVPR 2021) on ImageNet."""
+    (Zhang et al., CVPR 2021) on ImageNet. nao: of Luo et al. (NeurIPS 2018), by which a network of its cells is trained
+    by itself on CIFAR. For texts words, nao_words: of the supernet of NAO-WS; penn_treebank, wikitext2: those by which
+    a recurrent network is trained by itself there. auto: small, for texts words."""
     epochs: Positive | None = None
-    """Passes over the training images; may be a fraction. small: 60, spos: 120, darts: 600, darts_imagenet: 250."""
+    """Passes over the training images; may be a fraction. small: 60, spos: 120, darts and nao: 600,
+    darts_imagenet: 250, words: 40, nao_words: 1000, penn_treebank: 4000, wikitext2: 2000."""
     minutes: Positive | None = None
     """Time instead of epochs: as many steps as fit, decided from the first ones on this machine."""
     batch_size: Count | None = None
-    """Images a step over all workers together, rounded down to a multiple of them. small: 64, darts: 96, the others:
-    1024."""
+    """Images a step over all workers together, rounded down to a multiple of them. small: 64, darts: 96, spos and
+    darts_imagenet: 1024, nao: 128. Of a text: rows that are read side by side; words: 32, nao_words: 256, the others:
+    64."""
     lr: Positive | None = None
-    """Learning rate at the start. small: 0.1, darts: 0.025, the others: 0.5."""
+    """Learning rate at the start. small: 0.1, darts and nao: 0.025, spos and darts_imagenet: 0.5, nao_words: 0.25, the
+    others: 20."""
     schedule: Literal["linear", "cosine", "constant"] | None = None
-    """How it falls to zero. small and darts: cosine, the others: linear."""
+    """How it falls to zero. small, darts, nao and words: cosine, spos and darts_imagenet: linear, the others:
+    constant."""
     warmup: Share = 0.0
     """Share of the steps in which the learning rate rises linearly to ``lr``."""
-    momentum: Share = 0.9
+    momentum: Share | None = None
+    """For texts: 0, else: 0.9."""
     nesterov: bool = False
     weight_decay: NotNegative | None = None
-    """On tensors of more than one dimension only. small: 5e-4, spos: 4e-5, darts: 3e-4, darts_imagenet: 3e-5."""
+    """On tensors of more than one dimension only. small: 5e-4, spos: 4e-5, darts and nao: 3e-4, darts_imagenet: 3e-5,
+    penn_treebank: 8e-7, the others: 5e-7."""
     label_smoothing: Share | None = None
-    """darts: 0, the others: 0.1."""
+    """darts, nao and for texts: 0, the others: 0.1."""
     clip: Positive | None = None
-    """Largest norm of the gradient. darts and darts_imagenet: 5, the others: any."""
+    """Largest norm of the gradient. darts, darts_imagenet and nao: 5, small and spos: any, nao_words: 10, the others:
+    0.25."""
+    bptt: Count = 35
+    """Words of a text through which gradients go back; the state is carried on."""
+    slowness: NotNegative | None = None
+    """Weight of the squared change of a recurrent network's state from word to word. For texts: 1e-3."""
+    average_after: Count | None = None
+    """Retraining: once the validation loss of so many epochs ago was better than all since, the network is the average
+    of its weights from then on (NT-ASGD, Merity et al., ICLR 2018). penn_treebank and wikitext2: 5, else: never."""
     drop_path: Share | None = None
     """How much of the paths through a network is left out at the end of its training, from nothing at the beginning:
-    in modules with a number ``drop_path``, as those of ``spaces.darts``. darts: 0.2, the others: 0."""
+    in modules with a number ``drop_path``, as those of ``spaces.darts``. darts and nao: 0.2, the others: 0."""
     auxiliary: NotNegative = 0.4
     """Weight of the loss of auxiliary classifiers. A network that has some returns a tuple in training: its logits,
     then theirs."""
@@ -142,15 +187,18 @@ class TrainConfig:
     """Factor of what ``augment`` does: how far a crop moves (in whole pixels), the areas and colours of imagenet. At 0
     only mirroring is left."""
     cutout: Annotated[int, Field(ge=0)] | None = None
-    """Side in pixels of a square that is painted over in every training image (DeVries & Taylor, 2017). darts: 16, the
-    others: 0."""
-    paths: Literal["auto", "uniform", "constrained", "fair"] = "auto"
+    """Side in pixels of a square that is painted over in every training image (DeVries & Taylor, 2017). darts and
+    nao: 16, the others: 0."""
+    paths: Literal["auto", "uniform", "constrained", "fair", "proportional"] = "auto"
     """Which paths a step trains: uniform; constrained (uniform over MAC bins, the default of SPOS where MACs are
-    limited); fair (every option once a step, FairNAS). auto: constrained if MACs are limited and additive."""
+    limited); fair (every option once a step, FairNAS); proportional (a path in proportion to its parameters, as
+    large ones need more training: NAO-V2). auto: constrained if MACs are limited and additive."""
     labels: Literal["given", "random"] = "given"
     """random: the supernet learns labels drawn by chance, once for the whole run (RLNAS); retraining and validation
     keep the given ones."""
     shrink: ShrinkConfig = Field(default_factory=ShrinkConfig)
+    pool: PoolConfig = Field(default_factory=PoolConfig)
+    """With ``paths`` auto (all members alike) or proportional."""
     affine: bool = False
     """Whether the scale and shift of BatchNorm layers are trained in the supernet; SPOS leaves them out."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -195,6 +243,18 @@ class FilterConfig:
 
 
 @dataclass(config=_STRICT)
+class FeaturesConfig:
+    """Zero-cost scores from which the searcher learns to foretell the true ones."""
+
+    score: str | list[str] | None = None
+    """As for trainables.zero_cost, macs and parameters among them. Default: none."""
+    sample: Annotated[int, Field(ge=10)] = 50
+    """So many random architectures tell what is a high score and what a low one."""
+    images: Annotated[int, Field(ge=4)] = 64
+    """Training images that the scores see."""
+
+
+@dataclass(config=_STRICT)
 class SearchConfig:
     """Which architectures are scored, how, and which of them are stopped early."""
 
@@ -210,8 +270,11 @@ class SearchConfig:
     reference: Annotated[int, Field(ge=10)] = 100
     """combine: so many random architectures are scored first, and a rank is the place among them."""
     filter: FilterConfig = Field(default_factory=FilterConfig)
+    features: FeaturesConfig = Field(default_factory=FeaturesConfig)
+    """For bayes: {score: [naswot, synflow]}. Takes about a second for each of 50 candidates an architecture, so it pays
+    where a score takes minutes."""
     method: str = "auto"
-    """random, evolution, tpe, bayes, regularized, local, nsga2, reinforce, predictor, or a class:
+    """random, evolution, tpe, bayes, regularized, local, nsga2, reinforce, predictor, nao, or a class:
     my_pkg.search:MySearcher.
     auto: bayes where an architecture takes a training of its own (FromScratch), evolution otherwise."""
     method_args: dict[str, Any] = Field(default_factory=dict)
@@ -227,13 +290,14 @@ class SearchConfig:
     FromScratch, and for a tune.Trainable of your own, whose config then holds them: config["train.lr"]."""
     warm_start: str | None = None
     """Folder of another run over the same decisions, on other data or under other limits: its best three that keep the
-    limits are scored first, and bayes and predictor learn from all its scores."""
+    limits are scored first, and bayes and predictor learn from all its scores. They are read once and then kept in the
+    run's own folder."""
     num_samples: Count = 200
     """How many different architectures are scored in all, those of earlier searches of this run included."""
     slices: Count = 8
     """Fidelity: the validation images come in so many slices, one after each of which a trial reports."""
     validation_images: Count | None = None
-    """Use at most so many of the validation images in the search; default: all."""
+    """Use at most so many of the validation images, or words, in the search; default: all."""
     bn_images: Annotated[int, Field(ge=0)] = 2048
     """Training images from which BatchNorm statistics are computed anew for every architecture. 0 switches it off,
     which makes the ranking worthless: for experiments only."""
@@ -304,7 +368,8 @@ class Config:
     for a trainable that needs no network and no data."""
     space_args: dict[str, Any] = Field(default_factory=dict)
     """Its arguments. num_classes and in_channels are filled from the data if it takes them. Decisions alone may be
-    given functions: canonical, alike, graph (see raynas.searchers.SearchSpace), e.g. graph=spaces.nasbench201:graph."""
+    given functions: canonical, alike, graph, and a notation (see raynas.searchers.SearchSpace), e.g.
+    graph=spaces.nasbench201:graph."""
     data: DataConfig = Field(default_factory=DataConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     search: SearchConfig = Field(default_factory=SearchConfig)
@@ -348,6 +413,7 @@ def smoke_test(config: Config) -> Config:
             num_samples=min(config.search.num_samples, 6),
             reference=10,
             filter=dataclasses.replace(config.search.filter, sample=10),
+            features=dataclasses.replace(config.search.features, sample=10),
             slices=2,
             grace=1,
             bn_images=64,

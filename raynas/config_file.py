@@ -1,12 +1,14 @@
 """Settings from a YAML file and the command line, checked; and back to YAML.
 
     config = load("run.yaml", ["train.epochs=5", "limits.macs=3.3e8"])
+    config = load("rlnas")                    # one of raynas.presets
 
 Unknown keys and values out of range are refused with a message that names the legal ones.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
@@ -17,6 +19,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from raynas.config import Config, ConfigError
+from raynas.presets import PRESETS
 
 __all__ = ["dump", "load", "parse"]
 
@@ -72,7 +75,7 @@ def load(
     """Read a YAML file, if given, then set ``values``, then apply ``key=value`` overrides.
 
     Args:
-        file: Settings in YAML.
+        file: Settings in YAML, or the name of some that come with RayNAS: see :mod:`raynas.presets`.
         overrides: Keys with dots, values in YAML.
         values: By keys with dots, taken as they are.
 
@@ -81,16 +84,10 @@ def load(
             is illegal.
     """
     tree: dict[str, Any] = {}
-    if file is not None:
-        try:
-            read = _Loader(Path(file).read_text(encoding="utf-8")).get_single_data()
-        except OSError as error:
-            raise ConfigError(f"cannot read the settings file {str(file)!r}: {error.strerror}") from None
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(read or {}, dict):
-            raise ConfigError(f"{file} must hold settings as 'key: value' lines, not {type(read).__name__}")
-        tree = dict(read or {})
+    if file is not None and str(file) in PRESETS and not Path(file).exists():
+        tree = copy.deepcopy(dict(PRESETS[str(file)]))
+    elif file is not None:
+        tree = _read(file)
     for name, value in (values or {}).items():
         _set(tree, name, value)
     for override in overrides:
@@ -102,6 +99,20 @@ def load(
         except (yaml.YAMLError, ValueError):
             raise ConfigError(f"the value of {override!r} is not YAML") from None
     return parse(tree)
+
+
+def _read(file: str | Path) -> dict[str, Any]:
+    """The nested dictionaries in a YAML file."""
+    try:
+        read = _Loader(Path(file).read_text(encoding="utf-8")).get_single_data()
+    except OSError as error:
+        legal = ", ".join(PRESETS)
+        raise ConfigError(f"cannot read the settings file {str(file)!r}: {error.strerror}; by name: {legal}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(read or {}, dict):
+        raise ConfigError(f"{file} must hold settings as 'key: value' lines, not {type(read).__name__}")
+    return dict(read or {})
 
 
 def _set(tree: dict[str, Any], name: str, value: Any) -> None:

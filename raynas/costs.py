@@ -13,14 +13,14 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from raynas import architecture as arch
-from raynas.architecture import Architecture, Decisions, Graph
+from raynas.architecture import Architecture, Decisions, Graph, Notation
 from raynas.choice import Choice, assemble, choices, chosen, decisions, graph, open_choices
 from raynas.limits import COSTS, Profile
 
@@ -116,9 +116,10 @@ class Costs:
 
     def classes(self) -> int:
         """How many classes the answers of a network of the space tell apart."""
-        probe = next(_covering(open_choices(self._space)))
+        probe = chosen(self._space, self.sample(random.Random(0)))
         with torch.no_grad():
-            return int(assemble(self._space, probe)(*self._inputs).shape[1])
+            answer = assemble(self._space, probe)(*self._inputs)
+        return int((answer[0] if isinstance(answer, tuple) else answer).shape[-1])
 
     def canonical(self, architecture: Mapping[str, str]) -> Architecture:
         """The canonical form of an architecture, as :func:`raynas.choice.canonical`, without walking the space."""
@@ -135,6 +136,12 @@ class Costs:
     def graph(self) -> Callable[[Architecture], Graph] | None:
         """See :func:`raynas.choice.graph`; what it returns holds no weights."""
         return graph(self._space)
+
+    @property
+    def notation(self) -> Notation | None:
+        """How a space writes its architectures as sequences, if it says so by a method ``notation()``."""
+        own = getattr(self._space, "notation", None)
+        return cast("Notation", own()) if callable(own) else None
 
     def sample(self, rng: random.Random) -> Architecture:
         """Draw an architecture uniformly, in its canonical form."""
@@ -249,8 +256,14 @@ def _tabulate(space: nn.Module, inputs: tuple[Tensor, ...]) -> _Table | None:
     rng = random.Random(0)
     probes = [*_covering(open_in_space), *(arch.sample(open_in_space, rng) for _ in range(4))]
     meter = _Meter(space)
-    readings = [meter.read(space, inputs, probe) for probe in probes]
-    meter.remove()
+    try:
+        readings = [meter.read(space, inputs, probe) for probe in probes]
+    except RuntimeError:
+        if hasattr(space, "choose"):
+            return None  # not every option of a Choice goes with those of the others
+        raise
+    finally:
+        meter.remove()
     shapes: dict[int, Any] = {}
     for reading in reversed(readings):
         added["macs"].update(reading.spent)

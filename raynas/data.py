@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,14 @@ from torch import Tensor
 from raynas import readers
 from raynas.config import ConfigError
 from raynas.decode import DataError
+from raynas.division import spread, statistics
 from raynas.named import resolve
 from raynas.readers import Source
+from raynas.text import TEXTS, TextData, load_text
 
-__all__ = ["NAMES", "DataError", "Dataset", "Split", "from_arrays", "load", "to_arrays"]
+__all__ = ["NAMES", "Data", "DataError", "Dataset", "Split", "from_arrays", "load", "to_arrays"]
 
-NAMES = ("digits", "fashion_mnist", "cifar10", "cifar100", "images", "parquet")
+NAMES = ("digits", "fashion_mnist", "cifar10", "cifar100", "images", "parquet", *TEXTS)
 
 _SPLITS = ("train", "validation", "test")
 
@@ -115,10 +117,26 @@ class Dataset:
         _, channels, height, width = self.train.inputs.shape
         return channels, height, width
 
+    def __str__(self) -> str:
+        return f"images of shape {list(self.image_shape)}"
+
+    @property
+    def bytes(self) -> int:
+        """What training and validation take in memory."""
+        return self.train.inputs.nbytes + self.validation.inputs.nbytes
+
+    def without_test(self) -> Dataset:
+        """The same with validation in the place of test: what a search may see."""
+        return replace(self, test=self.validation)
+
     def to(self, device: torch.device | str) -> Dataset:
         """The same data set with all images and labels on a device."""
         moved = {name: getattr(self, name).to(device) for name in _SPLITS}
         return Dataset(self.name, **moved, classes=self.classes, mean=self.mean, std=self.std)
+
+
+Data = Dataset | TextData
+"""What a run learns from; what is to be learned of it tells :mod:`raynas.tasks`."""
 
 
 def load(
@@ -129,13 +147,14 @@ def load(
     seed: int = 0,
     limit: int | None = None,
     size: int | None = None,
-) -> Dataset:
+) -> Data:
     """Load a data set into memory.
 
     Args:
         name: One of :data:`NAMES`, or the import path ``"package.module:function"`` of your own function. It is called
-            with ``folder`` if that is given, else without arguments, and returns a :class:`Dataset`, taken as it is,
-            or ``((train_x, train_y), (test_x, test_y))``: arrays or tensors, uint8 [N, C, H, W] and integers [N].
+            with ``folder`` if that is given, else without arguments, and returns a :class:`Dataset`, or
+            :class:`raynas.text.TextData`, taken as it is, or ``((train_x, train_y), (test_x, test_y))``: arrays or
+            tensors, uint8 [N, C, H, W] and integers [N].
         folder: Where the files are; ``digits`` needs none.
         validation: How much of the training images to hold out: a share in (0, 1), or a number of images.
         seed: Of the division into train and validation. Equal seeds divide equally on every machine.
@@ -153,7 +172,11 @@ def load(
         found = _call(name, folder)
         if isinstance(found, Dataset):
             return found if limit is None else _shorten(found, limit, seed)
+        if isinstance(found, TextData):
+            return found
         train, test = _sources_of(name, found)
+    elif name in TEXTS:
+        return load_text(name, None if folder is None else Path(folder), validation, limit)
     else:
         train, test = _open(name, None if folder is None else Path(folder), size)
     for part, source in (("training", train), ("test", test)):
@@ -210,15 +233,15 @@ def _sources_of(name: str, found: Any) -> tuple[Source, Source]:
 
 def _assemble(name: str, train: Source, test: Source, how: tuple[float | int, int, int | None]) -> Dataset:
     validation, seed, limit = how
-    kept = _spread(train.labels, min(limit or len(train.labels), len(train.labels)), seed)
+    kept = spread(train.labels, min(limit or len(train.labels), len(train.labels)), seed)
     count = round(validation * len(kept)) if isinstance(validation, float) and validation < 1 else validation
     if not 0 < count < len(kept) or count != int(count):
         raise DataError(f"validation={validation} leaves no split: there are {len(kept)} training images to divide")
     held_out = np.zeros(len(train.labels), bool)
-    held_out[kept[_spread(train.labels[kept], int(count), seed)]] = True
-    tested = _spread(test.labels, min(limit or len(test.labels), len(test.labels)), seed)
+    held_out[kept[spread(train.labels[kept], int(count), seed)]] = True
+    tested = spread(test.labels, min(limit or len(test.labels), len(test.labels)), seed)
     trained = _decoded(train, kept[~held_out[kept]])
-    mean, std = _statistics(trained.inputs)
+    mean, std = statistics(trained.inputs)
     return Dataset(
         name=name,
         train=trained,
@@ -234,46 +257,20 @@ def _decoded(source: Source, indices: npt.NDArray[np.int64]) -> Split:
     return Split(torch.from_numpy(source.decode(indices)).contiguous(), torch.from_numpy(source.labels[indices]))
 
 
-def _spread(labels: npt.NDArray[np.int64], count: int, seed: int) -> npt.NDArray[np.int64]:
-    """Indices of ``count`` random images, ascending, with each class in the share that it has of all."""
-    # RandomState's stream is frozen for good; that of default_rng may change with a version of numpy.
-    order = np.random.RandomState(seed).permutation(len(labels))
-    shuffled = labels[order]
-    by_class = np.argsort(shuffled, kind="stable")
-    _, first, sizes = np.unique(shuffled[by_class], return_index=True, return_counts=True)
-    # The k-th of a class of n stands at (k + 1/2)/n: the first `count` of all positions take alike from each class.
-    rank = np.arange(len(labels)) - np.repeat(first, sizes)
-    position = np.empty(len(labels))
-    position[by_class] = (rank + 0.5) / np.repeat(sizes, sizes)
-    return np.sort(order[np.argsort(position, kind="stable")[:count]]).astype(np.int64)
-
-
-def _statistics(inputs: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel in units of 0..1, exact from counts of the 256 grey levels."""
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    mean, std = [], []
-    for channel in range(inputs.shape[1]):
-        counts = torch.bincount(inputs[:, channel].reshape(-1), minlength=256).double()
-        share = counts / counts.sum()
-        centre = float(share @ levels)
-        mean.append(centre)
-        # A constant channel has no spread: one grey level keeps the division finite.
-        std.append(max(float((share @ (levels - centre) ** 2).sqrt()), 1 / 255))
-    return tuple(mean), tuple(std)
-
-
 def _shorten(dataset: Dataset, limit: int, seed: int) -> Dataset:
     """A user's data set with at most ``limit`` images in each of its splits."""
     parts = {}
     for name in _SPLITS:
         split: Split = getattr(dataset, name)
-        kept = torch.from_numpy(_spread(split.targets.numpy(), min(limit, len(split)), seed))
+        kept = torch.from_numpy(spread(split.targets.numpy(), min(limit, len(split)), seed))
         parts[name] = Split(split.inputs[kept], split.targets[kept])
     return Dataset(dataset.name, **parts, classes=dataset.classes, mean=dataset.mean, std=dataset.std)
 
 
-def to_arrays(dataset: Dataset) -> dict[str, Any]:
+def to_arrays(dataset: Data) -> dict[str, Any]:
     """A data set as a flat dict of numpy arrays and plain values, which Ray's object store passes without copying."""
+    if isinstance(dataset, TextData):
+        return dataset.arrays()
     arrays: dict[str, Any] = {
         f"{name}.{field.name}": getattr(getattr(dataset, name), field.name).cpu().numpy()
         for name in _SPLITS
@@ -282,11 +279,13 @@ def to_arrays(dataset: Dataset) -> dict[str, Any]:
     return {**arrays, "name": dataset.name, "classes": dataset.classes, "mean": dataset.mean, "std": dataset.std}
 
 
-def from_arrays(arrays: Mapping[str, Any]) -> Dataset:
+def from_arrays(arrays: Mapping[str, Any]) -> Data:
     """The data set of :func:`to_arrays`; its tensors are views of the arrays, so never write to them in place."""
     with warnings.catch_warnings():
         # Ray's arrays are read-only, of which torch warns; a Dataset's tensors are only read.
         warnings.filterwarnings("ignore", message=".*not writable")
+        if "vocabulary" in arrays:
+            return TextData.of_arrays(arrays)
         tensors = {name: torch.from_numpy(value) for name, value in arrays.items() if isinstance(value, np.ndarray)}
     train, validation, test = (Split(*(tensors[f"{name}.{field.name}"] for field in fields(Split))) for name in _SPLITS)
     return Dataset(arrays["name"], train, validation, test, arrays["classes"], arrays["mean"], arrays["std"])

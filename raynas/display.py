@@ -46,15 +46,15 @@ class View:
         self.console.print(text, soft_wrap=True, markup=False)
 
     @contextmanager
-    def training(self, what: str) -> Iterator[Any]:
-        """A bar with loss, images per second and time left; yields a function that takes a TrainingStatus."""
+    def training(self, what: str, examples: str = "images") -> Iterator[Any]:
+        """A bar with loss, speed and time left; yields a function that takes a TrainingStatus."""
         columns = (
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-            TextColumn("loss {task.fields[loss]:.3f}"), TextColumn("{task.fields[rate]:.0f} images/s"),
+            TextColumn("loss {task.fields[loss]:.3f}"), TextColumn("{task.fields[rate]:.0f} {task.fields[examples]}/s"),
             TimeRemainingColumn(),
         )  # fmt: skip
         with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as bar:
-            task = bar.add_task(what, total=None, loss=math.nan, rate=math.nan)
+            task = bar.add_task(what, total=None, loss=math.nan, rate=math.nan, examples=examples)
             begin: list[tuple[float, int]] = []
 
             def show(status: TrainingStatus) -> None:
@@ -68,7 +68,7 @@ class View:
                     remaining = "time left unknown" if math.isnan(left) else f"{left:.0f} s left"
                     self.say(
                         f"{what}: step {status.step}/{status.total}, loss {status.loss:.3f}, "
-                        f"{status.images_per_second:.0f} images/s, {remaining}"
+                        f"{status.images_per_second:.0f} {examples}/s, {remaining}"
                     )
 
             yield show
@@ -130,7 +130,7 @@ class View:
 
     def leaderboard(self, rows: Sequence[Mapping[str, Any]], rescored: bool = True, title: str | None = None) -> None:
         """The winner and the others of a list, with their scores and costs."""
-        title = (title or "best architectures") + ("; final: on all validation images" if rescored else "")
+        title = (title or "best architectures") + ("; final: on all validation data" if rescored else "")
         table = Table(title=title, title_justify="left")
         known = ("key", "architecture", "score", "fidelity", "final_score")
         costs = [name for name in rows[0] if name not in known]

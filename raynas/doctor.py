@@ -68,7 +68,7 @@ def check_settings(prepare: Callable[[Config], Any], config: Config) -> tuple[Fi
     known = f"{arch.size(run.search_space.decisions):.3g} architectures"
     if isinstance(run, Run):
         counts = ", ".join(f"{len(getattr(run.data, name))} {name}" for name in ("train", "validation", "test"))
-        known += f"; data {run.data.name}: {counts} images of shape {list(run.data.image_shape)}"
+        known += f"; data {run.data.name}: {counts} {run.data}"
     return Finding("settings", "ok", f"{known}; limits: {str(run.limits) or 'none'}"), run
 
 
@@ -197,10 +197,9 @@ def _memory(run: Run, nodes: Sequence[NodeFacts]) -> Finding:
         where = place_ranks(recipe)
     except ValueError as error:
         return Finding("memory", "fail", str(error), "Ask for fewer train.workers, or add nodes")
-    batch = max(min(recipe.batch_size or 1, len(run.data.train)) // where.count, 1)
-    need = training_memory(run.space, run.example(), batch, seed=run.config.seed)
-    images = sum(split.inputs.nbytes for split in (run.data.train, run.data.validation))
-    return check_memory({**need, "images": images}, where, nodes)
+    batch = max(min(recipe.batch_size or 1, run.task.batched(recipe)) // where.count, 1)
+    need = training_memory(run.space, run.task.example(1, recipe), batch, seed=run.config.seed)
+    return check_memory({**need, run.task.measure.examples: run.data.bytes}, where, nodes)
 
 
 def doctor(config: Config, prepare: Callable[[Config], Any], verbose: bool = False) -> int:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from raynas.architecture import Architecture
 from raynas.config import Config, SearchConfig
-from raynas.data import Dataset, from_arrays
+from raynas.data import Data, from_arrays
 from raynas.evaluation import Scorer
 from raynas.metrics import ActorMetrics
 from raynas.sampling import PathSampler
@@ -81,7 +81,7 @@ class Host:
         name: Of the actor, for what it scores.
     """
 
-    def __init__(self, space: nn.Module, data: Dataset, config: Config, name: str) -> None:
+    def __init__(self, space: nn.Module, data: Data, config: Config, name: str) -> None:
         self.space, self.data, self.config, self.name = space, data, config, name
         self.trainer: Trainer | None = None
         self.scorer: Scorer | None = None
@@ -163,12 +163,12 @@ class Host:
             raise request.error
         return [{**tally, "worker": self.name} for tally in request.answer]
 
-    def rescore(self, architectures: Sequence[Architecture]) -> list[float]:
-        """Accuracy in percent on all validation images, whatever part of them the search uses."""
-        everything = dataclasses.replace(self.config.search, slices=1, validation_images=None)
+    def rescore(self, architectures: Sequence[Architecture], images: int | None = None) -> list[float]:
+        """The scores on all validation data, or so many images or words, with the weights of now."""
+        everything = dataclasses.replace(self.config.search, slices=1, validation_images=images)
         with self._computing:
-            tallies = self._make_scorer(everything).score(architectures, 0)
-        return [100.0 * tally["correct"] / tally["images"] for tally in tallies]
+            scorer = self._make_scorer(everything)
+            return [scorer.task.measure(tally) for tally in scorer.score(architectures, 0)]
 
     def waiting(self) -> int:
         """Requests that are being answered or wait: trials ask before they settle for a replica."""

@@ -94,6 +94,7 @@ def joined(space: SearchSpace, search: SearchConfig, trainable: type[Any]) -> Se
         space,
         decisions={**space.decisions, **{name: tuple(map(_option, tried)) for name, tried in levels.items()}},
         ordered=space.ordered | {name for name, tried in levels.items() if _ascends(tried)},
+        notation=None,  # it has no word for a setting
         **functions,
     )
 
@@ -140,6 +141,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "violation": _of_network,
     "graph": _of_network,
     "costs": _of_network,
+    "features": _of_network,
 }
 
 

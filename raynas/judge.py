@@ -16,12 +16,13 @@ from scipy.stats import rankdata
 
 from raynas.aggregate import aggregate
 from raynas.config import ConfigError
+from raynas.measure import PERPLEXITY
 from raynas.ranking import Agreement, compare
 from raynas.truth import LEAST, Truth
 
 __all__ = ["Rows", "Sample", "interval", "judge", "remarks", "scores_at", "sign"]
 
-_BOOKKEEPING = ("images", "seconds", "correct")
+_BOOKKEEPING = ("images", "words", "seconds", "correct")
 """Metrics that say nothing of how good an architecture is, or what another one says."""
 Rows = list[dict[str, Any]]
 
@@ -111,7 +112,7 @@ def scores_at(sample: Sample, fidelity: int) -> dict[str, dict[str, float]]:
                 continue
             told = {"score": sign(sample.mode) * row["score"]}
             told |= {
-                n: -v if "loss" in n else v
+                n: -v if "loss" in n or n == PERPLEXITY.name else v
                 for n, v in row["metrics"].items()
                 if isinstance(v, (int, float)) and n not in (*_BOOKKEEPING, "score")
             }

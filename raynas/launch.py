@@ -33,10 +33,10 @@ from torch import nn
 
 from raynas.bare import bare_run, bare_space
 from raynas.command_line import read_arguments
-from raynas.config import Config, ConfigError, RetrainConfig, SearchConfig
+from raynas.config import Config, ConfigError, RetrainConfig, SearchConfig, ShrinkConfig
 from raynas.config_file import load
 from raynas.connection import LOOPBACK, check_address, connect
-from raynas.data import Dataset
+from raynas.data import Data
 from raynas.data import load as load_data
 from raynas.display import View
 from raynas.doctor import doctor
@@ -58,6 +58,9 @@ from raynas.searchers import (
     Reinforce,
     SearchSpace,
 )
+from raynas.searchers.nao import NAO
+from raynas.tasks import task_of
+from raynas.training import dropping
 from raynas.verdict import rank
 
 __all__ = ["audit", "connect", "main", "prepare", "resolve"]
@@ -72,16 +75,17 @@ METHODS: dict[str, Callable[..., ArchitectureSearcher]] = {
     "nsga2": NSGA2,
     "reinforce": Reinforce,
     "predictor": Predictor,
+    "nao": NAO,
 }
 
 
-def build_space(config: Config, data: Dataset) -> nn.Module:
+def build_space(config: Config, data: Data) -> nn.Module:
     """Call the space's function with its arguments; classes and channels come from the data if it takes them."""
     function = resolve(config.space, "space")
     torch.manual_seed(config.seed)
     try:
         takes = inspect.signature(function).parameters
-        known = {"num_classes": data.classes, "in_channels": data.image_shape[0]}
+        known = task_of(data).arguments
         arguments = {name: value for name, value in known.items() if name in takes} | config.space_args
         unknown = [name for name in arguments if name not in takes]
         if unknown and not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
@@ -120,7 +124,7 @@ def prepare(
     config: Config | str | Path | None = None,
     *,
     space: nn.Module | SearchSpace | Mapping[str, Sequence[str]] | None = None,
-    data: Dataset | None = None,
+    data: Data | None = None,
     view: View | None = None,
 ) -> Any:
     """Turn settings into a run, without starting Ray. Whatever is wrong with them is said here.
@@ -173,7 +177,7 @@ def _named(config: Config, *parts: str) -> Config:
     return dataclasses.replace(config, name="-".join((*parts, f"{datetime.now():%Y%m%d-%H%M%S}")))
 
 
-def _load(config: Config) -> Dataset:
+def _load(config: Config) -> Data:
     wanted = config.data
     if ":" in wanted.name:
         resolve(wanted.name, "data")
@@ -201,8 +205,6 @@ def audit(run: SearchRun) -> Any:
     truth = run.config.truth
     if not isinstance(run, Run):
         raise ConfigError(f"truth.epochs needs a network to train, but {run.config.space} is bare decisions")
-    if run.shrinking is not None:
-        raise ConfigError("truth.epochs would draw from the whole space, and train.shrink left a part: give a table")
     search = SearchConfig(
         trainable="trainables.from_scratch:FromScratch",
         method="random",
@@ -217,13 +219,21 @@ def audit(run: SearchRun) -> Any:
     config = dataclasses.replace(
         run.config,
         search=search,
+        train=dataclasses.replace(
+            run.config.train,
+            shrink=ShrinkConfig(),
+            drop_path=run.config.train.drop_path if dropping(run.space) else None,
+        ),
         storage_path=str(run.folder / "audit"),
         name=f"epochs-{truth.epochs}",
         time_budget=None if truth.minutes is None else 60 * truth.minutes,
         budget_gpu_hours=None,
         retrain=RetrainConfig(),
     )
-    return prepare(config, space=run.space, data=run.data, view=run.view)
+    trained = prepare(config, space=run.space, data=run.data, view=run.view)
+    if run.shrinking is not None:
+        trained.narrow(run.search_space.decisions)
+    return trained
 
 
 def execute(command: str, run: SearchRun, flags: argparse.Namespace) -> None:

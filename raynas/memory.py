@@ -42,8 +42,8 @@ def training_memory(space: nn.Module, example: Tensor, batch: int, paths: int = 
 
     Args:
         space: With its Choices.
-        example: One image [1, C, H, W].
-        batch: Images a step on this worker.
+        example: One image [1, C, H, W], or sequence [1, T].
+        batch: How many of them a step on this worker.
         paths: How many random architectures are looked at.
         seed: Draws them.
     """
@@ -53,6 +53,9 @@ def training_memory(space: nn.Module, example: Tensor, batch: int, paths: int = 
     open_in_space, rng, largest = decisions(shadow), Random(seed), 0
     for _ in range(paths):
         network = derive(shadow, arch.sample(open_in_space, rng)).train()
-        few, more = (kept_for_backward(network, torch.empty(n, *example.shape[1:], device="meta")) for n in (2, 3))
+        few, more = (
+            kept_for_backward(network, torch.empty(n, *example.shape[1:], dtype=example.dtype, device="meta"))
+            for n in (2, 3)
+        )
         largest = max(largest, few + (more - few) * (batch - 2))
     return {"weights": parameters + buffers, "gradients and momentum": 2 * parameters, "activations": largest}

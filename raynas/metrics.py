@@ -34,7 +34,7 @@ STOPPED = {"raynas_stopped": "architectures that were stopped early at a rung"}
 """The same, with the tag ``rung``: the fidelity."""
 TRAINING = {
     "raynas_training_loss": "loss of the last chunk of steps, mean over the workers",
-    "raynas_training_images_per_second": "images a second through all workers together",
+    "raynas_training_images_per_second": "images, or words, a second through all workers together",
     "raynas_training_step": "steps made",
     "raynas_training_steps": "steps of the whole schedule",
 }
@@ -42,7 +42,7 @@ TRAINING = {
 ACTOR = {
     "raynas_actor_busy_seconds": "seconds in which an actor trained or scored: its rate is the actor's utilisation",
     "raynas_actor_scores": "answers of an actor: an architecture at one fidelity each",
-    "raynas_actor_images": "images that went through an actor in training",
+    "raynas_actor_images": "images, or words, that went through an actor in training",
 }
 """Counters of each supernet actor, with the tag ``actor``."""
 

@@ -44,12 +44,12 @@ def rehearse(run: Run, chosen: Architecture) -> tuple[str, Progress]:
     trainer = Trainer(space, run.data, recipe(run.config.train, chosen), lambda step: [path], run.config.seed)
     progress = trainer.run(2)
     begin = time.perf_counter()
-    tally = Scorer(space, run.data, run.config.search).score([path], 0)[0]
+    tally, measure = Scorer(space, run.data, run.config.search).score([path], 0)[0], run.task.measure
     told = "".join(f", {name} {value}" for name, value in settings(chosen).items())
     text = (
         f"architecture {arch.key(chosen)} {run.costs_of(chosen)}{told}: loss {progress.loss:.3f} after two steps "
-        f"({progress.images / progress.seconds:.0f} images/s), {tally['correct']:.0f} of {tally['images']:.0f} "
-        f"images right in the first slice ({time.perf_counter() - begin:.2f} s)"
+        f"({progress.images / progress.seconds:.0f} {measure.examples}/s), {tally['correct']:.0f} of "
+        f"{tally[measure.examples]:.0f} {measure.examples} right at first ({time.perf_counter() - begin:.2f} s)"
     )
     return text, progress
 
@@ -57,7 +57,7 @@ def rehearse(run: Run, chosen: Architecture) -> tuple[str, Progress]:
 def _show(run: Run, chosen: Architecture) -> None:
     say = run.view.say
     for name in ("train", "validation", "test"):
-        say(f"{name} images: {len(getattr(run.data, name))} of shape {list(run.data.image_shape)}")
+        say(f"{name}: {len(getattr(run.data, name))} {run.data}")
     text, progress = rehearse(run, chosen)
     say(text)
     epochs = run.config.train.resolved().epochs

@@ -24,13 +24,36 @@ from torch import nn
 from raynas import checkpoint
 from raynas.command_line import OPERATION
 from raynas.config import Config, TrainConfig
-from raynas.data import Dataset, from_arrays, to_arrays
+from raynas.data import Data, from_arrays, to_arrays
 from raynas.evaluation import tally
+from raynas.images import steps_per_epoch
 from raynas.placement import check_room, place_ranks
 from raynas.supernet import TrainingStatus
-from raynas.training import Trainer, steps_per_epoch
+from raynas.tasks import task_of
+from raynas.training import Trainer
 
-__all__ = ["Job", "retrain", "retrain_recipe"]
+__all__ = ["Averaging", "Job", "images_per_second", "retrain", "retrain_recipe"]
+
+
+class Averaging:
+    """When the weights of a training begin to be averaged: where it has ceased to improve (NT-ASGD).
+
+    Merity, Keskar and Socher, "Regularizing and Optimizing LSTM Language Models", ICLR 2018.
+
+    Args:
+        patience: Epochs.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+        self.losses: list[float] = []
+        """The validation loss after each epoch."""
+
+    def begins(self, loss: float) -> bool:
+        """Note the loss of an epoch; whether it is above the best of those more than ``patience`` epochs before."""
+        earlier = self.losses[: -self.patience]
+        self.losses.append(loss)
+        return bool(earlier) and loss > min(earlier)
 
 
 @dataclass(frozen=True)
@@ -52,7 +75,7 @@ def retrain_recipe(config: Config, supernet: tuple[int, Any, Mapping[str, Any]] 
     Args:
         config: The run's settings.
         supernet: Its newest checkpoint: where ``train`` counts minutes, retraining makes as many epochs as it did.
-        images: Number of training images.
+        images: Number of training images, or sequences: of what a batch takes so many.
     """
     own = config.retrain
     changes = {k: v for k in ("epochs", "batch_size", "lr", "workers") if (v := getattr(own, k)) is not None}
@@ -67,13 +90,13 @@ def retrain_recipe(config: Config, supernet: tuple[int, Any, Mapping[str, Any]] 
 
 def retrain(
     subnet: nn.Module,
-    data: Dataset,
+    data: Data,
     recipe: TrainConfig,
     seed: int,
     folder: Path,
     on_progress: Callable[[TrainingStatus], None] = lambda status: None,
 ) -> dict[str, Any]:
-    """Train a network from its initial weights and evaluate it on the test images, once.
+    """Train a network from its initial weights and evaluate it on the test data, once.
 
     Goes on from the newest checkpoint in ``folder``; where the result of this recipe is already there, it is returned
     as it is. Results of another recipe, or of a network of another size, are kept beside it.
@@ -87,7 +110,8 @@ def retrain(
         on_progress: Told now and then.
 
     Returns:
-        ``test_accuracy`` and ``validation_accuracy`` in percent, ``epochs`` and ``seconds``; also in result.json.
+        ``test_accuracy`` and ``validation_accuracy`` in percent, or what else measures the task
+        (:mod:`raynas.measure`), ``epochs`` and ``seconds``; also in result.json.
 
     Raises:
         RuntimeError: The training failed more than ``train.max_failures`` times, or the cluster has no room for it.
@@ -126,6 +150,32 @@ def retrain(
     return dict(json.loads(result.read_text(encoding="utf-8")))
 
 
+def images_per_second(subnet: nn.Module, data: Data, recipe: TrainConfig, seed: int) -> float:
+    """How fast :func:`retrain` would be: one worker makes some steps, and all are taken to be as fast.
+
+    Raises:
+        RuntimeError: The cluster has no room for it.
+    """
+    where = place_ranks(recipe)
+    check_room([where.each], "workers")
+    job = Job(ray.put(copy.deepcopy(subnet)), ray.put(to_arrays(data)), recipe, seed, Path())
+    task = ray.remote(_some_steps).options(num_cpus=where.cpus, num_gpus=where.gpus)
+    return where.count * float(ray.get(task.remote(job, where.count)))
+
+
+def _some_steps(job: Job, workers: int) -> float:
+    """The images/s of one of so many workers."""
+    assert job.recipe.batch_size is not None
+    recipe = dataclasses.replace(job.recipe, batch_size=max(job.recipe.batch_size // workers, 1))
+    trainer = Trainer(ray.get(job.network), from_arrays(ray.get(job.arrays)), recipe, seed=job.seed)
+    trainer.run(2)  # the first ones fill caches
+    images, seconds = 0, 0.0
+    while seconds < 2.0:
+        made = trainer.run(trainer.step + 2)
+        images, seconds = images + made.images, seconds + made.seconds
+    return images / seconds
+
+
 def _fit(trainer: TorchTrainer) -> None:
     """Run to the end. Ray Train answers Ctrl-C by leaving the program: here it is what it always is."""
     before = signal.getsignal(signal.SIGINT)
@@ -153,9 +203,19 @@ def _train_worker(config: dict[str, Any]) -> None:
     if saved is not None:
         trainer.load_state(saved[1], saved[0])
         seconds = float(saved[2]["seconds"])
+    averaging = None if trainer.recipe.average_after is None else Averaging(trainer.recipe.average_after)
+    if saved is not None and averaging is not None:
+        averaging.losses = list(saved[2]["losses"])
     last_save, total, chunk = time.monotonic(), trainer.total_steps, 1
     while trainer.step < total:
-        progress = trainer.run(min(trainer.step + chunk, total))
+        pause = total if averaging is None else (trainer.step // trainer.epoch_steps + 1) * trainer.epoch_steps
+        progress = trainer.run(min(trainer.step + chunk, total, pause))
+        if averaging is not None and trainer.step == pause and trainer.average is None:
+            validated = tally(trainer.model, data.validation, data)
+            if averaging.begins(validated["loss"]):
+                trainer.begin_average()
+        if trainer.step == total:
+            trainer.take_average()
         # A line of the training curve about every second; ranks need not agree on it.
         chunk = progress.next_chunk(chunk, 1.0)
         if rank[0]:
@@ -166,11 +226,13 @@ def _train_worker(config: dict[str, Any]) -> None:
         with open(job.folder / "training.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if trainer.step == total or time.monotonic() - last_save >= job.recipe.checkpoint_seconds:
-            checkpoint.write(job.folder, trainer.step, trainer.state(), {"seconds": spent}, job.recipe.keep_checkpoints)
+            values = {"seconds": spent, "losses": [] if averaging is None else averaging.losses}
+            checkpoint.write(job.folder, trainer.step, trainer.state(), values, job.recipe.keep_checkpoints)
             last_save = time.monotonic()
     if rank[0] == 0:
         scores = {name: tally(trainer.model, getattr(data, name), data) for name in ("validation", "test")}
-        result = {f"{name}_accuracy": 100.0 * t["correct"] / t["images"] for name, t in scores.items()}
+        measure = task_of(data).measure
+        result = {f"{name}_{measure.name}": measure(found) for name, found in scores.items()}
         result |= {"epochs": total / trainer.epoch_steps, "seconds": seconds + time.monotonic() - begin}
         part = job.folder / "result.part"
         part.write_text(json.dumps(result), encoding="utf-8")

@@ -19,6 +19,7 @@ import copy
 import dataclasses
 import functools
 import json
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -29,27 +30,27 @@ from torch import nn
 from raynas import architecture as arch
 from raynas import checkpoint, joint
 from raynas.angle import Angles
-from raynas.architecture import Architecture
+from raynas.architecture import Architecture, Decisions
 from raynas.choice import decisions, derive
-from raynas.config import Config, ConfigError
-from raynas.constraints import check_satisfiable
+from raynas.config import Config, ConfigError, TrainConfig
 from raynas.costs import Costs
-from raynas.data import Dataset
+from raynas.data import Data
 from raynas.display import View
 from raynas.evaluation import Scorer
 from raynas.export import export
-from raynas.filter import filtered
-from raynas.limits import Limits, check_objectives, violation
+from raynas.files import write_json
 from raynas.placement import place_ranks
-from raynas.retrain import retrain, retrain_recipe
-from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, UniformPaths
-from raynas.search_run import SearchRun, write_json
-from raynas.searchers import ArchitectureSearcher, SearchSpace
+from raynas.pool import Pool
+from raynas.retrain import images_per_second, retrain, retrain_recipe
+from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, ProportionalPaths, UniformPaths
+from raynas.search_run import SearchRun
+from raynas.searched import searched
+from raynas.searchers import ArchitectureSearcher
 from raynas.shrink import Shrinking
 from raynas.supernet import Supernet
-from raynas.training import model_tensors
+from raynas.tasks import task_of
+from raynas.training import dropping, model_tensors
 from raynas.turning import Turning
-from raynas.untrained import Untrained, check_scores
 
 __all__ = ["Run"]
 
@@ -73,55 +74,46 @@ class Run(SearchRun):
         self,
         config: Config,
         space: nn.Module,
-        data: Dataset,
+        data: Data,
         searcher: Callable[..., ArchitectureSearcher],
         trainable: type[Any],
         view: View | None = None,
     ) -> None:
         self.space, self.data = space, data
         self._retrained_in = space
-        self.search_data = dataclasses.replace(data, test=data.validation)
-        """What leaves this process before the end: a search cannot look at test images that it does not have."""
-        _, height, width = data.image_shape
-        if height != width:
-            raise ConfigError(f"images must be square, these are {height} x {width}: bring them to one size first")
+        self.search_data = data.without_test()
+        """What leaves this process before the end: a search cannot look at test data that it does not have."""
+        self.task = task_of(data)
+        self.task.check(config.train)
+        if config.train.preset == "auto":
+            config = dataclasses.replace(config, train=dataclasses.replace(config.train, preset=self.task.preset))
         try:
             costs = Costs(space, (self.example(),))
             classes = costs.classes()
         except (RuntimeError, TypeError) as error:
-            shape = list(data.image_shape)
-            raise ConfigError(
-                f"the space does not run on images of shape {shape}: {str(error).splitlines()[0]}"
-            ) from None
+            raise ConfigError(f"the space does not run on {data}: {str(error).splitlines()[0]}") from None
         if classes < data.classes:
             raise ConfigError(
                 f"the space tells {classes} classes apart, but the labels are of {data.classes}: "
                 f"set space_args.num_classes={data.classes}"
             )
-        limits = Limits.parse(config.limits)
-        check_satisfiable(costs, limits)
-        search_space = SearchSpace(
-            costs.decisions, costs.canonical, violation(costs, limits), graph=costs.graph,
-            costs=costs, objectives=check_objectives(config.search.objectives),
-        )  # fmt: skip
-        settings = config.search.filter
-        if settings.score is not None:
-            names = check_scores(settings.score, "search.filter.score")
-            untrained = Untrained.of(space, costs, data, names, settings.images, config.seed)
-            search_space = filtered(search_space, untrained, settings, config.seed)
         if config.search.joint and config.retrain.preset is not None:
             raise ConfigError("retrain.preset would undo what search.joint finds: leave out one of them")
-        super().__init__(config, search_space, costs, searcher, trainable, view)
+        super().__init__(config, searched(config, space, costs, data), costs, searcher, trainable, view)
         self.costs: Costs = costs
         self.paths()
+        if not config.retrain.space_args:
+            self._check_drop_path()
         self._supernet: Supernet | None = None
         self.shrinking = None if config.train.shrink.every is None else self._make_shrinking()
+        self.pool = None if config.train.pool.size is None else self._make_pool()
+        self._narrow_as_trained()
         if hasattr(trainable, "check_run"):
             trainable.check_run(self)
 
     def example(self, batch: int = 1) -> torch.Tensor:
-        """A batch of zeros in the shape of the data: float32 [batch, C, H, W]."""
-        return torch.zeros(batch, *self.data.image_shape)
+        """A batch of zeros in the shape of the data: float32 [batch, C, H, W], or of words int64 [batch, 1]."""
+        return self.task.example(batch)
 
     def modules(self) -> list[str]:
         """What the nodes of the cluster must be able to import."""
@@ -132,7 +124,7 @@ class Run(SearchRun):
         """The actors that host the space."""
         if self._supernet is None:
             folder = self.folder / "supernet"
-            self._supernet = Supernet(self.space, self.search_data, self.config, folder, self.shrinking)
+            self._supernet = Supernet(self.space, self.search_data, self.config, folder, self.shrinking or self.pool)
         return self._supernet
 
     # Training.
@@ -144,6 +136,10 @@ class Run(SearchRun):
         low, high = self.limits.bounds.get("macs", (None, None))
         if wanted == "fair":
             return FairPaths(decisions, seed)
+        if wanted == "proportional":
+            sizes = functools.partial(_cost, self.costs, "parameters")
+            largest = self.costs.profile()["parameters"].maximum
+            return ProportionalPaths(decisions, sizes, largest, seed=seed, canonical=self.costs.canonical)
         if wanted == "constrained" and high is None:
             raise ConfigError("train.paths = constrained needs an upper limit: set limits.macs")
         # Elsewhere the costs of every path that is drawn would need a forward pass.
@@ -154,25 +150,63 @@ class Run(SearchRun):
         low, high = max(profile.minimum, low or high * 290 / 330), min(profile.maximum, high * 360 / 330)
         if low >= high:
             return UniformPaths(decisions, seed, self.costs.canonical)
-        macs = functools.partial(_macs, self.costs)
+        macs = functools.partial(_cost, self.costs, "macs")
         return ConstrainedPaths(decisions, macs, (low, high), seed=seed, canonical=self.costs.canonical)
 
     def train_supernet(self) -> None:
         """Train the shared weights; goes on from the newest checkpoint."""
         self.begin()
-        with self.view.training("supernet") as show, self.metrics.training("supernet", show) as told:
+        with (
+            self.view.training("supernet", self.task.measure.examples) as show,
+            self.metrics.training("supernet", show) as told,
+        ):
             if self.budget.left is not None and not self.supernet.finished:
                 where = place_ranks(self.config.train.resolved())
                 self.budget.hold(where.count * where.gpus)
             left = self.budget.left
             self.supernet.train(self.paths(), told, None if left is None else left / 2)
         if self.shrinking is not None:
-            self.use(dataclasses.replace(self.search_space, decisions=self.shrinking.decisions))
+            self.narrow(self.shrinking.decisions)
             left, all_of_it = map(arch.size, (self.shrinking.decisions, self.turning().decisions))
             self.view.say(
                 f"the space was shrunk from {all_of_it:.3g} to {left:.3g} architectures: {self.shrinking.dropped} "
                 f"options were dropped in {len(self.shrinking.rounds)} rounds"
             )
+
+        if self.pool is not None:
+            self.searcher = functools.partial(self.searcher, points_to_evaluate=self.pool.members)
+            self.view.say(f"the search begins with the {len(self.pool.members)} architectures of the pool")
+
+    def _make_pool(self) -> Pool:
+        """What renews the paths that are trained.
+
+        Raises:
+            ConfigError: The space has too few, or something else decides which paths are trained.
+        """
+        train, settings = self.config.train.resolved(), self.config.train.pool
+        assert train.epochs is not None
+        if self.shrinking is not None:
+            raise ConfigError("train.shrink and train.pool exclude each other: leave out one of them")
+        if train.paths not in ("auto", "proportional"):
+            raise ConfigError(f"train.paths = {train.paths} is of a whole space; with train.pool: auto, proportional")
+        if train.minutes is None and settings.every >= train.epochs:
+            raise ConfigError(
+                f"train.pool is renewed after {settings.every:g} epochs, but train.epochs is {train.epochs:g}"
+            )
+        weight = functools.partial(_cost, self.costs, "parameters") if train.paths == "proportional" else _alike
+        return Pool(self.searcher, weight, settings, self.config.seed, self.task.measure.mode)
+
+    def narrow(self, decisions: Decisions) -> None:
+        """Search among these options alone."""
+        self.costs.narrow(decisions)
+        self.use(dataclasses.replace(self.search_space, decisions=decisions))
+
+    def _narrow_as_trained(self) -> None:
+        """Where a training has shrunk the space to its end, what is left is the space."""
+        saved = None if self.shrinking is None else checkpoint.latest(self.folder / "supernet")
+        if self.shrinking is not None and saved is not None and saved[0] == int(saved[2]["total"]):
+            self.shrinking.load_state(saved[2]["rounds"])
+            self.narrow(self.shrinking.decisions)
 
     def _make_shrinking(self) -> Shrinking:
         """What shrinks the space in training.
@@ -189,6 +223,7 @@ class Run(SearchRun):
         for name, used in (
             ("search.warm_start", self.config.search.warm_start is not None),
             ("search.filter", self.config.search.filter.score is not None),
+            ("search.features", self.config.search.features.score is not None),
         ):
             if used:
                 raise ConfigError(
@@ -213,6 +248,16 @@ class Run(SearchRun):
         """
         return Turning(self.space, self.costs, self.config.train.affine)
 
+    def check_angles(self) -> None:
+        """Refuse what will have no angles, before anything is trained.
+
+        Raises:
+            AngleError: The space has no rule for something in it.
+            CheckpointError: A training has begun without keeping its initial weights.
+        """
+        self.turning()
+        checkpoint.check_initial(self.folder / "supernet")
+
     def angles(self) -> Angles:
         """How far the weights of every architecture have turned in the training of the supernet.
 
@@ -227,6 +272,14 @@ class Run(SearchRun):
 
     # After the search.
 
+    def _check_drop_path(self) -> None:
+        """Refuse to drop paths where there are none to drop; what a preset says of it holds where there are some."""
+        if self.config.train.drop_path and not any(map(dropping, (self.space, self._retrained_in))):
+            raise ConfigError(
+                f"train.drop_path has no effect: no module of {type(self._retrained_in).__name__} has a number "
+                "drop_path, as those of spaces.darts have: leave it out"
+            )
+
     def retrain_in(self, space: nn.Module) -> None:
         """Train architectures by themselves as networks of another space, of other sizes, in which the same is open.
 
@@ -236,20 +289,27 @@ class Run(SearchRun):
         if decisions(space) != decisions(self.space):
             raise ConfigError("with retrain.space_args the decisions of the space are others: they must stay the same")
         self._retrained_in = space
+        self._check_drop_path()
 
     def affordable(self, steps: Sequence[str]) -> list[str]:
         """Without retraining, where what is left of the budget is too short for it."""
-        left, curve = self.budget.left, self.folder / "supernet" / "training.jsonl"
-        if left is None or "retrain" not in steps:
+        curve = self.folder / "supernet" / "training.jsonl"
+        if self.budget.left is None or "retrain" not in steps:
             return list(steps)
-        recipe = retrain_recipe(self.config, checkpoint.latest(self.folder / "supernet"), len(self.data.train))
+        network, recipe = self._alone(self.best())
         lines = curve.read_text(encoding="utf-8").splitlines() if curve.exists() else []
         rates = [json.loads(line)["images_per_second"] for line in lines if line.endswith("}")]
-        takes = (recipe.epochs or 0.0) * len(self.data.train) / statistics.median(rates) if rates else 0.0
+        rate = statistics.median(rates or [0.0])
+        if self.budget.left and not (rates and self._retrained_in is self.space):
+            self.close()
+            rate = images_per_second(network, self.data, recipe, self.config.seed)
+        takes = (recipe.epochs or 0.0) * len(self.data.train) / rate if rate else math.inf
+        left = self.budget.left or 0.0
         if takes < left:
             return list(steps)
+        told = f"it would take about {takes:.0f} s, and " if rate else ""
         self.view.say(
-            f"not retrained: it would take about {takes:.0f} s, and {left:.0f} s are left of the budget; do it by: "
+            f"not retrained: {told}{left:.0f} s are left of the budget; do it by: "
             f"python -m raynas.launch retrain --resume {self.folder}"
         )
         # Without a supernet, or where it learned labels drawn by chance, there are no weights to export either.
@@ -257,27 +317,34 @@ class Run(SearchRun):
         return [step for step in steps if step != "retrain" and (usable or step != "export")]
 
     def retrain(self, architecture: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Train an architecture (default: the winner) from scratch and evaluate it on the test images, once.
+        """Train an architecture (default: the winner) from scratch and evaluate it on the test data, once.
 
         Returns:
-            ``test_accuracy`` and ``validation_accuracy`` in percent, ``epochs`` and ``seconds``.
+            ``test_accuracy`` and ``validation_accuracy`` in percent (of texts ``test_perplexity`` and
+            ``validation_perplexity``), ``epochs`` and ``seconds``.
         """
         self.begin()
         self.close()  # the replicas are not needed any more, their processors are
         chosen = self.best() if architecture is None else self.check(architecture)
         folder = self.folder / "retrain" / arch.key(chosen)
-        config = dataclasses.replace(self.config, train=joint.recipe(self.config.train, chosen))
-        recipe = retrain_recipe(config, checkpoint.latest(self.folder / "supernet"), len(self.data.train))
+        network, recipe = self._alone(chosen)
         what = f"retrain {arch.key(chosen)}"
-        with self.view.training(what) as show, self.metrics.training(what, show) as told:
-            network = derive(self._retrained_in, joint.network(chosen))
+        with self.view.training(what, self.task.measure.examples) as show, self.metrics.training(what, show) as told:
             result = retrain(network, self.data, recipe, self.config.seed, folder, told)
+        measure = self.task.measure
+        test, validation = (measure.said(result[f"{part}_{measure.name}"]) for part in ("test", "validation"))
         self.view.say(
-            f"retrained {arch.key(chosen)}: {result['test_accuracy']:.2f} % on the test images, "
-            f"{result['validation_accuracy']:.2f} % on validation, {result['epochs']:g} epochs"
+            f"retrained {arch.key(chosen)}: {test} on the test {measure.examples}, "
+            f"{validation} on validation, {result['epochs']:g} epochs"
             + "".join(f", {name} {value}" for name, value in joint.settings(chosen).items())
         )
         return result
+
+    def _alone(self, chosen: Architecture) -> tuple[nn.Module, TrainConfig]:
+        """The network of an architecture as it is trained by itself, and how."""
+        config = dataclasses.replace(self.config, train=joint.recipe(self.config.train, chosen))
+        recipe = retrain_recipe(config, checkpoint.latest(self.folder / "supernet"), self._batched())
+        return derive(self._retrained_in, joint.network(chosen)), recipe
 
     def trained(self, architecture: Mapping[str, str], command: str) -> None:
         """Make sure that there are weights to export.
@@ -321,11 +388,15 @@ class Run(SearchRun):
         """
         chosen = self.best() if architecture is None else self.check(architecture)
         folder = self.folder / "export" / arch.key(chosen)
-        report = export(self.network(chosen), (self.example(2),), folder, formats=tuple(formats or self.config.formats))
+        network, example = self.task.deployed(self.network(chosen))
+        report = export(network, example, folder, formats=tuple(formats or self.config.formats))
         write_json(folder / "architecture.json", chosen)
         own = (self.folder / "retrain" / arch.key(chosen) / "result.json").exists()
         self.view.say(f"exported to {folder} ({'retrained' if own else 'shared'} weights)\n{report}")
         return report
+
+    def _batched(self) -> int:
+        return self.task.batched(self.config.train)
 
     def close(self) -> None:
         """End the actors."""
@@ -333,5 +404,9 @@ class Run(SearchRun):
             self._supernet.close()
 
 
-def _macs(costs: Costs, architecture: Architecture) -> float:
-    return costs(architecture)["macs"]
+def _cost(costs: Costs, name: str, architecture: Architecture) -> float:
+    return costs(architecture)[name]
+
+
+def _alike(architecture: Architecture) -> float:
+    return 1.0

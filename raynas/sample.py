@@ -17,6 +17,7 @@ from raynas.aggregate import Reference
 from raynas.architecture import Architecture, key
 from raynas.cohorts import CohortTrial, Rungs
 from raynas.config import ConfigError, SearchConfig
+from raynas.files import write_json
 from raynas.recorder import Recorder
 from raynas.results import Log
 from raynas.scoring import Scoring
@@ -85,10 +86,18 @@ def _with_rungs(scoring: Scoring, **changes: Any) -> Scoring:
 
 def check_combination(trainable: type[Any], search: SearchConfig) -> None:
     """Refuse to combine what the trainable does not let one combine: called before anything is started."""
-    if search.combine and not issubclass(trainable, CohortTrial):
+    if not search.combine:
+        return
+    if not issubclass(trainable, CohortTrial):
         raise ConfigError(
             f"search.combine: {search.trainable} has one score; legal for trainables that report metrics in cohorts, "
             "such as trainables.zero_cost:ZeroCost"
+        )
+    known = trainable.reports(search)
+    unknown = [name for name in search.combine if known is not None and name not in known]
+    if known is not None and unknown:
+        raise ConfigError(
+            f"search.combine: {search.trainable} reports no {unknown[0]!r}; legal ones: {', '.join(known)}"
         )
 
 
@@ -112,14 +121,27 @@ def combined(run: SearchRun, scoring: Scoring) -> Scoring:
 def ranks(run: SearchRun, scoring: Scoring) -> dict[int, Reference]:
     """What ranks at each fidelity, where the score is made of several metrics; empty where it is not.
 
+    The sample is drawn once in a run and kept in reference.json: under other limits another one would be drawn, and its
+    ranks would not compare with the scores of the log.
+
     Raises:
         ConfigError: See :func:`references`.
     """
-    weights = run.config.search.combine or scoring.combine
+    search = run.config.search
+    weights = search.combine or scoring.combine
     if not weights:
         return {}
-    drawn = random_architectures(run.search_space, run.config.search.reference, run.config.seed)
-    return references(score_sample(run, scoring, drawn), weights)
+    path, settings = run.folder / "reference.json", {"metrics": sorted(weights), "architectures": search.reference}
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if kept.get("settings") == settings:
+        return references(kept["sample"], weights)
+    drawn = random_architectures(run.search_space, search.reference, run.config.seed)
+    sample = score_sample(run, scoring, drawn)
+    found = references(sample, weights)
+    wanted = ("key", "architecture", "fidelity", "status", "metrics")
+    told = {name: [{column: row[column] for column in wanted} for row in rows] for name, rows in sample.items()}
+    write_json(path, {"settings": settings, "sample": told})
+    return found
 
 
 def references(sample: Mapping[str, Rows], weights: Mapping[str, float]) -> dict[int, Reference]:

@@ -14,7 +14,7 @@ from random import Random
 from raynas import architecture as arch
 from raynas.architecture import Architecture, Decisions
 
-__all__ = ["ConstrainedPaths", "FairPaths", "PathSampler", "UniformPaths"]
+__all__ = ["ConstrainedPaths", "FairPaths", "PathSampler", "ProportionalPaths", "UniformPaths"]
 
 PathSampler = Callable[[int], list[Architecture]]
 
@@ -69,6 +69,33 @@ class ConstrainedPaths:
                 break
         assert best is not None
         return [best if self.canonical is None else self.canonical(best)]
+
+
+@dataclass(frozen=True)
+class ProportionalPaths:
+    """One path a step, each with a chance in proportion to its size: the larger ones need more training (NAO-V2).
+
+    Uniform paths are drawn and kept with a chance of their size as a share of ``largest``; of those that are larger
+    still none is refused. After ``attempts`` refusals the last one is taken.
+    """
+
+    decisions: Decisions
+    parameters: Callable[[Architecture], float]
+    largest: float
+    attempts: int = 500
+    seed: int = 0
+    canonical: Callable[[Architecture], Architecture] | None = None
+
+    def __call__(self, step: int) -> list[Architecture]:
+        """The paths of a step."""
+        rng = Random(f"{self.seed}/proportional/{step}")
+        path: Architecture = {}
+        for _ in range(self.attempts):
+            path = arch.sample(self.decisions, rng)
+            path = path if self.canonical is None else self.canonical(path)
+            if rng.random() * self.largest <= self.parameters(path):
+                break
+        return [path]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from raynas.config import Config, ConfigError
 from raynas.config_file import dump, load
 from raynas.connection import check_address, connect
 from raynas.display import View
+from raynas.files import write_json, write_text
 from raynas.front import Hypervolume, front_of
 from raynas.joint import joined, unfolded
 from raynas.limits import Limits, Profile
@@ -44,9 +44,9 @@ from raynas.sample import check_combination, combined
 from raynas.scoring import Scoring, check_arguments
 from raynas.search import run_search
 from raynas.searchers import ArchitectureSearcher, SearchSpace
-from raynas.warm_start import warm
+from raynas.warm_start import Source
 
-__all__ = ["CostModel", "NoCosts", "SearchRun", "write_json"]
+__all__ = ["CostModel", "NoCosts", "SearchRun"]
 
 
 class CostModel(Protocol):
@@ -106,8 +106,12 @@ class SearchRun:
         self.metrics = RunMetrics(config.name)
         self.budget = Budget(config, self.folder)
         """What the command that runs may still spend."""
+        self.source: Source | None = None
+        """What a warm start begins with."""
         self._any_searcher = searcher
         self.use(joined(space, config.search, trainable))
+        self.decisions = self.search_space.decisions
+        """All that was open at first; a supernet may leave less of it in ``search_space``: see ``train.shrink``."""
         self.searcher()
         check_combination(trainable, config.search)
         if hasattr(trainable, "check"):
@@ -119,8 +123,7 @@ class SearchRun:
 
     def costs_of(self, architecture: Architecture) -> Mapping[str, float]:
         """What an architecture costs, by name."""
-        assert self.search_space.costs is not None
-        return self.search_space.costs(architecture)
+        return (self.search_space.costs or self.costs)(architecture)
 
     def use(self, space: SearchSpace) -> None:
         """Search in this space."""
@@ -130,7 +133,8 @@ class SearchRun:
         )
         """Makes a fresh searcher."""
         if self.config.search.warm_start is not None:
-            self.searcher = warm(self.searcher, space, self.config, self.trainable)
+            self.source = Source.of(self.config, self.folder, space, self.trainable)
+            self.searcher = self.source.warm(self.searcher)
 
     def open(self) -> None:
         """Make the folder and keep the settings in it. Earlier settings stay beside them, numbered.
@@ -144,7 +148,9 @@ class SearchRun:
             refuse_changes(self.folder, load(path), self.config)
         if path.exists() and path.read_text(encoding="utf-8") != text:
             shutil.copy(path, self.folder / f"config-{len(list(self.folder.glob('config-*.yaml')))}.yaml")
-        _write(path, text)
+        write_text(path, text)
+        if self.source is not None:
+            self.source.keep(self.folder)
 
     def begin(self) -> None:
         """Join the cluster and open the folder; see that all nodes have both the folder and the code.
@@ -185,6 +191,7 @@ class SearchRun:
         with Log(folder) as log, self.view.search() as show, self.metrics.search(show) as told:
             recorder = Recorder(log, scoring, stamp, self.costs_of, told, hypervolume)
             searcher = self.searcher(metric="score", mode=scoring.mode)
+            searcher.journal = self.folder / "searcher.json"
             if not scoring.simulated:
                 self.budget.hold(scoring.workers * scoring.gpus)
             left = self.budget.told if scoring.simulated else self.budget.left
@@ -311,14 +318,3 @@ class SearchRun:
 
     def close(self) -> None:
         """End what the run has started."""
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON such that a reader sees all of it or nothing."""
-    _write(path, json.dumps(value, indent=2))
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

@@ -21,6 +21,7 @@ from raynas import architecture as arch
 from raynas.architecture import Architecture
 from raynas.config import ShrinkConfig
 from raynas.costs import Costs
+from raynas.rounds import Training
 from raynas.sampling import PathSampler
 from raynas.turning import Turning
 
@@ -97,7 +98,15 @@ class Shrinking:
             round(((self.settings.first or self.settings.every) + made * self.settings.every) * epoch_steps), made
         )
 
-    def round(self, begin: Mapping[str, Tensor], now: Mapping[str, Tensor], step: int) -> list[Dropped]:
+    def round(self, training: Training, step: int) -> None:
+        """Drop the options that turned least since the training began, or since the anchor was set."""
+        now = training.weights()
+        self.drop(training.kept("anchor" if self.anchored else "initial"), now, step)
+        if not self.anchored and self.dropped > self.settings.anchor:
+            training.keep("anchor", now)
+            self.anchored = True
+
+    def drop(self, begin: Mapping[str, Tensor], now: Mapping[str, Tensor], step: int) -> list[Dropped]:
         """Drop the options of the smallest angles. Each decision keeps one, and some architecture keeps the limits.
 
         Args:

@@ -15,7 +15,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,16 +24,17 @@ import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-from torch import nn
+from torch import Tensor, nn
 
 from raynas import checkpoint
 from raynas.actors import Hosted, SupernetActor
+from raynas.architecture import Architecture
 from raynas.config import Config
-from raynas.data import Dataset, to_arrays
+from raynas.data import Data, to_arrays
 from raynas.host import publish
 from raynas.placement import Placement, place, place_ranks, reserve
+from raynas.rounds import Rounds
 from raynas.sampling import PathSampler
-from raynas.shrink import Shrinking
 from raynas.training import Progress, TrainingDiverged, model_tensors
 
 __all__ = ["Supernet", "TrainingStatus"]
@@ -63,13 +64,13 @@ class Supernet:
         data: The data set; it goes through the object store once.
         config: The run's settings.
         folder: Where checkpoints and the training curve are kept.
-        shrinking: Shrinks the space in training; the paths to train are then its own.
+        rounds: Change what is trained as the training goes on; the paths to train are then theirs.
     """
 
     def __init__(
-        self, space: nn.Module, data: Dataset, config: Config, folder: Path, shrinking: Shrinking | None = None
+        self, space: nn.Module, data: Data, config: Config, folder: Path, rounds: Rounds | None = None
     ) -> None:
-        self.config, self.folder, self.shrinking = config, folder, shrinking
+        self.config, self.folder, self.rounds = config, folder, rounds
         self.recipe = config.train.resolved()
         self._hosted = Hosted(ray.put(space), ray.put(to_arrays(data)))
         self.actors: list[Any] = []
@@ -143,9 +144,9 @@ class Supernet:
     def _train(self, paths: PathSampler, on_progress: Callable[[TrainingStatus], None], seconds: float | None) -> None:
         saved = checkpoint.latest(self.folder)
         total = None if saved is None else int(saved[2]["total"])
-        if self.shrinking is not None:
-            self.shrinking.load_state(None if saved is None else saved[2]["shrinking"])
-            paths = self.shrinking.paths()
+        if self.rounds is not None:
+            self.rounds.load_state(None if saved is None else saved[2]["rounds"])
+            paths = self.rounds.paths()
         if saved is not None and saved[0] == total:
             return
         epoch_steps = self._start(paths)
@@ -153,7 +154,7 @@ class Supernet:
         if saved is not None:
             step = saved[0]
             tensors = ray.put(publish(saved[1]))
-            self._everyone([actor.load.remote(tensors, step) for actor in self.actors])
+            self.everyone([actor.load.remote(tensors, step) for actor in self.actors])
         else:
             initial = ray.get(self.actors[0].save.remote()).tensors()
             checkpoint.keep_initial(self.folder, model_tensors(initial))
@@ -163,13 +164,13 @@ class Supernet:
         waiting: list[Any] = []
         try:
             while step < total:
-                pause = math.inf if self.shrinking is None else self.shrinking.next_round(epoch_steps)
+                pause = math.inf if self.rounds is None else self.rounds.next_round(epoch_steps)
                 if step >= pause:
-                    self._shrink(step, total)
+                    self._round(step, total)
                     continue
                 until = int(min(step + chunk, total, pause))
                 waiting = [actor.train.remote(until, total) for actor in self.actors]
-                progress = self._everyone(waiting)
+                progress = self.everyone(waiting)
                 step = until
                 self._report(progress, total, on_progress)
                 chunk = progress[0].next_chunk(chunk, CHUNK_SECONDS)
@@ -178,7 +179,7 @@ class Supernet:
                     last_save = time.monotonic()
         except KeyboardInterrupt:
             if waiting:
-                self._save(max(made.step for made in self._everyone(waiting)), total)
+                self._save(max(made.step for made in self.everyone(waiting)), total)
             raise
 
     def _start(self, paths: PathSampler) -> int:
@@ -188,7 +189,7 @@ class Supernet:
         self._launch(where, "supernet-train")
         address = ray.get(self.actors[0].address.remote())
         joined = [actor.join.remote(paths, rank, where.count, address) for rank, actor in enumerate(self.actors)]
-        return int(self._everyone(joined)[0])
+        return int(self.everyone(joined)[0])
 
     def _plan(self, epoch_steps: int, most: float | None) -> tuple[int, int]:
         """Decide how many steps the schedule has; returns the steps already made for it, and the total."""
@@ -201,10 +202,10 @@ class Supernet:
         )
         # The first steps warm up caches and are not counted; the schedule hardly moves in those that measure.
         begin, step, seconds, far = time.monotonic(), 3, 0.0, 10**9
-        self._everyone([actor.train.remote(step, far) for actor in self.actors])
+        self.everyone([actor.train.remote(step, far) for actor in self.actors])
         measured = 0
         while seconds < 3.0 and (self.recipe.minutes is not None or 5 * step < wanted):
-            made = self._everyone([actor.train.remote(step + 5, far) for actor in self.actors])[0]
+            made = self.everyone([actor.train.remote(step + 5, far) for actor in self.actors])[0]
             step, measured, seconds = made.step, measured + 5, seconds + made.seconds
         left = span - (time.monotonic() - begin)
         total = step + max(int(left / (seconds / measured)), 1)
@@ -220,23 +221,19 @@ class Supernet:
             file.write(json.dumps({**line, "time": time.time()}) + "\n")
         tell(status)
 
-    def _shrink(self, step: int, total: int) -> None:
-        """One round; the checkpoint afterwards holds what is left of the space."""
-        assert self.shrinking is not None
-        now = model_tensors(ray.get(self.actors[0].save.remote()).tensors())
-        begin = checkpoint.read_initial(self.folder, "anchor" if self.shrinking.anchored else "initial")
-        self.shrinking.round(begin, now, step)
-        if not self.shrinking.anchored and self.shrinking.dropped > self.recipe.shrink.anchor:
-            checkpoint.keep_initial(self.folder, now, "anchor")
-            self.shrinking.anchored = True
-        paths = self.shrinking.paths()
-        self._everyone([actor.follow.remote(paths) for actor in self.actors])
+    def _round(self, step: int, total: int) -> None:
+        """One round; the checkpoint afterwards holds what it made of the paths."""
+        assert self.rounds is not None
+        self.rounds.round(_Training(self), step)
+        paths = self.rounds.paths()
+        self.everyone([actor.follow.remote(paths) for actor in self.actors])
         self._save(step, total)
-        (self.folder / "shrinking.json").write_text(json.dumps(self.shrinking.state(), indent=2), encoding="utf-8")
+        text = json.dumps(self.rounds.state(), indent=2)
+        (self.folder / "rounds.json").write_text(text, encoding="utf-8")
 
     def _save(self, step: int, total: int) -> None:
         tensors = ray.get(self.actors[0].save.remote()).tensors()
-        values = {"total": total} | ({} if self.shrinking is None else {"shrinking": self.shrinking.state()})
+        values = {"total": total} | ({} if self.rounds is None else {"rounds": self.rounds.state()})
         checkpoint.write(self.folder, step, tensors, values, self.recipe.keep_checkpoints)
 
     def replicas(self) -> list[Any]:
@@ -293,13 +290,37 @@ class Supernet:
             remove_placement_group(self._room)
             self._room = None
 
-    def _everyone(self, waiting: Sequence[Any]) -> list[Any]:
+    def everyone(self, waiting: Sequence[Any]) -> list[Any]:
         """Wait for all answers; the first failure is raised at once, for the others may then wait for ever."""
         left = list(waiting)
         while left:
             ready, left = ray.wait(left, num_returns=1)
             ray.get(ready)
         return ray.get(list(waiting))
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What rounds may ask; see :class:`raynas.rounds.Training`."""
+
+    supernet: Supernet
+
+    def weights(self) -> dict[str, Tensor]:
+        return model_tensors(ray.get(self.supernet.actors[0].save.remote()).tensors())
+
+    def kept(self, name: str) -> dict[str, Tensor]:
+        return checkpoint.read_initial(self.supernet.folder, name)
+
+    def keep(self, name: str, weights: Mapping[str, Tensor]) -> None:
+        checkpoint.keep_initial(self.supernet.folder, weights, name)
+
+    def scores(self, architectures: Sequence[Architecture]) -> list[float]:
+        images, actors = self.supernet.config.search.validation_images, self.supernet.actors
+        # The ranks take turns; each starts from the same weights.
+        shares = [list(architectures[rank :: len(actors)]) for rank in range(len(actors))]
+        asked = [actor.rescore.remote(share, images) for actor, share in zip(actors, shares, strict=True)]
+        answers = self.supernet.everyone(asked)
+        return [answers[place % len(actors)][place // len(actors)] for place in range(len(architectures))]
 
 
 def _readable(error: RayTaskError) -> Exception:

@@ -7,7 +7,6 @@ interrupted, bit for bit on the same machine.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -18,24 +17,23 @@ import ray
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
 
-from raynas.augment import Augment, normalise
 from raynas.choice import derive
 from raynas.config import TrainConfig
-from raynas.data import Dataset
+from raynas.data import Data
 from raynas.sampling import PathSampler
+from raynas.seeds import seed_of
+from raynas.tasks import task_of
 
 __all__ = [
     "Progress",
     "Trainer",
     "TrainingDiverged",
     "best_device",
+    "dropping",
     "model_tensors",
     "place_model",
-    "seed_of",
-    "steps_per_epoch",
-    "to_input",
     "use_bfloat16",
 ]
 
@@ -52,7 +50,7 @@ class Progress:
     loss: float
     """Mean over the images of the chunk, on this rank."""
     images: int
-    """Images (times paths) that went through all ranks in the chunk."""
+    """Images, or words (times paths) that went through all ranks in the chunk."""
     seconds: float
 
     def next_chunk(self, chunk: int, seconds: float) -> int:
@@ -71,42 +69,15 @@ def place_model(model: nn.Module, device: torch.device) -> nn.Module:
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def to_input(images: Tensor, data: Dataset) -> Tensor:
-    """Images as a model takes them: normalised, in the order of :func:`place_model`."""
-    inputs = normalise(images, data.mean, data.std)
-    return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
-
-
 def use_bfloat16(precision: str) -> bool:
     """Whether to compute under bfloat16 autocast: on request, or by itself on GPUs that have it."""
     on_gpu = best_device().type == "cuda"
     return precision == "bfloat16" or (precision == "auto" and on_gpu and torch.cuda.is_bf16_supported())
 
 
-def seed_of(*parts: object) -> int:
-    """A 63-bit seed from any printable parts, the same in every process."""
-    text = "/".join(map(str, parts))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
-
-
-def _augmentation(recipe: TrainConfig, data: Dataset) -> str:
-    """The name of the augmentation: written digits and clothes must not be mirrored, photographs may."""
-    if recipe.augment != "auto":
-        return recipe.augment
-    if recipe.preset in ("spos", "darts_imagenet"):
-        return "imagenet"
-    return "crop" if data.name in ("digits", "fashion_mnist") else "crop_flip"
-
-
-def _random_labels(data: Dataset, seed: int) -> Tensor:
-    """A label by chance for every training image, uniform over the classes: int64 [N]."""
-    generator = torch.Generator().manual_seed(seed_of(seed, "labels"))
-    return torch.randint(data.classes, (len(data.train),), generator=generator)
-
-
-def steps_per_epoch(images: int, batch_size: int) -> int:
-    """Full batches in one pass; a data set smaller than a batch makes one step."""
-    return max(images // batch_size, 1)
+def dropping(model: nn.Module) -> list[nn.Module]:
+    """The modules of a model that ``train.drop_path`` acts on: those with a number ``drop_path``."""
+    return [module for module in model.modules() if isinstance(getattr(module, "drop_path", None), float)]
 
 
 def model_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -119,7 +90,7 @@ class Trainer:
 
     Args:
         model: A space (with ``paths``) or a plain network (without), on the CPU; it is moved to ``device``.
-        data: The images; only ``data.train`` is touched.
+        data: Only ``data.train`` is touched.
         recipe: How to train; open settings are filled from its preset.
         paths: Which architectures a step trains, or None for a plain network.
         seed: Decides everything drawn.
@@ -129,38 +100,25 @@ class Trainer:
     def __init__(
         self,
         model: nn.Module,
-        data: Dataset,
+        data: Data,
         recipe: TrainConfig,
         paths: PathSampler | None = None,
         seed: int = 0,
         rank: tuple[int, int] = (0, 1),
     ) -> None:
         self.recipe = recipe.resolved()
-        assert self.recipe.batch_size is not None and self.recipe.epochs is not None and self.recipe.lr is not None
-        assert self.recipe.cutout is not None
+        assert self.recipe.epochs is not None and self.recipe.momentum is not None
         self.rank, self.world = rank
         self.seed, self.paths, self.data = seed, paths, data
-        self.batch_size = min(self.recipe.batch_size, len(data.train)) // self.world * self.world
-        if not self.batch_size:
-            raise ValueError(
-                f"{min(self.recipe.batch_size, len(data.train))} images a step are too few for {self.world} workers"
-            )
         self.device = best_device()
         self.model = place_model(model, self.device).train()
         self.bfloat16 = use_bfloat16(self.recipe.precision)
-        self.inputs = data.train.inputs.to(self.device)
-        self.targets = data.train.targets.to(self.device)
-        self.random_labels = paths is not None and self.recipe.labels == "random"
-        if self.random_labels:
-            self.targets = _random_labels(data, seed).to(self.device)
-        self.augment = Augment(
-            _augmentation(self.recipe, data), data.train.inputs.shape[-1], cutout=self.recipe.cutout,
-            colour=tuple(float(value) for value in data.mean), strength=self.recipe.augment_strength,
-        )  # fmt: skip
-        self.epoch_steps = steps_per_epoch(len(data.train), self.batch_size)
+        self.feed = task_of(data).feed(self.recipe, seed, rank, self.device, shared=paths is not None)
+        self.epoch_steps = self.feed.epoch_steps
         self.total_steps = max(round(self.recipe.epochs * self.epoch_steps), 1)
         self.step = 0
-        self._order: tuple[int, Tensor] | None = None
+        self.average: AveragedModel | None = None
+        """The mean of the weights after each step, once :meth:`begin_average` was called."""
         if paths is not None and not self.recipe.affine:
             for module in self.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
@@ -170,7 +128,7 @@ class Trainer:
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.recipe.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        self._dropping = [m for m in self.model.modules() if isinstance(getattr(m, "drop_path", None), float)]
+        self._dropping = dropping(self.model)
         self.optimizer = torch.optim.SGD(
             groups,
             lr=self._learning_rate(),
@@ -197,26 +155,26 @@ class Trainer:
                 f"the loss became {mean} between steps {first} and {self.step}: "
                 f"lower train.lr (now {self.recipe.lr}) or set train.clip"
             )
-        return Progress(self.step, mean, paths * self.batch_size, time.perf_counter() - begin)
+        return Progress(self.step, mean, paths * self.feed.examples, time.perf_counter() - begin)
 
     def _train_step(self) -> tuple[Tensor, int]:
         """One update; returns the summed loss of its paths and their number."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
+            group["lr"] = self._learning_rate() * self.feed.scale(self.step)
         if self.recipe.drop_path:
             for module in self._dropping:
                 module.drop_path = self.recipe.drop_path * self.step / self.total_steps  # type: ignore[assignment]
         # Without a gradient a parameter is left alone by momentum and decay: those off the path do not move.
         self.optimizer.zero_grad(set_to_none=True)
-        inputs, targets = self._batch()
+        inputs, targets = self.feed.batch(self.step)
         chosen: Sequence[object] = [None] if self.paths is None else self.paths(self.step)
         total = torch.zeros((), device=self.device)
         for number, path in enumerate(chosen):
             model = self.model if path is None else derive(self.model, path, share_buffers=True)  # type: ignore[arg-type]
             torch.manual_seed(seed_of(self.seed, "dropout", self.step, self.rank, number))
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                outputs = model(inputs)
-            loss = self._loss(outputs, targets)
+                outputs = self.feed.forward(model, inputs)
+            loss = self.feed.loss(outputs, targets)
             # The mean over the paths: the learning rate means the same however many a step takes.
             (loss / len(chosen)).backward()
             total += loss.detach()
@@ -224,29 +182,19 @@ class Trainer:
         if self.recipe.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
         self.step += 1
         return total, len(chosen)
 
-    def _loss(self, outputs: Tensor | tuple[Tensor, ...], targets: Tensor) -> Tensor:
-        """Cross-entropy, with that of auxiliary classifiers where the network has some."""
-        logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
-        smoothing = self.recipe.label_smoothing or 0.0
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
-        for further in auxiliary:
-            loss = loss + self.recipe.auxiliary * F.cross_entropy(further.float(), targets, label_smoothing=smoothing)
-        return loss
+    def begin_average(self) -> None:
+        """From now on keep the mean of the weights."""
+        self.average = AveragedModel(self.model)
 
-    def _batch(self) -> tuple[Tensor, Tensor]:
-        """This rank's share of the step's images, augmented and normalised, and their labels."""
-        epoch, index = divmod(self.step, self.epoch_steps)
-        if self._order is None or self._order[0] != epoch:
-            generator = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
-            self._order = (epoch, torch.randperm(len(self.data.train), generator=generator).to(self.device))
-        rows = self._order[1][index * self.batch_size : (index + 1) * self.batch_size][self.rank :: self.world]
-        generator = torch.Generator(device=self.device)
-        generator.manual_seed(seed_of(self.seed, "augment", self.step, self.rank))
-        images = self.augment(self.inputs[rows], generator)
-        return to_input(images, self.data), self.targets[rows]
+    def take_average(self) -> None:
+        """End the training with the mean of the weights, if it was kept."""
+        if self.average is not None and self.average.n_averaged > 0:
+            self.model.load_state_dict(self.average.module.state_dict())
 
     def _share_gradients(self) -> None:
         """Average the gradients over the ranks: one exchange of one flat tensor, of the step's paths alone."""
@@ -274,13 +222,14 @@ class Trainer:
     def state(self) -> dict[str, Tensor]:
         """All tensors that a checkpoint needs, on the CPU.
 
-        ``model/<name>``, ``momentum/<number>`` and, where they were drawn by chance, ``labels``.
+        ``model/<name>``, ``momentum/<number>``, and what the data need.
         """
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         for number, value in self._momentum().items():
             tensors[f"momentum/{number}"] = value
-        if self.random_labels:
-            tensors["labels"] = self.targets.int()
+        tensors |= self.feed.tensors()
+        if self.average is not None:
+            tensors |= {f"average/{name}": value for name, value in self.average.state_dict().items()}
         return {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
 
     def load_state(self, tensors: dict[str, Tensor], step: int) -> None:
@@ -290,8 +239,12 @@ class Trainer:
             RuntimeError: The tensors belong to another model.
         """
         self.model.load_state_dict(model_tensors(tensors))
-        if self.random_labels:
-            self.targets = tensors["labels"].long().to(self.device)
+        self.feed.load(tensors)
+        kept = {name[len("average/") :]: value for name, value in tensors.items() if name.startswith("average/")}
+        if kept:
+            self.begin_average()
+            assert self.average is not None
+            self.average.load_state_dict(kept)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         for number, parameter in enumerate(parameters):
             saved = tensors.get(f"momentum/{number}")

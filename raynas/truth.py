@@ -15,6 +15,7 @@ import numpy.typing as npt
 from raynas import results
 from raynas.architecture import Architecture, Decisions, key
 from raynas.config import ConfigError, TruthConfig
+from raynas.measure import ACCURACY, retrained_by, scored_by
 from raynas.tables import Layout, ScoreTable
 
 __all__ = ["LEAST", "Truth", "from_audit", "from_retraining", "from_table"]
@@ -72,28 +73,33 @@ def from_audit(folder: Path, epochs: int) -> Truth:
     """What the run in ``folder`` has trained from scratch to the end."""
     rows = results.read(folder / "scored.parquet").to_pylist()
     ended = {row["key"]: row for row in rows if row["status"] == "complete"}
-    text = f"validation accuracy after {epochs} epoch{'s' * (epochs > 1)} from scratch"
+    measure = scored_by(rows) or ACCURACY
+    text = f"validation {measure.name} after {epochs} epoch{'s' * (epochs > 1)} from scratch"
     return Truth(
         text,
         {name: row["score"] for name, row in ended.items()},
         {name: json.loads(row["architecture"]) for name, row in ended.items()},
+        measure.mode,
     )
 
 
 def from_retraining(folder: Path, scored: Mapping[str, Architecture]) -> Truth:
-    """The test accuracies of those architectures that the run in ``folder`` has retrained.
+    """The test scores of those architectures that the run in ``folder`` has retrained.
 
     Raises:
         ConfigError: They are too few.
     """
     found: dict[str, float] = {}
+    measure = ACCURACY
     for path in sorted(folder.glob("retrain/*/result.json")):
         told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if path.parent.name in scored:
-            found[path.parent.name] = float(told["test_accuracy"])
+            measure = retrained_by(told) or measure
+            found[path.parent.name] = float(told[f"test_{measure.name}"])
     if len(found) < LEAST:
         raise ConfigError(
             f"{len(found)} of the architectures that {folder} has scored were retrained, a ranking needs {LEAST}: name "
             "a table (truth.table.file=... truth.table.metric=...), or have some trained by itself (truth.epochs=...)"
         )
-    return Truth("test accuracy after retraining", found, {name: scored[name] for name in found})
+    kept = {name: scored[name] for name in found}
+    return Truth(f"test {measure.name} after retraining", found, kept, measure.mode)

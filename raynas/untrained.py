@@ -13,10 +13,11 @@ from raynas.az_nas import SCORES, az_nas, blocks
 from raynas.choice import derive
 from raynas.config import ConfigError
 from raynas.costs import COSTS, Costs
-from raynas.data import Dataset
+from raynas.data import Data, Dataset
+from raynas.images import to_input
 from raynas.named import resolve
 from raynas.proxies import PROXIES, activates
-from raynas.training import seed_of, to_input
+from raynas.seeds import seed_of
 
 __all__ = ["Untrained", "check_scores", "parts"]
 
@@ -65,14 +66,14 @@ class Untrained:
     """The scores; see :func:`check_scores`."""
 
     @classmethod
-    def of(
-        cls, space: nn.Module, costs: Costs, data: Dataset, names: Sequence[str], images: int, seed: int
-    ) -> Untrained:
+    def of(cls, space: nn.Module, costs: Costs, data: Data, names: Sequence[str], images: int, seed: int) -> Untrained:
         """With so many training images, chosen by the seed alone.
 
         Raises:
-            ConfigError: naswot is wanted, and the space has no activations.
+            ConfigError: naswot is wanted, and the space has no activations; or the data are no images.
         """
+        if not isinstance(data, Dataset):
+            raise ConfigError(f"scores without training are for images, and {data.name} is a text")
         train = data.train
         generator = torch.Generator().manual_seed(seed_of(seed, "zero-cost"))
         chosen = torch.randperm(len(train), generator=generator)[:images]

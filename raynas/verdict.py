@@ -24,10 +24,11 @@ from raynas.architecture import Architecture, key
 from raynas.cohorts import CohortTrial
 from raynas.config import ConfigError
 from raynas.display import View
+from raynas.files import write_json
 from raynas.judge import Rows, Sample, interval, judge, remarks, scores_at, sign
 from raynas.ranking import compare
 from raynas.sample import random_architectures, ranks, score_sample
-from raynas.search_run import SearchRun, write_json
+from raynas.search_run import SearchRun
 from raynas.truth import LEAST, Truth, from_audit, from_retraining, from_table
 
 __all__ = ["rank"]
@@ -72,7 +73,7 @@ def rank(run: SearchRun, join: Callable[[], None], audit: Callable[[], SearchRun
     elif settings.table:
         drawn = _drawn(run, rows)
         board = [row["architecture"] for row in _leaderboard(run)]
-        truth = from_table(run.search_space.decisions, settings, [*drawn, *scored.values(), *board])
+        truth = from_table(run.decisions, settings, [*drawn, *scored.values(), *board])
         _enough(truth, map(key, drawn) if drawn else scored, f"the table is {settings.table.get('file')}")
         if drawn:
             join()

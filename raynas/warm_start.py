@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,55 +12,73 @@ from raynas import results
 from raynas.architecture import Architecture, ArchitectureError
 from raynas.config import Config, ConfigError
 from raynas.config_file import load
+from raynas.files import write_text
 from raynas.named import resolve
 from raynas.search import History
 from raynas.searchers import ArchitectureSearcher, SearchSpace
 
-__all__ = ["read_source", "warm"]
+__all__ = ["Source"]
 
-Source = list[tuple[Architecture, dict[int, float]]]
+Scores = list[tuple[Architecture, dict[int, float]]]
 """Architectures with their scores by fidelity."""
+_KEPT = "warm_start.json"
 
 
-def warm(
-    make: Callable[..., ArchitectureSearcher], space: SearchSpace, config: Config, trainable: type[Any]
-) -> Callable[..., ArchitectureSearcher]:
-    """A maker of searchers that start with the scores of the run that ``search.warm_start`` names.
+@dataclass(frozen=True)
+class Source:
+    """What another run has found out, as the run that starts with it sees it.
 
-    Args:
-        make: Makes the searcher.
-        space: Where it searches.
-        config: Of the run that is to start.
-        trainable: What scores in it.
-
-    Raises:
-        ConfigError: There is no such run, it has no scores, or it searched among other decisions.
+    It is read once: the run keeps it in a file of its own, goes on with the same, and needs the other one no more.
     """
-    mode = _mode(trainable, config)
-    source = read_source(_log(config), space, mode)
 
-    def fresh(**keywords: Any) -> ArchitectureSearcher:
-        searcher = make(**{"mode": mode, **keywords})
-        searcher.warm_start(source)
-        return searcher
+    named: str
+    """The other run, as ``search.warm_start`` names it."""
+    mode: str
+    """Whether the scores are to be high (max) or low (min)."""
+    scores: Scores
 
-    return fresh
+    @classmethod
+    def of(cls, config: Config, folder: Path, space: SearchSpace, trainable: type[Any]) -> Source:
+        """What the run of these settings has kept in its folder; else it is read from the run that they name.
+
+        Args:
+            config: Of the run that is to start.
+            folder: Its folder, which need not be there yet.
+            space: Where it searches.
+            trainable: What scores in it.
+
+        Raises:
+            ConfigError: There is no such run, it has no scores, or it searched among other decisions.
+        """
+        named, mode, kept = str(config.search.warm_start), _mode(trainable, config), folder / _KEPT
+        told = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+        if (told.get("named"), told.get("mode")) == (named, mode):
+            scores = [(each, {int(step): score for step, score in found.items()}) for each, found in told["scores"]]
+            return cls(named, mode, scores)
+        return cls(named, mode, _read(_log(config), space, mode))
+
+    def keep(self, folder: Path) -> None:
+        """Write it into the folder of the run."""
+        write_text(folder / _KEPT, json.dumps(asdict(self)))
+
+    def warm(self, make: Callable[..., ArchitectureSearcher]) -> Callable[..., ArchitectureSearcher]:
+        """A maker of searchers that start with these scores."""
+
+        def fresh(**keywords: Any) -> ArchitectureSearcher:
+            searcher = make(**{"mode": self.mode, **keywords})
+            searcher.warm_start(self.scores)
+            return searcher
+
+        return fresh
 
 
-def read_source(log: Path, space: SearchSpace, mode: str) -> Source:
-    """The scores of a run, in the order in which they came in.
+def _read(log: Path, space: SearchSpace, mode: str) -> Scores:
+    """The scores of a run, in the order in which they came in; of the other mode with another sign.
 
-    Args:
-        log: The folder scored.parquet of the run. Its settings, if they lie beside it, say whether its scores were to
-            be high or low.
-        space: Of the search that is to start.
-        mode: Of that search: scores of the other mode change their sign.
-
-    Raises:
-        ConfigError: There are no scores, or architectures that ``space`` does not contain.
+    The settings that lie beside the log, if they do, say whether its scores were to be high or low.
     """
     sign = 1.0 if _mode_beside(log, otherwise=mode) == mode else -1.0
-    source: Source = []
+    source: Scores = []
     for rows in History(results.read(log), lambda _: True).ended.values():
         architecture = rows[0]["architecture"]
         try:

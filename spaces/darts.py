@@ -19,7 +19,21 @@ from torch.nn import functional as F
 from raynas.choice import Choice
 from spaces.darts_cells import DECISIONS, NODES, OPTIONS, canonical_form, choose, edge, graph, wiring
 
-__all__ = ["DECISIONS", "Cell", "Darts", "DropPath", "Layout", "canonical_form", "darts", "darts_imagenet", "graph"]
+__all__ = [
+    "DECISIONS",
+    "AuxiliaryHead",
+    "Cell",
+    "Darts",
+    "DropPath",
+    "FactorizedReduce",
+    "Layout",
+    "Nothing",
+    "canonical_form",
+    "darts",
+    "darts_imagenet",
+    "graph",
+    "operation",
+]
 
 
 class FactorizedReduce(nn.Module):
@@ -28,14 +42,15 @@ class FactorizedReduce(nn.Module):
     Maps [N, inputs, H, W] to [N, outputs, H / 2, W / 2], rounded up.
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, relu: bool = True) -> None:
         super().__init__()
+        self.relu = nn.ReLU() if relu else nn.Identity()
         self.even = nn.Conv2d(inputs, outputs // 2, 1, stride=2, bias=False)
         self.odd = nn.Conv2d(inputs, outputs - outputs // 2, 1, stride=2, bias=False)
         self.bn = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(x)
+        x = self.relu(x)
         # Shifted by one pixel; the row and column of zeros that make room are read where the size is odd.
         shifted = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
         return self.bn(torch.cat([self.even(x), self.odd(shifted)], dim=1))
@@ -56,7 +71,7 @@ def _separable(channels: int, kernel: int, stride: int, dilation: int) -> list[n
     ]
 
 
-def _operation(option: str, channels: int, stride: int, evaluation: bool) -> nn.Module:
+def operation(option: str, channels: int, stride: int, evaluation: bool) -> nn.Module:
     """One option of an edge. Maps [N, channels, H, W] to [N, channels, H / stride, W / stride]."""
     kind, kernel = option.split("_")[0], option[-1]
     if kind == "sep":
@@ -77,16 +92,19 @@ class DropPath(nn.Module):
     Larsson et al., "FractalNet", ICLR 2017. Only in training; the training loop sets ``drop_path``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, part: float = 1.0) -> None:
         super().__init__()
+        self.part = part
+        """Of ``drop_path``, which is how often this path is left out: less near the input, where a network wants it."""
         self.drop_path = 0.0
-        """Share of the images without this path, in [0, 1)."""
+        """Share of the images without a path, in [0, 1)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or not self.drop_path:
+        dropped = self.part * self.drop_path
+        if not self.training or not dropped:
             return x
-        kept = torch.rand(x.shape[0], 1, 1, 1, device=x.device) >= self.drop_path
-        return x * (kept / (1 - self.drop_path)).to(x.dtype)
+        kept = torch.rand(x.shape[0], 1, 1, 1, device=x.device) >= dropped
+        return x * (kept / (1 - dropped)).to(x.dtype)
 
 
 class Nothing(nn.Module):
@@ -122,7 +140,7 @@ def _node(cell: str, node: int, channels: int, evaluation: bool) -> Node:
     edges = []
     for source in range(node):
         steps = stride if source < 2 else 1
-        options = {option: _operation(option, channels, steps, evaluation) for option in OPTIONS}
+        options = {option: operation(option, channels, steps, evaluation) for option in OPTIONS}
         edges.append(Choice({"none": Nothing(), **options}, decision=edge(cell, source, node)))
     return Node(edges, stride)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,15 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the data of {folder}, which is not there; name another folder by RAYNAS_DATA")
     return folder.resolve()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """End Ray where a test failed: the actors that it left behind would hold what the next ones need."""
+    report = yield
+    if report.failed and ray.is_initialized():
+        ray.shutdown()
+    return report
 
 
 @pytest.fixture

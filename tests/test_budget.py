@@ -1,5 +1,6 @@
 """What a run has spent by its records, and what is left of its budget."""
 
+import dataclasses
 import json
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from raynas.results import Log, read
 from raynas.run import Run
 from raynas.scoring import Scoring
 from raynas.searchers import RandomSearch
+from trainables.from_scratch import FromScratch
 from trainables.shared_weights import SharedWeights
 
 START = datetime(2026, 5, 1, 12, tzinfo=timezone.utc)
@@ -90,3 +92,17 @@ def test_training_takes_half_of_the_budget_and_keeps_its_schedule(ray_session, t
     assert last["step"] == last["total"] < 100000 * 8, "the schedule was made for the time, and ended"
     assert len({line["total"] for line in curve}) == 1
     assert training_seconds(run.folder / "supernet" / "training.jsonl")[0] < 14
+
+
+def test_without_a_supernet_a_few_steps_tell_how_long_retraining_takes(ray_session, tmp_path):
+    search = SearchConfig(trainable="trainables.from_scratch:FromScratch")
+    for name, epochs, wanted in (("long", 10**6, ["report"]), ("short", 1, ["retrain", "report"])):
+        train = TrainConfig(epochs=epochs, batch_size=32, workers=2, cpus_per_worker=1)
+        config = Config(train=train, search=search, time_budget=120, storage_path=str(tmp_path), name=name)
+        run = Run(config, tiny.space(num_classes=4), tiny.data(), RandomSearch, FromScratch)
+        run.open()
+        winner = dict.fromkeys(run.decisions, "k3")
+        (run.folder / "leaderboard.json").write_text(json.dumps([{"architecture": winner}]))
+        assert run.affordable(["retrain", "report"]) == wanted
+    spent = dataclasses.replace(config, time_budget=1e-9)
+    assert Run(spent, run.space, tiny.data(), RandomSearch, FromScratch).affordable(["retrain", "report"]) == ["report"]

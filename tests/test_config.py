@@ -5,6 +5,7 @@ import yaml
 
 from raynas.config import Config, ConfigError, smoke_test
 from raynas.config_file import dump, load
+from raynas.searchers import EvolutionSettings
 
 
 def test_file_and_overrides(tmp_path):
@@ -50,8 +51,20 @@ def test_mistakes_are_named_with_what_is_legal(override, message):
     assert "\n" not in str(error.value)
 
 
+def test_settings_that_come_with_raynas_are_taken_by_name(tmp_path, monkeypatch):
+    config = load("rlnas_nasbench201", ["search.method_args.parents=20", "seed=3"])
+    assert (config.train.labels, config.search.trainable) == ("random", "trainables.angle:Angle")
+    assert config.search.method_args == {"population": 100, "parents": 20} and config.search.num_samples == 2000
+    settings = EvolutionSettings(**load("rlnas").search.method_args)
+    assert (settings.population, settings.parents, settings.children) == (50, 10, (25, 25))
+    assert settings.mutation_probability == 0.1
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rlnas").write_text("seed: 7\n")
+    assert load("rlnas") == Config(seed=7), "a file of one's own goes before"
+
+
 def test_files_that_are_none(tmp_path):
-    with pytest.raises(ConfigError, match="cannot read the settings file"):
+    with pytest.raises(ConfigError, match=r"cannot read the settings file .*; by name: rlnas, rlnas_nasbench201"):
         load(tmp_path / "none.yaml")
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(ConfigError, match="must hold settings"):

@@ -1,6 +1,10 @@
 """By which recipe a found architecture is trained from scratch."""
 
-from raynas.config import Config, RetrainConfig, TrainConfig
+import pytest
+import tiny
+
+from raynas import prepare
+from raynas.config import Config, ConfigError, DataConfig, RetrainConfig, TrainConfig
 from raynas.retrain import retrain_recipe
 
 
@@ -24,3 +28,14 @@ def test_minutes_of_the_supernet_become_its_epochs():
     assert retrain_recipe(config, saved, 1000).epochs == 5
     config.retrain.preset = "darts"
     assert retrain_recipe(config, saved, 1000).epochs == 600
+
+
+def test_paths_that_cannot_be_dropped_are_said(tmp_path, no_ray):
+    data = DataConfig(name="tiny:arrays")
+    config = Config(space="tiny:space", data=data, storage_path=str(tmp_path), train=TrainConfig(drop_path=0.2))
+    with pytest.raises(ConfigError, match=r"train\.drop_path has no effect: no module of Tiny has"):
+        prepare(config)
+    prepare(Config(space="tiny:space", data=data, storage_path=str(tmp_path), retrain=RetrainConfig(preset="darts")))
+    able = tiny.space(num_classes=4)
+    able.drop_path = 0.0
+    prepare(Config(train=TrainConfig(drop_path=0.2), storage_path=str(tmp_path)), space=able, data=tiny.data())

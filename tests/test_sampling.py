@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from raynas.sampling import ConstrainedPaths, FairPaths, UniformPaths
+from raynas.sampling import ConstrainedPaths, FairPaths, ProportionalPaths, UniformPaths
 
 DECISIONS = {"a": ("x", "y", "z"), "b": ("x", "y", "z"), "c": ("l", "r")}
 
@@ -23,6 +23,24 @@ def test_uniform_paths_take_every_option_equally_often():
         expected = 3000 / len(options)
         # Five standard deviations of a binomial: a fair draw misses this about once in a million.
         assert all(abs(counts[o] - expected) < 5 * expected**0.5 for o in options), counts
+
+
+def test_proportional_paths_come_as_often_as_they_are_large():
+    sizes = {("x", "l"): 10, ("x", "r"): 20, ("y", "l"): 30, ("y", "r"): 40}
+
+    def size(path):
+        return sizes[path["a"], path["b"]]
+
+    # The largest is not known exactly: where samples understate it, nothing larger is refused.
+    for largest, weights in ((40, (10, 20, 30, 40)), (25, (10, 20, 25, 25))):
+        sampler = ProportionalPaths({"a": ("x", "y"), "b": ("l", "r")}, size, largest)
+        drawn = Counter(size(sampler(step)[0]) for step in range(4000))
+        for (_, count), weight in zip(sorted(drawn.items()), weights, strict=True):
+            expected = 4000 * weight / sum(weights)
+            assert abs(count - expected) < 5 * expected**0.5, drawn
+    assert sampler(7) == sampler(7)
+    rare = ProportionalPaths({"a": ("x",), "b": ("l",)}, size, 1e9, attempts=3)
+    assert rare(0) == [{"a": "x", "b": "l"}]
 
 
 def test_fair_paths_use_every_option_exactly_once_a_step():

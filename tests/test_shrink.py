@@ -51,7 +51,7 @@ def test_options_of_the_smallest_mean_angle_go():
     space = tiny.space()
     begin, now = turned(space, still=("blocks.0.k1", "blocks.2.k3"))
     shrinking = make(space)
-    gone = shrinking.round(begin, now, 8)
+    gone = shrinking.drop(begin, now, 8)
     everything = list(arch.enumerate_all(decisions(space)))
     scores = shrinking.turning.angles(begin, now)(everything)
     means = {
@@ -74,7 +74,7 @@ def test_every_decision_keeps_an_option_and_rounds_end():
     shrinking = make(space, dataclasses.replace(SETTINGS, drop=4, until=1.5))
     sizes = []
     while np.isfinite(shrinking.next_round(8)):
-        shrinking.round(*turned(space), 8)
+        shrinking.drop(*turned(space), 8)
         sizes.append(arch.size(shrinking.decisions))
     assert sizes[-1] == 1 and sizes == sorted(sizes, reverse=True) and len(sizes) == 2
     assert all(len(options) == 1 for options in shrinking.decisions.values())
@@ -85,7 +85,7 @@ def test_rounds_come_on_their_cadence():
     steps = []
     for _ in range(3):
         steps.append(shrinking.next_round(8))
-        shrinking.round(*turned(tiny.space()), 8)
+        shrinking.drop(*turned(tiny.space()), 8)
     assert steps == [24, 28, 32]
 
 
@@ -96,11 +96,11 @@ def test_what_no_architecture_within_the_limits_has_goes_first_and_some_stay_wit
         return float(sum(option == "k3" for option in architecture.values()))
 
     shrinking = make(space, dataclasses.replace(SETTINGS, drop=3), violation)
-    gone = shrinking.round(*turned(space), 8)
+    gone = shrinking.drop(*turned(space), 8)
     assert {(each.decision, each.option) for each in gone} == {(f"blocks.{i}", "k3") for i in range(3)}
     assert all(each.angle is None for each in gone)
     for _ in range(3):
-        shrinking.round(*turned(space), 8)
+        shrinking.drop(*turned(space), 8)
         assert any(violation(a) == 0 for a in arch.enumerate_all(shrinking.decisions))
 
 
@@ -146,12 +146,12 @@ def test_a_shrunk_space_is_searched_and_an_interrupted_training_shrinks_the_same
     best = whole.search()
     folder = whole.folder / "supernet"
     step, tensors, values = checkpoint.latest(folder)
-    kept = {name: tuple(options) for name, options in values["shrinking"]["decisions"].items()}
-    assert step == 32 and values["shrinking"]["anchored"]
+    kept = {name: tuple(options) for name, options in values["rounds"]["decisions"].items()}
+    assert step == 32 and values["rounds"]["anchored"]
     assert kept == whole.search_space.decisions and sum(map(len, kept.values())) == 9 - 3 * 2
     assert (folder / "anchor.safetensors").exists()
-    assert json.loads((folder / "shrinking.json").read_text()) == values["shrinking"]
-    lines = values["shrinking"]["rounds"]
+    assert json.loads((folder / "rounds.json").read_text()) == values["rounds"]
+    lines = values["rounds"]["rounds"]
     assert [line["step"] for line in lines] == [8, 16, 24] and lines[-1]["architectures"] == arch.size(kept)
     told = {(each["decision"], each["option"]) for line in lines for each in line["dropped"]}
     assert told == {(n, o) for n, options in decisions(whole.space).items() for o in options if o not in kept[n]}

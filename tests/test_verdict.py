@@ -17,11 +17,11 @@ import pytest
 import tiny
 import torch
 
-from raynas import results
+from raynas import checkpoint, results
 from raynas.aggregate import Reference
 from raynas.architecture import enumerate_all, key
 from raynas.choice import decisions
-from raynas.config import Config, ConfigError, SearchConfig, TrainConfig, TruthConfig
+from raynas.config import Config, ConfigError, SearchConfig, ShrinkConfig, TrainConfig, TruthConfig
 from raynas.judge import Sample, judge, remarks
 from raynas.launch import audit, main, prepare
 from raynas.results import Log
@@ -202,6 +202,37 @@ def test_what_was_retrained_is_a_truth(tmp_path: Path) -> None:
     found = json.loads((run / "ranking.json").read_text())
     assert found["architectures"] == 12 and found["score"]["tau"]["value"] == pytest.approx(-1)
     assert [row["name"] for row in found["baselines"]] == ["MACs", "parameters", "chance"]
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_shrunk_run_is_judged_in_what_is_left(tmp_path: Path) -> None:
+    folder, open_now = tmp_path / "run", decisions(SPACE)
+    left = {**open_now, "blocks.0": ("k1", "skip"), "blocks.2": ("k3", "skip")}
+    state = {"decisions": left, "rounds": [], "anchored": False}
+    checkpoint.keep_initial(folder / "supernet", {"x": torch.zeros(1)})
+    checkpoint.write(folder / "supernet", 8, {"x": torch.zeros(1)}, {"total": 8, "rounds": state})
+    columns: dict[str, Any] = {name: [a[name] for a in EVERYONE] for name in open_now}
+    pq.write_table(pa.table(columns | {"accuracy": [float(i) for i in range(27)]}), tmp_path / "truth.parquet")
+    kept = list(enumerate_all(left))
+    with Log(folder / "scored.parquet") as log:
+        for architecture in kept:
+            log.append({"architecture": architecture, "status": "complete", "fidelity": 1, "searcher": "random",
+                        "score": float(EVERYONE.index(architecture))})  # fmt: skip
+    config = Config(
+        space="tiny:space", name="run", storage_path=str(tmp_path),
+        train=TrainConfig(epochs=4, shrink=ShrinkConfig(every=1, until=2)),
+        search=SearchConfig(trainable="trainables.angle:Angle", method="random"),
+        truth=TruthConfig(table={"file": str(tmp_path / "truth.parquet"), "metric": "accuracy"}, resamples=100),
+    )  # fmt: skip
+    run = prepare(config, space=tiny.space(num_classes=4), data=tiny.data())
+    assert run.search_space.decisions == left and run.decisions == open_now
+    found = rank(run, lambda: None, functools.partial(audit, run))
+    assert found["architectures"] == len(kept) == 12 and found["score"]["tau"]["value"] == pytest.approx(1)
+    assert found["favourite"]["place"][1] == 27, "among all of the table"
+    trained = audit(run)
+    assert trained.search_space.decisions == left and trained.shrinking is None
+    drawn = {key(trained.searcher().planned(i)) for i in range(12)}
+    assert drawn == {key(architecture) for architecture in kept}
 
 
 @pytest.mark.usefixtures("ray_session")

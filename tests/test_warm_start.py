@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,23 @@ def test_scores_that_were_to_be_low_change_their_sign(tmp_path: Path, no_ray: No
     assert first(prepare(settings(tmp_path, table=low, warm_start="source"))) == [3, 11, 24]
     (tmp_path / "source" / "config.yaml").write_text(dump(settings(tmp_path, "source")))
     assert first(prepare(settings(tmp_path, table=low, warm_start="source"))) == [24, 11, 3]
+
+
+def test_the_other_run_is_needed_once(tmp_path: Path, no_ray: None) -> None:
+    write(tmp_path / "source" / "scored.parquet", {3: 0.1, 24: 0.9, 11: 0.5})
+    run = prepare(settings(tmp_path, warm_start="source"))
+    run.open()
+    before = run.searcher()
+    write(tmp_path / "source" / "scored.parquet", {1: 0.95})
+    again = prepare(settings(tmp_path, warm_start="source"))
+    assert first(again) == [24, 11, 3] and again.searcher().get_state() == before.get_state()
+    shutil.rmtree(tmp_path / "source")
+    assert first(prepare(settings(tmp_path, warm_start="source"))) == [24, 11, 3]
+    # Another source is another start.
+    write(tmp_path / "other" / "scored.parquet", {5: 0.1, 6: 0.9, 7: 0.5})
+    run = prepare(settings(tmp_path, warm_start="other"))
+    run.open()
+    assert first(run) == [6, 7, 5] == first(prepare(settings(tmp_path, warm_start="other")))
 
 
 @pytest.mark.usefixtures("ray_session")

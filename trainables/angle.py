@@ -1,12 +1,9 @@
 """Score architectures by how far the shared weights have turned since the training began: no images, no labels.
 
-    python -m raynas.launch --space spaces.nasbench201:nasbench201 --data cifar10 data.folder=DATA
-        train.labels=random search.trainable=trainables.angle:Angle search.cohort=64
-        "search.method_args={population: 100, parents: 30}" search.num_samples=2000
+    python -m raynas.launch --config rlnas --space spaces.darts:darts --data cifar10 data.folder=DATA
 
-That is RLNAS (Zhang et al., CVPR 2021) with its evolution for NAS-Bench-201: 20 generations of 100, each half by
-mutation and half by crossover. In its other spaces it takes 1,000 architectures by the defaults of ``evolution``. What
-a space has to say for it stands in :class:`raynas.turning.Turning`.
+That is RLNAS (Zhang et al., CVPR 2021) with its evolution; ``rlnas_nasbench201`` is the one for that space, see
+:mod:`raynas.presets`. What a space has to say for it stands in :class:`raynas.turning.Turning`.
 """
 
 from __future__ import annotations
@@ -41,9 +38,14 @@ class Angle(CohortTrial):
         check_arguments(search, legal=())
 
     @staticmethod
+    def reports(search: SearchConfig) -> tuple[str, ...]:
+        """What a score may be made of. Together with accuracy: see :mod:`trainables.shared_weights`."""
+        return ("angle",)
+
+    @staticmethod
     def check_run(run: Run) -> None:
         """Refuse a space without rules for its angles, before anything is started."""
-        run.turning()
+        run.check_angles()
 
     @classmethod
     def scoring(cls, run: Run) -> Scoring:
@@ -52,7 +54,7 @@ class Angle(CohortTrial):
         concurrent = run.config.search.max_concurrent or 1
         return Scoring(
             cls,
-            {"angles": run.angles()},
+            {"angles": run.angles(), "rungs": Rungs()},
             slots(concurrent),
             workers=concurrent,
             concurrent=concurrent,
@@ -60,18 +62,23 @@ class Angle(CohortTrial):
         )
 
     def setup(  # type: ignore[override]
-        self, config: dict[str, Any], angles: Angles, known: Mapping[str, Mapping[str, Any]] | None = None
+        self,
+        config: dict[str, Any],
+        angles: Angles,
+        rungs: Rungs,
+        known: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """Called once a process; afterwards ``reset_config`` brings the next trial.
 
         Args:
             config: Of the first trial.
             angles: Of the trained supernet.
+            rungs: One fidelity, and what a score is.
             known: See :meth:`raynas.cohorts.CohortTrial.enter`.
         """
         self.angles = angles
         self.worker = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
-        self.enter(config, Rungs(), known)
+        self.enter(config, rungs, known)
 
     def advance(self, members: Sequence[Member], fidelity: int) -> None:
         """Compute the angles of all members at once."""

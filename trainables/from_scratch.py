@@ -28,6 +28,7 @@ from raynas.evaluation import tally
 from raynas.joint import network, recipe, settings
 from raynas.placement import place
 from raynas.scoring import Scoring, check_arguments
+from raynas.tasks import task_of
 from raynas.training import Trainer, TrainingDiverged
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Job:
 
 
 class FromScratch(tune.Trainable):
-    """A trial that trains the network of one architecture; the score is its accuracy on all validation images."""
+    """A trial that trains the network of one architecture; the score is that on all validation data."""
 
     best_method = "bayes"
     """Of the searchers, where a score is dear."""
@@ -97,6 +98,7 @@ class FromScratch(tune.Trainable):
             gpus=where.gpus,
             concurrent=where.count,
             bounded=search.max_concurrent is None and search.replicas is None,
+            mode=run.task.measure.mode,
         )
 
     def setup(self, config: dict[str, Any], job: Job) -> None:  # type: ignore[override]
@@ -108,6 +110,7 @@ class FromScratch(tune.Trainable):
         """
         torch.set_num_threads(max(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)), 1))
         self.job, self.data = job, from_arrays(job.arrays)
+        self.measure = task_of(self.data).measure
         self.folder: Path | None = None
         self.reset_config(config)
 
@@ -127,7 +130,7 @@ class FromScratch(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train for an epoch and look at the validation images."""
+        """Train for an epoch and look at the validation data."""
         assert self.folder is not None
         begin = time.perf_counter()
         trainer = self.trainer
@@ -143,7 +146,7 @@ class FromScratch(tune.Trainable):
         scores = tally(trainer.model, self.data.validation, self.data)
         self.seconds += time.perf_counter() - begin
         fidelity = -(-trainer.step // trainer.epoch_steps)
-        accuracy = 100.0 * scores["correct"] / scores["images"]
+        score = self.measure(scores)
         done = trainer.step == trainer.total_steps
         if done or diverged:
             self._forget()
@@ -151,15 +154,15 @@ class FromScratch(tune.Trainable):
             checkpoint.write(self.folder, trainer.step, trainer.state(), {"seconds": self.seconds}, keep=2)
         outcome = {
             "architecture": self.architecture,
-            "score": accuracy,
+            "score": score,
             "fidelity": fidelity,
             "status": "complete" if done else "stopped" if diverged else "running",
             "seconds": self.seconds,
             "worker": f"{ray.util.get_node_ip_address()}:{os.getpid()}",
-            "metrics": {"accuracy": accuracy, "loss": scores["loss"] / scores["images"]},
+            "metrics": {self.measure.name: score, "loss": scores["loss"] / scores[self.measure.examples]},
         }
         return {
-            "score": accuracy,
+            "score": score,
             "fidelity": fidelity,
             "training_iteration": fidelity,
             "outcomes": [outcome],

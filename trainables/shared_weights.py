@@ -1,7 +1,10 @@
 """Score architectures with the weights of a trained supernet, one slice of the validation images a fidelity step.
 
 The trial is thin: it holds no weights and only asks a replica of the supernet. It takes cohorts, too: see
-:mod:`raynas.cohorts`.
+:mod:`raynas.cohorts`. With how far the weights have turned as one more metric, which together with accuracy ranks
+better than either (:mod:`raynas.angle`):
+
+    python -m raynas.launch "search.combine={accuracy: 1, angle: 1}"
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from raynas.angle import Angles
 from raynas.architecture import Architecture
 from raynas.cohorts import CohortTrial, Member, Rungs
 from raynas.config import ConfigError, SearchConfig
+from raynas.measure import ACCURACY, Measure
 from raynas.scoring import Scoring, check_arguments, slots
 
 if TYPE_CHECKING:  # a thin trial must not import torch
@@ -29,6 +34,17 @@ class SharedWeights(CohortTrial):
 
     Give it its arguments by ``tune.with_parameters(SharedWeights, pool=[...], rungs=Rungs(8))``.
     """
+
+    @staticmethod
+    def reports(search: SearchConfig) -> tuple[str, ...]:
+        """What a score may be made of; the angle is computed where it is."""
+        return ("accuracy", "loss", "angle")
+
+    @staticmethod
+    def check_run(run: Run) -> None:
+        """Refuse to combine an angle that cannot be told, before anything is trained."""
+        if "angle" in run.config.search.combine:
+            run.check_angles()
 
     @staticmethod
     def check(search: SearchConfig) -> None:
@@ -46,11 +62,12 @@ class SharedWeights(CohortTrial):
         run.train_supernet()
         pool = run.supernet.replicas()
         search = run.config.search
-        images = min(search.validation_images or len(run.data.validation), len(run.data.validation))
-        slices = max(min(search.slices, images), 1)
+        slices, measure = run.task.slices(search), run.task.measure
         parameters = {
             "pool": pool,
-            "rungs": Rungs(slices, search.reduction_factor, search.grace, halving=search.stops_early),
+            "rungs": Rungs(slices, search.reduction_factor, search.grace, search.stops_early, measure.mode),
+            "measure": measure,
+            "angles": run.angles() if "angle" in search.combine else None,
         }
         # Two trials a replica: one is scored while the other one's answer is on its way.
         concurrent = search.max_concurrent or 2 * len(pool)
@@ -63,6 +80,7 @@ class SharedWeights(CohortTrial):
             gpus=run.supernet.where.gpus,
             concurrent=concurrent,
             rescore=functools.partial(_rescore, pool),
+            mode=measure.mode,
         )
 
     def setup(  # type: ignore[override]
@@ -70,7 +88,9 @@ class SharedWeights(CohortTrial):
         config: dict[str, Any],
         pool: Sequence[Any] = (),
         rungs: Rungs | None = None,
+        angles: Angles | None = None,
         known: Mapping[str, Mapping[str, Any]] | None = None,
+        measure: Measure = ACCURACY,
     ) -> None:
         """Called once a process; afterwards :meth:`reset_config` brings the next trial.
 
@@ -78,9 +98,11 @@ class SharedWeights(CohortTrial):
             config: Of the first trial.
             pool: Handles of the replicas.
             rungs: How many slices there are, and what a cohort does after which of them.
+            angles: Of the trained supernet, where they are one of the metrics.
             known: See :meth:`raynas.cohorts.CohortTrial.enter`.
+            measure: What a score is.
         """
-        self.pool = list(pool)
+        self.pool, self.angles, self.measure = list(pool), angles, measure
         self.enter(config, rungs or Rungs(), known)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -107,21 +129,24 @@ class SharedWeights(CohortTrial):
             if "error" in tally:
                 member.status, member.error = "error", tally["error"]
             else:
-                _add(member, tally)
+                _add(member, tally, self.measure)
+        if self.angles is not None:
+            for member, angle in zip(members, self.angles([m.architecture for m in members]).tolist(), strict=True):
+                member.metrics = {**member.metrics, "angle": angle}
 
 
-def _add(member: Member, tally: Mapping[str, Any]) -> None:
-    """Enter what one slice said: counts are summed, the loss is the mean over all images so far."""
+def _add(member: Member, tally: Mapping[str, Any], measure: Measure) -> None:
+    """Enter what one slice said: counts are summed, the loss is the mean over all that was asked so far."""
     before = member.metrics
-    seen = before.get("images", 0.0)
-    sums = {name: before.get(name, 0.0) + tally[name] for name in ("correct", "images", "seconds")}
-    loss = (before.get("loss", 0.0) * seen + tally["loss"]) / max(sums["images"], 1.0)
-    member.score = 100.0 * sums["correct"] / sums["images"] if sums["images"] else float("nan")
+    seen = before.get(measure.examples, 0.0)
+    sums = {name: before.get(name, 0.0) + tally[name] for name in ("correct", measure.examples, "seconds")}
+    lost = before.get("loss", 0.0) * seen + tally["loss"]
+    member.score = measure({**sums, "loss": lost})
     member.seconds, member.worker = sums["seconds"], tally["worker"]
-    member.metrics = {**sums, "loss": loss, "accuracy": member.score}
+    member.metrics = {**sums, "loss": lost / max(sums[measure.examples], 1.0), measure.name: member.score}
 
 
 def _rescore(pool: Sequence[Any], architectures: Sequence[Architecture]) -> list[float]:
-    """Accuracy on all validation images, the replicas taking turns."""
+    """The scores on all validation data, the replicas taking turns."""
     asked = [pool[number % len(pool)].rescore.remote([a]) for number, a in enumerate(architectures)]
     return [answer[0] for answer in ray.get(asked)]

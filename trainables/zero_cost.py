@@ -70,6 +70,11 @@ class ZeroCost(CohortTrial):
     """A trial that holds the untrained space and scores the networks in it."""
 
     @staticmethod
+    def reports(search: SearchConfig) -> tuple[str, ...]:
+        """What a score may be made of."""
+        return tuple(parts(Arguments.parse(search.trainable_args).names))
+
+    @staticmethod
     def check(search: SearchConfig) -> None:
         """Refuse settings that cannot be: called before anything is started."""
         Arguments.parse(search.trainable_args)

@@ -18,7 +18,7 @@ from raynas.report import figures
 from raynas.report.account import Account, read_account
 from raynas.report.plots import Axis
 from raynas.report.trust import trust
-from raynas.report.words import NAMES, absent, bounds, count, duration, percent, score
+from raynas.report.words import NAMES, absent, bounds, count, duration, score, tested
 
 __all__ = ["write_report"]
 
@@ -76,11 +76,13 @@ def _headline(account: Account) -> str:
         why = "has a score within the limits" if account.scored else "was scored yet: the log of this run is empty"
         return f"<h1>Nothing found yet</h1>{absent(f'No architecture {why}.')}"
     winner = account.best[0]
-    retrained = account.retrained.get(winner["key"], {})
-    if "test_accuracy" in retrained:
-        big, what = percent(retrained["test_accuracy"]), "on the test images, trained from scratch"
+    measure, retrained = account.tested(winner["key"])
+    if retrained:
+        big = tested(account, winner["key"])
+        what = f"{'' if measure.unit else measure.name + ' '}on the test {measure.examples}, trained from scratch"
     elif "final_score" in winner:
-        images = "accuracy on all validation images" if account.unit else "is the score of the winner"
+        known = account.measure is not None
+        images = f"{measure.name} on all validation {measure.examples}" if known else "is the score of the winner"
         big, what = score(account, winner["final_score"]), f"{images}; not retrained yet"
     else:
         big = score(account, winner["score"])
@@ -103,14 +105,16 @@ def _facts(account: Account) -> str:
         return ""
     winner = account.best[0]
     result = account.retrained.get(winner["key"])
-    tiles = [_tile("test accuracy", "not retrained yet", "")]
+    measure = account.tested(winner["key"])[0]
+    tiles = [_tile(f"test {measure.name}", "not retrained yet", "")]
     if result is not None:
-        below = f"validation {percent(result.get('validation_accuracy'))}"
+        below = f"validation {tested(account, winner['key'], 'validation')}"
         below += f", {result['epochs']:g} epochs from scratch" if "epochs" in result else ""
-        tiles = [_tile("test accuracy", percent(result.get("test_accuracy")), below)]
+        tiles = [_tile(f"test {measure.name}", tested(account, winner["key"]), below)]
     below = f"in the search {score(account, winner['score'])}"
     final = score(account, winner["final_score"]) if "final_score" in winner else "not scored again yet"
-    tiles.append(_tile("score of the winner" if not account.unit else "all validation images", final, below))
+    name = "score of the winner" if account.measure is None else f"all validation {measure.examples}"
+    tiles.append(_tile(name, final, below))
     tiles += [
         _tile(escape(NAMES.get(cost, cost)), count(winner.get(cost)), _meter(account, cost)) for cost in account.costs
     ]
@@ -149,7 +153,7 @@ def _best(account: Account) -> str:
             score(account, row.get("final_score")),
             *(count(row.get(cost)) for cost in account.costs),
             *(escape(str(value)) for value in account.parts(row["architecture"])[1].values()),
-            percent(account.retrained.get(row["key"], {}).get("test_accuracy")),
+            tested(account, row["key"]),
         )
         numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
         picture = figures.barcode(account, row["architecture"])
@@ -160,7 +164,7 @@ def _best(account: Account) -> str:
     return (
         '<div class="scroll"><table><thead><tr><th></th><th>key</th><th>architecture</th>'
         f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-        "<p>Scored again: on all validation images, after the search. Test: trained from scratch. A dash: not done. "
+        "<p>Scored again: on all validation data, after the search. Test: trained from scratch. A dash: not done. "
         "Architectures in the colours of the winner's options.</p>"
     )
 

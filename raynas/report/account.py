@@ -22,6 +22,7 @@ from raynas.config import Config
 from raynas.config_file import load
 from raynas.joint import network, settings
 from raynas.limits import COSTS, Limits
+from raynas.measure import ACCURACY, Measure, retrained_by, scored_by
 from raynas.report.clock import PAUSE, Clock, read_clock
 
 __all__ = ["Account", "Curve", "Scored", "read_account"]
@@ -85,8 +86,8 @@ class Account:
     """Rows of leaderboard.json; before that is written the best of the log, without ``final_score``."""
     mode: str
     """Whether a high score is good (max) or a low one (min)."""
-    unit: str
-    """"%" where the score is an accuracy."""
+    measure: Measure | None
+    """What the score is; None where that is known to the trainable alone."""
     retrained: dict[str, dict[str, Any]]
     """The content of retrain/<key>/result.json by key."""
     training: Curve | None
@@ -103,6 +104,11 @@ class Account:
         """The costs that the page is about: those of a network, or what else is known or limited."""
         known = dict.fromkeys(name for one in self.scored for name in one.costs)
         return tuple(known) or COSTS
+
+    def tested(self, key: str) -> tuple[Measure, dict[str, Any]]:
+        """What an architecture was retrained to, and by which measure."""
+        result = self.retrained.get(key, {})
+        return retrained_by(result) or self.measure or ACCURACY, result
 
     def parts(self, architecture: Architecture) -> tuple[Architecture, dict[str, Any]]:
         """The network's part of an architecture, and the training settings that were searched with it."""
@@ -131,7 +137,8 @@ def read_account(folder: Path) -> Account:
     rows = sorted(table.to_pylist(), key=lambda row: row["time"])
     elapsed, clock = read_clock(rows)
     board = _read_board(folder / "leaderboard.json", rows, notes)
-    mode = results.mode_of(board)
+    measure = scored_by(rows)
+    mode = results.mode_of(board) if board or measure is None else measure.mode
     scored = _scored(rows, elapsed, limits)
     best = board or _best_of_log(scored, mode, config.search.top)
     retrained = {path.parent.name: _read_json(path, notes) for path in sorted(folder.glob("retrain/*/result.json"))}
@@ -149,7 +156,7 @@ def read_account(folder: Path) -> Account:
         hypervolumes=_hypervolumes(rows),
         best=best,
         mode=mode,
-        unit="%" if any(_accuracy(row) == row["score"] is not None for row in rows) else "",
+        measure=measure,
         retrained={key: result for key, result in retrained.items() if isinstance(result, dict)},
         training=training["supernet"],
         retraining=training.get("winner"),
@@ -256,11 +263,6 @@ def _best_of_log(scored: Sequence[Scored], mode: str, top: int) -> list[dict[str
         {"key": one.key, "architecture": one.architecture, "score": one.score, "fidelity": one.fidelity, **one.costs}
         for one in able[:top]
     ]
-
-
-def _accuracy(row: Mapping[str, Any]) -> float | None:
-    found = json.loads(row["metrics"] or "{}").get("accuracy")
-    return found if isinstance(found, (int, float)) else None
 
 
 def _read_curve(path: Path, what: str, notes: list[str]) -> Curve | None:

@@ -9,7 +9,7 @@ from typing import Any
 from raynas.display import quantity
 from raynas.report.account import Account, Scored
 
-__all__ = ["NAMES", "absent", "bounds", "count", "duration", "percent", "score", "score_label", "tip"]
+__all__ = ["NAMES", "absent", "bounds", "count", "duration", "score", "score_label", "tested", "tip"]
 
 NAMES = {"macs": "MACs", "parameters": "parameters"}
 NONE = "-"
@@ -28,19 +28,23 @@ def score(account: Account, value: Any) -> str:
     """A score with its unit."""
     if not _number(value):
         return NONE
-    return percent(value) if account.unit else f"{value:.4g}"
+    return f"{value:.4g}" if account.measure is None else account.measure.text(value)
 
 
 def score_label(account: Account) -> str:
     """What the score is, for an axis."""
-    if account.unit:
-        return f"validation accuracy, {account.unit}"
-    return f"score ({'higher' if account.mode == 'max' else 'lower'} is better)"
+    better = f"{'higher' if account.mode == 'max' else 'lower'} is better"
+    measure = account.measure
+    if measure is None:
+        return f"score ({better})"
+    return f"validation {measure.name}, {measure.unit or better}"
 
 
-def percent(value: Any) -> str:
-    """A number that is in percent already."""
-    return f"{value:.2f} %" if _number(value) else NONE
+def tested(account: Account, key: str, part: str = "test") -> str:
+    """What a retrained architecture was measured to be."""
+    measure, result = account.tested(key)
+    value: Any = result.get(f"{part}_{measure.name}")
+    return measure.text(value) if _number(value) else NONE
 
 
 def count(value: Any) -> str:

@@ -47,13 +47,15 @@ class ArchitectureSearcher(Searcher):
     Raises:
         ArchitectureError: One of the points is not in the space.
         ValueError: One of the points breaks the constraint, ``mode`` is neither "min" nor "max", or the space has
-            objectives and the searcher looks at the score alone.
+            objectives or features and the searcher does not look at them.
     """
 
     Settings: ClassVar[type[Any] | None] = None
     """A frozen dataclass, or None for a searcher without settings."""
     weighs_costs: ClassVar[bool] = False
     """Whether it looks for the front where the space has objectives beside the score."""
+    reads_features: ClassVar[bool] = False
+    """Whether it learns from ``space.features``."""
 
     def __init__(
         self,
@@ -72,7 +74,12 @@ class ArchitectureSearcher(Searcher):
         if space.objectives and not self.weighs_costs:
             raise ValueError(
                 f"{type(self).__name__} looks at the score alone, not at {', '.join(space.objectives)}; "
-                f"those that weigh costs: {', '.join(sorted(_weighing(ArchitectureSearcher)))}"
+                f"those that weigh costs: {', '.join(sorted(_having(ArchitectureSearcher, 'weighs_costs')))}"
+            )
+        if space.features is not None and not self.reads_features:
+            raise ValueError(
+                f"{type(self).__name__} does not look at features; those that do: "
+                f"{', '.join(sorted(_having(ArchitectureSearcher, 'reads_features')))}"
             )
         super().__init__()
         self.settings: Any = self.Settings() if settings is None and self.Settings is not None else settings
@@ -83,6 +90,8 @@ class ArchitectureSearcher(Searcher):
         self.ledger = Ledger()
         self._begin_with(self._check(points_to_evaluate))
         self._requeued: list[Architecture] = []
+        self.journal: Path | None = None
+        """A file for what the searcher has to tell of its model, if anything, as JSON; kept up to date."""
         self.source: tuple[Entry, ...] = ()
 
     def warm_start(self, source: Iterable[tuple[Mapping[str, str], Scores]], best: int = 3) -> None:
@@ -316,7 +325,8 @@ class ArchitectureSearcher(Searcher):
         self.set_state(json.loads(Path(checkpoint_path).read_text()))
 
 
-def _weighing(parent: type[Any]) -> set[str]:
-    """The names of the searchers below a class that look for a front."""
+def _having(parent: type[Any], ability: str) -> set[str]:
+    """The names of the searchers below a class that say ``ability = True``."""
     children = parent.__subclasses__()
-    return {child.__name__ for child in children if child.weighs_costs}.union(*map(_weighing, children))
+    own = {child.__name__ for child in children if getattr(child, ability)}
+    return own.union(*(_having(child, ability) for child in children))

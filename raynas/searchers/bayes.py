@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from random import Random
 from typing import Any
 
@@ -38,6 +38,8 @@ class BayesSettings:
             there are so many scores that this would take long.
         candidates: In larger ones so many are looked at: mutants and crossings of the best, and random ones.
         observations: The model learns from at most so many scores: the best half and the newest.
+        shortlist: Where the space has features, so many candidates are asked for theirs at each suggestion: those that
+            promise most without.
 
     Raises:
         ValueError: A count that is not positive.
@@ -47,6 +49,7 @@ class BayesSettings:
     enumerate_up_to: int = 20_000
     candidates: int = 1000
     observations: int = 400
+    shortlist: int = 50
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -82,6 +85,7 @@ class Bayes(ArchitectureSearcher):
     Settings = BayesSettings
     settings: BayesSettings
     weighs_costs = True
+    reads_features = True
     _model: tuple[int, GaussianProcess] | None = None  # with the number of scores it was fitted on
 
     @functools.cached_property
@@ -110,7 +114,7 @@ class Bayes(ArchitectureSearcher):
         if len(known) >= 2:
             candidates, features, costs = self._candidates(known, rng)
             if candidates:
-                return candidates[int(np.argmax(self._acquisition(known, features, costs)))]
+                return candidates[int(np.argmax(self._acquisition(known, candidates, features, costs)))]
         return self.drawer.fresh(rng, self.ledger) or Searcher.FINISHED
 
     def recommend(self, count: int = 1) -> list[Architecture]:
@@ -129,7 +133,9 @@ class Bayes(ArchitectureSearcher):
         turns = {key(one): one for pair in zip((best[place] for place in order), best, strict=True) for one in pair}
         return list(turns.values())[:count]
 
-    def _acquisition(self, known: Sequence[Entry], asked: Features, costs: Array) -> Array:
+    def _acquisition(
+        self, known: Sequence[Entry], candidates: Sequence[Architecture], asked: Features, costs: Array
+    ) -> Array:
         """The logarithm of the expected improvement of each candidate, over the best that the model believes in."""
         model, seen, targets, doubt = self._fitted(known)
         running = [entry.architecture for entry in self.ledger.values() if entry.status == "running"]
@@ -139,9 +145,35 @@ class Bayes(ArchitectureSearcher):
             seen, targets = _joined(seen, flying), np.concatenate([targets, expected])
             doubt = np.concatenate([doubt, np.ones(len(running))])
             model.condition(seen, targets, doubt)
+
+        # Features are dear: who promises most with average ones is asked for theirs.
+        asked = replace(asked, told=np.zeros((len(asked), seen.told.shape[1]), np.float32))
+        values = self._improvement(model, asked, seen, known, costs)
+        if self.space.features is None:
+            return values
+        promising = np.argsort(values)[::-1][: self.settings.shortlist]
+        told = self.encoder.told([candidates[place] for place in promising])
+        chosen = self._improvement(model, replace(asked[promising], told=told), seen, known, costs[promising])
+        values = np.full(len(candidates), -np.inf)
+        values[promising] = chosen
+        return values
+
+    def _improvement(
+        self, model: GaussianProcess, asked: Features, seen: Features, known: Sequence[Entry], costs: Array
+    ) -> Array:
+        """The same, of some candidates.
+
+        Args:
+            model: Conditioned on what was scored or is in flight.
+            asked: The candidates.
+            seen: What the model is conditioned on.
+            known: What was scored.
+            costs: Of the candidates.
+        """
         mean, deviation = model.predict(asked)
         if not self.space.objectives:
             return log_improvement(mean, deviation, model.predict(seen)[0].max())
+        running = [entry.architecture for entry in self.ledger.values() if entry.status == "running"]
         steps = self._steps(model, [*(entry.architecture for entry in known), *running], costs, float(mean.min()))
         # What the model predicts is, times this, minus the logarithm of the gap to a ceiling (and a constant).
         spread = float(stretched(self._kept(known, self.settings.observations)[1]).std()) or 1.0
@@ -171,8 +203,10 @@ class Bayes(ArchitectureSearcher):
         """The model, conditioned on the scores; its weights are fitted again more and more rarely."""
         moment = _last_fit(len(known))
         if self._model is None or self._model[0] != moment:
-            model = GaussianProcess(self.encoder.blocks, self.space.graph is not None, bool(self.source))
-            model.fit(*self._observations(known[:moment], limit=200))
+            observed = self._observations(known[:moment], limit=200)
+            structured, told = self.space.graph is not None, observed[0].told.shape[1]
+            model = GaussianProcess(self.encoder.blocks, structured, bool(self.source), told)
+            model.fit(*observed)
             self._model = moment, model
         model = self._model[1]
         observations = self._observations(known, self.settings.observations)
@@ -225,7 +259,7 @@ class Bayes(ArchitectureSearcher):
             candidate = self.space.form(self._child(parents, number, rng))
             if key(candidate) not in self.ledger and self.drawer.feasible(candidate):
                 found[key(candidate)] = candidate
-        return list(found.values()), self.encoder(list(found.values())), self._costs(list(found.values()))
+        return list(found.values()), self.encoder(list(found.values()), ask=False), self._costs(list(found.values()))
 
     def _parents(self, known: Sequence[Entry], rng: Random) -> list[Architecture]:
         """The best feasible ones, best first; with objectives the whole front in random order, then the next one."""
@@ -260,7 +294,7 @@ class Bayes(ArchitectureSearcher):
         forms = {key(form): form for form in map(self.space.form, enumerate_all(self.space.decisions))}
         feasible = [form for form in forms.values() if self.drawer.feasible(form)]
         self.rng("bayes", "order").shuffle(feasible)
-        return feasible, list(map(key, feasible)), self.encoder(feasible), self._costs(feasible)
+        return feasible, list(map(key, feasible)), self.encoder(feasible, ask=False), self._costs(feasible)
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`get_state` returned; see :meth:`ArchitectureSearcher.set_state`."""
@@ -283,7 +317,8 @@ class SourceModel:
     """
 
     def __init__(self, searcher: ArchitectureSearcher) -> None:
-        own = Bayes(searcher.space, seed=searcher.seed, mode=searcher.mode)
+        # Without features: they would have to be known of everything that a hint is asked for.
+        own = Bayes(replace(searcher.space, features=None), seed=searcher.seed, mode=searcher.mode)
         self._model, _, targets, _ = own._fitted(searcher.source)
         missed, all_ = ((targets - self._model.left_out(targets)) ** 2).mean(), targets.var()
         self.trust = max(1.0 - float(missed / all_), 0.0) if all_ > 0 else 0.0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from raynas import architecture as arch
-from raynas.architecture import Architecture, Decisions, Graph, key
+from raynas.architecture import Architecture, Decisions, Graph, Notation, key
 
 __all__ = ["Drawer", "SearchSpace", "UnsatisfiableError"]
 
@@ -41,6 +41,9 @@ class SearchSpace:
         costs: What an architecture costs, by name: exact, and known before it is scored.
         objectives: Names of costs that are minimised beside the score.
         ordered: The decisions whose options are levels of a number, so that neighbours score alike.
+        features: Numbers that may foretell the score of an architecture, each of mean 0 and deviation 1 or about so.
+            They may take a second to compute: few are asked for.
+        notation: How its architectures are written as sequences; by default one word for each decision.
 
     Raises:
         ValueError: No decision, or one without options or with the same option twice; objectives without costs.
@@ -54,6 +57,8 @@ class SearchSpace:
     costs: Callable[[Architecture], Mapping[str, float]] | None = None
     objectives: tuple[str, ...] = ()
     ordered: frozenset[str] = frozenset()
+    features: Callable[[Architecture], Sequence[float]] | None = None
+    notation: Notation | None = None
 
     def __post_init__(self) -> None:
         if not self.decisions:

@@ -6,7 +6,8 @@ The covariance of two architectures is a sum of parts, each with its own learned
 - additive: ``sum_d v_d [a_d == b_d]``, each decision's own effect, whatever the others are; all of them share a factor;
 - paths and counts: ``exp(-s |u - v|^2)`` on how often each route and each operation occurs;
 - trend: linear in the counts, so that "more of this is better" is carried beyond what was seen;
-- hints: linear in what the scores of another search make expect, where there are such.
+- hints: linear in what the scores of another search make expect, where there are such;
+- told: linear in each of the space's own features, where it has some.
 
 Weights are fitted by maximum a posteriori under weak log-normal priors (Rasmussen and Williams, "Gaussian Processes for
 Machine Learning", 2006, chapter 5).
@@ -40,6 +41,8 @@ class _Layout:
     decisions: int
     hinted: bool = False
     """Whether there are hints."""
+    told: int = 0
+    """How many features the space has."""
 
     @property
     def rates(self) -> slice:
@@ -66,6 +69,11 @@ class _Layout:
         """The amplitude of the hints, where there are such."""
         return slice(self.effects.stop, self.effects.stop + self.hinted)
 
+    @property
+    def leanings(self) -> slice:
+        """One for each of the space's features: the variance that goes with it."""
+        return slice(self.hints.stop, self.hints.stop + self.told)
+
     def priors(self) -> tuple[Array, Array]:
         """Mean and deviation of each log weight; the last one is the noise variance."""
         means = [np.log(1.0 / len(self.parts))] * len(self.parts)
@@ -81,6 +89,8 @@ class _Layout:
         # Wide: another search may tell all or nothing.
         means += [np.log(0.3)] * self.hinted
         deviations += [1.5] * self.hinted
+        means += [np.log(0.3 / max(self.told, 1))] * self.told
+        deviations += [1.5] * self.told
         # Trained twice, an architecture scores differently, and near the top, where scores are stretched, this shows.
         return np.array([*means, np.log(0.03)]), np.array([*deviations, 1.5])
 
@@ -92,12 +102,15 @@ class GaussianProcess:
         blocks: The columns of ``Features.options`` that belong to each decision.
         structured: Whether the features hold paths and counts.
         hinted: Whether they hold hints.
+        told: How many features of the space they hold.
     """
 
-    def __init__(self, blocks: Sequence[npt.NDArray[np.int64]], structured: bool, hinted: bool = False) -> None:
+    def __init__(
+        self, blocks: Sequence[npt.NDArray[np.int64]], structured: bool, hinted: bool = False, told: int = 0
+    ) -> None:
         self.blocks = list(blocks)
         parts = ("overlap", "paths", "counts", "trend") if structured else ("overlap",)
-        self.layout = _Layout(parts, len(self.blocks), hinted)
+        self.layout = _Layout(parts, len(self.blocks), hinted, told)
         self.theta = self.layout.priors()[0]
         self._owner = np.concatenate([np.full(len(block), index) for index, block in enumerate(self.blocks)])
 
@@ -164,6 +177,8 @@ class GaussianProcess:
             variance += scales[1] + scales[2] + scales[3] * (asked.counts**2).sum(1)
         if self.layout.hinted:
             variance += scales[self.layout.hints] * (asked.hints**2).sum(1)
+        if self.layout.told:
+            variance += (asked.told**2) @ scales[self.layout.leanings]
         return variance
 
     def _parts(self, theta: Array, left: Features, right: Features) -> dict[str, Array]:
@@ -184,6 +199,8 @@ class GaussianProcess:
             parts["trend"] = amplitudes[3] * (left.counts @ right.counts.T)
         if layout.hinted:
             parts["hints"] = scales[layout.hints] * (left.hints @ right.hints.T)
+        if layout.told:
+            parts["told"] = (left.told * scales[layout.leanings]) @ right.told.T
         return parts
 
     def _evidence(self, theta: Array, seen: Features, targets: Array, doubt: Array) -> tuple[float, Array]:
@@ -215,6 +232,8 @@ class GaussianProcess:
         slope[layout.effects] = slope[layout.shares].sum()
         if layout.hinted:
             slope[layout.hints] = (outer * parts["hints"]).sum()
+        if layout.told:
+            slope[layout.leanings] = np.exp(theta[layout.leanings]) * (seen.told * (outer @ seen.told)).sum(0)
         slope[-1] = noise * float(np.diag(outer) @ doubt)
         return value, slope
 

@@ -23,6 +23,7 @@ from raynas.searchers import (
     Reinforce,
     SearchSpace,
 )
+from raynas.searchers.nao import NAO, NAOSettings
 from raynas.testing import SearcherContract
 
 
@@ -111,3 +112,11 @@ class TestBayes(SearcherContract):
 
     def make(self, space: SearchSpace, **keywords: Any) -> Searcher:
         return Bayes(space, settings=BayesSettings(enumerate_up_to=100, candidates=60), **keywords)
+
+
+class TestNAO(SearcherContract):
+    replays_in_any_order = False  # a round is learned from the scores up to its beginning
+
+    def make(self, space: SearchSpace, **keywords: Any) -> Searcher:
+        small = NAOSettings(retrain=20, raises=10, steps=15, seconds=None, embedding=8, hidden=16, width=16)
+        return NAO(space, settings=small, **keywords)

@@ -13,10 +13,12 @@ from raynas.checkpoint import CheckpointError
 from raynas.choice import decisions, derive
 from raynas.config import Config, ConfigError, SearchConfig, TrainConfig
 from raynas.run import Run
+from raynas.sample import references
 from raynas.sampling import UniformPaths
 from raynas.searchers import RandomSearch
 from raynas.training import Trainer, model_tensors
 from trainables.angle import Angle
+from trainables.shared_weights import SharedWeights
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -88,3 +90,43 @@ def test_what_cannot_be_scored_is_refused_before_anything_starts(tmp_path):
     with pytest.raises(ConfigError, match="has no 'file'; legal ones: none"):
         make(tmp_path, search=dataclasses.replace(CONFIG.search, trainable_args={"file": "x"}))
     assert not any(tmp_path.iterdir())
+    with pytest.raises(ConfigError, match=r"trainables\.angle:Angle reports no 'accuracy'; legal ones: angle"):
+        make(tmp_path, search=dataclasses.replace(CONFIG.search, combine={"accuracy": 1.0, "angle": 1.0}))
+    assert not any(tmp_path.iterdir())
+    checkpoint.write(tmp_path / "run" / "supernet", 3, {"model/x": torch.zeros(1)}, {"total": 32})
+    for trainable, combine in ((Angle, {}), (SharedWeights, {"accuracy": 1.0, "angle": 1.0})):
+        config = dataclasses.replace(CONFIG, storage_path=str(tmp_path))
+        config = dataclasses.replace(config, search=SearchConfig(combine=combine))
+        with pytest.raises(CheckpointError, match="train it again in a new run"):
+            Run(config, tiny.space(num_classes=4), tiny.data(), RandomSearch, trainable)
+
+
+def test_angle_and_accuracy_make_one_score_whose_scale_stays(tmp_path):
+    search = SearchConfig(
+        combine={"accuracy": 1.0, "angle": 1.0}, reference=10, num_samples=6, slices=2, bn_images=64, replicas=1,
+    )  # fmt: skip
+
+    def combined(count, **changes):
+        torch.manual_seed(0)
+        config = dataclasses.replace(CONFIG, storage_path=str(tmp_path), **changes)
+        config = dataclasses.replace(config, search=dataclasses.replace(search, num_samples=count))
+        return Run(config, tiny.space(num_classes=4), tiny.data(), RandomSearch, SharedWeights)
+
+    run = combined(6)
+    run.search()
+    run.close()
+    kept = json.loads((run.folder / "reference.json").read_text())
+    ranks = references(kept["sample"], search.combine)
+    assert len(kept["sample"]) == 10 and set(ranks) == {1, 2}
+    half = run.costs.profile()["macs"].median
+    again = combined(12, limits={"macs": [half, None]})
+    again.search()
+    again.close()
+    assert json.loads((run.folder / "reference.json").read_text()) == kept
+    rows = results.read(run.folder / "scored.parquet").to_pylist()
+    angles = again.angles()
+    assert len({row["key"] for row in rows}) > 6
+    for row in rows:
+        told, architecture = json.loads(row["metrics"]), json.loads(row["architecture"])
+        assert told["angle"] == pytest.approx(angles([architecture])[0])
+        assert row["score"] == pytest.approx(ranks[row["fidelity"]](told))

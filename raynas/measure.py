@@ -1,0 +1,66 @@
+"""How good answers are, in one number: what a score is, wherever one is shown. Thin trials read it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["ACCURACY", "MEASURES", "PERPLEXITY", "Measure", "retrained_by", "scored_by"]
+
+
+def _percent(correct: float, loss: float) -> float:
+    return 100.0 * correct
+
+
+def _perplexity(correct: float, loss: float) -> float:
+    return math.exp(min(loss, 700.0))
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure and its sense."""
+
+    name: str
+    mode: str
+    """Whether high is good (max) or low (min)."""
+    unit: str
+    examples: str
+    """What the answers are about, in the plural: the name under which a tally counts them."""
+    of_means: Callable[[float, float], float]
+    """Of the share of right answers and the mean loss."""
+
+    def __call__(self, tally: Mapping[str, float]) -> float:
+        """The measure of ``correct`` and ``loss``, sums over as many examples as the tally says."""
+        count = tally[self.examples]
+        return self.of_means(tally["correct"] / count, tally["loss"] / count) if count else math.nan
+
+    def text(self, value: float) -> str:
+        """A value with its unit, where it has one."""
+        return f"{value:.2f}{self.unit and ' ' + self.unit}"
+
+    def said(self, value: float) -> str:
+        """A value that says by itself of what it is."""
+        return self.text(value) if self.unit else f"{self.name} {self.text(value)}"
+
+
+ACCURACY = Measure("accuracy", "max", "%", "images", _percent)
+PERPLEXITY = Measure("perplexity", "min", "", "words", _perplexity)
+MEASURES = (ACCURACY, PERPLEXITY)
+
+
+def scored_by(rows: Iterable[Mapping[str, Any]]) -> Measure | None:
+    """The measure that the scores of a log are; None where they are none of these."""
+    for row in rows:
+        told = json.loads(row["metrics"] or "{}") if row["score"] is not None else {}
+        for measure in MEASURES:
+            if told.get(measure.name) == row["score"] is not None:
+                return measure
+    return None
+
+
+def retrained_by(result: Mapping[str, Any]) -> Measure | None:
+    """The measure in the result of a retraining, ``{"test_accuracy": ...}``; None where it has none."""
+    return next((measure for measure in MEASURES if f"test_{measure.name}" in result), None)

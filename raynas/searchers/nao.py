@@ -1,0 +1,165 @@
+"""Neural Architecture Optimization (Luo et al., NeurIPS 2018): search by gradient in a learned continuous space.
+
+PyTorch comes with this module, so :mod:`raynas.searchers` does not import it: ``from raynas.searchers.nao import NAO``.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import islice
+from random import Random
+from statistics import fmean
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from raynas.architecture import Architecture, key
+from raynas.searchers.base import ArchitectureSearcher, Entry
+from raynas.searchers.nao_settings import NAOSettings
+from raynas.searchers.nao_space import LearnedSpace
+
+__all__ = ["NAO", "NAOSettings"]
+
+
+class NAO(ArchitectureSearcher):
+    """Learns a continuous space of all that was scored, round after round, and proposes what lies uphill of the best.
+
+    After ``settings.startup`` random architectures, and again after every ``settings.retrain`` scores, a
+    :class:`raynas.searchers.nao_space.LearnedSpace` is fitted from the beginning to all scores so far and generates
+    the candidates of the round. What a round proposes follows from the first scores of the ledger, in its order, and
+    from the seed. So nothing of the networks has to be saved: a saved state holds the candidates of its round, and a
+    search that was rebuilt from its log trains them again.
+
+    Only a bound in seconds that bites makes a training depend on the clock. How many steps were made stands in the
+    :attr:`diagnostics`; a search that finds its own in ``journal`` trains as many.
+
+    Args:
+        space: What may be proposed.
+        settings: Sizes and schedule.
+        seed: See :class:`ArchitectureSearcher`, as for the arguments that follow.
+        metric: Name of the score.
+        mode: "max" or "min".
+        points_to_evaluate: Architectures to propose first; they count as random ones.
+
+    Attributes:
+        diagnostics: What speaks for and against the learned space, a dictionary a round: ``scores`` (so many were
+            learned), ``steps`` and ``seconds`` of the training, ``bound`` (whether its seconds did not suffice),
+            ``reconstructed`` (share of the architectures that were decoded exactly), ``held_out`` and ``pairwise``
+            (accuracy of the predictor on the pairs of so many held out), ``pool`` (mean score of those learned), and
+            ``generated``: the candidates, a dictionary each of ``key``, ``predicted`` (standing from 0 to 1) and
+            ``score`` (None until it is known). :func:`raynas.searchers.rounds.summary` makes a table of it.
+    """
+
+    Settings = NAOSettings
+    settings: NAOSettings
+    _round: tuple[list[str], list[Architecture]] | None = None  # the keys that were learned, the candidates
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.diagnostics: list[dict[str, Any]] = []
+        self._in_flight = 1
+
+    def expect_in_flight(self, trials: int) -> None:
+        """A round must have candidates for all of them; see :meth:`ArchitectureSearcher.expect_in_flight`."""
+        self._in_flight = trials
+
+    def propose(self) -> Architecture | str | None:
+        """A random architecture at first, then the candidate of this round with the best prediction."""
+        done = [entry for entry in self.ledger.values() if entry.status == "done"]
+        beginning = len(done) < self.settings.startup
+        waiting = self.opening(len(self.ledger) + 1 if beginning else 0)
+        if waiting is not None:
+            return waiting
+        rng = self.rng("nao", len(self.ledger))
+        if not beginning:
+            new = (form for form in self._candidates(done) if key(form) not in self.ledger)
+            found = next((form for form in new if self.drawer.feasible(form)), None) or self._near_best(done, rng)
+            if found is not None:
+                return found
+        return self.drawer.fresh(rng, self.ledger) or Searcher.FINISHED
+
+    def _candidates(self, done: Sequence[Entry]) -> list[Architecture]:
+        """Those of this round, the best prediction first."""
+        last = len(done) - (len(done) - self.settings.startup) % self.settings.retrain
+        learned = [key(entry.architecture) for entry in done[:last]]
+        if self._round is None or self._round[0] != learned:
+            self._round = learned, self._learn(done[:last])
+        return self._round[1]
+
+    def _learn(self, known: Sequence[Entry]) -> list[Architecture]:
+        """Fit a space to these and generate the candidates of a round."""
+        self._recall()
+        earlier = {row["scores"]: row["steps"] for row in self.diagnostics if row["bound"]}
+        ranks = sorted(map(self.rank, known))
+        space = LearnedSpace(self.space, self.settings, self.seed)
+        goodness = [bisect_left(ranks, self.rank(entry)) for entry in known]
+        fit = space.fit([entry.architecture for entry in known], goodness, earlier.get(len(known)))
+        # What had ended before the last of these: a search rebuilt from its log knows as much.
+        ended = [name for name, entry in self.ledger.items() if entry.status != "running"]
+        taken = set(ended[: ended.index(key(known[-1].architecture)) + 1])
+        seeds = self._best(known, self.settings.seeds)
+        # Twice as many as a round proposes: trials may fail, and some may be in flight already.
+        count = max(2 * self.settings.retrain, self._in_flight)
+        found = space.generate(seeds, count, taken, self.drawer.feasible)
+        row = {
+            "scores": len(known),
+            "steps": fit.steps,
+            "seconds": round(fit.seconds, 3),
+            "bound": fit.steps < self.settings.steps,
+            "reconstructed": fit.reconstructed,
+            "held_out": fit.held_out,
+            "pairwise": fit.pairwise,
+            "pool": fmean(entry.score for entry in known),
+            "generated": [{"key": key(form), "predicted": told, "score": None} for form, told in found],
+        }
+        self.diagnostics = [other for other in self.diagnostics if other["scores"] < len(known)] + [row]
+        self._note()
+        return [form for form, _ in found]
+
+    def _best(self, known: Sequence[Entry], count: int) -> list[Architecture]:
+        """So many of the best that keep the limits."""
+        ordered = sorted(known, key=lambda entry: (self.rank(entry), key(entry.architecture)), reverse=True)
+        usable = (entry.architecture for entry in ordered if self.drawer.feasible(entry.architecture))
+        return list(islice(usable, count))
+
+    def _near_best(self, done: Sequence[Entry], rng: Random) -> Architecture | None:
+        """A new architecture a few changes away from the best; None where there is none."""
+        best = self._best(done, 1)
+        return self.drawer.walk(best[0], rng, self.ledger) if best else None
+
+    # The account of the rounds.
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Note the last score of a trial; see :meth:`ArchitectureSearcher.on_trial_complete`."""
+        super().on_trial_complete(trial_id, result, error)
+        self._note()
+
+    def _note(self) -> None:
+        """Enter the scores that are known by now, and write the journal."""
+        for row in self.diagnostics[-2:]:  # those in flight when a round began belong to the one before
+            for candidate in row["generated"]:
+                entry = self.ledger.get(candidate["key"])
+                if entry is not None and entry.status == "done":
+                    candidate["score"] = entry.score
+        if self.journal is not None and self.diagnostics:
+            whole = self.journal.with_suffix(".new")  # a process may be killed while it writes
+            whole.write_text(json.dumps(self.diagnostics), encoding="utf-8")
+            whole.replace(self.journal)
+
+    def _recall(self) -> None:
+        """Read what an earlier process wrote into the journal."""
+        if not self.diagnostics and self.journal is not None and self.journal.exists():
+            self.diagnostics = json.loads(self.journal.read_text(encoding="utf-8"))
+
+    def get_state(self) -> dict[str, Any]:
+        """The candidates of this round and the account of all; see :meth:`ArchitectureSearcher.get_state`."""
+        return {**super().get_state(), "round": self._round, "diagnostics": self.diagnostics}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`get_state` returned; see :meth:`ArchitectureSearcher.set_state`."""
+        super().set_state(state)
+        self._round = None if state["round"] is None else (list(state["round"][0]), list(state["round"][1]))
+        self.diagnostics = copy.deepcopy(state["diagnostics"])

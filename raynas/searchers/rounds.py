@@ -1,0 +1,49 @@
+"""What speaks for and against a model that generates architectures, round by round: plain data and its summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = ["pairwise_accuracy", "summary"]
+
+
+def pairwise_accuracy(predicted: Sequence[float], true: Sequence[float]) -> float | None:
+    """The share of pairs with different true scores that the predictions order alike; ties of these count half.
+
+    None where no two true scores differ.
+    """
+    told, known = np.asarray(predicted, float), np.asarray(true, float)
+    differ = known[:, None] > known[None]
+    if not differ.any():
+        return None
+    gap = (told[:, None] - told[None])[differ]
+    return float((gap > 0).mean() + 0.5 * (gap == 0).mean())
+
+
+def summary(diagnostics: Sequence[Mapping[str, Any]], mode: str = "max") -> list[dict[str, Any]]:
+    """One line for each round of :attr:`raynas.searchers.nao.NAO.diagnostics`.
+
+    Args:
+        diagnostics: As the searcher keeps it, or as read from its journal.
+        mode: "min" where a low score is good.
+
+    Returns:
+        Dictionaries with ``scores``, ``steps``, ``seconds``, ``reconstructed``, ``held_out``, ``pairwise`` and
+        ``pool`` as they are; ``generated``, how many of the generated have a score, ``mean``, their mean score,
+        ``gain``, by how much it is better than the pool's, and ``ordered``, the share of their pairs that the
+        predictions order rightly. None where there is nothing to take it from.
+    """
+    copied = ("scores", "steps", "seconds", "reconstructed", "held_out", "pairwise", "pool")
+    sign = -1.0 if mode == "min" else 1.0
+    lines = []
+    for row in diagnostics:
+        pairs = [(g["predicted"], g["score"]) for g in row["generated"] if g["score"] is not None]
+        mean = float(np.mean([score for _, score in pairs])) if pairs else None
+        gain = None if mean is None else sign * (mean - row["pool"])
+        ordered = pairwise_accuracy([p for p, _ in pairs], [sign * score for _, score in pairs])
+        found = {"generated": len(pairs), "mean": mean, "gain": gain, "ordered": ordered}
+        lines.append({name: row[name] for name in copied} | found)
+    return lines

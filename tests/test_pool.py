@@ -1,0 +1,182 @@
+"""A pool whose worst are replaced while the supernet trains its paths."""
+
+import dataclasses
+import functools
+import json
+from collections import Counter
+
+import pytest
+import tiny
+import torch
+
+from raynas import architecture as arch
+from raynas import checkpoint, results
+from raynas.choice import decisions
+from raynas.config import Config, ConfigError, PoolConfig, SearchConfig, ShrinkConfig, TrainConfig
+from raynas.host import Host
+from raynas.pool import Pool, PoolPaths
+from raynas.run import Run
+from raynas.searchers import Bayes, RandomSearch, SearchSpace
+from trainables.shared_weights import SharedWeights
+
+DECISIONS = {f"layer{i}": ("a", "b", "c", "d") for i in range(5)}
+POOL = PoolConfig(size=16, every=1, renew=0.5)
+
+
+class Scripted:
+    """A training in which an architecture scores how many of its layers are b."""
+
+    def __init__(self, sign=1):
+        self.sign, self.asked = sign, 0
+
+    def scores(self, architectures):
+        self.asked += len(architectures)
+        return [self.sign * float(list(a.values()).count("b")) for a in architectures]
+
+
+def make(searcher=Bayes, settings=POOL, **options):
+    make_searcher = functools.partial(searcher, SearchSpace(DECISIONS))
+    return Pool(make_searcher, lambda architecture: 1.0, settings, seed=0, **options)
+
+
+def test_paths_are_drawn_in_proportion_to_their_weights():
+    members = [dict.fromkeys(DECISIONS, option) for option in "abc"]
+    paths = PoolPaths(members, [1.0, 2.0, 5.0], seed=3)
+    counts = Counter(next(iter(paths(step)[0].values())) for step in range(4000))
+    assert [counts[option] / 4000 for option in "abc"] == pytest.approx([1 / 8, 2 / 8, 5 / 8], abs=0.03)
+    assert paths(7) == PoolPaths(members, [1.0, 2.0, 5.0], seed=3)(7)
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_the_worst_are_replaced_by_what_the_searcher_proposes(mode):
+    training = Scripted(1 if mode == "max" else -1)
+    pool = make(mode=mode)
+    before = pool.members
+    scores = dict(zip(map(arch.key, before), training.scores(before), strict=True))
+    pool.round(training, 8)
+    kept, new = pool.members[:8], pool.members[8:]
+    cut = sorted((abs(score) for score in scores.values()), reverse=True)[7]
+    assert all(abs(scores[arch.key(member)]) >= cut for member in kept)
+    assert new == pool.rounds[0]["new"] and not set(map(arch.key, new)) & set(scores)
+    assert len(set(map(arch.key, pool.members))) == 16
+    while len(pool.rounds) < 5:
+        pool.round(training, 8 * len(pool.rounds))
+    means = [abs(line["mean"]) for line in pool.rounds]
+    assert means[-1] > means[0] + 1.5 and abs(pool.rounds[-1]["best"]) == 5
+    chance = make(RandomSearch, mode=mode)
+    while len(chance.rounds) < 5:
+        chance.round(training, 8)
+    newcomers = [abs(each.rounds[1]["mean of the last round's"]) for each in (pool, chance)]
+    assert newcomers[0] > newcomers[1]
+
+
+def test_rounds_go_on_from_their_state_and_end():
+    whole, training = make(settings=dataclasses.replace(POOL, rounds=3, every=0.5)), Scripted()
+    steps = []
+    while (step := whole.next_round(10)) < 1000:
+        steps.append(step)
+        whole.round(training, step)
+        if len(steps) == 1:
+            state = json.loads(json.dumps(whole.state()))
+    assert steps == [5, 10, 15]
+    again = make(settings=whole.settings)
+    again.load_state(state)
+    for step in steps[1:]:
+        again.round(training, step)
+    assert again.state() == whole.state() and again.paths().members == whole.paths().members
+
+
+def test_failures_and_a_nearly_exhausted_space_leave_the_pool_whole():
+    class Broken(Scripted):
+        def scores(self, architectures):
+            return [float("nan") if "a" in list(a.values()) else 1.0 for a in architectures]
+
+    space = {"only": ("a", "b", "c")}
+    pool = Pool(functools.partial(RandomSearch, SearchSpace(space)), len, PoolConfig(size=2, renew=0.9), seed=0)
+    pool.round(Broken(), 1)
+    assert len(pool.members) == 2 and len(pool.rounds[0]["new"]) == 1
+    with pytest.raises(ConfigError, match=r"train\.pool\.size = 9, but only 3 architectures"):
+        Pool(functools.partial(RandomSearch, SearchSpace(space)), len, PoolConfig(size=9), seed=0)
+
+
+# With a network.
+
+CONFIG = Config(
+    train=TrainConfig(
+        epochs=4,
+        batch_size=32,
+        workers=1,
+        cpus_per_worker=1,
+        checkpoint_seconds=1000,
+        paths="proportional",
+        pool=PoolConfig(size=6, every=1, renew=0.34),
+    ),
+    search=SearchConfig(num_samples=8, slices=2, bn_images=64, top=2, scheduler="none"),
+    name="run",
+)
+
+
+def prepare(folder, **changes):
+    torch.manual_seed(0)
+    config = dataclasses.replace(CONFIG, storage_path=str(folder), **changes)
+    return Run(config, tiny.space(num_classes=4), tiny.data(), RandomSearch, SharedWeights)
+
+
+def test_scoring_between_steps_leaves_the_training_as_it_was():
+    torch.manual_seed(0)
+    first = tiny.space(num_classes=4)
+    paths = PoolPaths([dict.fromkeys(decisions(first), option) for option in ("k1", "k3")], [1.0, 1.0])
+    weights = []
+    for looks in (False, True):
+        torch.manual_seed(0)
+        host = Host(tiny.space(num_classes=4), tiny.data(), CONFIG, "host")
+        host.join(paths, 0, 1, "")
+        scores = []
+        for step in (3, 6, 9):
+            host.train(step, 9)
+            if looks:
+                scores.append(host.rescore(paths.members))
+        weights.append(host.save().tensors())
+        assert not looks or len({tuple(each) for each in scores}) > 1, "the weights of now are scored"
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_interrupted_training_renews_the_same_and_the_search_begins_with_the_pool(tmp_path):
+    whole = prepare(tmp_path / "whole")
+    whole.search()
+    step, tensors, values = checkpoint.latest(whole.folder / "supernet")
+    assert step == 32 and [line["step"] for line in values["rounds"]["rounds"]] == [8, 16, 24]
+    assert json.loads((whole.folder / "supernet" / "rounds.json").read_text()) == values["rounds"]
+    rows = results.read(whole.folder / "scored.parquet").to_pylist()
+    assert {arch.key(member) for member in whole.pool.members} < {row["key"] for row in rows}
+    assert len({row["key"] for row in rows}) == 8
+    whole.close()
+
+    broken = prepare(tmp_path / "broken")
+    broken.open()
+
+    def stop(status):
+        if status.step >= 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken.supernet.train(broken.paths(), stop)
+    again = prepare(tmp_path / "broken")
+    again.train_supernet()
+    resumed = checkpoint.latest(again.folder / "supernet")
+    assert resumed[2] == values and all(torch.equal(resumed[1][name], value) for name, value in tensors.items())
+    broken.close()
+    again.close()
+
+
+def test_settings_that_contradict_each_other_are_refused(tmp_path):
+    train = CONFIG.train
+    for changed, message in (
+        (dataclasses.replace(train, pool=PoolConfig(size=6, every=9)), r"after 9 epochs, but train\.epochs is 4"),
+        (dataclasses.replace(train, paths="fair"), r"train\.paths = fair is of a whole space"),
+        (dataclasses.replace(train, shrink=ShrinkConfig(every=1, until=2)), r"train\.shrink and train\.pool exclude"),
+        (dataclasses.replace(train, pool=PoolConfig(size=28, every=1)), "only 27 architectures"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            prepare(tmp_path, train=changed)
