@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import ray
 
 from raynas import results
-from raynas.architecture import Architecture
+from raynas.architecture import Architecture, key
 from raynas.budget import Budget
 from raynas.command_line import refuse_changes
 from raynas.config import Config, ConfigError
@@ -222,8 +222,8 @@ class SearchRun:
             status = run_search(searcher, scoring, settings, log, recorder, left)
         self._forget_ended()
         self.view.summary(status)
-        best = self.leaderboard(scoring)
         rescored = scoring.rescore is not None
+        best = self.leaderboard(scoring, searcher.recommend(settings.top) if rescored else [])
         front = self.front() if objectives else []  # empty, where time was short of a full score
         self.view.leaderboard(front or best, rescored, "the front" if front else None)
         return best
@@ -261,14 +261,15 @@ class SearchRun:
             bounded=search.max_concurrent is None,
         )
 
-    def leaderboard(self, scoring: Scoring) -> list[dict[str, Any]]:
+    def leaderboard(self, scoring: Scoring, recommended: Sequence[Architecture] = ()) -> list[dict[str, Any]]:
         """The best of the log that keep the limits, scored once more on all validation images.
 
+        What is recommended comes before what scored better: that may have been luck.
         With ``search.objectives`` the whole front is scored once more; those that are on it afterwards are returned by
         :meth:`front`.
         """
         top, objectives = self.config.search.top, self.search_space.objectives
-        rows = self._candidates(scoring.mode, None if objectives else top)
+        rows = self._candidates(scoring.mode, None if objectives else top, list(map(key, recommended)))
         if not rows:
             raise RuntimeError(
                 "no architecture has a score yet: all failed (see the column 'error' of the log), or time was short"
@@ -294,12 +295,12 @@ class SearchRun:
         )
         return chosen[:top]
 
-    def _candidates(self, mode: str, count: int | None) -> list[dict[str, Any]]:
-        """The first ``count`` of the log that keep the limits, with their costs; best first."""
+    def _candidates(self, mode: str, count: int | None, first: Sequence[str]) -> list[dict[str, Any]]:
+        """``count`` of the log that keep the limits, with their costs: first those of some keys, then best first."""
         table = results.leaderboard(results.read(self.folder / "scored.parquet"), n=10**9, mode=mode)
         rows: list[dict[str, Any]] = []
-        violation = self.search_space.violation
-        for row in table.to_pylist():
+        violation, places = self.search_space.violation, {name: place for place, name in enumerate(first)}
+        for row in sorted(table.to_pylist(), key=lambda row: places.get(row["key"], len(first))):
             row["architecture"] = json.loads(row["architecture"])
             if violation is None or violation(row["architecture"]) == 0:
                 kept = {name: row[name] for name in ("key", "architecture", "score", "fidelity")}

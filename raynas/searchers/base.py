@@ -189,6 +189,14 @@ class ArchitectureSearcher(Searcher):
         """The score with a sign such that more is better."""
         return -score if self.mode == "min" else score
 
+    def recommend(self, count: int = 1) -> list[Architecture]:
+        """What to choose where scores are noisy: up to so many of those that were scored and are feasible, best first.
+
+        By score, unless the searcher knows better. Where scores are exact, what scored best is best.
+        """
+        best = sorted(self.ledger.done(self.ledger), key=self.rank, reverse=True)
+        return list(islice((entry.architecture for entry in best if self.drawer.feasible(entry.architecture)), count))
+
     # What Tune calls.
 
     @property

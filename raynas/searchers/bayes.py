@@ -16,6 +16,7 @@ from raynas.searchers.features import Array, Encoder, Features
 from raynas.searchers.gaussian import GaussianProcess
 from raynas.searchers.hypervolume import Steps, front_ranks
 from raynas.searchers.improvement import log_gap_improvement, log_improvement
+from raynas.searchers.stretching import stretched, transformed
 
 __all__ = ["Bayes", "BayesSettings", "SourceModel"]
 
@@ -110,7 +111,7 @@ class Bayes(ArchitectureSearcher):
         if waiting is not None:
             return waiting
         rng = self.rng("bayes", len(self.ledger))
-        known = [entry for entry in self.ledger.values() if entry.status == "done"]
+        known = self.ledger.done(self.ledger)
         if len(known) >= 2:
             candidates, features, costs = self._candidates(known, rng)
             if candidates:
@@ -125,6 +126,22 @@ class Bayes(ArchitectureSearcher):
         drawn = [form for form in map(self.planned, range(self.settings.shortlist)) if form is not None]
         order = np.argsort(-self.encoder.told(drawn).mean(1), kind="stable")[: self._startup // 2]
         return next((drawn[place] for place in order if key(drawn[place]) not in self.ledger), None)
+
+    def recommend(self, count: int = 1) -> list[Architecture]:
+        """In turns those of which the model expects most, and those that scored best.
+
+        The model makes up for luck by the scores of similar architectures, but it takes for luck, too, what is peculiar
+        to a single one. With objectives, the best scores.
+        """
+        best = super().recommend(len(self.ledger))
+        if self.space.objectives or len(best) < 2:
+            return best[:count]
+        fidelities = np.array([self.ledger[key(architecture)].fidelity for architecture in best])
+        model = self._fitted(self.ledger.done(self.ledger))[0]
+        expected = model.predict(self.encoder(best))[0]
+        order = np.lexsort((-expected, -fidelities))
+        turns = {key(one): one for pair in zip((best[place] for place in order), best, strict=True) for one in pair}
+        return list(turns.values())[:count]
 
     def _acquisition(
         self, known: Sequence[Entry], candidates: Sequence[Architecture], asked: Features, costs: Array
@@ -169,7 +186,7 @@ class Bayes(ArchitectureSearcher):
         running = [entry.architecture for entry in self.ledger.values() if entry.status == "running"]
         steps = self._steps(model, [*(entry.architecture for entry in known), *running], costs, float(mean.min()))
         # What the model predicts is, times this, minus the logarithm of the gap to a ceiling (and a constant).
-        spread = float(_stretched(self._kept(known, self.settings.observations)[1]).std()) or 1.0
+        spread = float(stretched(self._kept(known, self.settings.observations)[1]).std()) or 1.0
         mean, deviation = spread * mean[:, None], spread * deviation[:, None]
         return steps.log_improvement(costs, lambda levels: log_gap_improvement(mean, deviation, spread * levels))
 
@@ -209,7 +226,7 @@ class Bayes(ArchitectureSearcher):
     def _observations(self, known: Sequence[Entry], limit: int) -> tuple[Features, Array, Array]:
         """Features, transformed scores, and how much each of them is doubted."""
         known, values, doubt = self._kept(known, limit)
-        return self.encoder([entry.architecture for entry in known]), _transformed(values), doubt
+        return self.encoder([entry.architecture for entry in known]), transformed(values), doubt
 
     def _kept(self, known: Sequence[Entry], limit: int) -> tuple[Sequence[Entry], Array, Array]:
         """The best half and the newest, their scores at the highest fidelity, and how much each of them is doubted."""
@@ -312,7 +329,6 @@ class SourceModel:
     def __init__(self, searcher: ArchitectureSearcher) -> None:
         # Without features: they would have to be known of everything that a hint is asked for.
         own = Bayes(replace(searcher.space, features=None), seed=searcher.seed, mode=searcher.mode)
-        self._encoder = own.encoder
         self._model, _, targets, _ = own._fitted(searcher.source)
         missed, all_ = ((targets - self._model.left_out(targets)) ** 2).mean(), targets.var()
         self.trust = max(1.0 - float(missed / all_), 0.0) if all_ > 0 else 0.0
@@ -321,10 +337,6 @@ class SourceModel:
         """Of N architectures: [N, 1]. About 0 in the middle of the source, and everywhere if it is not trusted."""
         expected: Array = self.trust * self._model.predict(asked)[0][:, None]
         return expected.astype(np.float32)
-
-    def __call__(self, architectures: Sequence[Architecture]) -> Array:
-        """The hints of N architectures in their canonical form."""
-        return self.hints(self._encoder(architectures))
 
 
 def _last_fit(count: int) -> int:
@@ -335,24 +347,6 @@ def _last_fit(count: int) -> int:
         if moment + step > count:
             return moment
         moment += step
-
-
-def _stretched(values: Array) -> Array:
-    """Scores (higher is better) such that differences near the top are large: ``-log(best - y + 0.3 (best - median))``.
-
-    Minus the logarithm of the gap to a ceiling above the best.
-    """
-    best = values.max()
-    span = best - float(np.median(values)) or best - values.min() or 1.0
-    result: Array = -np.log(best - values + 0.3 * span)
-    return result
-
-
-def _transformed(values: Array) -> Array:
-    """The same, standardised to mean 0 and deviation 1."""
-    result = _stretched(values)
-    result -= result.mean()
-    return result / (float(result.std()) or 1.0)
 
 
 def _joined(one: Features, other: Features) -> Features:

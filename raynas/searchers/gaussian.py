@@ -3,7 +3,7 @@
 The covariance of two architectures is a sum of parts, each with its own learned amplitude:
 
 - overlap: ``exp(-sum_d w_d [a_d != b_d])``, with a learned weight for every decision;
-- additive: ``sum_d v_d [a_d == b_d]``, each decision's own effect, whatever the others are;
+- additive: ``sum_d v_d [a_d == b_d]``, each decision's own effect, whatever the others are; all of them share a factor;
 - paths and counts: ``exp(-s |u - v|^2)`` on how often each route and each operation occurs;
 - trend: linear in the counts, so that "more of this is better" is carried beyond what was seen;
 - hints: linear in what the scores of another search make expect, where there are such;
@@ -29,6 +29,7 @@ __all__ = ["GaussianProcess"]
 
 _JITTER = 1e-6
 _ITERATIONS = 40
+_NOISY = 0.5  # half of the variance of the scores
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,14 @@ class _Layout:
         return slice(self.weights.stop, self.weights.stop + self.decisions)
 
     @property
+    def effects(self) -> slice:
+        """The factor that all shares have in common."""
+        return slice(self.shares.stop, self.shares.stop + 1)
+
+    @property
     def hints(self) -> slice:
         """The amplitude of the hints, where there are such."""
-        return slice(self.shares.stop, self.shares.stop + self.hinted)
+        return slice(self.effects.stop, self.effects.stop + self.hinted)
 
     @property
     def leanings(self) -> slice:
@@ -77,6 +83,9 @@ class _Layout:
         # Small, unless the scores say otherwise: where decisions depend on each other, their own effects mislead.
         means += [np.log(0.05 / self.decisions)] * self.decisions
         deviations = [1.0] * len(means)
+        # What speaks for one decision's own effect speaks for that of the others: each alone is too weak to be heard.
+        means += [0.0]
+        deviations += [1.5]
         # Wide: another search may tell all or nothing.
         means += [np.log(0.3)] * self.hinted
         deviations += [1.5] * self.hinted
@@ -106,7 +115,10 @@ class GaussianProcess:
         self._owner = np.concatenate([np.full(len(block), index) for index, block in enumerate(self.blocks)])
 
     def fit(self, seen: Features, targets: Array, doubt: Array) -> None:
-        """Find the weights; always from the middle of the priors, so that they depend on these arguments alone.
+        """Find the weights; always from the same starts, so that they depend on these arguments alone.
+
+        Rough scores are explained by noise or by an effect of every difference: often each of the two is a local
+        optimum (chapter 5.4). The climb therefore starts in the middle of the priors, and once more with much noise.
 
         Args:
             seen: N architectures.
@@ -121,8 +133,12 @@ class GaussianProcess:
             return value + 0.5 * float(away @ away), slope + away / deviations
 
         bounds = list(zip(means - 5 * deviations, means + 5 * deviations, strict=True))
-        found = minimize(objective, means, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _ITERATIONS})
-        self.theta = found.x
+        noisy = np.array([*means[:-1], np.log(_NOISY)])
+        climbs = [
+            minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _ITERATIONS})
+            for start in (means, noisy)
+        ]
+        self.theta = min(climbs, key=lambda found: found.fun).x
 
     def condition(self, seen: Features, targets: Array, doubt: Array) -> None:
         """Take these observations as known, with the weights as they are; arguments as in :meth:`fit`."""
@@ -155,7 +171,8 @@ class GaussianProcess:
     def _prior_variance(self, asked: Features) -> Array:
         """Of each of them, [M]: what the parts say of an architecture and itself."""
         scales = np.exp(self.theta)
-        variance = np.full(len(asked), scales[self.layout.shares].sum() + scales[0])
+        effects = scales[self.layout.effects] * scales[self.layout.shares]
+        variance = np.full(len(asked), effects.sum() + scales[0])
         if len(self.layout.parts) > 1:
             variance += scales[1] + scales[2] + scales[3] * (asked.counts**2).sum(1)
         if self.layout.hinted:
@@ -173,7 +190,8 @@ class GaussianProcess:
         shared -= weights.sum()
         parts = {"overlap": np.exp(shared, out=shared)}
         parts["overlap"] *= amplitudes[0]
-        parts["additive"] = (left.options * scales[layout.shares][self._owner]) @ right.options.T
+        effects = scales[layout.effects] * scales[layout.shares]
+        parts["additive"] = (left.options * effects[self._owner]) @ right.options.T
         if len(layout.parts) > 1:
             rates = scales[layout.rates]
             parts["paths"] = _falling(left.paths, right.paths, rates[0], amplitudes[1])
@@ -210,7 +228,8 @@ class GaussianProcess:
         matches = np.bincount(self._owner, (seen.options * (overlap @ seen.options)).sum(0), len(self.blocks))
         slope[layout.weights] = -np.exp(theta[layout.weights]) * (overlap.sum() - matches)
         each = np.bincount(self._owner, (seen.options * (outer @ seen.options)).sum(0), len(self.blocks))
-        slope[layout.shares] = np.exp(theta[layout.shares]) * each
+        slope[layout.shares] = np.exp(theta[layout.effects] + theta[layout.shares]) * each
+        slope[layout.effects] = slope[layout.shares].sum()
         if layout.hinted:
             slope[layout.hints] = (outer * parts["hints"]).sum()
         if layout.told:

@@ -6,15 +6,16 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from random import Random
 
 import numpy as np
 import numpy.typing as npt
 
-from raynas.architecture import Architecture, encode, key, mutate, sample
+from raynas.architecture import Architecture, key, mutate, sample
 from raynas.searchers.base import ArchitectureSearcher, Entry
 from raynas.searchers.bayes import SourceModel
+from raynas.searchers.features import Encoder
 from raynas.searchers.improvement import log_improvement
 from raynas.searchers.standing import Rank, standing
 
@@ -67,6 +68,9 @@ class PredictorSettings:
 class Ensemble:
     """M small networks of three layers, trained side by side by Adam, each from its own start on its own batches.
 
+    To each belongs another one that is never trained and to whose output it adds what is missing (Osband et al.,
+    "Randomized Prior Functions for Deep Reinforcement Learning", 2018): the members differ where nothing was scored.
+
     Args:
         members: M.
         rng: Gives the starting weights and the batches: same generator, same networks.
@@ -76,37 +80,47 @@ class Ensemble:
     def __init__(self, members: int, rng: np.random.Generator, width: int = 32) -> None:
         self._members, self._rng, self._width = members, rng, width
         self._weights: list[Array] = []
+        self._fixed: list[Array] = []
 
     def fit(self, inputs: Array, targets: Array, steps: int = 300, batch: int = 32, rate: float = 0.03) -> None:
         """Learn N inputs [N, D] and their targets [N], of mean 0 and deviation 1, by least squares."""
-        sizes = [inputs.shape[1], self._width, self._width, 1]
-        self._weights = []
-        for fan_in, fan_out in itertools.pairwise(sizes):
-            shape = (self._members, fan_in, fan_out)
-            self._weights.append(self._rng.normal(0.0, math.sqrt(2 / fan_in), shape).astype(np.float32))
-            self._weights.append(np.zeros((self._members, 1, fan_out), np.float32))
+        self._fixed, self._weights = self._drawn(inputs.shape[1]), self._drawn(inputs.shape[1])
+        missing = targets - self._outputs(inputs, self._fixed)
         moments = [(np.zeros_like(w), np.zeros_like(w)) for w in self._weights]
         for step in range(1, steps + 1):
             rows = self._rng.integers(len(inputs), size=(self._members, min(batch, len(inputs))))
             scale = rate * (1 - step / (steps + 1)) * math.sqrt(1 - 0.999**step) / (1 - 0.9**step)
             for weight, slope, (first, second) in zip(
-                self._weights, self._slopes(inputs[rows], targets[rows]), moments, strict=True
+                self._weights, self._slopes(inputs[rows], np.take_along_axis(missing, rows, 1)), moments, strict=True
             ):
                 first += 0.1 * (slope - first)
                 second += 0.001 * (slope * slope - second)
                 weight -= scale * first / (np.sqrt(second) + 1e-8)
 
-    def _layers(self, inputs: Array) -> list[Array]:
+    def _drawn(self, inputs: int) -> list[Array]:
+        """Weights and biases of every layer, for so many inputs."""
+        drawn: list[Array] = []
+        for fan_in, fan_out in itertools.pairwise([inputs, self._width, self._width, 1]):
+            shape = (self._members, fan_in, fan_out)
+            drawn.append(self._rng.normal(0.0, math.sqrt(2 / fan_in), shape).astype(np.float32))
+            drawn.append(np.zeros((self._members, 1, fan_out), np.float32))
+        return drawn
+
+    def _layers(self, inputs: Array, weights: Sequence[Array]) -> list[Array]:
         """Inputs and outputs of the layers, each [M, B, ...]."""
         values = [inputs]
-        for place in range(0, len(self._weights), 2):
-            raw = values[-1] @ self._weights[place] + self._weights[place + 1]
-            values.append(raw if place + 2 == len(self._weights) else np.maximum(raw, 0.0))
+        for place in range(0, len(weights), 2):
+            raw = values[-1] @ weights[place] + weights[place + 1]
+            values.append(raw if place + 2 == len(weights) else np.maximum(raw, 0.0))
         return values
+
+    def _outputs(self, inputs: Array, weights: Sequence[Array]) -> Array:
+        """What networks make of N inputs [N, D]: [M, N]."""
+        return self._layers(np.broadcast_to(inputs, (self._members, *inputs.shape)), weights)[-1][..., 0]
 
     def _slopes(self, inputs: Array, targets: Array) -> list[Array]:
         """The slope of the mean squared error in every weight."""
-        values = self._layers(inputs)
+        values = self._layers(inputs, self._weights)
         back = 2 * (values[-1] - targets[..., None]) / targets.shape[1]
         slopes: list[Array] = []
         for place in range(len(self._weights) - 2, -1, -2):
@@ -117,7 +131,7 @@ class Ensemble:
 
     def predict(self, inputs: Array) -> tuple[Array, Array]:
         """Mean and deviation [N] of the members' predictions for N inputs [N, D]."""
-        each = self._layers(np.broadcast_to(inputs, (self._members, *inputs.shape)))[-1][..., 0]
+        each = self._outputs(inputs, self._fixed) + self._outputs(inputs, self._weights)
         return each.mean(0), each.std(0)
 
 
@@ -140,9 +154,10 @@ ACQUISITIONS: dict[str, Callable[[Array, Array, float, Random], Array]] = {
 class Predictor(ArchitectureSearcher):
     """Proposes the mutant of good architectures of which an ensemble of small networks expects most.
 
-    The networks see the options of every decision, one-hot, of what ``space.alike`` makes of an architecture, and
-    learn where its score stands among all (:mod:`raynas.searchers.standing`). They follow from the ledger and the
-    seed: nothing of them has to be saved.
+    The networks see what ``bayes`` compares (:mod:`raynas.searchers.features`): the options of every decision and,
+    where ``space.graph`` is given, the routes from input to output, which are the encoding of BANANAS. They learn where
+    a score stands among all (:mod:`raynas.searchers.standing`). They follow from the ledger and the seed: nothing of
+    them has to be saved.
 
     Args:
         space: What may be proposed.
@@ -195,16 +210,13 @@ class Predictor(ArchitectureSearcher):
         return self._trained[1]
 
     def _encode(self, architectures: Sequence[Architecture]) -> Array:
-        """One-hot codes, and what a warm start's source makes expect: [N, D]."""
-        alike = self.space.alike or (lambda architecture: architecture)
-        codes = np.array([encode(self.space.decisions, alike(a)) for a in architectures], np.float32)
-        if not self.source:
-            return codes
-        return np.concatenate([codes, self._told(architectures)], axis=1)
+        """All features side by side, and what a warm start's source makes expect: [N, D]."""
+        features = self._encoder(architectures)
+        return np.concatenate([getattr(features, field.name) for field in fields(features)], axis=1)
 
     @functools.cached_property
-    def _told(self) -> SourceModel:
-        return SourceModel(self)
+    def _encoder(self) -> Encoder:
+        return Encoder(self.space, self.seed, SourceModel(self).hints if self.source else None)
 
     def _parents(self, done: Sequence[Entry], rng: Random) -> list[Architecture]:
         """Those that have children: feasible ones, a better one before a worse one."""

@@ -56,6 +56,16 @@ def test_what_counts_as_failed(result: dict[str, float] | None, error: bool, sta
     assert [entry.status for entry in searcher.ledger.values()] == [status]
 
 
+def test_recommends_the_best_that_keep_the_limits() -> None:
+    searcher = InOrder(SMALL, mode="min")
+    rows = [({"a": "x", "b": b, "c": c}, scores) for b in "pq" for c, scores in (("1", [2.0]), ("2", [1.0, 3.0]))]
+    for architecture, scores in (*rows, ({"a": "y", "b": "p", "c": "3"}, [0.0, 0.0])):
+        searcher.add_evaluated_point({"architecture": architecture}, scores[-1], intermediate_values=scores)
+    # Those that came further stand first; the best of all breaks the constraint.
+    assert searcher.recommend(3) == [rows[1][0], rows[3][0], rows[0][0]]
+    assert searcher.recommend() == [rows[1][0]] and len(searcher.recommend(9)) == 4
+
+
 def test_a_trial_stopped_without_a_last_result_keeps_its_scores() -> None:
     searcher = InOrder(CHAIN)
     searcher.suggest("t")

@@ -84,7 +84,7 @@ def test_the_slopes_of_the_ensemble_are_those_of_its_error() -> None:
     inputs, targets = (np.stack([column, column[::-1]]).astype(float) for column in data(7))  # a batch for each member
 
     def error() -> np.ndarray:
-        return ((ensemble._layers(inputs)[-1][..., 0] - targets) ** 2).mean(1)
+        return ((ensemble._layers(inputs, ensemble._weights)[-1][..., 0] - targets) ** 2).mean(1)
 
     for weight, slope in zip(ensemble._weights, ensemble._slopes(inputs, targets), strict=True):
         for place in list(np.ndindex(*weight.shape))[::7]:

@@ -25,6 +25,7 @@ from raynas.searchers import (
     SearchSpace,
 )
 from raynas.searchers.bayes import SourceModel
+from raynas.searchers.features import Encoder
 from raynas.testing import CHAIN, NESTED, Player, preference
 
 OURS = (TPE, Bayes, Evolution, LocalSearch, Predictor, RandomSearch, RegularizedEvolution, Reinforce)
@@ -103,7 +104,7 @@ def test_a_source_without_structure_makes_expect_the_same_of_all() -> None:
         searcher = RandomSearch(CHAIN)
         searcher.warm_start(pairs)
         asked = [a for a, _ in source(400)[150:]]
-        values = SourceModel(searcher)(asked)
+        values = SourceModel(searcher).hints(Encoder(CHAIN, searcher.seed)(asked))
         assert values.shape == (len(asked), 1)
         spread.append(values.std())
         if not spread[1:]:

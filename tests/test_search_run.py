@@ -1,0 +1,42 @@
+"""What a run makes of the log at the end of a search; the searches themselves are tested with their trainables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bare import DECISIONS
+from ray import tune
+
+from raynas.architecture import Architecture, enumerate_all
+from raynas.config import Config, SearchConfig
+from raynas.results import Log
+from raynas.scoring import Scoring
+from raynas.search_run import NoCosts, SearchRun
+from raynas.searchers import RandomSearch, SearchSpace
+
+ALL = list(enumerate_all(DECISIONS))
+
+
+def truth(architectures: Sequence[Architecture]) -> list[float]:
+    return [10.0 - ALL.index(architecture) for architecture in architectures]
+
+
+def test_what_the_searcher_recommends_is_scored_again(tmp_path: Path) -> None:
+    config = Config(search=SearchConfig(top=3), storage_path=str(tmp_path), name="run")
+    costs = NoCosts()
+    run = SearchRun(config, SearchSpace(DECISIONS, costs=costs), costs, RandomSearch, tune.Trainable)
+    with Log(run.folder / "scored.parquet") as log:
+        for place, architecture in enumerate(ALL[:8]):
+            log.append({"architecture": architecture, "status": "complete", "fidelity": 1, "score": float(place)})
+
+    def board(*recommended: Architecture) -> list[Any]:
+        return [row["architecture"] for row in run.leaderboard(doubtful, recommended)]
+
+    doubtful = Scoring(tune.Trainable, rescore=truth)
+    # What is scored again is in the order of its new scores, and filled up with the best of the log.
+    assert board(ALL[2], ALL[0]) == [ALL[0], ALL[2], ALL[7]]
+    assert board() == [ALL[5], ALL[6], ALL[7]]
+    # What the log does not know is left out.
+    assert board(ALL[9], ALL[1]) == [ALL[1], ALL[6], ALL[7]]
