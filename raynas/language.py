@@ -93,6 +93,11 @@ class Language:
         loss = F.cross_entropy(logits, targets.flatten(), reduction="sum")
         return torch.stack([(logits.argmax(1) == targets.flatten()).sum().float(), loss]), state
 
+    @property
+    def belongings(self) -> dict[str, Any]:
+        """What an exported network needs to be understood, by the names of JSON files: the word of each number."""
+        return {"vocabulary.json": self.data.vocabulary}
+
     def deployed(self, network: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...]]:
         """A network that takes word after word, and an example of a word and a state.
 

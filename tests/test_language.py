@@ -273,7 +273,9 @@ def test_a_search_over_texts_from_supernet_to_page(tmp_path, ray_session):
     assert result["test_perplexity"] < 4 and result["epochs"] == pytest.approx(10)
     run.export()
     words, state = torch.arange(3), torch.zeros(3, 12)
-    exported = torch.export.load(run.folder / "export" / best[0]["key"] / "model.pt2").module()
+    folder = run.folder / "export" / best[0]["key"]
+    assert json.loads((folder / "vocabulary.json").read_text()) == list(data().vocabulary)
+    exported = torch.export.load(folder / "model.pt2").module()
     network = run.network(best[0]["architecture"])
     torch.testing.assert_close(exported(words, state), network.word(words, state))
     assert "test perplexity" in run.report().read_text(encoding="utf-8")
