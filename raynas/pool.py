@@ -93,7 +93,9 @@ class Pool:
         searcher = self.searcher(seed=seed, metric="score", mode=self.mode)
         for member, score in zip(self.members, scores, strict=True):
             searcher.add_evaluated_point({"architecture": member}, score, error=not math.isfinite(score))
-        proposed = list(_proposals(searcher, round(self.settings.renew * len(self.members))))
+        wanted = round(self.settings.renew * len(self.members))
+        searcher.expect_in_flight(wanted)
+        proposed = list(_proposals(searcher, wanted))
         ranked = sorted(zip(self.members, scores, strict=True), key=lambda pair: self._goodness(pair[1]), reverse=True)
         newest = {key(member) for member in (self.rounds[-1]["new"] if self.rounds else ())}
         told = {

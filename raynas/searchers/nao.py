@@ -60,6 +60,11 @@ class NAO(ArchitectureSearcher):
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self.diagnostics: list[dict[str, Any]] = []
+        self._in_flight = 1
+
+    def expect_in_flight(self, trials: int) -> None:
+        """A round must have candidates for all of them; see :meth:`ArchitectureSearcher.expect_in_flight`."""
+        self._in_flight = trials
 
     def propose(self) -> Architecture | str | None:
         """A random architecture at first, then the candidate of this round with the best prediction."""
@@ -97,7 +102,8 @@ class NAO(ArchitectureSearcher):
         taken = set(ended[: ended.index(key(known[-1].architecture)) + 1])
         seeds = self._best(known, self.settings.seeds)
         # Twice as many as a round proposes: trials may fail, and some may be in flight already.
-        found = space.generate(seeds, 2 * self.settings.retrain, taken, self.drawer.feasible)
+        count = max(2 * self.settings.retrain, self._in_flight)
+        found = space.generate(seeds, count, taken, self.drawer.feasible)
         row = {
             "scores": len(known),
             "steps": fit.steps,
