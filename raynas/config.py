@@ -314,6 +314,9 @@ class SearchConfig:
     """Trials in flight; default: two per replica, so that none waits."""
     epochs: Count = 5
     """from_scratch: epochs of training per architecture, one a fidelity step."""
+    loggers: list[str] = Field(default_factory=list)
+    """tensorboard, mlflow, wandb, or a class of ray.tune.logger.LoggerCallback: my_pkg.mod:MyLogger. One record for the
+    whole search, in which every architecture is a step: see raynas.loggers."""
     top: Count = 5
     """How many of the best are scored again on all validation images."""
 

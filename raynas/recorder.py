@@ -18,6 +18,7 @@ from raynas.front import Hypervolume
 from raynas.limits import COSTS
 from raynas.results import SIMULATED, Log
 from raynas.scoring import Scoring
+from raynas.searchers.origin import Origin
 
 __all__ = ["Recorder", "SearchStatus"]
 
@@ -86,10 +87,14 @@ class Recorder(tune.Callback):
         self._told = 0.0
         self._in_a_row = 0
         self._started = False
+        self.origin: Callable[[str], Origin | None] = lambda name: None
+        """How the architecture of a key came about."""
+        self.hear: Callable[[Mapping[str, Any], SearchStatus], None] | None = None
+        """Told of each architecture whose scoring ends: its last row, and where the search stands."""
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks; the live view belongs to this process and stays here.
-        return {**self.__dict__, "tell": None, "costs": None, "scoring": None}
+        return {**self.__dict__, "tell": None, "costs": None, "scoring": None, "origin": None, "hear": None}
 
     def remember(self, ended: Iterable[list[dict[str, Any]]], wanted: int) -> None:
         """Count what earlier searches of the run scored: the rows of each architecture whose scoring ended."""
@@ -122,7 +127,7 @@ class Recorder(tune.Callback):
             seen = open_rows.get(name)
             if seen is not None and _place(outcome) <= _place(seen):
                 continue  # a trial that lost its process has begun again, or a cohort repeats what it said
-            row = {"key": name, **self._row(outcome, trial.trial_id)}
+            row = {"key": name, **self._row(outcome, trial.trial_id), **self._lineage(name)}
             self.busy += (row.get("seconds") or 0.0) - ((seen or {}).get("seconds") or 0.0)
             self.failed += row["status"] == "error"
             self._measure(row)
@@ -149,6 +154,12 @@ class Recorder(tune.Callback):
             row["gpu_seconds"] = row["seconds"] * self.scoring.gpus
         return {name: value for name, value in row.items() if value is not None}
 
+    def _lineage(self, name: str) -> dict[str, str]:
+        origin = self.origin(name)
+        if origin is None:
+            return {}
+        return {"origin": origin.how} | ({"parents": " ".join(origin.parents)} if origin.parents else {})
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The trial ended: architectures that did not reach the end were stopped by the scheduler."""
         for row in self._open.pop(trial.trial_id, {}).values():
@@ -157,7 +168,12 @@ class Recorder(tune.Callback):
                 self.log.append(row)
             self.scored += 1
             self._count(row)
+            self._heard(row)
         self._show()
+
+    def _heard(self, last: Mapping[str, Any]) -> None:
+        if self.hear is not None:
+            self.hear(last, self.status())
 
     def _count(self, last: Mapping[str, Any]) -> None:
         if last["status"] == "stopped":
@@ -171,8 +187,10 @@ class Recorder(tune.Callback):
             row = known.get(arch.key(architecture), {**self.stamp, "architecture": architecture, "fidelity": 0})
             self.scored += 1
             if row.get("status", "running") == "running":
-                self.log.append({**row, "trial": trial.trial_id, "status": "error", "error": why})
+                row = {**row, "trial": trial.trial_id, "status": "error", "error": why}
+                self.log.append(row)
                 self.failed += 1
+            self._heard(row)
         self._in_a_row += 1
         if self._in_a_row == GIVE_UP:
             raise RuntimeError(f"the last {GIVE_UP} trials failed, the search stops; the last one: {why}")

@@ -46,6 +46,12 @@ SCHEMA: pa.Schema = pa.schema(
         _field("key", pa.string(), "short name of the architecture: raynas.architecture.key"),
         _field("architecture", pa.string(), "the architecture as JSON: one option for each decision"),
         _field("searcher", pa.string(), "who proposed it"),
+        _field(
+            "origin",
+            pa.string(),
+            "how it came about: see raynas.searchers.origin",
+        ),
+        _field("parents", pa.string(), "the keys of those that it was made from, separated by spaces"),
         _field("status", pa.string(), "running, stopped (early, by the scheduler), complete or error"),
         _field("fidelity", pa.int64(), "how far it was scored; 0 before the first score", "training_iteration"),
         _field("max_fidelity", pa.int64(), "the fidelity of a full score", "training_iteration"),

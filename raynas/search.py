@@ -127,6 +127,7 @@ def run_search(
     history = History(results.read(log.folder), lambda architecture: searcher.drawer.feasible(architecture))
     history.replay(searcher, scheduler)
     recorder.remember(history.ended.values(), config.num_samples)
+    recorder.origin = searcher.origins.get
     left = config.num_samples - recorder.scored
     if left <= 0 or seconds == 0:
         return recorder.status()

@@ -7,7 +7,7 @@ Everything is kept in one folder, from which a run that was interrupted goes on:
 
     config.yaml          all settings
     scored.parquet/      the log: everything that was scored
-    leaderboard.json     the best ones; pareto.json, with search.objectives: the front
+    leaderboard.json     the best ones; pareto.json, with search.objectives: the front; graphs.json: how they are wired
     report.html
 """
 
@@ -33,8 +33,10 @@ from raynas.connection import check_address, connect
 from raynas.display import View
 from raynas.files import write_json, write_text
 from raynas.front import Hypervolume, front_of
+from raynas.graphs import graphs
 from raynas.joint import joined, unfolded
 from raynas.limits import Limits, Profile
+from raynas.loggers import check_loggers, listening
 from raynas.metrics import RunMetrics
 from raynas.nodes import check_nodes
 from raynas.recorder import Recorder
@@ -114,6 +116,7 @@ class SearchRun:
         """All that was open at first; a supernet may leave less of it in ``search_space``: see ``train.shrink``."""
         self.searcher()
         check_combination(trainable, config.search)
+        check_loggers(config.search.loggers)
         if hasattr(trainable, "check"):
             trainable.check(config.search)
         elif config.search.cohort != 1:
@@ -188,8 +191,14 @@ class SearchRun:
             hypervolume = Hypervolume(objectives, self.costs.profile(), self.limits, scoring.mode)
             early = "; nobody is stopped early, or the cheap would be" if settings.scheduler == "asha" else ""
             self.view.say(f"looking for the front of score against {' and '.join(objectives)}{early}")
-        with Log(folder) as log, self.view.search() as show, self.metrics.search(show) as told:
+        with (
+            Log(folder) as log,
+            self.view.search() as show,
+            self.metrics.search(show) as told,
+            listening(self.config, self.folder) as heard,
+        ):
             recorder = Recorder(log, scoring, stamp, self.costs_of, told, hypervolume)
+            recorder.hear = heard
             searcher = self.searcher(metric="score", mode=scoring.mode)
             searcher.journal = self.folder / "searcher.json"
             if not scoring.simulated:
@@ -260,6 +269,9 @@ class SearchRun:
         # Of equal scores the cheaper comes first.
         chosen.sort(key=lambda row: (sign * row["final_score"], row.get("macs") or 0))
         write_json(self.folder / "leaderboard.json", chosen[:top])
+        write_json(
+            self.folder / "graphs.json", graphs(self.search_space, [row["architecture"] for row in chosen[:top]])
+        )
         return chosen[:top]
 
     def _candidates(self, mode: str, count: int | None) -> list[dict[str, Any]]:

@@ -56,6 +56,10 @@ TINY = ["--space", "tiny:space", "--data", "tiny:arrays", "train.epochs=2", "tra
         (["export"], "run search first"),
         (["storage_path=s3://bucket/x"], "must be a folder"),
         (["data.limit=1"], "data.limit = 1.*greater than or equal to 2"),
+        (
+            ["search.loggers=[tensorbord]"],
+            "unknown logger 'tensorbord' in search.loggers; legal ones: tensorboard, mlflow",
+        ),
         (["search.grace=9"], "search.grace = 9.*legal: 1 to 8"),
         (["search.cohort=4", "search.trainable=trainables.from_scratch:FromScratch"], "search.cohort = 4.*legal: 1"),
     ],

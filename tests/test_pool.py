@@ -151,6 +151,7 @@ def test_an_interrupted_training_renews_the_same_and_the_search_begins_with_the_
     rows = results.read(whole.folder / "scored.parquet").to_pylist()
     assert {arch.key(member) for member in whole.pool.members} < {row["key"] for row in rows}
     assert len({row["key"] for row in rows}) == 8
+    whole.close()
 
     broken = prepare(tmp_path / "broken")
     broken.open()
@@ -165,8 +166,8 @@ def test_an_interrupted_training_renews_the_same_and_the_search_begins_with_the_
     again.train_supernet()
     resumed = checkpoint.latest(again.folder / "supernet")
     assert resumed[2] == values and all(torch.equal(resumed[1][name], value) for name, value in tensors.items())
-    for run in (whole, broken, again):
-        run.close()
+    broken.close()
+    again.close()
 
 
 def test_settings_that_contradict_each_other_are_refused(tmp_path):

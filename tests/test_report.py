@@ -5,149 +5,21 @@ import json
 import math
 import os
 import re
-import shutil
-import subprocess
-from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
-from html import escape, unescape
-from html.parser import HTMLParser
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from handmade import CONFIG, START, Page, chosen, fill, finish, page, reports, retrain, settle
 
 from raynas import architecture
-from raynas.config import Config, DataConfig
 from raynas.config_file import dump
 from raynas.report import write_report
-from raynas.report.account import PAUSE, read_account
+from raynas.report.account import read_account
+from raynas.report.clock import PAUSE
 from raynas.report.plots import Axis, Plot
 from raynas.results import Log
 
-START = datetime(2026, 5, 1, 12, tzinfo=timezone.utc)
-SECTIONS = ("front", "progress", "winner", "best", "fates", "training", "time", "repeat")
-VOID = {"meta", "link", "br", "img", "input", "hr"}
-CONFIG = Config(
-    space="spaces.shufflenet:spos_small", data=DataConfig(name="digits"), limits={"macs": [1e6, 4e6]}, name="my-run"
-)
-
-
-# A page, taken apart
-
-
-class Page(HTMLParser):
-    """The texts of the sections, the attributes, and whether every element is closed."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[tuple[str, str]] = []
-        self.texts: dict[str, list[str]] = {}
-        self.attributes: list[tuple[str, str, str]] = []
-        self.feed(html)
-        self.close()
-        assert not self.open, f"not closed: {self.open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = {name: value or "" for name, value in attrs}
-        assert len(values) == len(attrs), f"<{tag}> has an attribute twice"
-        self.attributes += [(tag, name, value) for name, value in values.items()]
-        if tag not in VOID:
-            self.open.append((tag, values.get("id", "header" if tag == "header" else "")))
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.handle_endtag(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open and self.open[-1][0] == tag, f"</{tag}> closes {self.open[-1:]}"
-        self.open.pop()
-
-    def handle_data(self, data: str) -> None:
-        for _, name in self.open:
-            if name:
-                self.texts.setdefault(name, []).append(data)
-
-    def text(self, section: str) -> str:
-        """All words of a section, separated by single spaces."""
-        return " ".join(" ".join(self.texts.get(section, [])).split())
-
-
-def page(folder: Path) -> Page:
-    return Page(write_report(folder).read_text(encoding="utf-8"))
-
-
-# A run, made by hand
-
-
-def chosen(number: int) -> dict[str, str]:
-    return {f"blocks.{place}": ("k3", "k5", "skip")[number // 3**place % 3] for place in range(3)}
-
-
-def reports(number: int, last: int, score: float, status: str, **columns: object) -> Iterator[dict[str, object]]:
-    """Rows of one architecture: a second of computing for each of its fidelity steps, of four."""
-    for fidelity in range(1, last + 1):
-        yield {
-            "architecture": chosen(number),
-            "fidelity": fidelity,
-            "max_fidelity": 4,
-            "score": score,
-            "status": status if fidelity == last else "running",
-            "metrics": {"accuracy": score},
-            "macs": 2_000_000 + 100_000 * number,
-            "parameters": 50_000 + number,
-            "seconds": float(fidelity),
-            "worker": "supernet-0",
-            "time": START + timedelta(seconds=4 * number + fidelity),
-            **columns,
-        }
-
-
-def settle(folder: Path, config: Config = CONFIG) -> Path:
-    """A folder with settings alone."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(dump(config), encoding="utf-8")
-    return folder
-
-
-def fill(folder: Path) -> Path:
-    """A run whose search ended in an untidy way: two full scores, two stopped, one too large, one failed, one lost."""
-    settle(folder)
-    with Log(folder / "scored.parquet", 3600) as log:
-        for number, last, score, status, columns in (
-            (0, 4, 71.25, "complete", {}),
-            (1, 1, 40.5, "stopped", {}),
-            (2, 2, 60.5, "stopped", {}),
-            (3, 4, 83.75, "complete", {}),
-            (4, 4, 99.0, "complete", {"macs": 7_000_000}),
-            (5, 1, 50.0, "error", {"error": "RuntimeError: out of <memory>"}),
-            (6, 2, 55.0, "running", {}),
-        ):
-            for row in reports(number, last, score, status, **columns):
-                log.append(row)
-    (folder / "supernet").mkdir()
-    lines = [{"step": s, "total": 30, "loss": 3.0 - s / 20, "time": 1e9 + s} for s in (10, 20, 30)]
-    (folder / "supernet" / "training.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return folder
-
-
-def finish(folder: Path, order: tuple[int, ...] = (3, 0), finals: tuple[float, ...] = (82.125, 70.0)) -> Path:
-    """The leaderboard at the end of the search."""
-    board = [
-        {"key": architecture.key(chosen(n)), "architecture": chosen(n), "score": {0: 71.25, 3: 83.75}[n], "fidelity": 4,
-         "macs": 2_000_000 + 100_000 * n, "parameters": 50_000 + n, "final_score": final}
-        for n, final in zip(order, finals, strict=True)
-    ]  # fmt: skip
-    (folder / "leaderboard.json").write_text(json.dumps(board))
-    return folder
-
-
-def retrain(folder: Path) -> Path:
-    """The winner, trained from scratch."""
-    place = folder / "retrain" / architecture.key(chosen(3))
-    place.mkdir(parents=True)
-    result = {"test_accuracy": 90.375, "validation_accuracy": 91.5, "epochs": 30, "seconds": 60.0}
-    (place / "result.json").write_text(json.dumps(result))
-    return folder
+SECTIONS = ("front", "progress", "winner", "lineage", "best", "fates", "training", "time", "repeat")
 
 
 # What a page of a whole run says
@@ -377,45 +249,5 @@ def test_points_lie_where_their_values_say() -> None:
     plot.limit(10, "most")
     svg = plot.svg()
     Page(svg)
-    assert 'd="M52 256h0M466 20h0"' in svg and 'd="M52 256H259V20"' in svg
-    assert 'cx="259" cy="138"' in svg and "&lt;tip&gt;" in svg and "a &lt; b" in svg and 'd="M466 20V256"' in svg
-
-
-# In a browser
-
-PROBE = """<!doctype html><body><iframe id=f width=WIDTH height=900 srcdoc="PAGE"></iframe><pre id=out></pre><script>
-f.onload = () => { const d = f.contentDocument, e = d.documentElement;
-  out.textContent = JSON.stringify({ wide: e.scrollWidth, room: e.clientWidth,
-    tallest: Math.max(...[...d.querySelectorAll("svg")].map(s => s.getBoundingClientRect().height)),
-    plots: [...d.querySelectorAll("svg")].map(s => s.getBoundingClientRect())
-      .filter(b => b.width > 150 && b.height > 60).length,
-    back: getComputedStyle(d.body).backgroundColor, ink: getComputedStyle(d.querySelector("svg text")).fill }); };
-</script>"""
-
-
-def probe(folder: Path, width: int, *, dark: bool) -> dict[str, object]:
-    """What Chromium makes of a page in a window of that width."""
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        pytest.skip("needs chromium (Debian: apt-get install chromium)")
-    html = write_report(folder).read_text(encoding="utf-8")
-    probing = folder / "probe.html"
-    probing.write_text(PROBE.replace("WIDTH", str(width)).replace("PAGE", escape(html)), encoding="utf-8")
-    scheme = "--blink-settings=preferredColorScheme=" + ("0" if dark else "1")
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--enable-logging=stderr"]
-    command = [chromium, *flags, scheme, f"--user-data-dir={folder / 'chromium'}", "--dump-dom", probing.as_uri()]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert "CONSOLE" not in ran.stderr, ran.stderr
-    found = re.search(r'<pre id="out">(.+?)</pre>', ran.stdout, re.DOTALL)
-    assert found, ran.stderr[-2000:]
-    return dict(json.loads(unescape(found[1])))
-
-
-@pytest.mark.parametrize(("width", "dark"), [(1200, False), (375, True)], ids=["desk, light", "phone, dark"])
-def test_the_page_in_a_browser(tmp_path: Path, width: int, dark: bool) -> None:
-    seen = probe(retrain(finish(fill(tmp_path))), width, dark=dark)
-    assert seen["plots"] == 6, "two fronts, two of the best so far, the winner, the training"
-    assert 150 < float(str(seen["tallest"])) < 450, "a plot that stands alone in its row does not swell"
-    assert seen["wide"] == seen["room"], "nothing sticks out to the side"
-    back, ink = (sum(map(int, re.findall(r"\d+", str(seen[name]))[:3])) / 3 for name in ("back", "ink"))
-    assert (back < 60 and ink > 140) if dark else (back > 230 and ink < 120)
+    assert 'd="M62 256h0M466 20h0"' in svg and 'd="M62 256H264V20"' in svg
+    assert 'cx="264" cy="138"' in svg and "&lt;tip&gt;" in svg and "a &lt; b" in svg and 'd="M466 20V256"' in svg

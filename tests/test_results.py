@@ -55,7 +55,8 @@ def test_a_row_comes_back_as_it_was(tmp_path: Path) -> None:
     moment = datetime(2026, 5, 1, 12, 30, 15, 250, tzinfo=timezone.utc)
     given = {
         "run": "first", "trial": "t1", "key": "abc", "architecture": {"b": "x", "a": "y"}, "searcher": "random",
-        "status": "stopped", "fidelity": 2, "max_fidelity": 5, "score": 0.25, "metrics": {"loss": 1.5, "note": "fine"},
+        "origin": "mutation", "parents": "def", "status": "stopped", "fidelity": 2, "max_fidelity": 5, "score": 0.25,
+        "metrics": {"loss": 1.5, "note": "fine"},
         "macs": 12_345_678_901, "parameters": 42, "hypervolume": 2.5, "seconds": 0.125, "gpu_seconds": 0.25,
         "worker": "node:1", "time": moment, "error": "é\n",
     }  # fmt: skip

@@ -134,6 +134,9 @@ def small_evolution(*arguments, **options):
     return Evolution(*arguments, settings=EvolutionSettings(population=6, parents=2), **options)
 
 
+BRED = ("mutation", "crossover")
+
+
 @pytest.mark.parametrize("searcher", [RandomSearch, small_evolution])
 def test_cohorts_share_trials(tmp_path, searcher):
     run = make(tmp_path, searcher, search=with_search(cohort=4))
@@ -142,6 +145,13 @@ def test_cohorts_share_trials(tmp_path, searcher):
     last = check_log(run, ended=10)
     assert 3 <= len({row["trial"] for row in last.values()}) < 10
     assert {row["status"] for row in last.values()} == {"stopped", "complete"}
+    origins = {row["origin"] for row in last.values()}
+    assert {"random"} == origins if searcher is RandomSearch else {"random"} < origins <= {"random", *BRED}
+    assert all(set(row["parents"].split()) <= set(last) for row in last.values() if row["origin"] in BRED)
+    wires = json.loads((run.folder / "graphs.json").read_text())
+    best = json.loads((run.folder / "leaderboard.json").read_text())[0]
+    chain = [[place, place + 1, None if o == "skip" else o] for place, o in enumerate(best["architecture"].values())]
+    assert wires["architectures"][best["key"]] == chain and wires["edges"] == [[0, 1], [1, 2], [2, 3]]
 
 
 def test_a_time_budget_ends_the_search_and_the_rest_is_scored_later(tmp_path):

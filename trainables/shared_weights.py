@@ -1,10 +1,13 @@
 """Score architectures with the weights of a trained supernet, one slice of the validation data a fidelity step.
 
 The trial is thin: it holds no weights and only asks a replica of the supernet. It takes cohorts, too: see
-:mod:`raynas.cohorts`. With how far the weights have turned as one more metric, which together with accuracy ranks
-better than either (:mod:`raynas.angle`):
+:mod:`raynas.cohorts`. How far the weights have turned (:mod:`raynas.angle`) may be one more metric, whose rank is
+combined with that of accuracy:
 
     python -m raynas.launch "search.combine={accuracy: 1, angle: 1}"
+
+After a long training the two together rank better than either (Hu et al., ECCV 2020); after a short one the angle alone
+does, for accuracy takes longer to tell anything.
 """
 
 from __future__ import annotations

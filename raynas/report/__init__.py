@@ -16,7 +16,9 @@ from string import Template
 
 from raynas.report import figures
 from raynas.report.account import Account, read_account
+from raynas.report.lineage import lineage
 from raynas.report.plots import Axis
+from raynas.report.progress import progress
 from raynas.report.trust import trust
 from raynas.report.words import NAMES, absent, bounds, count, duration, score, tested
 
@@ -41,8 +43,9 @@ def write_report(folder: Path) -> Path:
         facts=_facts(account),
         notes="".join(f"<li>{escape(note)}</li>" for note in _notes(account)),
         front=figures.front(account),
-        progress=figures.progress(account),
+        progress=progress(account),
         winner=figures.winner(account),
+        lineage=lineage(account, figures.barcode),
         best=_best(account),
         fates=figures.fates(account),
         training=figures.training(account),

@@ -23,9 +23,10 @@ from raynas.config_file import load
 from raynas.joint import network, settings
 from raynas.limits import COSTS, Limits
 from raynas.measure import ACCURACY, Measure, retrained_by, scored_by
-from raynas.report.clock import PAUSE, Clock, read_clock
+from raynas.report.clock import Clock, read_clock
+from raynas.report.curves import Curve, read_curve
 
-__all__ = ["Account", "Curve", "Scored", "read_account"]
+__all__ = ["Account", "Scored", "read_account"]
 
 
 @dataclass(frozen=True)
@@ -44,29 +45,20 @@ class Scored:
     """Whether it keeps the limits of the run."""
     seconds: float
     """Of the search, pauses left out, when it was last reported."""
+    spent: float
+    """Computing seconds of the whole search at that moment, summed over the workers."""
+    took: float
+    """Computing seconds of its own; NaN where the log has none."""
+    origin: str
+    """How it came about: see :mod:`raynas.searchers.origin`; empty where that is not known."""
+    parents: tuple[str, ...]
+    """The keys of those that it was made from."""
     error: str
 
     @property
     def full(self) -> bool:
         """Whether it has a score at the highest fidelity."""
         return math.isfinite(self.score) and self.fidelity >= self.max_fidelity
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A training curve."""
-
-    steps: list[int]
-    losses: list[float]
-    total: int
-    """Steps of the whole schedule."""
-    seconds: float
-    """From the first entry to the last, pauses left out."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether the last step is there."""
-        return self.steps[-1] >= self.total
 
 
 @dataclass(frozen=True)
@@ -96,6 +88,10 @@ class Account:
     clock: Clock
     ranking: dict[str, Any] | None
     """The content of ranking.json, if it is there."""
+    graphs: Mapping[str, Any]
+    """The content of graphs.json, see :mod:`raynas.graphs`; empty where the space does not say how it is wired."""
+    sample: list[Scored]
+    """The random architectures that were scored beside the search: see :mod:`raynas.sample`."""
     notes: list[str]
     """What is missing, unfinished or broken: one sentence each."""
 
@@ -135,18 +131,19 @@ def read_account(folder: Path) -> Account:
     notes: list[str] = []
     table = _read_log(folder / "scored.parquet", notes)
     rows = sorted(table.to_pylist(), key=lambda row: row["time"])
-    elapsed, clock = read_clock(rows)
+    clocks, clock = read_clock(rows)
     board = _read_board(folder / "leaderboard.json", rows, notes)
     measure = scored_by(rows)
     mode = results.mode_of(board) if board or measure is None else measure.mode
-    scored = _scored(rows, elapsed, limits)
+    scored = _scored(rows, clocks, limits)
+    drawn = sorted(_read_log(folder / "sample", notes).to_pylist(), key=lambda row: row["time"])
     best = board or _best_of_log(scored, mode, config.search.top)
     retrained = {path.parent.name: _read_json(path, notes) for path in sorted(folder.glob("retrain/*/result.json"))}
     if best and not _keeps(limits, best[0]):
         notes.append("The leaderboard was made under other limits than those of config.yaml.")
     texts = [kept, *sorted(folder.glob("config-*.yaml"))]
     curves = [(folder / "supernet", "supernet"), *((folder / "retrain" / row["key"], "winner") for row in best[:1])]
-    training = {what: _read_curve(place / "training.jsonl", what, notes) for place, what in curves}
+    training = {what: read_curve(place / "training.jsonl", what, notes) for place, what in curves}
     return Account(
         folder=folder,
         config=config,
@@ -162,6 +159,8 @@ def read_account(folder: Path) -> Account:
         retraining=training.get("winner"),
         clock=clock,
         ranking=_read_json(folder / "ranking.json", notes) if (folder / "ranking.json").exists() else None,
+        graphs=_read_graphs(folder / "graphs.json", notes),
+        sample=_scored(drawn, [(0.0, 0.0)] * len(drawn), limits),
         notes=notes,
     )
 
@@ -184,6 +183,11 @@ def _read_json(path: Path, notes: list[str]) -> Any:
         return None
 
 
+def _read_graphs(path: Path, notes: list[str]) -> dict[str, Any]:
+    found = _read_json(path, notes) if path.exists() else {}
+    return found if isinstance(found, dict) else {}
+
+
 def _read_board(path: Path, rows: list[dict[str, Any]], notes: list[str]) -> list[dict[str, Any]]:
     """The leaderboard, if it is there; says where the log knows more than it does."""
     if not path.is_file():
@@ -201,18 +205,22 @@ def _read_board(path: Path, rows: list[dict[str, Any]], notes: list[str]) -> lis
     return board
 
 
-def _scored(rows: Sequence[Mapping[str, Any]], elapsed: Sequence[float], limits: Limits) -> list[Scored]:
-    last: dict[str, tuple[Mapping[str, Any], float]] = {}
+def _scored(rows: Sequence[Mapping[str, Any]], clocks: Sequence[tuple[float, float]], limits: Limits) -> list[Scored]:
+    last: dict[str, tuple[Mapping[str, Any], tuple[float, float]]] = {}
     score: dict[str, tuple[int, float]] = {}
-    for row, seconds in zip(rows, elapsed, strict=True):
+    origins: dict[str, tuple[str, tuple[str, ...]]] = {}
+    for row, clock in zip(rows, clocks, strict=True):
         last.pop(row["key"], None)  # the order is that of the last rows
-        last[row["key"]] = (row, seconds)
+        last[row["key"]] = (row, clock)
+        if row["origin"] is not None:  # of one that was in flight when a run was interrupted the first row knows
+            origins.setdefault(row["key"], (row["origin"], tuple((row["parents"] or "").split())))
         fidelity = row["fidelity"] or 0
         if row["score"] is not None and math.isfinite(row["score"]) and fidelity >= score.get(row["key"], (0, 0.0))[0]:
             score[row["key"]] = (fidelity, row["score"])
     found = []
-    for key, (row, seconds) in last.items():
+    for key, (row, (seconds, spent)) in last.items():
         fidelity, value = score.get(key, (row["fidelity"] or 0, math.nan))
+        origin, parents = origins.get(key, ("random" if row["searcher"] == "random" else "", ()))
         found.append(
             Scored(
                 key=key,
@@ -224,6 +232,10 @@ def _scored(rows: Sequence[Mapping[str, Any]], elapsed: Sequence[float], limits:
                 costs=_costs(limits, row),
                 allowed=_keeps(limits, row),
                 seconds=seconds,
+                spent=spent,
+                took=math.nan if row["seconds"] is None else row["seconds"],
+                origin=origin,
+                parents=parents,
                 error=row["error"] or "",
             )
         )
@@ -263,31 +275,3 @@ def _best_of_log(scored: Sequence[Scored], mode: str, top: int) -> list[dict[str
         {"key": one.key, "architecture": one.architecture, "score": one.score, "fidelity": one.fidelity, **one.costs}
         for one in able[:top]
     ]
-
-
-def _read_curve(path: Path, what: str, notes: list[str]) -> Curve | None:
-    """A training curve; steps that were made twice, before and after a resume, count as they were made last."""
-    if not path.is_file():
-        return None
-    entries: list[dict[str, float]] = []
-    seconds, before, broken = 0.0, math.nan, 0
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = {name: float(value) for name, value in json.loads(line).items()}
-            step, now = entry["step"], entry.get("time", entry.get("seconds", math.nan))
-            entry["loss"], entry["total"]
-        except (ValueError, KeyError, AttributeError, TypeError):
-            broken += 1
-            continue
-        if 0 <= now - before <= PAUSE:
-            seconds += now - before
-        before = now
-        while entries and entries[-1]["step"] >= step:
-            entries.pop()
-        entries.append(entry)
-    if broken:
-        notes.append(f"Lines of the training curve of the {what} that cannot be read and are left out: {broken}.")
-    if not entries:
-        return None
-    steps, losses = [int(entry["step"]) for entry in entries], [entry["loss"] for entry in entries]
-    return Curve(steps, losses, int(entries[-1]["total"]), seconds)

@@ -29,8 +29,8 @@ class Clock:
     """Whether these are seconds that a table told."""
 
 
-def read_clock(rows: Sequence[Mapping[str, Any]]) -> tuple[list[float], Clock]:
-    """The seconds of search at each row, and how they were used.
+def read_clock(rows: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[float, float]], Clock]:
+    """The seconds of search and of computing until each row, and how they were used.
 
     ``seconds`` of a row counts all computing for that architecture, so a row itself took the difference to the one
     before it. Times in which no row was in the making for longer than ``PAUSE`` are left out. Where all seconds are
@@ -44,9 +44,9 @@ def read_clock(rows: Sequence[Mapping[str, Any]]) -> tuple[list[float], Clock]:
         seconds, before = row["seconds"] or 0.0, known.get(row["key"], 0.0)
         took.append(seconds - before if seconds >= before else seconds)  # less than before: it was scored anew
         known[row["key"]] = seconds or before
-    busy = sum(took)
+    busy, spent = sum(took), list(itertools.accumulate(took))
     if busy and all(row["worker"] == SIMULATED for row in rows if row["seconds"]):
-        return list(itertools.accumulate(took)), Clock(busy, busy, 1, simulated=True)
+        return list(zip(spent, spent, strict=True)), Clock(busy, busy, 1, simulated=True)
     ends = [row["time"].timestamp() for row in rows]
     starts = [end - seconds for end, seconds in zip(ends, took, strict=True)]
     # When the earliest of this row and all later ones began: before that, and after the last end, nobody worked.
@@ -59,4 +59,6 @@ def read_clock(rows: Sequence[Mapping[str, Any]]) -> tuple[list[float], Clock]:
         elapsed.append(now)
     names = {row["worker"] for row in rows if row["worker"]}
     # A host may be one name for several workers: they are at least as many as the work needs.
-    return elapsed, Clock(now, busy, max(len(names), math.ceil(busy / now - 1e-6) if now else 1, 1))
+    return list(zip(elapsed, spent, strict=True)), Clock(
+        now, busy, max(len(names), math.ceil(busy / now - 1e-6) if now else 1, 1)
+    )

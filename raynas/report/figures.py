@@ -13,11 +13,13 @@ import pyarrow as pa
 
 from raynas import results
 from raynas.architecture import Architecture
-from raynas.report.account import Account, Curve, Scored
-from raynas.report.plots import HUES, Axis, Plot, common_prefix, lattice
-from raynas.report.words import NAMES, absent, bounds, duration, score_label, tip
+from raynas.report.account import Account, Scored
+from raynas.report.curves import Curve
+from raynas.report.plots import HUES, Axis, Plot, common_prefix, far, lattice
+from raynas.report.wires import draw as wires
+from raynas.report.words import NAMES, absent, bounds, score_label, tip
 
-__all__ = ["barcode", "fates", "figure", "front", "progress", "training", "winner"]
+__all__ = ["barcode", "fates", "figure", "front", "training", "winner"]
 
 POINTS = 400
 """A training curve is drawn with at most so many points: means of neighbours."""
@@ -38,14 +40,15 @@ def _front(account: Account, cost: str) -> str:
     name = NAMES.get(cost, cost)
     if not known:
         return f"<figure>{absent(f'No architecture has a score and a number of {name} yet.')}</figure>"
-    places = {one.key: (float(one.costs[cost]), one.score) for one in known}
+    near_all = far([one.score for one in known], account.mode)
+    places = {one.key: (float(one.costs[cost]), near_all(one.score)) for one in known}
     values = [value for value, _ in places.values()]
     least, most = min(values), max(values)
     limits = bounds(account, cost)
     # A limit far from all that was scored would press the points into a corner: it is only told.
     near = [(text, value) for text, value in limits if 2 * least - most <= value <= 2 * most - least]
     x = Axis.of(name, [*values, *(value for _, value in near)])
-    plot = Plot(x, Axis.of(score_label(account), [one.score for one in known]), f"score against {name}")
+    plot = Plot(x, Axis.of(score_label(account), [height for _, height in places.values()]), f"score against {name}")
     for text, value in near:
         plot.limit(value, text)
     full = [one for one in known if one.full and one.allowed]
@@ -61,6 +64,8 @@ def _front(account: Account, cost: str) -> str:
         f"(line). {len(known) - len(full)} others (pale), at the last score they reached."
     )
     told += "".join(f" The limit, {text}, is far outside." for text, value in limits if (text, value) not in near)
+    away = sum(near_all(one.score) != one.score for one in known)
+    told += f" {away} far below are drawn at the edge." if away else ""
     return figure(plot, f"Score against {name}", told + ("" if limits else " No limit was set."))
 
 
@@ -73,63 +78,6 @@ def _pareto(full: Sequence[Scored], cost: str, mode: str) -> list[Scored]:
     best = results.pareto(pa.Table.from_pylist(rows, results.SCHEMA), {"score": mode, cost: "min"})
     keys = set(best.column("key").to_pylist())
     return sorted((one for one in full if one.key in keys), key=lambda one: one.costs[cost])
-
-
-def progress(account: Account) -> str:
-    """The best so far, against evaluations and against time."""
-    ended = [one for one in account.scored if one.status != "running"]
-    full = [(number, one) for number, one in enumerate(ended, 1) if one.full and one.allowed]
-    if not full:
-        return f"<figure>{absent('No architecture has been scored in full within the limits yet.')}</figure>"
-    sign = 1 if account.mode == "max" else -1
-    best = full[:1]
-    for number, one in full:
-        if sign * one.score > sign * best[-1][1].score:
-            best.append((number, one))
-    times = len(best) - 1
-    told = f"Only full scores within the limits count. The best was improved {times} time{'s' * (times != 1)}."
-    plot = _best_plot(account, [(float(n), one) for n, one in full], [(float(n), one) for n, one in best],
-                      ("architectures scored", float(len(ended))))  # fmt: skip
-    figures = [figure(plot, "Best so far against evaluations", told)]
-    wall = account.clock.wall
-    scale, unit = next((s, u) for s, u in ((3600, "h"), (60, "min"), (1, "s")) if wall >= 3 * s or s == 1)
-    plot = _best_plot(account, [(one.seconds / scale, one) for _, one in full],
-                      [(one.seconds / scale, one) for _, one in best],
-                      (f"time of the search, {unit}", wall / scale))  # fmt: skip
-    told = f"The best was found after {duration(best[-1][1].seconds)} of {duration(wall)}; pauses are left out."
-    return "".join([*figures, figure(plot, "Best so far against time", told), _hypervolume(account)])
-
-
-def _hypervolume(account: Account) -> str:
-    """The hypervolume against evaluations, where the search had objectives."""
-    points = [(float(count), value) for count, value in account.hypervolumes]
-    if not points:
-        return ""
-    x = Axis.of("architectures scored", [count for count, _ in points], start=0.0)
-    plot = Plot(x, Axis.of("hypervolume, in the unit of the score", [value for _, value in points]), "hypervolume")
-    plot.line(points, "front", stairs=True)
-    costs = " and ".join(NAMES.get(cost, cost) for cost in account.config.search.objectives)
-    told = (
-        f"How much, in the mean over all budgets of {costs}, the best score within a budget is better than the worst "
-        "of the first ten."
-    )
-    return figure(plot, "Hypervolume against evaluations", told)
-
-
-def _best_plot(
-    account: Account,
-    full: Sequence[tuple[float, Scored]],
-    best: Sequence[tuple[float, Scored]],
-    end: tuple[str, float],
-) -> Plot:
-    label, last = end
-    y = Axis.of(score_label(account), [one.score for _, one in full])
-    plot = Plot(Axis.of(label, [last, *(x for x, _ in full)], start=0.0), y, f"best so far against {label}")
-    plot.dots([(x, one.score) for x, one in full], "full")
-    corners = [(x, one.score) for x, one in best]
-    plot.line([*corners, (max(last, corners[-1][0]), corners[-1][1])], "winner", stairs=True)
-    plot.marks({(x, one.score): tip(account, one) for x, one in best}, "winner", 4)
-    return plot
 
 
 def fates(account: Account) -> str:
@@ -189,7 +137,7 @@ def _options(account: Account) -> list[str]:
 
 
 def winner(account: Account) -> str:
-    """The winner as a path through all options."""
+    """The winner as a graph, where its space says how it is wired, and as a path through all options."""
     if not account.best:
         return absent("There is no winner yet.")
     best = account.best[0]
@@ -203,17 +151,36 @@ def winner(account: Account) -> str:
     found = ", ".join(f"{name} <b>{escape(str(value))}</b>" for name, value in settings.items())
     trained = f"<p>Found together with its training settings: {found}.</p>" if found else ""
     below = f" below <code>{escape(prefix[:-1])}</code>" if prefix else ""
+    drawn = _wires(account, best["key"])
+    options = (
+        f'<div class="scroll">{lattice(path, seen, _options(account))}</div><p>One column for each decision{below}, '
+        "the chosen option in colour. The larger a grey dot, the more of the scored architectures took that option.</p>"
+    )
+    if "<svg" in drawn:  # a cell is read as a graph, its list of decisions only looked up
+        options = f"<details><summary>All options, and how often each was scored</summary>{options}</details>"
     return (
-        f'<div class="scroll">{lattice(path, seen, _options(account))}</div>{trained}'
-        f"<p>Architecture <code>{escape(best['key'])}</code>: one column for each decision{below}, the chosen "
-        "option in colour. The larger a grey dot, the more of the scored architectures took that option.</p>"
+        f"{drawn}{options}{trained}<p>Architecture <code>{escape(best['key'])}</code></p>"
         f'<details><summary>As a list</summary><ul class="options">{listed}</ul></details>'
     )
 
 
+def _wires(account: Account, name: str) -> str:
+    taken = account.graphs.get("architectures", {}).get(name)
+    if not taken:
+        return ""
+    edges = [(source, target) for source, target in account.graphs["edges"]]
+    picture = wires([*edges, *((s, t) for s, t, _ in taken)], [tuple(edge) for edge in taken], _hues(account))
+    told = "A line's colour is its operation; dashed: passed on unchanged; faded: not taken, or of no effect."
+    return picture + (f"<p>{told}</p>" if "<svg" in picture else "")
+
+
+def _hues(account: Account) -> dict[str, int]:
+    return {option: number % HUES for number, option in enumerate(_options(account))}
+
+
 def barcode(account: Account, architecture: Architecture) -> str:
     """An architecture as a row of cells, in the colours of the winner's options."""
-    hues = {option: number % HUES for number, option in enumerate(_options(account))}
+    hues = _hues(account)
     path, _ = account.parts(architecture)
     cells = (f'<i class="h{hues[o]}" title="{escape(f"{n} = {o}")}"></i>' for n, o in path.items())
     return f'<span class="code">{"".join(cells)}</span>'

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
 from raynas.architecture import Architecture
 from raynas.display import quantity
 
-__all__ = ["HUES", "Axis", "Plot", "common_prefix", "lattice"]
+__all__ = ["HUES", "Axis", "Plot", "common_prefix", "far", "lattice"]
 
 HUES = 8
 """How many colours the style sheet has for options: classes h0, h1, ..."""
 WIDTH, HEIGHT = 480, 300
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 20, 44
+LEFT, RIGHT, TOP, BOTTOM = 62, 14, 20, 44
 Point = tuple[float, float]
 
 
@@ -55,6 +55,21 @@ class Axis:
         return [number * step for number in range(first, last + 1)]
 
 
+def far(values: Iterable[float], mode: str = "max", keep: Iterable[float] = ()) -> Callable[[float], float]:
+    """Brings what is far worse than most of the values to an edge: it would press all others together.
+
+    Args:
+        values: What will be drawn.
+        mode: Whether low values are the bad ones (max) or high ones (min).
+        keep: What stays where it is, however bad.
+    """
+    sign = 1.0 if mode == "max" else -1.0
+    finite = sorted(sign * value for value in values if math.isfinite(value)) or [0.0]
+    low, high = finite[len(finite) // 4], finite[3 * len(finite) // 4]
+    edge = min(low - 4 * (high - low) if high > low else finite[0], *(sign * value for value in keep), math.inf)
+    return lambda value: sign * max(sign * value, edge)
+
+
 class Plot:
     """Points and lines over two axes. Kinds are classes of the style sheet.
 
@@ -91,6 +106,13 @@ class Plot:
         if places:
             steps = (f"H{x:g}V{y:g}" if stairs else f"L{x:g} {y:g}" for x, y in places[1:])
             self._parts.append(f'<path class="line {kind}" d="M{places[0][0]:g} {places[0][1]:g}{"".join(steps)}"/>')
+
+    def band(self, low: Sequence[Point], high: Sequence[Point], kind: str) -> None:
+        """The area between two lines."""
+        places = [self._place(point) for point in (*low, *reversed(high))]
+        if places:
+            path = "L".join(f"{x:g} {y:g}" for x, y in places)
+            self._parts.append(f'<path class="band {kind}" d="M{path}Z"/>')
 
     def limit(self, value: float, text: str) -> None:
         """A vertical line at a value of the horizontal axis."""
@@ -140,9 +162,9 @@ def lattice(chosen: Architecture, seen: Mapping[str, Counter[str]], options: Seq
     labels = [name[len(prefix) :] for name in names]
     longest = max(map(len, labels))
     tilted = longest > 5
-    top, left = 16 + (4 * longest if tilted else 8), 14 + 7 * max(map(len, options))
+    top, left = 26 + (4 * longest if tilted else -2), 14 + 7 * max(map(len, options))
     wide, high = min(max(640 / len(names), 30.0), 56.0), 28
-    width, height = left + wide * len(names) + (30 if tilted else 0), top + high * len(options) + 4
+    width, height = left + wide * len(names) + (5 * longest if tilted else 0), top + high * len(options) + 4
     xs = [left + (column + 0.5) * wide for column in range(len(names))]
     ys = [top + (row + 0.5) * high for row in range(len(options))]
     parts, path = [], []

@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-import numpy as np
-
 from raynas.judge import interval, remarks
 from raynas.report.account import Account
 from raynas.report.figures import figure
-from raynas.report.plots import Axis, Plot
+from raynas.report.plots import Axis, Plot, far
 from raynas.report.words import absent
 
 __all__ = ["trust"]
@@ -32,18 +30,15 @@ def trust(account: Account) -> str:
 
 
 def _scatter(points: Sequence[Sequence[float]], truth: str) -> str:
-    scores = np.array([score for _, score in points])
-    low, high = np.percentile(scores, [25, 75])
-    # A score that means "none" lies far below all others and would press them together.
-    edge = low - 5 * (high - low)
-    far = int((scores < edge).sum())
-    places = [(x, max(y, edge)) for x, y in points]
+    near = far([score for _, score in points])
+    away = sum(near(score) != score for _, score in points)
+    places = [(x, near(score)) for x, score in points]
     plot = Plot(
         Axis.of("truth", [x for x, _ in places]), Axis.of("score", [y for _, y in places]), "score against truth"
     )
     plot.dots(places, "full")
     told = f"{len(points)} architectures; truth: {truth}."
-    told += f" {far} with a score far below are drawn at the lower edge." if far else ""
+    told += f" {away} with a score far below are drawn at the lower edge." if away else ""
     return figure(plot, "Score against truth", told)
 
 

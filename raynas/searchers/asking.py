@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import optuna
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
-from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, key
 from raynas.searchers.base import ArchitectureSearcher, Entry
@@ -29,6 +28,8 @@ class Asker(ArchitectureSearcher):
 
     startup: int
     """Random architectures before Optuna is asked."""
+    makes: ClassVar[str] = "model"
+    """How its proposals came about: see :class:`raynas.searchers.origin.Origin`."""
     _study: optuna.Study | None = None
     _told: dict[str, str]  # key -> status when the study heard of it
     _full = 0  # the highest fidelity that was reached: trials below it were stopped
@@ -62,12 +63,12 @@ class Asker(ArchitectureSearcher):
         for attempt in range(_ATTEMPTS):
             candidate = self._ask(study, attempt)
             if key(candidate) not in self.ledger and self.drawer.feasible(candidate):
-                return candidate
+                return self.born(candidate, self.makes)
             first = first or candidate
         # Known or infeasible: the nearest one that is neither; failing that, any.
         rng = self._place("alter")
         altered = self.drawer.walk(first, rng, self.ledger) if first else None
-        return altered or self.drawer.fresh(rng, self.ledger) or Searcher.FINISHED
+        return self.born(altered, self.makes) if altered else self.drawn(rng)
 
     def _ask(self, study: optuna.Study, attempt: int) -> Architecture:
         """One suggestion of Optuna in its canonical form."""

@@ -24,6 +24,7 @@ from ray.tune.search import Searcher
 from raynas.architecture import Architecture, key
 from raynas.searchers.drawing import Drawer, SearchSpace, UnsatisfiableError
 from raynas.searchers.ledger import Entry, Ledger
+from raynas.searchers.origin import Origin
 from raynas.searchers.source import Scores, digest, read_source
 
 __all__ = ["ArchitectureSearcher", "Entry", "Ledger", "SearchSpace", "UnsatisfiableError"]
@@ -88,6 +89,7 @@ class ArchitectureSearcher(Searcher):
         self.seed = seed
         self.drawer = Drawer(space, seed)
         self.ledger = Ledger()
+        self.origins: dict[str, Origin] = {}
         self._begin_with(self._check(points_to_evaluate))
         self._requeued: list[Architecture] = []
         self.journal: Path | None = None
@@ -117,6 +119,8 @@ class ArchitectureSearcher(Searcher):
 
     def _begin_with(self, points: Mapping[str, Architecture]) -> None:
         self.points, self._plan, self._plan_keys = tuple(points.values()), list(points.values()), set(points)
+        for point in self.points:
+            self.born(point, "given")
 
     def _check(self, points: Sequence[Mapping[str, str]]) -> dict[str, Architecture]:
         forms = {key(form): form for form in map(self.space.form, points)}
@@ -151,7 +155,7 @@ class ArchitectureSearcher(Searcher):
             drawn = self.drawer.fresh(self.rng("plan", len(self._plan)), self._plan_keys)
             if drawn is None:
                 return None
-            self._plan.append(drawn)
+            self._plan.append(self.born(drawn, "random"))
             self._plan_keys.add(key(drawn))
         return self._plan[index]
 
@@ -159,6 +163,16 @@ class ArchitectureSearcher(Searcher):
         """The first of the given points, and of so many of the seed's own sequence, that is not in the ledger."""
         forms = map(self.planned, range(max(count, len(self.points))))
         return next((form for form in forms if form is not None and key(form) not in self.ledger), None)
+
+    def born(self, architecture: Architecture, how: str, *parents: Architecture) -> Architecture:
+        """Note how an architecture that may be proposed came about, see :class:`Origin`; returns it."""
+        self.origins[key(architecture)] = Origin(how, tuple(map(key, parents)))
+        return architecture
+
+    def drawn(self, rng: Random) -> Architecture | str:
+        """A random architecture that is not in the ledger; ``Searcher.FINISHED`` where there is no other."""
+        found = self.drawer.fresh(rng, self.ledger)
+        return Searcher.FINISHED if found is None else self.born(found, "random")
 
     def rank(self, entry: Entry) -> tuple[int, float]:
         """Sorts entries, best last: by the fidelity reached, then by score; failed ones first.
@@ -284,6 +298,7 @@ class ArchitectureSearcher(Searcher):
             "ledger": self.ledger.get_state(),
             "plan": list(self._plan),
             "requeued": list(self._requeued),
+            "origins": {name: [origin.how, *origin.parents] for name, origin in self.origins.items()},
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -303,6 +318,7 @@ class ArchitectureSearcher(Searcher):
         self._plan = list(state["plan"])
         self._plan_keys = set(map(key, self._plan))
         self._requeued = list(state["requeued"])
+        self.origins = {name: Origin(how, tuple(keys)) for name, (how, *keys) in state.get("origins", {}).items()}
 
     def save(self, checkpoint_path: str) -> None:
         """Write the state to a JSON file."""

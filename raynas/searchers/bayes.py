@@ -9,7 +9,6 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, crossover, enumerate_all, key, mutate, sample, size
 from raynas.searchers.base import ArchitectureSearcher, Entry
@@ -32,13 +31,13 @@ class BayesSettings:
 
     Attributes:
         startup: Random architectures before the model takes over; down to half of them after a warm start, the better
-            its source foretells itself.
+            its source foretells itself. Where the space has features, half are the best of some by these.
         enumerate_up_to: Spaces of at most so many architectures are looked at as a whole at each suggestion, until
             there are so many scores that this would take long.
         candidates: In larger ones so many are looked at: mutants and crossings of the best, and random ones.
         observations: The model learns from at most so many scores: the best half and the newest.
-        shortlist: Where the space has features, so many candidates are asked for theirs at each suggestion: those that
-            promise most without.
+        shortlist: Where the space has features, so many candidates are asked for theirs at each suggestion: random ones
+            at first, then those that promise most with average features.
 
     Raises:
         ValueError: A count that is not positive.
@@ -105,7 +104,9 @@ class Bayes(ArchitectureSearcher):
     def propose(self) -> Architecture | str | None:
         """A random architecture at first, then the one with the largest expected improvement."""
         startup = self._startup
-        waiting = self.opening(startup if len(self.ledger) < startup else 0)
+        waiting = self.opening(0)
+        if waiting is None and len(self.ledger) < startup:
+            waiting = self._foretold() or self.opening(startup)
         if waiting is not None:
             return waiting
         rng = self.rng("bayes", len(self.ledger))
@@ -113,8 +114,17 @@ class Bayes(ArchitectureSearcher):
         if len(known) >= 2:
             candidates, features, costs = self._candidates(known, rng)
             if candidates:
-                return candidates[int(np.argmax(self._acquisition(known, candidates, features, costs)))]
-        return self.drawer.fresh(rng, self.ledger) or Searcher.FINISHED
+                best = candidates[int(np.argmax(self._acquisition(known, candidates, features, costs)))]
+                return self.born(best, "model")
+        return self.drawn(rng)
+
+    def _foretold(self) -> Architecture | None:
+        """Where the space has features, half of the first are the best of a random sample by their mean."""
+        if self.space.features is None:
+            return None
+        drawn = [form for form in map(self.planned, range(self.settings.shortlist)) if form is not None]
+        order = np.argsort(-self.encoder.told(drawn).mean(1), kind="stable")[: self._startup // 2]
+        return next((drawn[place] for place in order if key(drawn[place]) not in self.ledger), None)
 
     def _acquisition(
         self, known: Sequence[Entry], candidates: Sequence[Architecture], asked: Features, costs: Array

@@ -41,8 +41,8 @@ class SearchSpace:
         costs: What an architecture costs, by name: exact, and known before it is scored.
         objectives: Names of costs that are minimised beside the score.
         ordered: The decisions whose options are levels of a number, so that neighbours score alike.
-        features: Numbers that may foretell the score of an architecture, each of mean 0 and deviation 1 or about so.
-            They may take a second to compute: few are asked for.
+        features: Numbers that may foretell the score of an architecture, high where it should be good, each of mean 0
+            and deviation 1 or about so. They may take a second to compute: few are asked for.
         notation: How its architectures are written as sequences; by default one word for each decision.
 
     Raises:

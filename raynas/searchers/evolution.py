@@ -15,6 +15,9 @@ from raynas.searchers.base import ArchitectureSearcher, SearchSpace
 
 __all__ = ["Evolution", "EvolutionSettings"]
 
+Child = tuple[Architecture, list[Architecture]]
+"""An architecture and its parents."""
+
 
 @dataclass(frozen=True)
 class EvolutionSettings:
@@ -158,7 +161,7 @@ class Evolution(ArchitectureSearcher):
     def _children(self, number: int, parents: list[Architecture], taken: set[str]) -> dict[str, Architecture]:
         """Mutants, crossings and, for what these leave open, random architectures; none of them ``taken``."""
         settings = self.settings
-        operators: tuple[tuple[str, int, Callable[[Random], Architecture]], ...] = (
+        operators: tuple[tuple[str, int, Callable[[Random], Child]], ...] = (
             ("mutation", settings.children[0], lambda rng: self._mutant(parents, rng)),
             ("crossover", settings.children[1], lambda rng: self._crossing(parents, rng)),
         )
@@ -167,9 +170,10 @@ class Evolution(ArchitectureSearcher):
             rng = self.rng("generation", number, name)
             enough = len(children) + wanted
             for _ in range(settings.attempts * wanted):
-                child = self.space.form(operator(rng))
+                raw, origin = operator(rng)
+                child = self.space.form(raw)
                 if key(child) not in taken and self.drawer.feasible(child):
-                    children[key(child)] = child
+                    children[key(child)] = self.born(child, name, *origin)
                     taken.add(key(child))
                 if len(children) == enough:
                     break
@@ -178,16 +182,17 @@ class Evolution(ArchitectureSearcher):
             drawn = self.drawer.fresh(rng, taken)
             if drawn is None:
                 break
-            children[key(drawn)] = drawn
+            children[key(drawn)] = self.born(drawn, "random")
             taken.add(key(drawn))
         return children
 
-    def _mutant(self, parents: list[Architecture], rng: Random) -> Architecture:
-        return mutate(self.space.decisions, rng.choice(parents), rng, self.settings.mutation_probability)
+    def _mutant(self, parents: list[Architecture], rng: Random) -> Child:
+        parent = rng.choice(parents)
+        return mutate(self.space.decisions, parent, rng, self.settings.mutation_probability), [parent]
 
-    def _crossing(self, parents: list[Architecture], rng: Random) -> Architecture:
+    def _crossing(self, parents: list[Architecture], rng: Random) -> Child:
         first, second = rng.sample(parents, 2) if len(parents) > 1 else parents * 2
-        return crossover(self.space.decisions, first, second, rng)
+        return crossover(self.space.decisions, first, second, rng), [first, second]
 
     def get_state(self) -> dict[str, Any]:
         """All that the next suggestions depend on, as plain JSON data."""

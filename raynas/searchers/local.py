@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ray.tune.search import Searcher
-
 from raynas.architecture import Architecture, complete, key
 from raynas.searchers.base import Entry, SearchSpace
 from raynas.searchers.following import Follower
@@ -65,9 +63,9 @@ class LocalSearch(Follower):
         if self._place is not None:
             for name, neighbour in self._neighbours(self._place.architecture).items():
                 if name not in self.ledger and self.drawer.feasible(neighbour):
-                    return neighbour
+                    return self.born(neighbour, "neighbour", self._place.architecture)
         # On a summit; or all neighbours are in flight, and no worker shall wait for them.
-        return self.drawer.fresh(self.rng("local", len(self.ledger)), self.ledger) or Searcher.FINISHED
+        return self.drawn(self.rng("local", len(self.ledger)))
 
     def forget(self) -> None:
         """Stand nowhere."""

@@ -14,8 +14,6 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
-from ray.tune.search import Searcher
-
 from raynas.architecture import Architecture, key
 from raynas.searchers.base import ArchitectureSearcher, Entry
 from raynas.searchers.nao_settings import NAOSettings
@@ -76,10 +74,13 @@ class NAO(ArchitectureSearcher):
         rng = self.rng("nao", len(self.ledger))
         if not beginning:
             new = (form for form in self._candidates(done) if key(form) not in self.ledger)
-            found = next((form for form in new if self.drawer.feasible(form)), None) or self._near_best(done, rng)
+            found = next((form for form in new if self.drawer.feasible(form)), None)
             if found is not None:
-                return found
-        return self.drawer.fresh(rng, self.ledger) or Searcher.FINISHED
+                return self.born(found, "model")
+            found = self._near_best(done, rng)
+            if found is not None:
+                return self.born(found, "mutation", self._best(done, 1)[0])
+        return self.drawn(rng)
 
     def _candidates(self, done: Sequence[Entry]) -> list[Architecture]:
         """Those of this round, the best prediction first."""

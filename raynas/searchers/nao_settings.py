@@ -14,7 +14,7 @@ _COUNTS = ("retrain", "seeds", "surplus", "raises", "spellings", "steps", "batch
 class NAOSettings:
     """How the space is learned and used. The defaults suit spaces of up to some twenty decisions on one CPU core.
 
-    The paper's sizes for its cells of 40 words: ``embedding=48, hidden=96, layers=3, width=200, dropout=0.1,
+    The paper's, for its cells of 40 words: ``embedding=48, hidden=96, layers=3, width=200, dropout=0.1, batch=100,
     learning_rate=0.001, steps=10000, seconds=None, startup=600, retrain=300, seeds=100, surplus=1, draws=0``.
 
     Attributes:
@@ -22,7 +22,8 @@ class NAOSettings:
         retrain: It is learned anew after so many scores.
         seeds: The climb starts from so many of the best.
         surplus: So many times as many architectures are generated as are needed; the best predictions are taken.
-        step: Of the climb, at first, where the embedding of a word has length 1.
+        step: Of the climb, at first, where the embedding of a word has length 1. The direction's length does not count:
+            so a step means the same in every space, unlike in the paper, where it multiplies the slope itself.
         growth: The step is multiplied by this until there are enough new architectures...
         raises: ...at most so often.
         draws: At each step, beside the likeliest sequence, so many are drawn from the decoder. The paper has none.
@@ -34,7 +35,7 @@ class NAOSettings:
         batch: Sequences in a step.
         learning_rate: Of Adam; it falls to 0 along a cosine, before and after what is held out joins.
         decay: L2 penalty.
-        weight: Of the predictor's error in the loss; the rest is the decoder's.
+        weight: Of the predictor's error in the loss; the rest is the decoder's. The paper's; its code has 0.8.
         embedding: Size of a word's vector.
         hidden: Size of the LSTMs.
         layers: Hidden layers of the predictor.
@@ -61,7 +62,7 @@ class NAOSettings:
     batch: int = 64
     learning_rate: float = 0.01
     decay: float = 1e-4
-    weight: float = 0.8
+    weight: float = 0.9
     embedding: int = 24
     hidden: int = 48
     layers: int = 2

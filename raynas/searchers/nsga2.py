@@ -61,6 +61,7 @@ class NSGA2(Asker):
     Settings = NSGA2Settings
     settings: NSGA2Settings
     weighs_costs = True
+    makes = "child"
 
     def __init__(self, space: SearchSpace, **common: Any) -> None:
         super().__init__(space, **common)

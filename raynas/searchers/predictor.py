@@ -11,7 +11,6 @@ from random import Random
 
 import numpy as np
 import numpy.typing as npt
-from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, encode, key, mutate, sample
 from raynas.searchers.base import ArchitectureSearcher, Entry
@@ -166,7 +165,7 @@ class Predictor(ArchitectureSearcher):
             return waiting
         rng = self.rng("predictor", len(self.ledger))
         promising = None if beginning else self._promising(rng)
-        return promising or self.drawer.fresh(rng, self.ledger) or Searcher.FINISHED
+        return self.born(promising, "model") if promising else self.drawn(rng)
 
     def _promising(self, rng: Random) -> Architecture | None:
         """The best candidate; None where too little is known, or nothing new is near."""

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from random import Random
 
-from ray.tune.search import Searcher
-
 from raynas.architecture import Architecture, key, mutate
 from raynas.searchers.base import ArchitectureSearcher, Entry
 
@@ -72,7 +70,7 @@ class RegularizedEvolution(ArchitectureSearcher):
         rng = self.rng("regularized", len(self.ledger))
         population = [] if filling else self._population()
         child = self._child(population, rng) if population else None
-        return child or self.drawer.fresh(rng, self.ledger) or Searcher.FINISHED
+        return child or self.drawn(rng)
 
     def _population(self) -> list[Entry]:
         """The youngest that may have children, oldest first."""
@@ -91,5 +89,6 @@ class RegularizedEvolution(ArchitectureSearcher):
         for _ in range(self.settings.attempts):
             child = self.space.form(mutate(self.space.decisions, winner, rng, probability=0.0))
             if key(child) not in self.ledger and self.drawer.feasible(child):
-                return child
-        return self.drawer.walk(winner, rng, self.ledger)
+                return self.born(child, "mutation", winner)
+        walked = self.drawer.walk(winner, rng, self.ledger)
+        return walked and self.born(walked, "mutation", winner)

@@ -10,7 +10,6 @@ from random import Random
 
 import numpy as np
 import numpy.typing as npt
-from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, complete, key
 from raynas.searchers.base import Entry, SearchSpace
@@ -140,8 +139,9 @@ class Reinforce(Follower):
         for _ in range(self.settings.attempts):
             drawn = self.space.form(self.policy.draw(chances, rng))
             if key(drawn) not in self.ledger and self.drawer.feasible(drawn):
-                return drawn
-        return self.drawer.walk(drawn, rng, self.ledger) or self.drawer.fresh(rng, self.ledger) or Searcher.FINISHED
+                return self.born(drawn, "model")
+        near = self.drawer.walk(drawn, rng, self.ledger)
+        return self.born(near, "model") if near else self.drawn(rng)
 
     def forget(self) -> None:
         """Begin with a uniform policy."""

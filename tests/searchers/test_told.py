@@ -46,11 +46,19 @@ def test_few_architectures_are_asked_for_theirs_and_each_once() -> None:
         return related(architecture)
 
     settings = BayesSettings(shortlist=7)
-    searcher = Bayes(dataclasses.replace(CHAIN, features=features), settings=settings)
-    Player(hidden, in_flight=2).play(searcher, 16)
-    assert len(set(asked)) == len(asked) <= 16 + 7 * 6
-    scored = set(searcher.ledger)
-    assert {key(searcher.planned(i)) for i in range(10)} <= scored and scored <= set(asked)
+    space = dataclasses.replace(CHAIN, features=features)
+    Player(hidden, in_flight=2).play(Bayes(space, settings=settings), 16)
+    assert len(set(asked)) == len(asked) <= 16 + 7 * 7
+
+
+def test_it_begins_with_the_given_ones_and_with_the_best_of_some_by_their_features() -> None:
+    given = {name: "a" for name in CHAIN.decisions}
+    space, settings = dataclasses.replace(CHAIN, features=related), BayesSettings(shortlist=8)
+    searcher = Bayes(space, settings=settings, points_to_evaluate=[given])
+    drawn = [searcher.planned(i) for i in range(8)]
+    best = sorted(drawn, key=lambda form: -mean(related(form)))[:5]
+    wanted = [given, *(form for form in best if form != given)]
+    assert [searcher.suggest(str(i))["architecture"] for i in range(len(wanted))] == wanted
 
 
 def test_suggestions_depend_on_what_was_scored_alone() -> None:

@@ -1,0 +1,89 @@
+"""Where the winner comes from: from its first ancestor to itself, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from html import escape
+
+from raynas.architecture import Architecture
+from raynas.report.account import Account, Scored
+from raynas.report.words import absent, score
+from raynas.searchers.origin import ORIGINS
+
+__all__ = ["lineage"]
+
+_SHOWN = 12
+"""Of a longer line the steps in between are folded away."""
+
+
+def lineage(account: Account, picture: Callable[[Account, Architecture], str]) -> str:
+    """The line of the winner as a list, the first ancestor on top.
+
+    Args:
+        account: Of the run.
+        picture: Draws an architecture in little.
+    """
+    if not account.best:
+        return absent("There is no winner yet.")
+    known = {one.key: one for one in account.scored}
+    winner = known.get(account.best[0]["key"])
+    if winner is None or not winner.origin:
+        return absent("How the winner came about is not noted: the log of this run, or its searcher, does not say.")
+    line = _line(known, winner, account.mode)
+    number = {one.key: place for place, one in enumerate(account.scored, 1)}
+    steps = [
+        f"<li>{picture(account, one.architecture)}<b>{score(account, one.score)}</b>"
+        f"<span>{_words(account, known, one, before)}</span><em>no. {number[one.key]} of {len(known)}, "
+        f"<code>{escape(one.key)}</code>{_early(one)}</em></li>"
+        for before, one in zip([None, *line], line, strict=False)
+    ]
+    if len(steps) > _SHOWN:
+        middle = steps[2 : 4 - _SHOWN]
+        fold = f"<li class='fold'><details><summary>{len(middle)} more</summary><ol class='line'>"
+        steps[2 : 4 - _SHOWN] = [f"{fold}{''.join(middle)}</ol></details></li>"]
+    return f"<ol class='line'>{''.join(steps)}</ol><p>{_told(account, line)}</p>"
+
+
+def _line(known: Mapping[str, Scored], winner: Scored, mode: str) -> list[Scored]:
+    """From the first known ancestor to the winner; of two parents by way of the better one."""
+    sign, line = (1.0 if mode == "max" else -1.0), [winner]
+    while parents := [known[name] for name in line[-1].parents if name in known and known[name] not in line]:
+        line.append(max(parents, key=lambda one: (one.fidelity, sign * one.score)))
+    return line[::-1]
+
+
+def _words(account: Account, known: Mapping[str, Scored], one: Scored, before: Scored | None) -> str:
+    """How it came about, and by what it differs from the one before."""
+    how = ORIGINS.get(one.origin, one.origin)
+    if not one.origin:
+        return "of origin unknown"
+    if before is None:
+        missing = [name for name in one.parents if name not in known]
+        return escape(how) + (f" of {escape(' and '.join(missing))}, which this log does not have" if missing else "")
+    others = [name for name in one.parents if name != before.key]
+    scores = {name: score(account, known[name].score) if name in known else "not in this log" for name in others}
+    told = "".join(f" with <code>{escape(name)}</code> ({scores[name]})" for name in others)
+    return f"{escape(how)}{told}: {_changes(before.architecture, one.architecture)}"
+
+
+def _changes(before: Architecture, after: Architecture) -> str:
+    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    said = [f"{name} {before.get(name, 'none')} → {after.get(name, 'none')}" for name in changed[:3]]
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return escape(", ".join(said)) + more if said else "nothing changed"
+
+
+def _early(one: Scored) -> str:
+    return "" if one.full else f", at fidelity {one.fidelity} of {one.max_fidelity}"
+
+
+def _told(account: Account, line: list[Scored]) -> str:
+    """What the line says as a whole."""
+    if len(line) > 1:
+        crossed = any(len(one.parents) > 1 for one in line)
+        told = f"{len(line) - 1} step{'s' * (len(line) > 2)} from the first ancestor to the winner."
+        return told + (" Of two parents the better one is followed." if crossed else "")
+    origin = line[0].origin
+    if origin in ("model", "child"):
+        return f"{account.config.search.method} looks at all scores at once: its proposals have no single parent."
+    return "It has no ancestors."
