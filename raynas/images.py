@@ -83,6 +83,11 @@ class Images:
         loss = F.cross_entropy(outputs.float(), targets, reduction="sum")
         return torch.stack([(outputs.argmax(1) == targets).sum().float(), loss]), None
 
+    @property
+    def belongings(self) -> dict[str, Any]:
+        """What an exported network needs to be understood, by the names of JSON files: nothing."""
+        return {}
+
     def deployed(self, network: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...]]:
         """What is exported of a network, and what it is called with."""
         return network, (self.example(2),)

@@ -93,6 +93,11 @@ class Language:
         loss = F.cross_entropy(logits, targets.flatten(), reduction="sum")
         return torch.stack([(logits.argmax(1) == targets.flatten()).sum().float(), loss]), state
 
+    @property
+    def belongings(self) -> dict[str, Any]:
+        """What an exported network needs to be understood, by the names of JSON files: the word of each number."""
+        return {"vocabulary.json": self.data.vocabulary}
+
     def deployed(self, network: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...]]:
         """A network that takes word after word, and an example of a word and a state.
 
@@ -141,6 +146,7 @@ class TextFeed:
         assert recipe.batch_size is not None
         self.recipe = recipe
         self.seed, (rank, world) = drawn
+        self._first = rank == 0
         rows = min(recipe.batch_size, max((len(text) - 1) // recipe.bptt, 1)) // world * world
         if not rows:
             raise ValueError(f"{len(text)} words in sequences of {recipe.bptt} are too few for {world} workers")
@@ -192,12 +198,12 @@ class TextFeed:
         return loss
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint needs besides the weights: the state. Of several ranks it is that of the first."""
+        """What a checkpoint needs besides the weights: the state of the first rank; the others begin anew."""
         return {} if self._after is None else {"state": self._after}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Go on with what :meth:`tensors` returned."""
-        self._after = tensors["state"].to(self.inputs.device) if "state" in tensors else None
+        self._after = tensors["state"].to(self.inputs.device) if self._first and "state" in tensors else None
 
 
 def _exam_size(text: Text, settings: SearchConfig) -> tuple[int, int, int]:

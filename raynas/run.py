@@ -433,7 +433,8 @@ class Run(SearchRun):
         folder = self.folder / "export" / arch.key(chosen)
         network, example = self.task.deployed(self.network(chosen))
         report = export(network, example, folder, formats=tuple(formats or self.config.formats))
-        write_json(folder / "architecture.json", chosen)
+        for name, value in {"architecture.json": chosen, **self.task.belongings}.items():
+            write_json(folder / name, value)
         own = (self.folder / "retrain" / arch.key(chosen) / "result.json").exists()
         self.view.say(f"exported to {self.shown(folder)} ({'retrained' if own else 'shared'} weights)\n{report}")
         return report

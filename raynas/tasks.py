@@ -98,6 +98,10 @@ class Task(Protocol):
     def ask(self, model: nn.Module, inputs: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Right answers and summed loss as a tensor [2], and what to ask the next batch with; None at the beginning."""
 
+    @property
+    def belongings(self) -> Mapping[str, Any]:
+        """What an exported network needs to be understood, by the names of JSON files."""
+
     def deployed(self, network: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...]]:
         """What is exported of a network, and what it is called with."""
 

@@ -16,9 +16,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from raynas.choice import Choice
+from raynas.choice import Choice, Notation
 from spaces.darts import AuxiliaryHead, DropPath, FactorizedReduce, Nothing, operation
-from spaces.nao_cells import DECISIONS, NODES, OPTIONS, canonical_form, choose, edge, graph, outlet, wiring
+from spaces.nao_cells import (
+    DECISIONS,
+    NODES,
+    OPTIONS,
+    canonical_form,
+    choose,
+    edge,
+    from_words,
+    graph,
+    outlet,
+    respell,
+    to_words,
+    wiring,
+)
 
 __all__ = ["DECISIONS", "Cell", "Layout", "Nao", "canonical_form", "graph", "nao"]
 
@@ -220,6 +233,10 @@ class Nao(nn.Module):
     def graph(self, architecture: Mapping[str, str]) -> list[tuple[int, int, str | None]]:
         """See :func:`spaces.nao_cells.graph`."""
         return graph(architecture)
+
+    def notation(self) -> Notation:
+        """The sequence of 40 that NAO reads and writes, in which the operations of a node may be exchanged."""
+        return Notation(tuple(DECISIONS.values()), to_words, from_words, respell)
 
     def weightless(self, option: str, channels: int) -> float | None:
         """The squared length of what stands for an option without weights in an angle, as in the space of DARTS."""

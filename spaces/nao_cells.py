@@ -21,10 +21,12 @@ __all__ = [
     "choose",
     "edge",
     "from_sequence",
+    "from_words",
     "graph",
     "outlet",
     "respell",
     "to_sequence",
+    "to_words",
     "unread",
     "wiring",
 ]
@@ -133,19 +135,29 @@ def canonical_form(architecture: Mapping[str, str]) -> dict[str, str]:
     return form
 
 
+def to_words(architecture: Mapping[str, str]) -> list[str]:
+    """The options of all decisions in their order."""
+    return [architecture[name] for name in DECISIONS]
+
+
+def from_words(words: Sequence[str]) -> dict[str, str]:
+    """The inverse of :func:`to_words`."""
+    return dict(zip(DECISIONS, words, strict=True))
+
+
 def respell(words: Sequence[str], rng: Random) -> list[str]:
     """Another way to write the same network: of one node of each cell, drawn at random, the operations are exchanged.
 
     Args:
-        words: The options of all decisions in their order.
+        words: As of :func:`to_words`.
         rng: The generator to draw from.
     """
-    architecture = dict(zip(DECISIONS, words, strict=True))
+    architecture = from_words(words)
     for cell in CELLS:
         node = rng.choice(NODES)
         one, two = _read(architecture, cell)[node]
         architecture |= _write(cell, {node: (two, one)})
-    return list(architecture.values())
+    return to_words(architecture)
 
 
 def wiring() -> list[tuple[int, int, str | None]]:

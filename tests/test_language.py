@@ -251,7 +251,7 @@ def test_a_search_over_texts_from_supernet_to_page(tmp_path, ray_session):
     config = Config(
         train=TrainConfig(epochs=1, batch_size=4, bptt=8, lr=5.0, workers=1, cpus_per_worker=1, average_after=1),
         search=SearchConfig(num_samples=6, slices=2, replicas=1, max_concurrent=1, top=3),
-        retrain=RetrainConfig(epochs=5),
+        retrain=RetrainConfig(epochs=10),
         formats=["torch_export"],
         storage_path=str(tmp_path),
         name="run",
@@ -270,10 +270,12 @@ def test_a_search_over_texts_from_supernet_to_page(tmp_path, ray_session):
     assert {row["status"] for row in rows if row["key"] == leader} == {"running", "complete"}, "ASHA stopped the best"
     assert {row["key"] for row in best} <= {row["key"] for row in rows if row["status"] == "complete"}
     result = run.retrain()
-    assert result["test_perplexity"] < 8 and result["epochs"] == pytest.approx(5)
+    assert result["test_perplexity"] < 4 and result["epochs"] == pytest.approx(10)
     run.export()
     words, state = torch.arange(3), torch.zeros(3, 12)
-    exported = torch.export.load(run.folder / "export" / best[0]["key"] / "model.pt2").module()
+    folder = run.folder / "export" / best[0]["key"]
+    assert json.loads((folder / "vocabulary.json").read_text()) == list(data().vocabulary)
+    exported = torch.export.load(folder / "model.pt2").module()
     network = run.network(best[0]["architecture"])
     torch.testing.assert_close(exported(words, state), network.word(words, state))
     assert "test perplexity" in run.report().read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Score architectures with the weights of a trained supernet, one slice of the validation images a fidelity step.
+"""Score architectures with the weights of a trained supernet, one slice of the validation data a fidelity step.
 
 The trial is thin: it holds no weights and only asks a replica of the supernet. It takes cohorts, too: see
 :mod:`raynas.cohorts`. How far the weights have turned (:mod:`raynas.angle`) may be one more metric, whose rank is
@@ -23,7 +23,7 @@ from raynas.angle import Angles
 from raynas.architecture import Architecture
 from raynas.cohorts import CohortTrial, Member, Rungs
 from raynas.config import ConfigError, SearchConfig
-from raynas.measure import ACCURACY, Measure
+from raynas.measure import ACCURACY, MEASURES, Measure
 from raynas.scoring import Scoring, check_arguments, slots
 
 if TYPE_CHECKING:  # a thin trial must not import torch
@@ -41,7 +41,7 @@ class SharedWeights(CohortTrial):
     @staticmethod
     def reports(search: SearchConfig) -> tuple[str, ...]:
         """What a score may be made of; the angle is computed where it is."""
-        return ("accuracy", "loss", "angle")
+        return (*(measure.name for measure in MEASURES), "loss", "angle")
 
     @staticmethod
     def check_run(run: Run) -> None:
