@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from raynas import results
+from raynas.architecture import key
 from raynas.choice import derive
 from raynas.config import Config, ConfigError, RetrainConfig, SearchConfig, TrainConfig
 from raynas.evaluation import Scorer, tally
@@ -251,7 +252,7 @@ def test_a_search_over_texts_from_supernet_to_page(tmp_path, ray_session):
     config = Config(
         train=TrainConfig(epochs=1, batch_size=4, bptt=8, lr=5.0, workers=1, cpus_per_worker=1, average_after=1),
         search=SearchConfig(num_samples=6, slices=2, replicas=1, max_concurrent=1, top=3),
-        retrain=RetrainConfig(epochs=10),
+        retrain=RetrainConfig(epochs=14),
         formats=["torch_export"],
         storage_path=str(tmp_path),
         name="run",
@@ -269,14 +270,14 @@ def test_a_search_over_texts_from_supernet_to_page(tmp_path, ray_session):
     leader = min(first, key=lambda row: row["score"])["key"]
     assert {row["status"] for row in rows if row["key"] == leader} == {"running", "complete"}, "ASHA stopped the best"
     assert {row["key"] for row in best} <= {row["key"] for row in rows if row["status"] == "complete"}
-    result = run.retrain()
-    assert result["test_perplexity"] < 4 and result["epochs"] == pytest.approx(10)
-    run.export()
+    result = run.retrain(PATH)
+    assert result["test_perplexity"] < 4 and result["epochs"] == pytest.approx(14)
+    run.export(PATH)
     words, state = torch.arange(3), torch.zeros(3, 12)
-    folder = run.folder / "export" / best[0]["key"]
+    folder = run.folder / "export" / key(run.check(PATH))
     assert json.loads((folder / "vocabulary.json").read_text()) == list(data().vocabulary)
     exported = torch.export.load(folder / "model.pt2").module()
-    network = run.network(best[0]["architecture"])
+    network = run.network(PATH)
     torch.testing.assert_close(exported(words, state), network.word(words, state))
     assert "test perplexity" in run.report().read_text(encoding="utf-8")
     run.close()
