@@ -66,7 +66,7 @@ def search(job: Job) -> dict[str, Any]:
             break
         score = scores[this.name(suggestion["architecture"])]
         searcher.on_trial_complete(f"t{number}", {"score": score, "training_iteration": 1})
-        best.append(max(score, *best[-1:]))
+        best.append(max([score, *best[-1:]]))
     seconds = time.process_time() - begin
     return {"scores": best, "rounds": summary(searcher.diagnostics), "cpu_seconds": seconds}
 
