@@ -115,7 +115,7 @@ def main() -> None:
 
     def jobs(table: str, searcher: str) -> list[Job]:
         each = range(flags.seeds)
-        return [Job(flags.data, table, searcher, seed, flags.evaluations, 1, 0.0, flags.shuffle) for seed in each]
+        return [Job(flags.data, table, searcher, seed, flags.evaluations, 1, 0.0, 0, flags.shuffle) for seed in each]
 
     found: dict[str, list[dict[str, Any]]] = {}
     with ProcessPoolExecutor(initializer=threadpool_limits, initargs=(1,)) as pool:
