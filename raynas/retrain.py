@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import os
 import signal
 import threading
 import time
@@ -26,7 +25,9 @@ from raynas.command_line import OPERATION
 from raynas.config import Config, TrainConfig
 from raynas.data import Dataset, from_arrays, to_arrays
 from raynas.evaluation import tally
+from raynas.nodes import Notice
 from raynas.placement import check_room, place_ranks
+from raynas.storage import append_line, replace_text
 from raynas.supernet import TrainingStatus
 from raynas.training import Trainer, steps_per_epoch
 
@@ -153,7 +154,7 @@ def _train_worker(config: dict[str, Any]) -> None:
     if saved is not None:
         trainer.load_state(saved[1], saved[0])
         seconds = float(saved[2]["seconds"])
-    last_save, total, chunk = time.monotonic(), trainer.total_steps, 1
+    last_save, total, chunk, notice = time.monotonic(), trainer.total_steps, 1, Notice()
     while trainer.step < total:
         progress = trainer.run(min(trainer.step + chunk, total))
         # A line of the training curve about every second; ranks need not agree on it.
@@ -163,18 +164,16 @@ def _train_worker(config: dict[str, Any]) -> None:
         spent = seconds + time.monotonic() - begin
         line = {"step": progress.step, "total": total, "loss": progress.loss, "seconds": spent,
                 "images_per_second": progress.images / max(progress.seconds, 1e-9)}  # fmt: skip
-        with open(job.folder / "training.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        if trainer.step == total or time.monotonic() - last_save >= job.recipe.checkpoint_seconds:
+        append_line(job.folder / "training.jsonl", json.dumps(line))
+        due = trainer.step == total or time.monotonic() - last_save >= job.recipe.checkpoint_seconds
+        if due or notice.given():
             checkpoint.write(job.folder, trainer.step, trainer.state(), {"seconds": spent}, job.recipe.keep_checkpoints)
             last_save = time.monotonic()
     if rank[0] == 0:
         scores = {name: tally(trainer.model, getattr(data, name), data) for name in ("validation", "test")}
         result = {f"{name}_accuracy": 100.0 * t["correct"] / t["images"] for name, t in scores.items()}
         result |= {"epochs": total / trainer.epoch_steps, "seconds": seconds + time.monotonic() - begin}
-        part = job.folder / "result.part"
-        part.write_text(json.dumps(result), encoding="utf-8")
-        os.replace(part, job.folder / "result.json")
+        replace_text(job.folder / "result.json", json.dumps(result))
 
 
 @contextmanager

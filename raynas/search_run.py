@@ -16,7 +16,6 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -44,6 +43,7 @@ from raynas.sample import check_combination, combined
 from raynas.scoring import Scoring, check_arguments
 from raynas.search import run_search
 from raynas.searchers import ArchitectureSearcher, SearchSpace
+from raynas.storage import replace_text
 from raynas.warm_start import warm
 
 __all__ = ["CostModel", "NoCosts", "SearchRun", "write_json"]
@@ -144,7 +144,7 @@ class SearchRun:
             refuse_changes(self.folder, load(path), self.config)
         if path.exists() and path.read_text(encoding="utf-8") != text:
             shutil.copy(path, self.folder / f"config-{len(list(self.folder.glob('config-*.yaml')))}.yaml")
-        _write(path, text)
+        replace_text(path, text, patience=0)
 
     def begin(self) -> None:
         """Join the cluster and open the folder; see that all nodes have both the folder and the code.
@@ -314,10 +314,4 @@ class SearchRun:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON such that a reader sees all of it or nothing."""
-    _write(path, json.dumps(value, indent=2))
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    replace_text(path, json.dumps(value, indent=2))
