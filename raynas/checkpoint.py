@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from raynas.storage import patiently, reason
+from raynas.patience import patiently, reason
 
 __all__ = ["CheckpointError", "keep_initial", "latest", "newest", "read", "read_initial", "write"]
 
@@ -44,7 +44,7 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], values: Mappin
 
     Raises:
         CheckpointError: The disk is full or the folder cannot be written, and it stayed so for
-            ``raynas.storage.PATIENCE``. Earlier checkpoints are untouched.
+            ``raynas.patience.PATIENCE``. Earlier checkpoints are untouched.
     """
     path = folder / f"step-{step:09d}{_SUFFIX}"
     _store(path, {"step": step, "values": dict(values)}, tensors)

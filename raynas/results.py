@@ -24,8 +24,8 @@ import pyarrow as pa
 
 from raynas.architecture import key as key_of
 from raynas.parts import Folder, compact, number_of
+from raynas.patience import patiently, reason
 from raynas.standings import latest, leaderboard, mode_of, pareto
-from raynas.storage import patiently, reason
 
 __all__ = ["SCHEMA", "SIMULATED", "STATUSES", "Log", "compact", "latest", "leaderboard", "mode_of", "pareto", "read"]
 
@@ -156,7 +156,7 @@ class Log:
         """Flush and stop the timer; a second close does nothing new.
 
         Args:
-            patience: Seconds for which storage that refuses is asked again; default: ``raynas.storage.PATIENCE``.
+            patience: Seconds for which storage that refuses is asked again; default: ``raynas.patience.PATIENCE``.
 
         Raises:
             OSError: As :meth:`flush`; call it again when there is room.

@@ -26,8 +26,8 @@ from raynas.config import Config, TrainConfig
 from raynas.data import Dataset, from_arrays, to_arrays
 from raynas.evaluation import tally
 from raynas.nodes import Notice
+from raynas.patience import append_line, replace_text
 from raynas.placement import check_room, place_ranks
-from raynas.storage import append_line, replace_text
 from raynas.supernet import TrainingStatus
 from raynas.training import Trainer, steps_per_epoch
 

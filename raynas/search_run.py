@@ -36,6 +36,7 @@ from raynas.joint import joined, unfolded
 from raynas.limits import Limits, Profile
 from raynas.metrics import RunMetrics
 from raynas.nodes import check_nodes
+from raynas.patience import replace_text
 from raynas.recorder import Recorder
 from raynas.report import write_report
 from raynas.results import Log
@@ -43,7 +44,6 @@ from raynas.sample import check_combination, combined
 from raynas.scoring import Scoring, check_arguments
 from raynas.search import run_search
 from raynas.searchers import ArchitectureSearcher, SearchSpace
-from raynas.storage import replace_text
 from raynas.warm_start import warm
 
 __all__ = ["CostModel", "NoCosts", "SearchRun", "write_json"]

@@ -32,10 +32,10 @@ from raynas.config import Config
 from raynas.data import Dataset, to_arrays
 from raynas.host import publish
 from raynas.nodes import Notice
+from raynas.patience import append_line, replace_text
 from raynas.placement import Placement, place, place_ranks, reserve
 from raynas.sampling import PathSampler
 from raynas.shrink import Shrinking
-from raynas.storage import append_line, replace_text
 from raynas.training import Progress, TrainingDiverged, model_tensors
 
 __all__ = ["Supernet", "TrainingStatus"]

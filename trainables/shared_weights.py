@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from raynas.architecture import Architecture
 from raynas.cohorts import CohortTrial, Member, Rungs
 from raynas.config import ConfigError, SearchConfig
-from raynas.pool import Pool, Question
+from raynas.replicas import Question, Replicas
 from raynas.scoring import Scoring, check_arguments, slots
 
 if TYPE_CHECKING:  # a thin trial must not import torch
@@ -78,7 +78,7 @@ class SharedWeights(CohortTrial):
             rungs: How many slices there are, and what a cohort does after which of them.
             known: See :meth:`raynas.cohorts.CohortTrial.enter`.
         """
-        self.pool = Pool(pool)
+        self.pool = Replicas(pool)
         self.enter(config, rungs or Rungs(), known)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -113,5 +113,5 @@ def _add(member: Member, tally: Mapping[str, Any]) -> None:
 def _rescore(pool: Sequence[Any], architectures: Sequence[Architecture]) -> list[float]:
     """Accuracy on all validation images, the replicas taking turns."""
     questions = [Question(([a],), number % len(pool)) for number, a in enumerate(architectures)]
-    Pool(pool).ask("rescore", questions)
+    Replicas(pool).ask("rescore", questions)
     return [float(question.answer[0]) for question in questions]

@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 
-__all__ = ["LOOK", "PATIENCE", "Pool", "Question"]
+__all__ = ["LOOK", "PATIENCE", "Question", "Replicas"]
 
 LOOK = 5.0
 """Seconds after which whoever waits for an answer looks whether somebody is there to give it, and for how long."""
@@ -36,7 +36,7 @@ class Question:
     answer: Any = None
 
 
-class Pool:
+class Replicas:
     """The replicas of a supernet, seen from one process.
 
     Args:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import ray
 
-from raynas import pool
-from raynas.pool import Pool, Question
+from raynas import replicas as module
+from raynas.replicas import Question, Replicas
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -32,7 +32,7 @@ class Replica:
 @pytest.fixture
 def replicas(monkeypatch: pytest.MonkeyPatch) -> Any:
     """One that is there, and one that Ray cannot place: its node is gone."""
-    monkeypatch.setattr(pool, "LOOK", 1.0)
+    monkeypatch.setattr(module, "LOOK", 1.0)
     here = Replica.remote("here")
     gone = Replica.options(resources={"a node that is gone": 1}).remote("gone")
     ray.get(here.waiting.remote())
@@ -42,7 +42,7 @@ def replicas(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_another_is_asked_where_one_is_gone(replicas: Any) -> None:
-    asking = Pool(replicas)
+    asking = Replicas(replicas)
     questions = [Question((f"question {number}",), number % 2) for number in range(4)]
     asking.ask("evaluate", questions)
     assert [question.answer for question in questions] == [f"question {number} here" for number in range(4)]
@@ -54,11 +54,11 @@ def test_another_is_asked_where_one_is_gone(replicas: Any) -> None:
 
 def test_one_that_computes_for_long_is_not_taken_for_gone(replicas: Any) -> None:
     question = Question(("slow", 2.5), 0)
-    Pool(replicas).ask("evaluate", [question])
+    Replicas(replicas).ask("evaluate", [question])
     assert (question.answer, question.moves) == ("slow here", 0)
 
 
 def test_where_none_is_there_that_is_said(replicas: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "PATIENCE", 1.0)
+    monkeypatch.setattr(module, "PATIENCE", 1.0)
     with pytest.raises(RuntimeError, match="none of 1 replicas of the supernet was there for"):
-        Pool(replicas[1:]).ask("evaluate", [Question(("anyone?",), 0)])
+        Replicas(replicas[1:]).ask("evaluate", [Question(("anyone?",), 0)])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from raynas.storage import append_line, patiently
+from raynas.patience import append_line, patiently
 
 
 def test_a_write_is_tried_again_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -40,17 +40,17 @@ def test_patience_has_an_end() -> None:
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from raynas import storage
-storage.PATIENCE = 0.0
+from raynas import patience
+patience.PATIENCE = 0.0
 resource.setrlimit(resource.RLIMIT_FSIZE, (40, resource.RLIM_INFINITY))
 path = Path(sys.argv[1])
-storage.append_line(path, "a" * 30)
+patience.append_line(path, "a" * 30)
 try:
-    storage.append_line(path, "b" * 30)
+    patience.append_line(path, "b" * 30)
 except OSError:
     print("refused")
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-storage.append_line(path, "c" * 30)
+patience.append_line(path, "c" * 30)
 """
 
 
