@@ -32,7 +32,7 @@ class Tiny(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.hold and not x.is_meta and os.path.exists(self.hold):
-            time.sleep(0.15)
+            time.sleep(0.25)
         return self.head(self.blocks(self.stem(x)).mean((2, 3)))
 
 
