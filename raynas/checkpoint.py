@@ -6,7 +6,7 @@ is used. Nothing is unpickled.
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import hashlib
 import json
 import logging
@@ -20,7 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-__all__ = ["CheckpointError", "check_initial", "keep_initial", "latest", "read", "read_initial", "write"]
+from raynas.patience import patiently, reason
+
+__all__ = ["CheckpointError", "check_initial", "keep_initial", "latest", "newest", "read", "read_initial", "write"]
 
 log = logging.getLogger(__name__)
 _SUFFIX = ".safetensors"
@@ -41,7 +43,8 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], values: Mappin
         keep: How many of the newest stay.
 
     Raises:
-        CheckpointError: The disk is full or the folder cannot be written. Earlier checkpoints are untouched.
+        CheckpointError: The disk is full or the folder cannot be written, and it stayed so for
+            ``raynas.patience.PATIENCE``. Earlier checkpoints are untouched.
     """
     path = folder / f"step-{step:09d}{_SUFFIX}"
     _store(path, {"step": step, "values": dict(values)}, tensors)
@@ -87,18 +90,26 @@ def check_initial(folder: Path) -> None:
 def _store(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write one file so that a reader sees all of it or nothing."""
     described = {**header, "digest": _digest(tensors)}
+    content = save(dict(tensors), {"raynas": json.dumps(described)})
     part = path.with_suffix(".part")
+
+    def write() -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(part, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            file.write(save(dict(tensors), {"raynas": json.dumps(described)}))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        patiently(write, f"the checkpoint {path}")
     except OSError as error:
-        part.unlink(missing_ok=True)
-        why = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror)
-        raise CheckpointError(f"cannot write the checkpoint {path}: {why}") from error
+        raise CheckpointError(f"cannot write the checkpoint {path}: {reason(error)}") from error
 
 
 def read(path: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
@@ -137,6 +148,11 @@ def latest(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None
     if problems:
         raise CheckpointError("; ".join(problems) + f": no usable checkpoint is left in {folder}; delete it to restart")
     return None
+
+
+def newest(folder: Path) -> int:
+    """The step of the newest checkpoint by its name; 0 where there is none."""
+    return max((int(path.stem.removeprefix("step-")) for path in folder.glob(f"step-*{_SUFFIX}")), default=0)
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -227,7 +227,7 @@ class TrainConfig:
     """A checkpoint at least this often (and at the end)."""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2
     max_failures: Annotated[int, Field(ge=0)] = 3
-    """How many times a lost worker is replaced before the run gives up."""
+    """How many times a lost worker is replaced, without a checkpoint in between, before the run gives up."""
 
     def resolved(self) -> TrainConfig:
         """The same settings with everything that was left open filled from the preset."""

@@ -7,22 +7,31 @@ import logging
 import os
 import re
 import secrets
+import signal
 import socket
+import threading
 from pathlib import Path
+from types import FrameType
 
 import ray
 from ray.exceptions import AuthenticationError
 
 from raynas.config import Config, ConfigError
 
-__all__ = ["LOOPBACK", "check_address", "connect"]
+__all__ = ["LOOPBACK", "Terminated", "check_address", "connect"]
 
 LOOPBACK = "127.0.0.1"
 _ELSEWHERE = "run on one of the cluster's nodes with --address auto, or use ray job submit (see cluster/README.md)"
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: as Ctrl-C, from a scheduler or a cloud that wants the machine back."""
+
+
 def connect(config: Config, dashboard: str | None = None, verbose: bool = False) -> None:
     """Join the Ray cluster at ``config.address`` or ``$RAY_ADDRESS``, or start Ray on this machine.
+
+    From then on SIGTERM ends this program as Ctrl-C does: what is trained is kept first.
 
     Args:
         config: Its ``address`` counts.
@@ -35,6 +44,18 @@ def connect(config: Config, dashboard: str | None = None, verbose: bool = False)
     if ray.is_initialized():
         return
     address = check_address(config)
+    try:
+        _connect(address, dashboard, verbose)
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _terminate)  # in place of Ray's own, which leaves at once
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _connect(address: str | None, dashboard: str | None, verbose: bool) -> None:
     level = logging.INFO if verbose else logging.ERROR
     if address is not None:
         _join(address, verbose, level)

@@ -1,22 +1,20 @@
-"""Writing small files such that a reader sees all of them or nothing."""
+"""Writing values such that a reader sees all of them or what was there before."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-__all__ = ["write_json", "write_text"]
+from raynas.patience import replace_text
+
+__all__ = ["write_json"]
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON."""
-    write_text(path, json.dumps(value, indent=2))
+    """Write a value as JSON; the folder is there.
 
-
-def write_text(path: Path, text: str) -> None:
-    """Write text; the folder is there."""
-    part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    Raises:
+        OSError: As :func:`raynas.patience.patiently`.
+    """
+    replace_text(path, json.dumps(value, indent=2))

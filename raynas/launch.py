@@ -35,7 +35,7 @@ from raynas.bare import bare_run, bare_space
 from raynas.command_line import read_arguments
 from raynas.config import Config, ConfigError, RetrainConfig, SearchConfig, ShrinkConfig
 from raynas.config_file import load
-from raynas.connection import LOOPBACK, check_address, connect
+from raynas.connection import LOOPBACK, Terminated, check_address, connect
 from raynas.data import Data
 from raynas.data import load as load_data
 from raynas.display import View
@@ -263,7 +263,7 @@ def execute(command: str, run: SearchRun, flags: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 1 (it failed), 2 (bad input), 130 (interrupted)."""
+    """Run the command line; returns the exit code: 0, 1 (it failed), 2 (bad input), 130 or 143 (interrupted)."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # your own packages, also when started as a script
@@ -292,9 +292,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(error, 2, verbose)
     try:
         execute(command, run, flags)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(f"\nstopped; go on with: python -m raynas.launch --resume {run.place}", file=sys.stderr)
-        return 130
+        return 143 if isinstance(stop, Terminated) else 130
     except ConfigError as error:
         return _failed(error, 2, verbose)
     except Exception as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
+import math
 import shutil
 import time
 import uuid
@@ -17,10 +19,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raynas.config import ConfigError
 from raynas.storage import unusable
 
-__all__ = ["PATIENCE", "appears", "check_nodes", "last_line", "meeting_in"]
+__all__ = ["PATIENCE", "Notice", "appears", "check_nodes", "last_line", "meeting_in"]
 
+log = logging.getLogger(__name__)
 PATIENCE = 60.0
 """Seconds a node may take to start a process and answer."""
+_LEAVING = 10.0
+"""Seconds between two checkpoints while a node is leaving."""
 
 
 def check_nodes(storage: Path | str, modules: Iterable[str]) -> None:
@@ -47,6 +52,29 @@ def check_nodes(storage: Path | str, modules: Iterable[str]) -> None:
     if trouble:
         said = "; ".join(f"node {nodes[node]} {text}" for node, text in trouble.items())
         raise ConfigError(f"the cluster cannot share this run: {said} (see cluster/README.md)")
+
+
+class Notice:
+    """Tells a training when to keep its weights at once: nodes have been told to leave (`ray drain-node`).
+
+    A node that was started by `ray start --block` drains by itself on SIGTERM, which is how Kubernetes takes one away.
+    """
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+        self._last = -math.inf
+
+    def given(self) -> bool:
+        """Whether a node is leaving since the last call; as long as it is there, once more every few seconds."""
+        # No public interface tells it; Ray Train asks the same.
+        leaving = set(ray._private.state.state.get_draining_nodes())
+        news, self._known = leaving - self._known, leaving
+        if news:
+            log.warning("%d of the nodes must leave: a checkpoint is written at once", len(news))
+        if not news and (not leaving or time.monotonic() - self._last < _LEAVING):
+            return False
+        self._last = time.monotonic()
+        return True
 
 
 @contextmanager

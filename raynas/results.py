@@ -1,9 +1,9 @@
 """The record of a run: one append-only log of everything that was scored, as a folder of Parquet files.
 
-A :class:`Log` collects rows and writes them every few seconds as one new *part*: complete under a temporary name,
-synced to the disk, then renamed. A part never changes, so anybody may read the folder while the run is alive
-(:func:`read`, ``pandas.read_parquet(folder)``, DuckDB's ``'folder/*.parquet'``), and after a ``kill -9`` every row
-up to the last flush is there. One row is one report: an architecture at a fidelity.
+A :class:`Log` writes rows at once, or collected over some seconds where they come fast, as one new *part*: complete
+under a temporary name, synced to the disk, then renamed. A part never changes, so anybody may read the folder while
+the run is alive (:func:`read`, ``pandas.read_parquet(folder)``, DuckDB's ``'folder/*.parquet'``), and after a
+``kill -9`` every row up to the last flush is there. One row is one report: an architecture at a fidelity.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from raynas.architecture import key as key_of
 from raynas.parts import Folder, compact, number_of
+from raynas.patience import patiently, reason
 from raynas.standings import latest, leaderboard, mode_of, pareto
 
 __all__ = ["SCHEMA", "SIMULATED", "STATUSES", "Log", "compact", "latest", "leaderboard", "mode_of", "pareto", "read"]
@@ -83,8 +84,9 @@ class Log:
 
     Args:
         folder: A local path, or the URI of a storage that pyarrow knows (``s3://bucket/run/log``). Made if missing.
-        flush_seconds: How long a row waits at most. Grows with the number of parts up to 10 s, so that a run of
-            many hours does not fill the folder with small files.
+        flush_seconds: The time between two parts: the first row after a longer pause is written at once. Grows with
+            the number of parts up to 10 s, so that a run of many hours does not fill the folder with small files.
+            ``math.inf``: rows wait for :meth:`flush` and :meth:`close`.
 
     Raises:
         OSError: The folder cannot be made.
@@ -103,8 +105,9 @@ class Log:
         self._waiting: list[dict[str, Any]] = []
         self._rows_lock = threading.Lock()
         self._write_lock = threading.Lock()
-        self._closing = threading.Event()
+        self._closing, self._arrived = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
+        self._kept = False
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add one report.
@@ -122,12 +125,15 @@ class Log:
             if self._closing.is_set():
                 raise ValueError(f"the log {self.folder} is closed: nothing can be appended")
             self._waiting.append(checked)
-            if self._thread is None:
+            self._arrived.set()
+            if not self._kept:
                 # Loads all that pyarrow needs for it: when Python exits, nothing can be loaded any more.
                 pa.Table.from_pylist([checked], SCHEMA)
+                atexit.register(self.close)
+                self._kept = True
+            if self._thread is None and math.isfinite(self._flush_seconds):
                 self._thread = threading.Thread(target=self._flush_by_timer, name="raynas-log", daemon=True)
                 self._thread.start()
-                atexit.register(self.close)
 
     def flush(self) -> None:
         """Write the rows that wait as one new part.
@@ -143,10 +149,9 @@ class Log:
             try:
                 self._storage.write(pa.Table.from_pylist(rows, SCHEMA), self._next)
             except OSError as error:
-                reason = "the disk is full" if error.errno == errno.ENOSPC else str(error)
                 raise OSError(
                     error.errno or errno.EIO,
-                    f"cannot write to the log {self.folder}: {reason}; {len(rows)} rows are kept in memory and "
+                    f"cannot write to the log {self.folder}: {reason(error)}; {len(rows)} rows are kept in memory and "
                     "written as soon as it is possible",
                 ) from error
             self._next += 1
@@ -154,28 +159,38 @@ class Log:
             with self._rows_lock:
                 del self._waiting[: len(rows)]
 
-    def close(self) -> None:
+    def close(self, patience: float | None = None) -> None:
         """Flush and stop the timer; a second close does nothing new.
+
+        Args:
+            patience: Seconds for which storage that refuses is asked again; default: ``raynas.patience.PATIENCE``.
 
         Raises:
             OSError: As :meth:`flush`; call it again when there is room.
         """
         self._closing.set()
+        self._arrived.set()
         atexit.unregister(self.close)
         if self._thread is not None:
             self._thread.join()
-        self.flush()
+        patiently(self.flush, f"the last rows of {self.folder}", patience)
 
     def _flush_by_timer(self) -> None:
         failed = False
-        while not self._closing.wait(max(self._flush_seconds, min(self._count / 20, _SLOWEST_FLUSH))):
+        while not self._closing.is_set():
+            self._arrived.wait()
+            self._arrived.clear()
             try:
                 self.flush()
+                if failed:
+                    logger.warning("the log %s is complete again", self.folder)
                 failed = False
             except OSError as error:
                 if not failed:  # said once, not every second
                     logger.error("%s", error.strerror)
                 failed = True
+                self._arrived.set()
+            self._closing.wait(max(self._flush_seconds, min(self._count / 20, _SLOWEST_FLUSH)))
 
     def __enter__(self) -> Log:
         """The log itself."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import os
 import shutil
 import signal
 import threading
@@ -28,6 +27,8 @@ from raynas.config import Config, TrainConfig
 from raynas.data import Data, from_arrays, to_arrays
 from raynas.evaluation import tally
 from raynas.images import steps_per_epoch
+from raynas.nodes import Notice
+from raynas.patience import append_line, replace_text
 from raynas.placement import check_room, place_ranks
 from raynas.storage import Mirror
 from raynas.supernet import TrainingStatus
@@ -222,7 +223,7 @@ def _train_worker(config: dict[str, Any]) -> None:
     averaging = None if trainer.recipe.average_after is None else Averaging(trainer.recipe.average_after)
     if saved is not None and averaging is not None:
         averaging.losses = list(saved[2]["losses"])
-    last_save, total, chunk = time.monotonic(), trainer.total_steps, 1
+    last_save, total, chunk, notice = time.monotonic(), trainer.total_steps, 1, Notice()
     while trainer.step < total:
         pause = total if averaging is None else (trainer.step // trainer.epoch_steps + 1) * trainer.epoch_steps
         progress = trainer.run(min(trainer.step + chunk, total, pause))
@@ -239,9 +240,9 @@ def _train_worker(config: dict[str, Any]) -> None:
         spent = seconds + time.monotonic() - begin
         line = {"step": progress.step, "total": total, "loss": progress.loss, "seconds": spent,
                 "images_per_second": progress.images / max(progress.seconds, 1e-9)}  # fmt: skip
-        with open(folder / "training.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        if trainer.step == total or time.monotonic() - last_save >= job.recipe.checkpoint_seconds:
+        append_line(folder / "training.jsonl", json.dumps(line))
+        due = trainer.step == total or time.monotonic() - last_save >= job.recipe.checkpoint_seconds
+        if due or notice.given():
             values = {"seconds": spent, "losses": [] if averaging is None else averaging.losses}
             checkpoint.write(folder, trainer.step, trainer.state(), values, job.recipe.keep_checkpoints)
             if mirror is not None:
@@ -252,9 +253,7 @@ def _train_worker(config: dict[str, Any]) -> None:
         measure = task_of(data).measure
         result = {f"{name}_{measure.name}": measure(found) for name, found in scores.items()}
         result |= {"epochs": total / trainer.epoch_steps, "seconds": seconds + time.monotonic() - begin}
-        part = folder / "result.part"
-        part.write_text(json.dumps(result), encoding="utf-8")
-        os.replace(part, folder / "result.json")
+        replace_text(folder / "result.json", json.dumps(result))
         if mirror is not None:
             mirror.push()
     if mirror is not None:

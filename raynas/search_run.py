@@ -31,7 +31,7 @@ from raynas.config import Config, ConfigError
 from raynas.config_file import dump, load
 from raynas.connection import check_address, connect
 from raynas.display import View
-from raynas.files import write_json, write_text
+from raynas.files import write_json
 from raynas.front import Hypervolume, front_of
 from raynas.graphs import graphs
 from raynas.joint import joined, unfolded
@@ -39,6 +39,7 @@ from raynas.limits import Limits, Profile
 from raynas.loggers import check_loggers, listening
 from raynas.metrics import RunMetrics
 from raynas.nodes import check_nodes
+from raynas.patience import replace_text
 from raynas.recorder import Recorder
 from raynas.report import write_report
 from raynas.results import Log
@@ -165,7 +166,7 @@ class SearchRun:
             refuse_changes(self.folder, load(path), self.config)
         if path.exists() and path.read_text(encoding="utf-8") != text:
             shutil.copy(path, self.folder / f"config-{len(list(self.folder.glob('config-*.yaml')))}.yaml")
-        write_text(path, text)
+        replace_text(path, text, patience=0)
         if self.source is not None:
             self.source.keep(self.folder)
 

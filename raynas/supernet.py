@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import Tensor, nn
@@ -32,6 +32,8 @@ from raynas.architecture import Architecture
 from raynas.config import Config
 from raynas.data import Data, to_arrays
 from raynas.host import publish
+from raynas.nodes import Notice
+from raynas.patience import append_line, replace_text
 from raynas.placement import Placement, place, place_ranks, reserve
 from raynas.rounds import Rounds
 from raynas.sampling import PathSampler
@@ -101,45 +103,53 @@ class Supernet:
 
         Raises:
             TrainingDiverged: The loss is no longer a number.
-            RuntimeError: Workers were lost more than ``train.max_failures`` times, or ran out of memory.
+            RuntimeError: Workers were lost more than ``train.max_failures`` times without a checkpoint in between, or
+                ran out of memory.
         """
-        for attempt in range(self.recipe.max_failures + 1):
+        lost, reached = 0, -1
+        while True:
             try:
                 self._train(paths, on_progress, seconds)
                 return
             except (RayActorError, RayTaskError, OutOfMemoryError) as error:
                 # Where one rank dies, another may be the first to say so: its connection broke.
-                if isinstance(error, RayTaskError) and not self._someone_died():
+                if isinstance(error, RayTaskError) and (_is_own(error) or not self._someone_died()):
                     raise _readable(error) from error
-                if attempt == self.recipe.max_failures:
-                    raise RuntimeError(
-                        f"a training worker was lost {attempt + 1} times, the last one: {error}"
-                    ) from error
-                log.warning("a training worker was lost; training goes on from the last checkpoint")
+                kept = checkpoint.newest(self.folder)
+                lost, reached = 1 if kept > reached else lost + 1, kept
+                if lost > self.recipe.max_failures:
+                    raise RuntimeError(f"a training worker was lost {lost} times, the last one: {error}") from error
+                log.warning("a training worker was lost; training goes on from the last checkpoint, step %d", kept)
             finally:
                 self.close()
             self._wait_for_room()
 
-    def _someone_died(self) -> bool:
-        """Whether one of the actors is gone; those that are busy do not answer, and live."""
-        for actor in self.actors:
+    def _someone_died(self, seconds: float = 60.0) -> bool:
+        """Whether one of the actors is gone; those that are busy do not answer, and live.
+
+        Of a node that went Ray says so only when it has not answered for a while.
+        """
+        deadline, left = time.monotonic() + seconds, [actor.process.remote() for actor in self.actors]
+        while left and time.monotonic() < deadline:
+            ready, left = ray.wait(left, timeout=1.0)
             try:
-                ray.get(actor.process.remote(), timeout=5)
+                ray.get(ready)
             except (RayActorError, OutOfMemoryError):
                 return True
-            except (GetTimeoutError, RayTaskError):
-                continue
         return False
 
     def _wait_for_room(self, seconds: float = 120.0) -> None:
         """Wait until what was lost can be started again: a dead actor's resources come back, or another node joins."""
-        deadline = time.monotonic() + seconds
+        deadline, told = time.monotonic() + seconds, False
         while time.monotonic() < deadline:
             try:
                 place_ranks(self.recipe)
                 return
-            except ValueError:
-                time.sleep(2.0)
+            except ValueError as error:
+                if not told:
+                    log.warning("%s; waiting for another node", error)
+                    told = True
+                time.sleep(1.0)
 
     def _train(self, paths: PathSampler, on_progress: Callable[[TrainingStatus], None], seconds: float | None) -> None:
         saved = checkpoint.latest(self.folder)
@@ -160,7 +170,7 @@ class Supernet:
             checkpoint.keep_initial(self.folder, model_tensors(initial))
         if total is None:
             step, total = self._plan(epoch_steps, seconds)
-        last_save, chunk = time.monotonic(), 1
+        last_save, chunk, notice = time.monotonic(), 1, Notice()
         waiting: list[Any] = []
         try:
             while step < total:
@@ -174,7 +184,8 @@ class Supernet:
                 step = until
                 self._report(progress, total, on_progress)
                 chunk = progress[0].next_chunk(chunk, CHUNK_SECONDS)
-                if step == total or time.monotonic() - last_save >= self.recipe.checkpoint_seconds:
+                due = step == total or time.monotonic() - last_save >= self.recipe.checkpoint_seconds
+                if due or notice.given():
                     self._save(step, total)
                     last_save = time.monotonic()
         except KeyboardInterrupt:
@@ -216,9 +227,7 @@ class Supernet:
         status = TrainingStatus(progress[0].step, total, loss, progress[0].images / max(progress[0].seconds, 1e-9))
         line = {"step": status.step, "total": total, "loss": loss, "images_per_second": status.images_per_second}
         line["gpus"] = self.where.count * self.where.gpus
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self._curve, "a", encoding="utf-8") as file:
-            file.write(json.dumps({**line, "time": time.time()}) + "\n")
+        append_line(self._curve, json.dumps({**line, "time": time.time()}))
         tell(status)
 
     def _round(self, step: int, total: int) -> None:
@@ -228,8 +237,7 @@ class Supernet:
         paths = self.rounds.paths()
         self.everyone([actor.follow.remote(paths) for actor in self.actors])
         self._save(step, total)
-        text = json.dumps(self.rounds.state(), indent=2)
-        (self.folder / "rounds.json").write_text(text, encoding="utf-8")
+        replace_text(self.folder / "rounds.json", json.dumps(self.rounds.state(), indent=2))
 
     def _save(self, step: int, total: int) -> None:
         tensors = ray.get(self.actors[0].save.remote()).tensors()
@@ -321,6 +329,11 @@ class _Training:
         asked = [actor.rescore.remote(share, images) for actor, share in zip(actors, shares, strict=True)]
         answers = self.supernet.everyone(asked)
         return [answers[place % len(actors)][place // len(actors)] for place in range(len(architectures))]
+
+
+def _is_own(error: RayTaskError) -> bool:
+    """Whether this is an error of the training itself, which no lost worker explains."""
+    return isinstance(error.cause, (TrainingDiverged, ValueError, MemoryError)) or "out of memory" in str(error.cause)
 
 
 def _readable(error: RayTaskError) -> Exception:

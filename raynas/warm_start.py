@@ -12,8 +12,8 @@ from raynas import results
 from raynas.architecture import Architecture, ArchitectureError
 from raynas.config import Config, ConfigError
 from raynas.config_file import load
-from raynas.files import write_text
 from raynas.named import resolve
+from raynas.patience import replace_text
 from raynas.search import History
 from raynas.searchers import ArchitectureSearcher, SearchSpace
 from raynas.storage import fetch, remote
@@ -60,7 +60,7 @@ class Source:
 
     def keep(self, folder: Path) -> None:
         """Write it into the folder of the run."""
-        write_text(folder / _KEPT, json.dumps(asdict(self)))
+        replace_text(folder / _KEPT, json.dumps(asdict(self)))
 
     def warm(self, make: Callable[..., ArchitectureSearcher]) -> Callable[..., ArchitectureSearcher]:
         """A maker of searchers that start with these scores."""

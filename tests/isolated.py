@@ -46,6 +46,8 @@ class Machine:
                 pytest.skip(f"needs the right to make namespaces: {self._holder.communicate()[1].strip()}")
             time.sleep(0.05)
         first = Path(f"/proc/{self._holder.pid}/task/{self._holder.pid}/children").read_text().split()[0]
+        self._namespace = os.readlink(f"/proc/{first}/ns/pid")
+        self._root = Path(f"/proc/{first}/root")
         enter = [] if ROOT else ["--user", "--preserve-credentials"]
         self._enter = ["nsenter", "--target", first, *enter, "--net", "--pid", "--mount", "--ipc", "--"]
 
@@ -84,6 +86,22 @@ class Machine:
         )
         assert (done.returncode != 0) == fails, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
+
+    def path(self, inside: Path) -> Path:
+        """What is mounted in it, seen from outside."""
+        return self._root / inside.relative_to("/")
+
+    def processes(self) -> dict[int, tuple[int, str]]:
+        """All that runs in it: by the id outside, that of the parent, and the command line."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and os.readlink(entry / "ns" / "pid") == self._namespace:
+                    parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                    found[int(entry.name)] = (parent, (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            except OSError:
+                continue  # it has just ended, or is another user's
+        return found
 
     def close(self) -> None:
         """End it with all that runs in it."""

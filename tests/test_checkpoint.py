@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from raynas import checkpoint
+from raynas import checkpoint, patience
 from raynas.checkpoint import CheckpointError, keep_initial, latest, read, read_initial, write
 
 TENSORS = {"model/a": torch.arange(6.0).view(2, 3), "momentum/0": torch.ones(3), "count": torch.tensor(7)}
@@ -76,6 +76,7 @@ def test_a_full_disk_is_named_and_costs_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(patience, "PATIENCE", 0.0)
     with pytest.raises(CheckpointError, match=r"step-000000002.*the disk is full"):
         write(tmp_path, 2, TENSORS, {})
     monkeypatch.undo()

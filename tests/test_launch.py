@@ -1,4 +1,4 @@
-"""The command line: what it refuses before Ray starts, and what survives a kill -9 of the driver."""
+"""The command line: what it refuses before Ray starts, and how it stops."""
 
 import json
 import os
@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 
 import pytest
 import ray
@@ -121,59 +120,11 @@ def _wait(condition, process, seconds=120):
         time.sleep(0.02)
 
 
-def _scored(folder):
-    return results.read(folder).to_pylist() if folder.exists() else []
-
-
 @pytest.fixture
 def quiet_ray():
     """Two clusters on one small machine get into each other's way."""
     if ray.is_initialized():
         ray.shutdown()
-
-
-def test_kill_9_of_the_driver_in_training_and_in_search(tmp_path, quiet_ray):
-    # One image at a time makes the search slow enough to be killed in the middle.
-    arguments = ["train.epochs=10", "search.num_samples=24", "search.method=random", "search.batch_size=1"]
-    whole = subprocess.run(_command(tmp_path / "whole", *arguments), capture_output=True, text=True, timeout=280)
-    assert whole.returncode == 0, whole.stderr
-
-    folder = tmp_path / "broken" / "run"
-    with subprocess.Popen(
-        _command(tmp_path / "broken", *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as p:
-        _wait(lambda: list((folder / "supernet").glob("step-*.safetensors")), p)
-        p.send_signal(signal.SIGKILL)
-    step = checkpoint.latest(folder / "supernet")[0]
-    assert 0 < step < 10 * 50, "killed too late to tell anything"
-
-    with subprocess.Popen(
-        _command(tmp_path / "broken", *arguments, "--resume"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as p:
-        _wait(lambda: len(_scored(folder / "scored.parquet")) >= 5, p)
-        p.send_signal(signal.SIGKILL)
-    before = _scored(folder / "scored.parquet")
-    assert len({row["key"] for row in before if row["status"] != "running"}) < 24, "killed too late to tell anything"
-
-    last = subprocess.run(
-        _command(tmp_path / "broken", *arguments, "--resume"), capture_output=True, text=True, timeout=280
-    )
-    assert last.returncode == 0, last.stderr
-    weights = [checkpoint.latest(tmp_path / name / "run" / "supernet")[1] for name in ("whole", "broken")]
-    assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
-    rows = _scored(folder / "scored.parquet")
-    assert {json.dumps(row, default=str) for row in before} <= {json.dumps(row, default=str) for row in rows}
-    ended = {row["key"] for row in rows if row["status"] != "running"}
-    assert len(ended) == 24
-    reports = Counter((row["key"], row["fidelity"]) for row in rows if row["status"] in ("running", "complete"))
-    assert set(reports.values()) == {1}
-    # The same architectures with the same scores as without any kill.
-    scores = [
-        {(row["key"], row["fidelity"]): row["score"] for row in _scored(tmp_path / name / "run" / "scored.parquet")}
-        for name in ("whole", "broken")
-    ]
-    assert {key for key, _ in scores[0]} == {key for key, _ in scores[1]}
-    assert all(scores[1][place] == score for place, score in scores[0].items() if place in scores[1])
 
 
 def _listen_to_ctrl_c():
@@ -182,14 +133,19 @@ def _listen_to_ctrl_c():
 
 
 @pytest.mark.parametrize(
-    ("begun", "arguments"),
+    ("number", "begun", "arguments"),
     [
-        ("supernet/step-*", ["train.epochs=900"]),
-        ("scored.parquet/*.parquet", ["search.num_samples=27"]),
-        ("retrain/*/training.jsonl", ["search.num_samples=2", "after=[retrain]", "retrain.epochs=2000"]),
+        # What schedulers and clouds send before they take the machine away.
+        (signal.SIGTERM, "supernet/training.jsonl", ["train.epochs=900", "train.checkpoint_seconds=1000"]),
+        (signal.SIGINT, "scored.parquet/*.parquet", ["search.num_samples=27"]),
+        (
+            signal.SIGINT,
+            "retrain/*/training.jsonl",
+            ["search.num_samples=2", "after=[retrain]", "retrain.epochs=2000"],
+        ),
     ],
 )
-def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path, quiet_ray, begun, arguments):
+def test_ctrl_c_and_sigterm_stop_cleanly_and_say_how_to_go_on(tmp_path, quiet_ray, number, begun, arguments):
     with subprocess.Popen(
         _command(tmp_path, *arguments),
         stdout=subprocess.PIPE,
@@ -198,9 +154,9 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path, quiet_ray, begun, 
         preexec_fn=_listen_to_ctrl_c,
     ) as process:
         _wait(lambda: list((tmp_path / "run").glob(begun)), process)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert f"go on with: python -m raynas.launch --resume {tmp_path / 'run'}" in said
     assert "Traceback" not in said
     assert checkpoint.latest(tmp_path / "run" / "supernet")[0] > 0

@@ -2,15 +2,10 @@
 
 import dataclasses
 import json
-import os
-import signal
-import threading
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
-import ray
 import tiny
 import torch
 from plain import Broken, Counting
@@ -201,50 +196,6 @@ def test_what_was_in_flight_goes_on_where_it_was(tmp_path):
     last = check_log(resumed, ended=4)
     whole = next(row for row in rows if row["key"] == victim and row["status"] == "complete")
     assert (last[victim]["score"], last[victim]["fidelity"]) == (whole["score"], 4)
-
-
-def _processes(run, victim):
-    """The processes of a replica, or of the thin trials: Ray writes what a worker does into its title."""
-    if victim == "replica":
-        return ray.get([actor.process.remote() for actor in run.supernet.actors])
-    found = []
-    for entry in os.listdir("/proc"):
-        try:
-            title = Path(f"/proc/{entry}/cmdline").read_text(errors="replace") if entry.isdigit() else ""
-        except OSError:
-            continue
-        if title.startswith(f"ray::{victim}"):
-            found.append(int(entry))
-    return found
-
-
-@pytest.mark.parametrize("victim", ["replica", "SharedWeights"])
-def test_a_killed_actor_costs_no_score(tmp_path, victim):
-    run = make(tmp_path, search=with_search(num_samples=20, bn_images=256), limits={})
-    run.train_supernet()
-    killed = []
-
-    def kill_in_the_middle():
-        while not killed and time.monotonic() < deadline:
-            time.sleep(0.05)
-            folder = run.folder / "scored.parquet"
-            if folder.exists() and len(results.read(folder)) >= 4:
-                for process in _processes(run, victim)[:1]:
-                    os.kill(process, signal.SIGKILL)
-                    killed.append(process)
-
-    deadline = time.monotonic() + 120
-    thread = threading.Thread(target=kill_in_the_middle)
-    thread.start()
-    run.search()
-    thread.join()
-    run.close()
-    assert killed, "nothing was killed: the search was over too soon"
-    rows = log(run)
-    last = {row["key"]: row for row in rows}
-    assert len(last) == 20 and all(row["status"] in ("complete", "stopped") for row in last.values())
-    reports = Counter((row["key"], row["fidelity"]) for row in rows if row["status"] in ("running", "complete"))
-    assert set(reports.values()) == {1}
 
 
 def test_training_each_architecture_from_scratch(tmp_path):

@@ -26,6 +26,7 @@ from raynas.config import ConfigError, SearchConfig, TrainConfig
 from raynas.data import from_arrays, to_arrays
 from raynas.evaluation import tally
 from raynas.joint import network, recipe, settings
+from raynas.nodes import Notice
 from raynas.placement import place
 from raynas.scoring import Scoring, check_arguments
 from raynas.storage import Mirror
@@ -115,6 +116,7 @@ class FromScratch(tune.Trainable):
         self.measure = task_of(self.data).measure
         self.folder: Path | None = None
         self.mirror: Mirror | None = None
+        self.notice = Notice()
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -146,7 +148,7 @@ class FromScratch(tune.Trainable):
         diverged = False
         if trainer.step < trainer.total_steps:
             try:
-                trainer.run(min(trainer.step + trainer.epoch_steps, trainer.total_steps))
+                self._train_epoch(begin)
             except TrainingDiverged:
                 # Where settings are searched, this is an answer and not a failure: the searcher learns from the score.
                 if not settings(self.architecture):
@@ -179,6 +181,17 @@ class FromScratch(tune.Trainable):
             "outcomes": [outcome],
             "done": done or diverged,
         }
+
+    def _train_epoch(self, begin: float) -> None:
+        """Train to the end of the epoch; when a node must leave, keep the weights at once."""
+        trainer, chunk = self.trainer, 1
+        end = min((trainer.step // trainer.epoch_steps + 1) * trainer.epoch_steps, trainer.total_steps)
+        while trainer.step < end:
+            chunk = trainer.run(min(trainer.step + chunk, end)).next_chunk(chunk, 1.0)
+            if trainer.step < end and self.notice.given():
+                assert self.folder is not None
+                seconds = self.seconds + time.perf_counter() - begin
+                checkpoint.write(self.folder, trainer.step, trainer.state(), {"seconds": seconds}, keep=2)
 
     def _forget(self) -> None:
         """The trial ended for good: its weights are not needed any more."""

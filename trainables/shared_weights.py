@@ -13,17 +13,15 @@ does, for accuracy takes longer to tell anything.
 from __future__ import annotations
 
 import functools
-import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-
-import ray
 
 from raynas.angle import Angles
 from raynas.architecture import Architecture
 from raynas.cohorts import CohortTrial, Member, Rungs
 from raynas.config import ConfigError, SearchConfig
 from raynas.measure import ACCURACY, MEASURES, Measure
+from raynas.replicas import Question, Replicas
 from raynas.scoring import Scoring, check_arguments, slots
 
 if TYPE_CHECKING:  # a thin trial must not import torch
@@ -105,30 +103,21 @@ class SharedWeights(CohortTrial):
             known: See :meth:`raynas.cohorts.CohortTrial.enter`.
             measure: What a score is.
         """
-        self.pool, self.angles, self.measure = list(pool), angles, measure
+        self.pool, self.angles, self.measure = Replicas(pool), angles, measure
         self.enter(config, rungs or Rungs(), known)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take on another trial in the same process."""
         # A trial stays with one replica, which remembers its BatchNorm statistics between two slices.
-        self.replica = self._least_busy()
+        self.place = self.pool.least_busy()
         return super().reset_config(new_config)
-
-    def _least_busy(self) -> Any:
-        """Of two replicas drawn by chance the one with fewer requests waiting: balanced, without a master."""
-        if len(self.pool) == 1:
-            return self.pool[0]
-        pair = random.sample(self.pool, 2)
-        try:
-            waiting = ray.get([replica.waiting.remote() for replica in pair], timeout=2)
-        except ray.exceptions.RayError:
-            return random.choice(pair)  # one of them is being restarted: it answers when it is back
-        return pair[0] if waiting[0] <= waiting[1] else pair[1]
 
     def advance(self, members: Sequence[Member], fidelity: int) -> None:
         """Ask the replica about one more slice."""
-        tallies = ray.get(self.replica.evaluate.remote([m.architecture for m in members], fidelity))
-        for member, tally in zip(members, tallies, strict=True):
+        question = Question(([m.architecture for m in members], fidelity), self.place)
+        self.pool.ask("evaluate", [question])
+        self.place = question.place
+        for member, tally in zip(members, question.answer, strict=True):
             if "error" in tally:
                 member.status, member.error = "error", tally["error"]
             else:
@@ -151,5 +140,6 @@ def _add(member: Member, tally: Mapping[str, Any], measure: Measure) -> None:
 
 def _rescore(pool: Sequence[Any], architectures: Sequence[Architecture]) -> list[float]:
     """The scores on all validation data, the replicas taking turns."""
-    asked = [pool[number % len(pool)].rescore.remote([a]) for number, a in enumerate(architectures)]
-    return [answer[0] for answer in ray.get(asked)]
+    questions = [Question(([a],), number % len(pool)) for number, a in enumerate(architectures)]
+    Replicas(pool).ask("rescore", questions)
+    return [float(question.answer[0]) for question in questions]
