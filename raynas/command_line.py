@@ -137,6 +137,8 @@ def _resumed(flags: argparse.Namespace, config: Config, overrides: Sequence[str]
         place = f"{storage}/{name}" if remote(storage) else folder
         raise ConfigError(f"there is no run to resume in {place}: it has no config.yaml")
     before, after = load(kept), load(flags.config or kept, overrides, values)
+    if after.train.preset == "auto":  # the data decided, and config.yaml says how
+        after = dataclasses.replace(after, train=dataclasses.replace(after.train, preset=before.train.preset))
     after = smoke_test(after) if flags.smoke_test else after
     refuse_changes(folder, before, after)
     return dataclasses.replace(after, name=folder.name, storage_path=storage if remote(storage) else str(folder.parent))

@@ -455,6 +455,9 @@ def smoke_test(config: Config) -> Config:
             minutes=None,
             batch_size=64,
             shrink=dataclasses.replace(config.train.shrink, every=config.train.shrink.every and 0.4, first=None),
+            pool=dataclasses.replace(
+                config.train.pool, size=config.train.pool.size and min(config.train.pool.size, 64), every=0.4
+            ),
         ),
         search=dataclasses.replace(
             config.search,

@@ -7,6 +7,7 @@ it proposes is measured before it is scored: a limit is kept by measurement.
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import math
@@ -22,6 +23,7 @@ from scipy import stats
 from raynas.architecture import Architecture, key
 from raynas.costs import Costs
 from raynas.limits import LATENCY, Limits, Profile, violation
+from raynas.patience import append_line
 from raynas.ridge import OptionRidge
 from raynas.sample import random_architectures
 from raynas.searchers import SearchSpace
@@ -70,6 +72,7 @@ class Latency:
         self.measured: dict[str, Measured] = {}
         self._model: OptionRidge | None = None
         self._fitted = 0
+        self._whole = copy.copy(costs)  # train.shrink narrows the other
         self._read()
 
     @property
@@ -115,6 +118,8 @@ class Latency:
         everyone = {key(form): form for form in (*self.costs.covering(), *drawn)}
         missing = [form for name, form in everyone.items() if name not in self.measured]
         if not missing:
+            if self._model is None:
+                self._fit()
             return
         say(f"latency: {len(missing)} architectures are measured on {settings.place} ({device})")
         # A round goes through all of them: what disturbs one of them will hardly be there in the next.
@@ -168,8 +173,9 @@ class Latency:
 
     def _fit(self) -> None:
         known = list(self.measured.values())
+        # Of the whole space: what a training has dropped since was measured, too.
         self._model = OptionRidge(
-            self.costs.decisions, self.costs, [each.architecture for each in known], [each.ms for each in known]
+            self._whole.decisions, self._whole, [each.architecture for each in known], [each.ms for each in known]
         )
         self._fitted = len(known)
 
@@ -191,12 +197,11 @@ class Latency:
         self._append(asdict(measured))
 
     def _append(self, line: Mapping[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.path, json.dumps(line))
 
     def _read(self) -> None:
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
-        known = [json.loads(line) for line in lines if line.endswith("}") and line.startswith("{")]
+        known = [line for line in map(_parsed, lines) if line is not None]
         if not known or {name: known[0].get(name) for name in self._subject} != json.loads(json.dumps(self._subject)):
             return
         self._device = known[0]["device"]
@@ -223,3 +228,12 @@ def timed(space: SearchSpace, costs: Costs, latency: Latency, limits: Limits) ->
 
 def _everything(costs: Costs, latency: Latency, architecture: Mapping[str, str]) -> dict[str, float]:
     return {**costs(architecture), LATENCY: latency(dict(architecture))}
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    """A line of the file; None for what a crash has left of one."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

@@ -33,7 +33,7 @@ from torch import nn
 
 from raynas.bare import bare_run, bare_space
 from raynas.command_line import read_arguments
-from raynas.config import Config, ConfigError, RetrainConfig, SearchConfig, ShrinkConfig
+from raynas.config import Config, ConfigError, PoolConfig, RetrainConfig, SearchConfig, ShrinkConfig
 from raynas.config_file import load
 from raynas.connection import LOOPBACK, Terminated, check_address, connect
 from raynas.data import Data
@@ -221,9 +221,10 @@ def audit(run: SearchRun) -> Any:
         train=dataclasses.replace(
             run.config.train,
             shrink=ShrinkConfig(),
+            pool=PoolConfig(),
             drop_path=run.config.train.drop_path if dropping(run.space) else None,
         ),
-        storage_path=str(run.folder / "audit"),
+        storage_path=str(run.folder / "audit") if run.mirror is None else f"{run.place}/audit",
         name=f"epochs-{truth.epochs}",
         time_budget=None if truth.minutes is None else 60 * truth.minutes,
         budget_gpu_hours=None,

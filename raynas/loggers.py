@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 LOGGERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
 """Those with a short name, and the package that each of them needs."""
-_COLUMNS = ("score", "fidelity", "macs", "parameters", "hypervolume", "seconds", "gpu_seconds")
+_COLUMNS = ("score", "fidelity", "macs", "parameters", "latency_ms", "hypervolume", "seconds", "gpu_seconds")
 _PATIENCE = 60.0
 """Seconds for what waits to be logged when the search has ended."""
 Row = Mapping[str, Any]
@@ -152,7 +152,10 @@ class _Feed:
         """End the records."""
         self._until = time.monotonic() + _PATIENCE
         self._steps.put(None)
-        self._thread.join()
+        self._thread.join(_PATIENCE + 5)
+        if self._thread.is_alive():
+            logger.warning("search.loggers: no answer for %g seconds, the records are left open", _PATIENCE)
+            return
         self._each("did not end well", "log_trial_end", self._record)
         self._each("did not end well", "on_experiment_end", [self._record])
 

@@ -67,13 +67,20 @@ def append_line(path: Path, text: str) -> None:
         with open(path, "ab", buffering=0) as file:
             end = file.seek(0, os.SEEK_END)
             try:
-                if file.write(line) != len(line):
+                torn = b"\n" if end and not _ends_with_line(path) else b""  # by a power cut
+                if file.write(torn + line) != len(torn + line):
                     raise OSError(errno.ENOSPC, "No space left on device")
             except OSError:
                 file.truncate(end)
                 raise
 
     patiently(write, str(path))
+
+
+def _ends_with_line(path: Path) -> bool:
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
 
 
 def replace_text(path: Path, text: str, patience: float | None = None) -> None:

@@ -63,7 +63,13 @@ class Pool:
         self.members: list[Architecture] = []
         """Best first, as of the last round; the new ones last."""
         self.rounds: list[dict[str, Any]] = []
-        self._first = _drawn(searcher(seed=seed, metric="score", mode=mode), settings.size)
+        made = searcher(seed=seed, metric="score", mode=mode)
+        least = max(getattr(made.settings, name, 0) for name in ("startup", "population"))
+        if least > settings.size:
+            raise ConfigError(
+                f"train.pool.size = {settings.size}, but the searcher would begin with {least} random architectures in "
+                "every round: enlarge the pool, or lower that number in search.method_args"
+            )
         self.load_state(None)
 
     def state(self) -> dict[str, Any]:
@@ -72,8 +78,11 @@ class Pool:
 
     def load_state(self, state: Mapping[str, Any] | None) -> None:
         """Go on from what :meth:`state` returned; None for the first pool."""
-        told = state or {"members": self._first, "rounds": []}
-        self.members, self.rounds = [dict(member) for member in told["members"]], list(told["rounds"])
+        if state is None:
+            assert self.settings.size is not None
+            made = self.searcher(seed=self.seed, metric="score", mode=self.mode)
+            state = {"members": _drawn(made, self.settings.size), "rounds": []}
+        self.members, self.rounds = [dict(member) for member in state["members"]], list(state["rounds"])
 
     def paths(self) -> PathSampler:
         """The paths of the pool."""
@@ -91,7 +100,8 @@ class Pool:
         scores = training.scores(self.members)
         seed = Random(f"{self.seed}/pool/round {len(self.rounds)}").randrange(2**31)
         searcher = self.searcher(seed=seed, metric="score", mode=self.mode)
-        for member, score in zip(self.members, scores, strict=True):
+        # The newest first: a searcher that learns from a round number of scores leaves out the last ones.
+        for member, score in reversed(list(zip(self.members, scores, strict=True))):
             searcher.add_evaluated_point({"architecture": member}, score, error=not math.isfinite(score))
         wanted = round(self.settings.renew * len(self.members))
         searcher.expect_in_flight(wanted)

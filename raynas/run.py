@@ -216,8 +216,10 @@ class Run(SearchRun):
             )
 
         if self.pool is not None:
-            self.searcher = functools.partial(self.searcher, points_to_evaluate=self.pool.members)
-            self.view.say(f"the search begins with the {len(self.pool.members)} architectures of the pool")
+            violation = self.search_space.violation
+            kept = [member for member in self.pool.members if violation is None or violation(member) == 0]
+            self.searcher = functools.partial(self.searcher, points_to_evaluate=kept)
+            self.view.say(f"the search begins with {len(kept)} of the pool's {len(self.pool.members)} architectures")
 
     def _make_pool(self) -> Pool:
         """What renews the paths that are trained.
@@ -236,7 +238,21 @@ class Run(SearchRun):
                 f"train.pool is renewed after {settings.every:g} epochs, but train.epochs is {train.epochs:g}"
             )
         weight = functools.partial(_cost, self.costs, "parameters") if train.paths == "proportional" else _alike
-        return Pool(self.searcher, weight, settings, self.config.seed, self.task.measure.mode)
+        return Pool(self._between_rounds, weight, settings, self.config.seed, self.task.measure.mode)
+
+    def _between_rounds(self, **keywords: Any) -> ArchitectureSearcher:
+        """A searcher of the space as it is now; nothing is measured while the supernet is trained."""
+        make = functools.partial(self._any_searcher, dataclasses.replace(self.search_space, measure=None))
+        return (make if self.source is None else self.source.warm(make))(**keywords)
+
+    def _violation(self, architecture: Architecture) -> float:
+        """By the limits as they are now: those on latency are known once some networks were measured."""
+        return 0.0 if self.search_space.violation is None else self.search_space.violation(architecture)
+
+    def score_mode(self) -> str:
+        """See :meth:`SearchRun.score_mode`."""
+        measured = not self.config.search.combine and getattr(self.trainable, "measured", False)
+        return self.task.measure.mode if measured else super().score_mode()
 
     def narrow(self, decisions: Decisions) -> None:
         """Search among these options alone."""
@@ -259,7 +275,7 @@ class Run(SearchRun):
         """
         train, settings = self.config.train.resolved(), self.config.train.shrink
         first = settings.first or settings.every
-        assert train.epochs is not None and first is not None and self.search_space.violation is not None
+        assert train.epochs is not None and first is not None
         if train.minutes is None and first >= train.epochs:
             raise ConfigError(f"train.shrink begins after {first:g} epochs, but train.epochs is {train.epochs:g}")
         for name, used in (
@@ -276,9 +292,7 @@ class Run(SearchRun):
                 f"the space has {arch.size(self.costs.decisions):.3g} architectures, and shrinking ends where "
                 f"{settings.until:.3g} are left: lower train.shrink.until"
             )
-        return Shrinking(
-            self.turning(), self.costs, self.search_space.violation, self.paths, settings, self.config.seed
-        )
+        return Shrinking(self.turning(), self.costs, self._violation, self.paths, settings, self.config.seed)
 
     # Angles.
 
@@ -352,7 +366,7 @@ class Run(SearchRun):
         told = f"it would take about {takes:.0f} s, and " if rate else ""
         self.view.say(
             f"not retrained: {told}{left:.0f} s are left of the budget; do it by: "
-            f"python -m raynas.launch retrain --resume {self.folder}"
+            f"python -m raynas.launch retrain --resume {self.place}"
         )
         # Without a supernet, or where it learned labels drawn by chance, there are no weights to export either.
         usable = bool(rates) and self.config.train.labels == "given"

@@ -34,7 +34,7 @@ Rows = list[dict[str, Any]]
 
 def random_architectures(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
     """The first of the seed's random sequence: distinct, within the limits; fewer where the space has no more."""
-    searcher = RandomSearch(space, seed=seed)
+    searcher = RandomSearch(dataclasses.replace(space, features=None), seed=seed)
     drawn = map(searcher.planned, range(count))
     return [architecture for architecture in drawn if architecture is not None]
 
@@ -51,7 +51,9 @@ def score_sample(run: SearchRun, scoring: Scoring, architectures: Sequence[Archi
         By the key of the architecture: the rows of the log, in which ``metrics`` are read.
     """
     wanted = {key(form): form for form in map(run.search_space.form, architectures)}
-    searcher = RandomSearch(run.search_space, seed=run.config.seed, metric="score", mode=scoring.mode)
+    # They are given: what is measured anew, or limited otherwise by now, does not make them illegal.
+    space = dataclasses.replace(run.search_space, features=None, violation=None, measure=None)
+    searcher = RandomSearch(space, seed=run.config.seed, metric="score", mode=scoring.mode)
     folder = run.folder / "sample"
     stamp = {"run": run.config.name, "searcher": "random"}
     with Log(folder) as log:

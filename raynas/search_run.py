@@ -48,7 +48,7 @@ from raynas.scoring import Scoring, check_arguments
 from raynas.search import run_search
 from raynas.searchers import ArchitectureSearcher, SearchSpace
 from raynas.storage import open_mirror
-from raynas.warm_start import Source
+from raynas.warm_start import Source, mode_of_scores
 
 __all__ = ["CostModel", "NoCosts", "SearchRun"]
 
@@ -143,6 +143,10 @@ class SearchRun:
     def price(self) -> None:
         """Find out what architectures cost where that takes a measurement; called before anything is computed."""
 
+    def score_mode(self) -> str:
+        """Whether the scores of this run are to be high (max) or low (min)."""
+        return mode_of_scores(self.trainable, self.config)
+
     def use(self, space: SearchSpace) -> None:
         """Search in this space."""
         self.search_space = space
@@ -151,7 +155,7 @@ class SearchRun:
         )
         """Makes a fresh searcher."""
         if self.config.search.warm_start is not None:
-            self.source = Source.of(self.config, self.folder, space, self.trainable)
+            self.source = Source.of(self.config, self.folder, space, self.score_mode())
             self.searcher = self.source.warm(self.searcher)
 
     def open(self) -> None:
@@ -227,6 +231,8 @@ class SearchRun:
         best = self.leaderboard(scoring, searcher.recommend(settings.top) if rescored else [])
         front = self.front() if objectives else []  # empty, where time was short of a full score
         self.view.leaderboard(front or best, rescored, "the front" if front else None)
+        if self.mirror is not None:
+            self.mirror.try_push()
         return best
 
     def _forget_ended(self) -> None:

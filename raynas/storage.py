@@ -140,7 +140,7 @@ class Mirror:
             storage, root = self._open()
             found = storage.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
             there = {info.path[len(root) + 1 :]: info for info in found if info.type == fs.FileType.File}
-            there = {name: info for name, info in there.items() if ".." not in Path(name).parts}
+            there = {name: info for name, info in there.items() if ".." not in Path(name).parts and not _passing(name)}
             for name in self._local().keys() - there.keys():
                 (self.folder / name).unlink(missing_ok=True)
             if not there:
@@ -247,7 +247,7 @@ class Mirror:
         """The files of the folder, by path below it; temporary ones left out."""
         found = {}
         for path in self.folder.rglob("*"):
-            if path.name.startswith(".") or path.suffix in _TEMPORARY:
+            if _passing(path.name):
                 continue
             try:
                 if path.is_file():
@@ -255,6 +255,12 @@ class Mirror:
             except FileNotFoundError:
                 continue
         return found
+
+
+def _passing(name: str) -> bool:
+    """Whether a file is a temporary one, or somebody else's."""
+    path = Path(name)
+    return path.name.startswith(".") or path.suffix in _TEMPORARY
 
 
 def _stamp(path: Path) -> tuple[int, int]:

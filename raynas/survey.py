@@ -50,7 +50,7 @@ class NodeFacts:
 class Visitor:
     """A process on a node that looks around."""
 
-    def look(self, meeting: Path | str, node: str) -> dict[str, Any]:
+    def look(self, meeting: Path | str | None, node: str) -> dict[str, Any]:
         """All that needs no GPU."""
         physical = Path("/proc/driver/nvidia/gpus")
         spec = importlib.util.find_spec("torch")
@@ -74,8 +74,10 @@ def _available() -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
 
 
-def _share(meeting: Path | str, node: str) -> str:
+def _share(meeting: Path | str | None, node: str) -> str:
     """What keeps a node from sharing a folder, if anything: it must see what the driver made, and write itself."""
+    if meeting is None:
+        return ""
     if isinstance(meeting, str):
         return unusable(meeting) or ""
     if not appears(meeting):
@@ -110,12 +112,15 @@ def survey(storage: Path | str) -> list[NodeFacts]:
         storage.mkdir(parents=True, exist_ok=True)
     with meeting_in(storage) if isinstance(storage, Path) else nullcontext(storage) as meeting:
         nodes = [node for node in ray.nodes() if node["Alive"]]
-        visits = [_visit(node["NodeID"], meeting) for node in nodes]
+        # A node without processors only measures latency: it keeps nothing.
+        visits = [
+            _visit(node["NodeID"], meeting if node["Resources"].keys() & {"CPU", "GPU"} else None) for node in nodes
+        ]
         deadline = time.monotonic() + PATIENCE
         return [_facts(node, *visit, deadline) for node, visit in zip(nodes, visits, strict=True)]
 
 
-def _visit(node: str, meeting: Path | str) -> tuple[Any, Any]:
+def _visit(node: str, meeting: Path | str | None) -> tuple[Any, Any]:
     there = NodeAffinitySchedulingStrategy(node, soft=False)
     visitor: Any = ray.remote(Visitor).options(num_cpus=0, scheduling_strategy=there).remote()
     return visitor, visitor.look.remote(meeting, node)

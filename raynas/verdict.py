@@ -26,6 +26,7 @@ from raynas.config import ConfigError
 from raynas.display import View
 from raynas.files import write_json
 from raynas.judge import Rows, Sample, interval, judge, remarks, scores_at, sign
+from raynas.measure import scored_by
 from raynas.ranking import compare
 from raynas.sample import random_architectures, ranks, score_sample
 from raynas.search_run import SearchRun
@@ -139,7 +140,8 @@ def _searched(run: SearchRun, rows: Rows) -> Sample:
     for row in rows:
         told.setdefault(row["key"], []).append({**row, "metrics": json.loads(row["metrics"] or "{}")})
     text = "drawn by chance from the space" if _is_random(rows) else "chosen by the search, no fair sample of the space"
-    return Sample(text, told, results.mode_of(_leaderboard(run)))
+    measure = scored_by(rows)
+    return Sample(text, told, results.mode_of(_leaderboard(run)) if measure is None else measure.mode)
 
 
 def _costs(run: SearchRun, truth: Truth) -> dict[str, dict[str, float]]:

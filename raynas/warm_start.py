@@ -12,13 +12,14 @@ from raynas import results
 from raynas.architecture import Architecture, ArchitectureError
 from raynas.config import Config, ConfigError
 from raynas.config_file import load
+from raynas.measure import scored_by
 from raynas.named import resolve
 from raynas.patience import replace_text
 from raynas.search import History
 from raynas.searchers import ArchitectureSearcher, SearchSpace
 from raynas.storage import fetch, remote
 
-__all__ = ["Source"]
+__all__ = ["Source", "mode_of_scores"]
 
 Scores = list[tuple[Architecture, dict[int, float]]]
 """Architectures with their scores by fidelity."""
@@ -39,19 +40,19 @@ class Source:
     scores: Scores
 
     @classmethod
-    def of(cls, config: Config, folder: Path, space: SearchSpace, trainable: type[Any]) -> Source:
+    def of(cls, config: Config, folder: Path, space: SearchSpace, mode: str) -> Source:
         """What the run of these settings has kept in its folder; else it is read from the run that they name.
 
         Args:
             config: Of the run that is to start.
             folder: Its folder, which need not be there yet.
             space: Where it searches.
-            trainable: What scores in it.
+            mode: Whether its scores are to be high (max) or low (min).
 
         Raises:
             ConfigError: There is no such run, it has no scores, or it searched among other decisions.
         """
-        named, mode, kept = str(config.search.warm_start), _mode(trainable, config), folder / _KEPT
+        named, kept = str(config.search.warm_start), folder / _KEPT
         told = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
         if (told.get("named"), told.get("mode")) == (named, mode):
             scores = [(each, {int(step): score for step, score in found.items()}) for each, found in told["scores"]]
@@ -78,9 +79,12 @@ def _read(log: Path, space: SearchSpace, mode: str) -> Scores:
 
     The settings that lie beside the log, if they do, say whether its scores were to be high or low.
     """
-    sign = 1.0 if _mode_beside(log, otherwise=mode) == mode else -1.0
+    table = results.read(log)
+    measure = scored_by(table.to_pylist())
+    theirs = _mode_beside(log, otherwise=mode) if measure is None else measure.mode
+    sign = 1.0 if theirs == mode else -1.0
     source: Scores = []
-    for rows in History(results.read(log), lambda _: True).ended.values():
+    for rows in History(table, lambda _: True).ended.values():
         architecture = rows[0]["architecture"]
         try:
             space.form(architecture)
@@ -115,12 +119,13 @@ def _mode_beside(log: Path, otherwise: str) -> str:
         return otherwise
     try:
         config = load(kept)
-        return _mode(resolve(config.search.trainable, "search.trainable"), config)
+        return mode_of_scores(resolve(config.search.trainable, "search.trainable"), config)
     except ConfigError as error:
         raise ConfigError(f"search.warm_start: in {kept}: {error}") from None
 
 
-def _mode(trainable: Any, config: Config) -> str:
+def mode_of_scores(trainable: Any, config: Config) -> str:
+    """Whether what a trainable says is to be high (max) or low (min), as far as the settings tell."""
     if config.search.combine or not hasattr(trainable, "score_mode"):
         return "max"
     return str(trainable.score_mode(config.search))

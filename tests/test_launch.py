@@ -14,6 +14,7 @@ import ray
 
 import raynas.launch as launch
 from raynas import checkpoint, results
+from raynas.command_line import read_arguments
 from raynas.config import Config, SearchConfig
 from raynas.launch import main, prepare
 
@@ -93,6 +94,15 @@ def test_resume_refuses_settings_that_do_not_fit_the_scores(tmp_path, capsys, no
         log.append({"architecture": run.costs.sample(random.Random(0)), "status": "running"})
     assert main(["--storage-path", str(tmp_path), "--name", "a", "--resume", "search.slices=3"]) == 2
     assert "search.slices differ from the settings under which the architectures" in capsys.readouterr().err
+
+
+def test_a_settings_file_that_leaves_the_preset_open_goes_on_with_a_run(tmp_path, no_ray):
+    run = prepare(launch.load(None, [f"storage_path={tmp_path}", "name=a"]))
+    run.open()
+    checkpoint.write(run.folder / "supernet", 1, {}, {"total": 1})
+    (tmp_path / "run.yaml").write_text(f"storage_path: {tmp_path}\nname: a\n")
+    config = read_arguments(["report", "--config", str(tmp_path / "run.yaml"), "--resume"])[1]
+    assert config.train.preset == run.config.train.preset == "small"
 
 
 def test_a_dry_run_tells_the_space_and_starts_nothing(tmp_path, capsys, no_ray):

@@ -64,3 +64,11 @@ def test_half_a_line_is_taken_back(tmp_path: Path) -> None:
     assert path.read_text() == "a" * 30 + "\n" + "c" * 30 + "\n"
     append_line(path, "d")
     assert path.read_text().splitlines()[-1] == "d"
+
+
+def test_a_line_that_a_power_cut_has_torn_stays_alone(tmp_path):
+    path = tmp_path / "lines"
+    path.write_text('{"a": 1}\n{"a": ')
+    append_line(path, '{"a": 3}')
+    append_line(path, '{"a": 4}')
+    assert path.read_text().splitlines() == ['{"a": 1}', '{"a": ', '{"a": 3}', '{"a": 4}']

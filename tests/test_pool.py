@@ -16,7 +16,7 @@ from raynas.config import Config, ConfigError, PoolConfig, SearchConfig, ShrinkC
 from raynas.host import Host
 from raynas.pool import Pool, PoolPaths
 from raynas.run import Run
-from raynas.searchers import Bayes, RandomSearch, SearchSpace
+from raynas.searchers import Bayes, Evolution, RandomSearch, SearchSpace
 from trainables.shared_weights import SharedWeights
 
 DECISIONS = {f"layer{i}": ("a", "b", "c", "d") for i in range(5)}
@@ -99,6 +99,11 @@ def test_failures_and_a_nearly_exhausted_space_leave_the_pool_whole():
         Pool(functools.partial(RandomSearch, SearchSpace(space)), len, PoolConfig(size=9), seed=0)
 
 
+def test_a_pool_that_its_searcher_could_not_learn_from_is_refused():
+    with pytest.raises(ConfigError, match=r"size = 16, but the searcher would begin with 50 random"):
+        make(Evolution)
+
+
 # With a network.
 
 CONFIG = Config(
@@ -168,6 +173,14 @@ def test_an_interrupted_training_renews_the_same_and_the_search_begins_with_the_
     assert resumed[2] == values and all(torch.equal(resumed[1][name], value) for name, value in tensors.items())
     broken.close()
     again.close()
+
+    sizes = sorted(again.costs(member)["parameters"] for member in again.pool.members)
+    tighter = prepare(tmp_path / "broken", limits={"parameters": sizes[3]})
+    tighter.search()
+    tighter.close()
+    rows = results.read(tighter.folder / "scored.parquet").to_pylist()
+    kept = {arch.key(m) for m in tighter.pool.members if tighter.costs(m)["parameters"] <= sizes[3]}
+    assert kept <= {row["key"] for row in rows} and all(row["parameters"] <= sizes[3] for row in rows)
 
 
 def test_settings_that_contradict_each_other_are_refused(tmp_path):

@@ -42,13 +42,14 @@ def settings(folder: Path, name: str = "target", table: dict[str, Any] | None = 
     return Config(space="bare:DECISIONS", search=values, storage_path=str(folder), name=name)  # type: ignore[arg-type]
 
 
-def write(log: Path, scores: dict[int, float | None], fidelity: int = 1) -> Path:
+def write(log: Path, scores: dict[int, float | None], fidelity: int = 1, measure: str = "metric") -> Path:
     """A log in which the architectures of these numbers have these scores; None for one that failed."""
     by_number = {number(architecture): architecture for architecture in EVERYTHING}
     with Log(log) as rows:
         for place, score in scores.items():
             row = {"architecture": by_number[place], "fidelity": fidelity, "max_fidelity": 2}
-            done = {"status": "error"} if score is None else {"status": "complete", "score": score}
+            found = {"status": "complete", "score": score, "metrics": {measure: score}}
+            done = {"status": "error"} if score is None else found
             rows.append({**row, **done})
     return log
 
@@ -78,6 +79,11 @@ def test_scores_that_were_to_be_low_change_their_sign(tmp_path: Path, no_ray: No
     assert first(prepare(settings(tmp_path, table=low, warm_start="source"))) == [3, 11, 24]
     (tmp_path / "source" / "config.yaml").write_text(dump(settings(tmp_path, "source")))
     assert first(prepare(settings(tmp_path, table=low, warm_start="source"))) == [24, 11, 3]
+
+
+def test_perplexities_are_low_where_they_are_good(tmp_path: Path, no_ray: None) -> None:
+    write(tmp_path / "source" / "scored.parquet", {3: 9.0, 24: 2.0, 11: 5.0}, measure="perplexity")
+    assert first(prepare(settings(tmp_path, warm_start="source"))) == [24, 11, 3]
 
 
 def test_the_other_run_is_needed_once(tmp_path: Path, no_ray: None) -> None:

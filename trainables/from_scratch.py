@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import os
 import shutil
 import time
@@ -60,6 +61,8 @@ class FromScratch(tune.Trainable):
 
     best_method = "bayes"
     """Of the searchers, where a score is dear."""
+    measured = True
+    """A score is what the data are measured by, see :mod:`raynas.measure`."""
     uses_settings = True
     """Every architecture may be trained with settings of its own: see :mod:`raynas.joint`."""
 
@@ -158,6 +161,8 @@ class FromScratch(tune.Trainable):
         self.seconds += time.perf_counter() - begin
         fidelity = -(-trainer.step // trainer.epoch_steps)
         score = self.measure(scores)
+        if diverged and not math.isfinite(score):
+            score = self.measure.of_means(1 / self.data.classes, math.log(self.data.classes))  # that of a guess
         done = trainer.step == trainer.total_steps
         if done or diverged:
             self._forget()
@@ -192,6 +197,8 @@ class FromScratch(tune.Trainable):
                 assert self.folder is not None
                 seconds = self.seconds + time.perf_counter() - begin
                 checkpoint.write(self.folder, trainer.step, trainer.state(), {"seconds": seconds}, keep=2)
+                if self.mirror is not None:
+                    self.mirror.try_push()
 
     def _forget(self) -> None:
         """The trial ended for good: its weights are not needed any more."""

@@ -36,6 +36,9 @@ class SharedWeights(CohortTrial):
     Give it its arguments by ``tune.with_parameters(SharedWeights, pool=[...], rungs=Rungs(8))``.
     """
 
+    measured = True
+    """A score is what the data are measured by, see :mod:`raynas.measure`."""
+
     @staticmethod
     def reports(search: SearchConfig) -> tuple[str, ...]:
         """What a score may be made of; the angle is computed where it is."""
@@ -43,7 +46,11 @@ class SharedWeights(CohortTrial):
 
     @staticmethod
     def check_run(run: Run) -> None:
-        """Refuse to combine an angle that cannot be told, before anything is trained."""
+        """Refuse to combine what will not be there, before anything is trained."""
+        own = run.task.measure.name
+        others = [m.name for m in MEASURES if m.name in run.config.search.combine and m.name != own]
+        if others:
+            raise ConfigError(f"search.combine: {run.data.name} is scored by {own}, not by {others[0]}")
         if "angle" in run.config.search.combine:
             run.check_angles()
 

@@ -21,6 +21,7 @@ from raynas.report.plots import Axis
 from raynas.report.progress import progress
 from raynas.report.trust import trust
 from raynas.report.words import NAMES, absent, bounds, count, duration, score, tested
+from raynas.storage import remote
 
 __all__ = ["write_report"]
 
@@ -205,7 +206,9 @@ def _repeat(account: Account) -> str:
     """All settings, and the commands that use them."""
     name = account.config.name or account.folder.name
     again = f"python -m raynas.launch --config config.yaml --name {shlex.quote(f'{name}-again')}"
-    onward = f"python -m raynas.launch --resume {shlex.quote(str(account.folder))} search.num_samples=N"
+    kept_in = account.config.storage_path
+    place = f"{kept_in.rstrip('/')}/{name}" if remote(kept_in) else str(account.folder)
+    onward = f"python -m raynas.launch --resume {shlex.quote(place)} search.num_samples=N"
     kept = []
     for file, text in account.settings.items():
         newest = file == "config.yaml"

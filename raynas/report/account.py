@@ -134,7 +134,7 @@ def read_account(folder: Path) -> Account:
     clocks, clock = read_clock(rows)
     board = _read_board(folder / "leaderboard.json", rows, notes)
     measure = scored_by(rows)
-    mode = results.mode_of(board) if board or measure is None else measure.mode
+    mode = results.mode_of(board) if measure is None else measure.mode
     scored = _scored(rows, clocks, limits)
     drawn = sorted(_read_log(folder / "sample", notes).to_pylist(), key=lambda row: row["time"])
     best = board or _best_of_log(scored, mode, config.search.top)

@@ -65,7 +65,7 @@ def _front(account: Account, cost: str) -> str:
     )
     told += "".join(f" The limit, {text}, is far outside." for text, value in limits if (text, value) not in near)
     away = sum(near_all(one.score) != one.score for one in known)
-    told += f" {away} far below are drawn at the edge." if away else ""
+    told += f" {away} far worse than most are drawn at the edge." if away else ""
     return figure(plot, f"Score against {name}", told + ("" if limits else " No limit was set."))
 
 

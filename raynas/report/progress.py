@@ -31,7 +31,7 @@ def progress(account: Account) -> str:
     told = f"Only full scores within the limits count. The best was improved {times} time{'s' * (times != 1)}."
     near = far([one.score for _, one in full], account.mode)
     away = sum(near(one.score) != one.score for _, one in full)
-    told += f" {away} far below are drawn at the edge." if away else ""
+    told += f" {away} far worse than most are drawn at the edge." if away else ""
     end = ("architectures scored", float(len(ended)))
     plot = _plot(account, [(float(n), one) for n, one in full], [(float(n), one) for n, one in best], end)
     figures = [figure(plot, "Best so far against evaluations", told)]

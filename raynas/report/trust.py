@@ -25,12 +25,12 @@ def trust(account: Account) -> str:
         return f'<div class="card">{absent(told)}</div>'
     notes = "".join(f"<p>{escape(text)}</p>" for text in remarks(found))
     verdict = f"<p class='lead'>{escape(found['sentence'])}</p>"
-    picture = _scatter(found["points"], found["truth"])
+    picture = _scatter(found["points"], found["truth"], account.mode)
     return f'<div class="card">{verdict}{_table(found)}{notes}</div><div class="grid">{picture}</div>'
 
 
-def _scatter(points: Sequence[Sequence[float]], truth: str) -> str:
-    near = far([score for _, score in points])
+def _scatter(points: Sequence[Sequence[float]], truth: str, mode: str) -> str:
+    near = far([score for _, score in points], mode)
     away = sum(near(score) != score for _, score in points)
     places = [(x, near(score)) for x, score in points]
     plot = Plot(
@@ -38,7 +38,7 @@ def _scatter(points: Sequence[Sequence[float]], truth: str) -> str:
     )
     plot.dots(places, "full")
     told = f"{len(points)} architectures; truth: {truth}."
-    told += f" {away} with a score far below are drawn at the lower edge." if away else ""
+    told += f" {away} with a score far worse than most are drawn at the edge." if away else ""
     return figure(plot, "Score against truth", told)
 
 
