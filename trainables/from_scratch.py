@@ -125,6 +125,7 @@ class FromScratch(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take on another trial in the same process."""
         self._forget()
+        self._ended = False
         self.architecture = dict(new_config["architecture"])
         name, where = arch.key(self.architecture), self.job.where
         if isinstance(where, Mirror):
@@ -164,9 +165,9 @@ class FromScratch(tune.Trainable):
         if diverged and not math.isfinite(score):
             score = self.measure.of_means(1 / self.data.classes, math.log(self.data.classes))  # that of a guess
         done = trainer.step == trainer.total_steps
-        if done or diverged:
-            self._forget()
-        else:
+        # What ended keeps its last weights until another trial comes: nobody has noted yet that it ended.
+        self._ended = done or diverged
+        if not self._ended:
             checkpoint.write(self.folder, trainer.step, trainer.state(), {"seconds": self.seconds}, keep=2)
             if self.mirror is not None:
                 self.mirror.try_push()
@@ -206,6 +207,11 @@ class FromScratch(tune.Trainable):
             shutil.rmtree(self.folder, ignore_errors=True)
         if self.mirror is not None:
             self.mirror.forget()
+
+    def cleanup(self) -> None:
+        """The process ends: so does what it keeps of a trial that ended."""
+        if self._ended:
+            self._forget()
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         """Nothing for Tune to keep: the weights are in the run's own folder."""
