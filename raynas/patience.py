@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["PATIENCE", "append_line", "patiently", "reason", "replace_text"]
+__all__ = ["PATIENCE", "append_line", "patiently", "reason", "replace_text", "write_json"]
 
 log = logging.getLogger(__name__)
 PATIENCE = 600.0
@@ -101,3 +102,12 @@ def replace_text(path: Path, text: str, patience: float | None = None) -> None:
             raise
 
     patiently(write, str(path), patience)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, as :func:`replace_text`; the folder is there.
+
+    Raises:
+        OSError: As :func:`patiently`.
+    """
+    replace_text(path, json.dumps(value, indent=2))

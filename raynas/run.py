@@ -39,10 +39,10 @@ from raynas.data import Data
 from raynas.display import View
 from raynas.evaluation import Scorer
 from raynas.export import export
-from raynas.files import write_json
 from raynas.joint import joined
 from raynas.limits import LATENCY, InfeasibleError, Profile
 from raynas.network_space import NetworkSpace
+from raynas.patience import write_json
 from raynas.placement import place_ranks
 from raynas.pool import Pool
 from raynas.retrain import images_per_second, retrain, retrain_recipe

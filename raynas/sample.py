@@ -17,7 +17,7 @@ from raynas.aggregate import Reference
 from raynas.architecture import Architecture, key
 from raynas.cohorts import CohortTrial, Rungs
 from raynas.config import ConfigError, SearchConfig
-from raynas.files import write_json
+from raynas.patience import write_json
 from raynas.recorder import Recorder
 from raynas.results import Log
 from raynas.scoring import Scoring

@@ -31,7 +31,6 @@ from raynas.config import Config, ConfigError
 from raynas.config_file import dump, load
 from raynas.connection import check_address, connect
 from raynas.display import View
-from raynas.files import write_json
 from raynas.front import Hypervolume, front_of
 from raynas.graphs import graphs
 from raynas.joint import joined, unfolded
@@ -39,7 +38,7 @@ from raynas.limits import Limits, Profile
 from raynas.loggers import check_loggers, listening
 from raynas.metrics import RunMetrics
 from raynas.nodes import check_nodes
-from raynas.patience import replace_text
+from raynas.patience import replace_text, write_json
 from raynas.recorder import Recorder
 from raynas.report import write_report
 from raynas.results import Log

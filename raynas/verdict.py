@@ -24,9 +24,9 @@ from raynas.architecture import Architecture, key
 from raynas.cohorts import CohortTrial
 from raynas.config import ConfigError
 from raynas.display import View
-from raynas.files import write_json
 from raynas.judge import Rows, Sample, interval, judge, remarks, scores_at, sign
 from raynas.measure import scored_by
+from raynas.patience import write_json
 from raynas.ranking import compare
 from raynas.sample import random_architectures, ranks, score_sample
 from raynas.search_run import SearchRun

@@ -12,6 +12,7 @@ import numpy as np
 
 from raynas.architecture import Architecture, crossover, enumerate_all, key, mutate, sample, size
 from raynas.searchers.base import ArchitectureSearcher, Entry
+from raynas.searchers.checks import check_counts
 from raynas.searchers.features import Array, Encoder, Features
 from raynas.searchers.gaussian import GaussianProcess
 from raynas.searchers.hypervolume import Steps, front_ranks
@@ -51,10 +52,7 @@ class BayesSettings:
     shortlist: int = 50
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{field.name} is {value!r}; legal: a whole number, 1 or more")
+        check_counts(self, {field.name: 1 for field in fields(self)})
 
 
 class Bayes(ArchitectureSearcher):

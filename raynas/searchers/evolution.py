@@ -12,6 +12,7 @@ from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, crossover, key, mutate
 from raynas.searchers.base import ArchitectureSearcher, SearchSpace
+from raynas.searchers.checks import check_counts, check_ranges
 
 __all__ = ["Evolution", "EvolutionSettings"]
 
@@ -43,13 +44,9 @@ class EvolutionSettings:
     attempts: int = 10
 
     def __post_init__(self) -> None:
-        least = {"population": 1, "parents": 1, "mutations": 0, "crossovers": 0, "attempts": 1}
-        for name, low in least.items():
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < low):
-                raise ValueError(f"{name} is {value!r}; legal: a whole number, {low} or more")
-        if not 0.0 <= self.mutation_probability <= 1.0:
-            raise ValueError(f"mutation_probability is {self.mutation_probability}; legal: from 0 to 1")
+        given = [name for name in ("mutations", "crossovers") if getattr(self, name) is not None]
+        check_counts(self, {"population": 1, "parents": 1, "attempts": 1, **dict.fromkeys(given, 0)})
+        check_ranges(self, {"mutation_probability": (0.0 <= self.mutation_probability <= 1.0, "from 0 to 1")})
         if sum(self.children) > self.population:
             raise ValueError(
                 f"mutations + crossovers is {sum(self.children)}; legal: up to the population, {self.population}"

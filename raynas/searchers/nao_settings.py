@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from raynas.searchers.checks import check_counts, check_ranges
+
 __all__ = ["NAOSettings"]
 
 _COUNTS = ("retrain", "seeds", "surplus", "raises", "spellings", "steps", "batch", "embedding", "hidden", "width")
@@ -71,11 +73,7 @@ class NAOSettings:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        least = {"startup": 2, "layers": 0, "draws": 0, **dict.fromkeys(_COUNTS, 1)}
-        for name, low in least.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < low:
-                raise ValueError(f"{name} is {value!r}; legal: a whole number, {low} or more")
+        check_counts(self, {"startup": 2, "layers": 0, "draws": 0, **dict.fromkeys(_COUNTS, 1)})
         legal = {
             "step": (0.0 < self.step < math.inf, "more than 0"),
             "growth": (1.0 < self.growth < math.inf, "more than 1"),
@@ -86,6 +84,4 @@ class NAOSettings:
             "weight": (0.0 <= self.weight <= 1.0, "from 0 to 1"),
             "dropout": (0.0 <= self.dropout < 1.0, "from 0 to below 1"),
         }
-        for name, (is_legal, range_) in legal.items():
-            if not is_legal:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; legal: {range_}")
+        check_ranges(self, legal)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from raynas.architecture import Architecture, key, mutate, sample
 from raynas.searchers.base import ArchitectureSearcher, Entry
 from raynas.searchers.bayes import SourceModel
+from raynas.searchers.checks import check_counts, check_ranges
 from raynas.searchers.features import Encoder
 from raynas.searchers.improvement import log_improvement
 from raynas.searchers.standing import Rank, standing
@@ -56,13 +57,9 @@ class PredictorSettings:
     members: int = 5
 
     def __post_init__(self) -> None:
-        least = {"startup": 2, "parents": 1, "tournament": 0, "children": 1, "random": 0, "retrain": 1, "members": 1}
-        for name, low in least.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < low:
-                raise ValueError(f"{name} is {value!r}; legal: a whole number, {low} or more")
-        if self.acquisition not in ACQUISITIONS:
-            raise ValueError(f"acquisition is {self.acquisition!r}; legal: {', '.join(ACQUISITIONS)}")
+        counts = ("parents", "children", "retrain", "members")
+        check_counts(self, {"startup": 2, "tournament": 0, "random": 0, **dict.fromkeys(counts, 1)})
+        check_ranges(self, {"acquisition": (self.acquisition in ACQUISITIONS, ", ".join(ACQUISITIONS))})
 
 
 class Ensemble:

@@ -8,6 +8,7 @@ from random import Random
 
 from raynas.architecture import Architecture, key, mutate
 from raynas.searchers.base import ArchitectureSearcher, Entry
+from raynas.searchers.checks import check_counts
 
 __all__ = ["RegularizedEvolution", "RegularizedSettings"]
 
@@ -33,10 +34,7 @@ class RegularizedSettings:
     attempts: int = 20
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{field.name} is {value!r}; legal: a whole number, 1 or more")
+        check_counts(self, {field.name: 1 for field in fields(self)})
         if self.sample_size > self.population:
             raise ValueError(f"sample_size is {self.sample_size}; legal: up to the population, {self.population}")
 

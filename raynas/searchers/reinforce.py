@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from raynas.architecture import Architecture, complete, key
 from raynas.searchers.base import Entry, SearchSpace
+from raynas.searchers.checks import check_counts, check_ranges
 from raynas.searchers.following import Follower
 from raynas.searchers.standing import Rank, standing
 
@@ -41,15 +42,13 @@ class ReinforceSettings:
     attempts: int = 100
 
     def __post_init__(self) -> None:
+        check_counts(self, {"attempts": 1})
         legal = {
             "learning_rate": (0.0 < self.learning_rate < math.inf, "more than 0"),
             "entropy": (0.0 <= self.entropy < math.inf, "0 or more"),
             "baseline": (0.0 <= self.baseline < 1.0, "from 0 to below 1"),
-            "attempts": (isinstance(self.attempts, int) and self.attempts >= 1, "a whole number, 1 or more"),
         }
-        for name, (is_legal, range_) in legal.items():
-            if not is_legal:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; legal: {range_}")
+        check_ranges(self, legal)
 
 
 class Policy:
