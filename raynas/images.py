@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raynas.augment import Augment, normalise
-from raynas.config import ConfigError, Preset, SearchConfig, TrainConfig
+from raynas.config import ConfigError, SearchConfig, TrainConfig
 from raynas.data import Dataset, Split
 from raynas.measure import ACCURACY
 from raynas.seeds import seed_of
+from raynas.train_config import Preset
 
 __all__ = ["ImageExam", "ImageFeed", "Images", "steps_per_epoch", "to_input"]
 

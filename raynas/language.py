@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from raynas.config import ConfigError, Preset, SearchConfig, TrainConfig
+from raynas.config import ConfigError, SearchConfig, TrainConfig
 from raynas.measure import PERPLEXITY
 from raynas.seeds import seed_of
 from raynas.text import Text, TextData
+from raynas.train_config import Preset
 
 __all__ = ["Language", "OneWord", "TextExam", "TextFeed", "in_rows"]
 

@@ -11,12 +11,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from raynas.config import Preset, SearchConfig, TrainConfig
+from raynas.config import SearchConfig, TrainConfig
 from raynas.data import Data
 from raynas.images import Images
 from raynas.language import Language
 from raynas.measure import Measure
 from raynas.text import TextData
+from raynas.train_config import Preset
 
 __all__ = ["Exam", "Feed", "Task", "task_of"]
 
