@@ -20,6 +20,7 @@ from raynas.config import ConfigError, PoolConfig
 from raynas.rounds import Training
 from raynas.sampling import PathSampler
 from raynas.searchers import ArchitectureSearcher
+from raynas.searchers.rounds import scored
 
 __all__ = ["Pool", "PoolPaths"]
 
@@ -108,12 +109,17 @@ class Pool:
         proposed = list(_proposals(searcher, wanted))
         ranked = sorted(zip(self.members, scores, strict=True), key=lambda pair: self._goodness(pair[1]), reverse=True)
         newest = {key(member) for member in (self.rounds[-1]["new"] if self.rounds else ())}
+        if self.rounds and self.rounds[-1].get("learned"):
+            known = {key(m): score for m, score in zip(self.members, scores, strict=True) if math.isfinite(score)}
+            last = {**self.rounds[-1], "learned": scored(self.rounds[-1]["learned"], known)}
+            self.rounds = [*self.rounds[:-1], last]
         told = {
             "step": step,
             "best": ranked[0][1],
             "mean": _mean(scores),
             "mean of the last round's": _mean(s for m, s in ranked if key(m) in newest),
             "new": proposed,
+            "learned": searcher.diagnostics[-1] if searcher.diagnostics else None,
         }
         self.rounds = [*self.rounds, told]
         self.members = [*(member for member, _ in ranked[: len(ranked) - len(proposed)]), *proposed]

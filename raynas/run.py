@@ -44,10 +44,10 @@ from raynas.limits import LATENCY, InfeasibleError, Profile
 from raynas.network_space import NetworkSpace
 from raynas.patience import write_json
 from raynas.placement import place_ranks
-from raynas.pool import Pool
+from raynas.plan import make_pool, make_shrinking, path_sampler
 from raynas.retrain import images_per_second, retrain, retrain_recipe
 from raynas.sample import random_architectures
-from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, ProportionalPaths, UniformPaths
+from raynas.sampling import PathSampler
 from raynas.search_run import SearchRun
 from raynas.searchers import ArchitectureSearcher, UnsatisfiableError
 from raynas.shrink import Shrinking
@@ -114,8 +114,8 @@ class Run(SearchRun):
         if not config.retrain.space_args:
             self._check_drop_path()
         self._supernet: Supernet | None = None
-        self.shrinking = None if config.train.shrink.every is None else self._make_shrinking()
-        self.pool = None if config.train.pool.size is None else self._make_pool()
+        self.shrinking = None if config.train.shrink.every is None else self._shrinking()
+        self.pool = make_pool(config, costs, self._between_rounds, self.task.measure.mode)
         self._narrow_as_trained()
         if hasattr(trainable, "check_run"):
             trainable.check_run(self)
@@ -173,27 +173,7 @@ class Run(SearchRun):
 
     def paths(self) -> PathSampler:
         """Which paths the supernet trains; see ``train.paths``."""
-        decisions, seed = self.costs.decisions, self.config.seed
-        wanted = self.config.train.paths
-        low, high = self.limits.bounds.get("macs", (None, None))
-        if wanted == "fair":
-            return FairPaths(decisions, seed)
-        if wanted == "proportional":
-            sizes = functools.partial(_cost, self.costs, "parameters")
-            largest = self.costs.profile()["parameters"].maximum
-            return ProportionalPaths(decisions, sizes, largest, seed=seed, canonical=self.costs.canonical)
-        if wanted == "constrained" and high is None:
-            raise ConfigError("train.paths = constrained needs an upper limit: set limits.macs")
-        # Elsewhere the costs of every path that is drawn would need a forward pass.
-        if wanted == "uniform" or high is None or (wanted == "auto" and not self.costs.additive):
-            return UniformPaths(decisions, seed, self.costs.canonical)
-        # The window that SPOS trains around its limit of 330 M: 290 to 360 M, cut to what the space has.
-        profile = self.costs.profile()["macs"]
-        low, high = max(profile.minimum, low or high * 290 / 330), min(profile.maximum, high * 360 / 330)
-        if low >= high:
-            return UniformPaths(decisions, seed, self.costs.canonical)
-        macs = functools.partial(_cost, self.costs, "macs")
-        return ConstrainedPaths(decisions, macs, (low, high), seed=seed, canonical=self.costs.canonical)
+        return path_sampler(self.config, self.costs, self.limits)
 
     def train_supernet(self) -> None:
         """Train the shared weights; goes on from the newest checkpoint."""
@@ -221,24 +201,8 @@ class Run(SearchRun):
             self.searcher = functools.partial(self.searcher, points_to_evaluate=kept)
             self.view.say(f"the search begins with {len(kept)} of the pool's {len(self.pool.members)} architectures")
 
-    def _make_pool(self) -> Pool:
-        """What renews the paths that are trained.
-
-        Raises:
-            ConfigError: The space has too few, or something else decides which paths are trained.
-        """
-        train, settings = self.config.train.resolved(), self.config.train.pool
-        assert train.epochs is not None
-        if self.shrinking is not None:
-            raise ConfigError("train.shrink and train.pool exclude each other: leave out one of them")
-        if train.paths not in ("auto", "proportional"):
-            raise ConfigError(f"train.paths = {train.paths} is of a whole space; with train.pool: auto, proportional")
-        if train.minutes is None and settings.every >= train.epochs:
-            raise ConfigError(
-                f"train.pool is renewed after {settings.every:g} epochs, but train.epochs is {train.epochs:g}"
-            )
-        weight = functools.partial(_cost, self.costs, "parameters") if train.paths == "proportional" else _alike
-        return Pool(self._between_rounds, weight, settings, self.config.seed, self.task.measure.mode)
+    def _shrinking(self) -> Shrinking:
+        return make_shrinking(self.config, self.costs, self.limits, self.turning(), self._violation)
 
     def _between_rounds(self, **keywords: Any) -> ArchitectureSearcher:
         """A searcher of the space as it is now; nothing is measured while the supernet is trained."""
@@ -265,34 +229,6 @@ class Run(SearchRun):
         if self.shrinking is not None and saved is not None and saved[0] == int(saved[2]["total"]):
             self.shrinking.load_state(saved[2]["rounds"])
             self.narrow(self.shrinking.decisions)
-
-    def _make_shrinking(self) -> Shrinking:
-        """What shrinks the space in training.
-
-        Raises:
-            ConfigError: It would never do so.
-            AngleError: The space has no rule for something in it.
-        """
-        train, settings = self.config.train.resolved(), self.config.train.shrink
-        first = settings.first or settings.every
-        assert train.epochs is not None and first is not None
-        if train.minutes is None and first >= train.epochs:
-            raise ConfigError(f"train.shrink begins after {first:g} epochs, but train.epochs is {train.epochs:g}")
-        for name, used in (
-            ("search.warm_start", self.config.search.warm_start is not None),
-            ("search.filter", self.config.search.filter.score is not None),
-            ("search.features", self.config.search.features.score is not None),
-        ):
-            if used:
-                raise ConfigError(
-                    f"{name} is of the whole space, and train.shrink drops options: leave out one of them"
-                )
-        if arch.size(self.costs.decisions) <= settings.until:
-            raise ConfigError(
-                f"the space has {arch.size(self.costs.decisions):.3g} architectures, and shrinking ends where "
-                f"{settings.until:.3g} are left: lower train.shrink.until"
-            )
-        return Shrinking(self.turning(), self.costs, self._violation, self.paths, settings, self.config.seed)
 
     # Angles.
 
@@ -463,11 +399,3 @@ class Run(SearchRun):
             self.latency.close()
         if self._supernet is not None:
             self._supernet.close()
-
-
-def _cost(costs: Costs, name: str, architecture: Architecture) -> float:
-    return costs(architecture)[name]
-
-
-def _alike(architecture: Architecture) -> float:
-    return 1.0

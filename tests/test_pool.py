@@ -17,6 +17,8 @@ from raynas.host import Host
 from raynas.pool import Pool, PoolPaths
 from raynas.run import Run
 from raynas.searchers import Bayes, Evolution, RandomSearch, SearchSpace
+from raynas.searchers.nao import NAO
+from raynas.searchers.nao_settings import NAOSettings
 from trainables.shared_weights import SharedWeights
 
 DECISIONS = {f"layer{i}": ("a", "b", "c", "d") for i in range(5)}
@@ -84,6 +86,20 @@ def test_rounds_go_on_from_their_state_and_end():
     for step in steps[1:]:
         again.round(training, step)
     assert again.state() == whole.state() and again.paths().members == whole.paths().members
+
+
+def test_what_was_generated_gets_its_score_in_the_next_round():
+    settings = NAOSettings(startup=16, seeds=4, steps=20)
+    pool, training = make(functools.partial(NAO, settings=settings)), Scripted()
+    pool.round(training, 8)
+    assert pool.rounds[0]["learned"]["scores"] == 16
+    assert all(each["score"] is None for each in pool.rounds[0]["learned"]["generated"])
+    pool.round(training, 16)
+    known = {each["key"]: each["score"] for each in pool.rounds[0]["learned"]["generated"]}
+    new = pool.rounds[0]["new"]
+    true = dict(zip(map(arch.key, new), training.scores(new), strict=True))
+    assert true and true.items() <= known.items()
+    assert all(score is None for name, score in known.items() if name not in true)
 
 
 def test_failures_and_a_nearly_exhausted_space_leave_the_pool_whole():

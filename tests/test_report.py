@@ -60,6 +60,27 @@ def test_every_section_tells_the_numbers_of_the_run(tmp_path: Path) -> None:
     assert f"--resume {folder}" in shown.text("repeat")
 
 
+def test_what_a_searcher_has_learned_is_told_round_by_round(tmp_path: Path) -> None:
+    folder = finish(fill(tmp_path / "run"))
+    assert "learned" not in page(folder).texts
+    shared = {"steps": 9, "seconds": 1.0, "bound": False, "reconstructed": 0.9}
+    rounds = [
+        {**shared, "scores": 20, "held_out": 4, "pairwise": 0.75, "pool": 60.0, "generated": [
+            {"key": "a", "predicted": 0.9, "score": 70.0}, {"key": "b", "predicted": 0.8, "score": 72.0},
+            {"key": "c", "predicted": 0.7, "score": 65.0}, {"key": "d", "predicted": 0.6, "score": None}]},
+        {**shared, "scores": 30, "held_out": 0, "pairwise": None, "pool": 64.0, "generated": [
+            {"key": "e", "predicted": 0.9, "score": 63.0}]},
+    ]  # fmt: skip
+    (folder / "searcher.json").write_text(json.dumps(rounds))
+    told = page(folder).text("learned")
+    assert "In the search 1 of 2 rounds generated architectures whose mean score is better" in told
+    assert "20 90 % 75 % of 4 60.00 % 3 69.00 % 67 % 30 90 % - 64.00 % 1 63.00 % -" in told
+    assert "4 generated architectures of all rounds" in told and "In the training" not in told
+    pool = {"members": [], "rounds": [{"step": 5, "learned": rounds[1]}, {"step": 9, "learned": None}]}
+    (folder / "supernet" / "rounds.json").write_text(json.dumps(pool))
+    assert "In the training of the supernet 0 of 1 rounds generated" in page(folder).text("learned")
+
+
 def test_nothing_is_loaded_and_nothing_runs(tmp_path: Path) -> None:
     html = write_report(retrain(finish(fill(tmp_path)))).read_text(encoding="utf-8")
     assert not re.search(r"https?://|@import|url\(|<script", html)

@@ -16,6 +16,7 @@ from string import Template
 
 from raynas.report import figures
 from raynas.report.account import Account, read_account
+from raynas.report.learned import learned
 from raynas.report.lineage import lineage
 from raynas.report.plots import Axis
 from raynas.report.progress import progress
@@ -47,6 +48,7 @@ def write_report(folder: Path) -> Path:
         progress=progress(account),
         winner=figures.winner(account),
         lineage=lineage(account, figures.barcode),
+        learned=learned(account),
         best=_best(account),
         fates=figures.fates(account),
         training=figures.training(account),

@@ -92,6 +92,10 @@ class Account:
     """The content of graphs.json, see :mod:`raynas.graphs`; empty where the space does not say how it is wired."""
     sample: list[Scored]
     """The random architectures that were scored beside the search: see :mod:`raynas.sample`."""
+    learned: list[dict[str, Any]]
+    """What the searcher tells of its model, see :mod:`raynas.searchers.rounds`; empty where it has none."""
+    pooled: list[dict[str, Any]]
+    """What the searcher that renewed a pool in training told of its model, round by round."""
     notes: list[str]
     """What is missing, unfinished or broken: one sentence each."""
 
@@ -160,6 +164,12 @@ def read_account(folder: Path) -> Account:
         clock=clock,
         ranking=_read_json(folder / "ranking.json", notes) if (folder / "ranking.json").exists() else None,
         graphs=_read_graphs(folder / "graphs.json", notes),
+        learned=_read_rounds(folder / "searcher.json", notes),
+        pooled=[
+            row["learned"]
+            for row in _read_rounds(folder / "supernet" / "rounds.json", notes)
+            if row.get("learned") is not None
+        ],
         sample=_scored(drawn, [(0.0, 0.0)] * len(drawn), limits),
         notes=notes,
     )
@@ -186,6 +196,13 @@ def _read_json(path: Path, notes: list[str]) -> Any:
 def _read_graphs(path: Path, notes: list[str]) -> dict[str, Any]:
     found = _read_json(path, notes) if path.exists() else {}
     return found if isinstance(found, dict) else {}
+
+
+def _read_rounds(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    """The rounds of a searcher, or of a training."""
+    found = _read_json(path, notes) if path.exists() else []
+    rows = found.get("rounds", []) if isinstance(found, dict) else found
+    return [row for row in rows or [] if isinstance(row, dict)]
 
 
 def _read_board(path: Path, rows: list[dict[str, Any]], notes: list[str]) -> list[dict[str, Any]]:

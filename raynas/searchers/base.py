@@ -97,6 +97,8 @@ class ArchitectureSearcher(Searcher):
         self.journal: Path | None = None
         """A file for what the searcher has to tell of its model, if anything, as JSON; kept up to date."""
         self.source: tuple[Entry, ...] = ()
+        self.diagnostics: list[dict[str, Any]] = []
+        """What one that generates architectures has to tell of its model: see :mod:`raynas.searchers.rounds`."""
 
     def warm_start(self, source: Iterable[tuple[Mapping[str, str], Scores]], best: int = 3) -> None:
         """Start from the scores of another search with the same decisions: on other data, or under other limits.

@@ -57,7 +57,6 @@ class NAO(ArchitectureSearcher):
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
-        self.diagnostics: list[dict[str, Any]] = []
         self._in_flight = 1
 
     def expect_in_flight(self, trials: int) -> None:

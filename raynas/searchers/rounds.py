@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["pairwise_accuracy", "summary"]
+__all__ = ["pairwise_accuracy", "scored", "summary"]
 
 
 def pairwise_accuracy(predicted: Sequence[float], true: Sequence[float]) -> float | None:
@@ -21,6 +21,12 @@ def pairwise_accuracy(predicted: Sequence[float], true: Sequence[float]) -> floa
         return None
     gap = (told[:, None] - told[None])[differ]
     return float((gap > 0).mean() + 0.5 * (gap == 0).mean())
+
+
+def scored(row: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, Any]:
+    """A round in which the scores of what it generated are entered, as far as they are known, by key."""
+    generated = [{**each, "score": scores.get(each["key"], each["score"])} for each in row["generated"]]
+    return {**row, "generated": generated}
 
 
 def summary(diagnostics: Sequence[Mapping[str, Any]], mode: str = "max") -> list[dict[str, Any]]:

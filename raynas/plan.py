@@ -1,0 +1,121 @@
+"""What the settings make of the training of a supernet: which paths it trains, and what changes them between rounds."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from raynas import architecture as arch
+from raynas.architecture import Architecture
+from raynas.config import Config, ConfigError
+from raynas.costs import Costs
+from raynas.limits import Limits
+from raynas.pool import Pool
+from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, ProportionalPaths, UniformPaths
+from raynas.searchers import ArchitectureSearcher
+from raynas.shrink import Shrinking
+from raynas.turning import Turning
+
+__all__ = ["make_pool", "make_shrinking", "path_sampler"]
+
+
+def path_sampler(config: Config, costs: Costs, limits: Limits) -> PathSampler:
+    """Which paths the supernet trains; see ``train.paths``.
+
+    Raises:
+        ConfigError: MACs without an upper limit are to be sampled within it.
+    """
+    decisions, seed = costs.decisions, config.seed
+    wanted = config.train.paths
+    low, high = limits.bounds.get("macs", (None, None))
+    if wanted == "fair":
+        return FairPaths(decisions, seed)
+    if wanted == "proportional":
+        sizes = functools.partial(_cost, costs, "parameters")
+        largest = costs.profile()["parameters"].maximum
+        return ProportionalPaths(decisions, sizes, largest, seed=seed, canonical=costs.canonical)
+    if wanted == "constrained" and high is None:
+        raise ConfigError("train.paths = constrained needs an upper limit: set limits.macs")
+    # Elsewhere the costs of every path that is drawn would need a forward pass.
+    if wanted == "uniform" or high is None or (wanted == "auto" and not costs.additive):
+        return UniformPaths(decisions, seed, costs.canonical)
+    # The window that SPOS trains around its limit of 330 M: 290 to 360 M, cut to what the space has.
+    profile = costs.profile()["macs"]
+    low, high = max(profile.minimum, low or high * 290 / 330), min(profile.maximum, high * 360 / 330)
+    if low >= high:
+        return UniformPaths(decisions, seed, costs.canonical)
+    macs = functools.partial(_cost, costs, "macs")
+    return ConstrainedPaths(decisions, macs, (low, high), seed=seed, canonical=costs.canonical)
+
+
+def make_pool(config: Config, costs: Costs, searcher: Callable[..., ArchitectureSearcher], mode: str) -> Pool | None:
+    """What renews the paths that are trained, by ``train.pool``; None where nothing does.
+
+    Args:
+        config: All settings.
+        costs: Of the space.
+        searcher: Makes the one that proposes new members.
+        mode: min or max: the sense of a score.
+
+    Raises:
+        ConfigError: It would never do so, or something else decides which paths are trained.
+    """
+    train, settings = config.train.resolved(), config.train.pool
+    if settings.size is None:
+        return None
+    assert train.epochs is not None
+    if train.shrink.every is not None:
+        raise ConfigError("train.shrink and train.pool exclude each other: leave out one of them")
+    if train.paths not in ("auto", "proportional"):
+        raise ConfigError(f"train.paths = {train.paths} is of a whole space; with train.pool: auto, proportional")
+    if train.minutes is None and settings.every >= train.epochs:
+        raise ConfigError(
+            f"train.pool is renewed after {settings.every:g} epochs, but train.epochs is {train.epochs:g}"
+        )
+    weight = functools.partial(_cost, costs, "parameters") if train.paths == "proportional" else _alike
+    return Pool(searcher, weight, settings, config.seed, mode)
+
+
+def make_shrinking(
+    config: Config, costs: Costs, limits: Limits, turning: Turning, violation: Callable[[Architecture], float]
+) -> Shrinking:
+    """What shrinks the space in training, by ``train.shrink``.
+
+    Args:
+        config: All settings.
+        costs: Of the space.
+        limits: Of these costs.
+        turning: Tells the angles of the space.
+        violation: By how much an architecture breaks the limits.
+
+    Raises:
+        ConfigError: It would never do so, or a setting needs the whole space.
+    """
+    train, settings = config.train.resolved(), config.train.shrink
+    first = settings.first or settings.every
+    assert train.epochs is not None and first is not None
+    if train.minutes is None and first >= train.epochs:
+        raise ConfigError(f"train.shrink begins after {first:g} epochs, but train.epochs is {train.epochs:g}")
+    search = config.search
+    for name, used in (
+        ("search.warm_start", search.warm_start is not None),
+        ("search.filter", search.filter.score is not None),
+        ("search.features", search.features.score is not None),
+    ):
+        if used:
+            raise ConfigError(f"{name} is of the whole space, and train.shrink drops options: leave out one of them")
+    if arch.size(costs.decisions) <= settings.until:
+        raise ConfigError(
+            f"the space has {arch.size(costs.decisions):.3g} architectures, and shrinking ends where "
+            f"{settings.until:.3g} are left: lower train.shrink.until"
+        )
+    paths = functools.partial(path_sampler, config, costs, limits)
+    return Shrinking(turning, costs, violation, paths, settings, config.seed)
+
+
+def _cost(costs: Costs, name: str, architecture: Architecture) -> float:
+    return costs(architecture)[name]
+
+
+def _alike(architecture: Architecture) -> float:
+    return 1.0
