@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Name
     """
     flags = _parser().parse_intermixed_args(arguments)
     words = list(flags.words)
-    if flags.resume is not None and "=" in flags.resume and not Path(flags.resume).exists():
+    if flags.resume is not None and re.match(r"[\w.]+=", flags.resume) and not Path(flags.resume).exists():
         words.append(flags.resume)  # --resume key=value: the newest run, and a setting
         flags.resume = "auto"
     command = words.pop(0) if words and "=" not in words[0] else "search"

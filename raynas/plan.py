@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from raynas import architecture as arch
 from raynas.architecture import Architecture
-from raynas.config import Config, ConfigError
+from raynas.config import Config, ConfigError, TrainConfig
 from raynas.costs import Costs
 from raynas.limits import Limits
 from raynas.pool import Pool
@@ -16,7 +16,7 @@ from raynas.searchers import ArchitectureSearcher
 from raynas.shrink import Shrinking
 from raynas.turning import Turning
 
-__all__ = ["make_pool", "make_shrinking", "path_sampler"]
+__all__ = ["make_pool", "make_shrinking", "path_sampler", "refuse_rounds"]
 
 
 def path_sampler(config: Config, costs: Costs, limits: Limits) -> PathSampler:
@@ -46,6 +46,17 @@ def path_sampler(config: Config, costs: Costs, limits: Limits) -> PathSampler:
         return UniformPaths(decisions, seed, costs.canonical)
     macs = functools.partial(_cost, costs, "macs")
     return ConstrainedPaths(decisions, macs, (low, high), seed=seed, canonical=costs.canonical)
+
+
+def refuse_rounds(train: TrainConfig, trainable: str) -> None:
+    """Refuse to change between rounds what a trainable does not train.
+
+    Raises:
+        ConfigError: ``train.pool`` or ``train.shrink`` is set.
+    """
+    for name, wanted in (("train.pool.size", train.pool.size), ("train.shrink.every", train.shrink.every)):
+        if wanted is not None:
+            raise ConfigError(f"{name} = {wanted:g} is of a supernet, and {trainable} trains none: leave it out")
 
 
 def make_pool(config: Config, costs: Costs, searcher: Callable[..., ArchitectureSearcher], mode: str) -> Pool | None:

@@ -44,7 +44,7 @@ from raynas.limits import LATENCY, InfeasibleError, Profile
 from raynas.network_space import NetworkSpace
 from raynas.patience import write_json
 from raynas.placement import place_ranks
-from raynas.plan import make_pool, make_shrinking, path_sampler
+from raynas.plan import make_pool, make_shrinking, path_sampler, refuse_rounds
 from raynas.retrain import images_per_second, retrain, retrain_recipe
 from raynas.sample import random_architectures
 from raynas.sampling import PathSampler
@@ -114,6 +114,8 @@ class Run(SearchRun):
         if not config.retrain.space_args:
             self._check_drop_path()
         self._supernet: Supernet | None = None
+        if not getattr(trainable, "trains_supernet", False):
+            refuse_rounds(config.train, trainable.__name__)
         self.shrinking = None if config.train.shrink.every is None else self._shrinking()
         self.pool = make_pool(config, costs, self._between_rounds, self.task.measure.mode)
         self._narrow_as_trained()

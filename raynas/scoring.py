@@ -24,7 +24,8 @@ class Scoring:
 
     A trainable of ours has a class method ``scoring(run) -> Scoring``, and ``check(search)``, which refuses settings
     that it cannot work with; ``score_mode(search)``, where low scores may be good; ``reports(search)``, the metrics of
-    which a score may be made; ``measured = True``, where the score is the measure of the data. One that needs no
+    which a score may be made; ``measured = True``, where the score is the measure of the data; ``trains_supernet =
+    True``, without which ``train.pool`` and ``train.shrink`` would do nothing and are refused. One that needs no
     network may have ``costs(decisions, config)``, too: it then scores spaces that are bare data, of which it knows the
     costs. One that says ``uses_settings = True`` trains architectures that hold training settings of their own: see
     :mod:`raynas.joint`. A plain ``tune.Trainable`` of a user needs none of these, as long as it reads

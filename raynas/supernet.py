@@ -226,7 +226,7 @@ class Supernet:
         loss = sum(p.loss for p in progress) / len(progress)
         status = TrainingStatus(progress[0].step, total, loss, progress[0].images / max(progress[0].seconds, 1e-9))
         line = {"step": status.step, "total": total, "loss": loss, "images_per_second": status.images_per_second}
-        line["gpus"] = self.where.count * self.where.gpus
+        line |= {"workers": self.where.count, "gpus": self.where.count * self.where.gpus}
         append_line(self._curve, json.dumps({**line, "time": time.time()}))
         tell(status)
 

@@ -19,7 +19,9 @@ from raynas.run import Run
 from raynas.searchers import Bayes, Evolution, RandomSearch, SearchSpace
 from raynas.searchers.nao import NAO
 from raynas.searchers.nao_settings import NAOSettings
+from trainables.from_scratch import FromScratch
 from trainables.shared_weights import SharedWeights
+from trainables.zero_cost import ZeroCost
 
 DECISIONS = {f"layer{i}": ("a", "b", "c", "d") for i in range(5)}
 POOL = PoolConfig(size=16, every=1, renew=0.5)
@@ -209,3 +211,14 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             prepare(tmp_path, train=changed)
+
+
+@pytest.mark.parametrize("trainable", [FromScratch, ZeroCost])
+def test_what_trains_no_supernet_refuses_to_change_its_paths(tmp_path, trainable):
+    shrinking = dataclasses.replace(
+        CONFIG.train, paths="auto", pool=PoolConfig(), shrink=ShrinkConfig(every=1, until=2)
+    )
+    for train, setting in ((CONFIG.train, r"train\.pool\.size = 6"), (shrinking, r"train\.shrink\.every = 1")):
+        config = dataclasses.replace(CONFIG, storage_path=str(tmp_path), train=train)
+        with pytest.raises(ConfigError, match=f"{setting} is of a supernet, and {trainable.__name__} trains none"):
+            Run(config, tiny.space(num_classes=4), tiny.data(), RandomSearch, trainable)

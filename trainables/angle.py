@@ -32,6 +32,8 @@ class Angle(CohortTrial):
     The table is read off the weights once, before the search; trials see it through the object store.
     """
 
+    trains_supernet = True
+
     @staticmethod
     def check(search: SearchConfig) -> None:
         """Refuse settings that cannot be: called before anything is started."""

@@ -38,6 +38,7 @@ class SharedWeights(CohortTrial):
 
     measured = True
     """A score is what the data are measured by, see :mod:`raynas.measure`."""
+    trains_supernet = True
 
     @staticmethod
     def reports(search: SearchConfig) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ Both machines are this one, at two addresses of its loopback.
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import re
 import shutil
 import subprocess
@@ -121,8 +122,10 @@ def test_submit_runs_the_file_alone_on_both_machines(cluster: Machine, source: P
     folder = cluster.home / "runs" / "submitted"
     rows = results.read(folder / "scored.parquet").to_pylist()
     assert len({row["key"] for row in rows if row["status"] in ("complete", "stopped")}) == 6
-    # One actor scores per processor, and each machine has one.
-    assert {row["worker"] for row in rows} == {"supernet-0", "supernet-1"}
+    # An actor takes a processor, and each machine has one.
+    *_, last = (folder / "supernet" / "training.jsonl").read_text().splitlines()
+    assert json.loads(last)["workers"] == 2
+    assert {row["worker"] for row in rows} <= {"supernet-0", "supernet-1"}
     assert (folder / "leaderboard.json").exists() and (folder / "report.html").exists()
 
 
