@@ -13,6 +13,7 @@ import pytest
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_metrics_report_interval_ms"] = "2000"  # of 10,000: a test reads the metrics  # noqa: SIM112
+os.environ["RAY_worker_niceness"] = "0"  # of 15: they would wait for the tests that run beside them  # noqa: SIM112
 os.environ.pop("RAY_ADDRESS", None)
 # Workers must find the modules that stand beside the tests.
 os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (Path(__file__).resolve().parents[1], Path(__file__).parent)))

@@ -59,6 +59,7 @@ class Machine:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_") and k != "PYTHONPATH"}
         path = f"{Path(sys.executable).parent}:{kept['PATH']}:/usr/sbin:/sbin"
         own = {"HOME": str(self.home), "PATH": path, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+        own["RAY_worker_niceness"] = "0"  # of 15: they would wait for the tests that run beside them
         return kept | own | changes
 
     def start(self, *command: str | Path, **environment: str) -> subprocess.Popen[str]:

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FromScratch", "Job"]
 
+_LINGER = 30.0
+"""Seconds for which the last weights of a trial are kept: by then its end stands in the log, also in an object store."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -119,12 +122,17 @@ class FromScratch(tune.Trainable):
         self.measure = task_of(self.data).measure
         self.folder: Path | None = None
         self.mirror: Mirror | None = None
+        self._left: list[tuple[float, Path, Mirror | None]] = []
+        """When trials ended, and where their last weights are still kept."""
         self.notice = Notice()
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take on another trial in the same process."""
-        self._forget()
+        if self.folder is not None:
+            self._left.append((time.monotonic(), self.folder, self.mirror))
+        self.folder = self.mirror = None
+        self._forget(_LINGER)
         self._ended = False
         self.architecture = dict(new_config["architecture"])
         name, where = arch.key(self.architecture), self.job.where
@@ -165,8 +173,9 @@ class FromScratch(tune.Trainable):
         if diverged and not math.isfinite(score):
             score = self.measure.of_means(1 / self.data.classes, math.log(self.data.classes))  # that of a guess
         done = trainer.step == trainer.total_steps
-        # What ended keeps its last weights until another trial comes: nobody has noted yet that it ended.
+        # What ended keeps its last weights: nobody has noted yet that it ended.
         self._ended = done or diverged
+        self._forget(_LINGER)
         if not self._ended:
             checkpoint.write(self.folder, trainer.step, trainer.state(), {"seconds": self.seconds}, keep=2)
             if self.mirror is not None:
@@ -201,17 +210,20 @@ class FromScratch(tune.Trainable):
                 if self.mirror is not None:
                     self.mirror.try_push()
 
-    def _forget(self) -> None:
-        """The trial ended for good: its weights are not needed any more."""
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        if self.mirror is not None:
-            self.mirror.forget()
+    def _forget(self, seconds: float = 0.0) -> None:
+        """Of trials that ended for good, so long ago, weights are not needed any more."""
+        last = time.monotonic() - seconds
+        for _, folder, mirror in (one for one in self._left if one[0] <= last):
+            shutil.rmtree(folder, ignore_errors=True)
+            if mirror is not None:
+                mirror.forget()
+        self._left = [one for one in self._left if one[0] > last]
 
     def cleanup(self) -> None:
         """The process ends: so does what it keeps of a trial that ended."""
-        if self._ended:
-            self._forget()
+        if self._ended and self.folder is not None:
+            self._left.append((0.0, self.folder, self.mirror))
+        self._forget()
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         """Nothing for Tune to keep: the weights are in the run's own folder."""

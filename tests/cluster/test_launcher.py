@@ -96,7 +96,7 @@ def _prepare(machine: Machine) -> None:
     ray = environment / "bin" / "ray"
     ray.write_text(f"#!{environment}/bin/python\nfrom ray.scripts.scripts import main\nmain()\n")
     ray.chmod(0o755)
-    (machine.home / ".bashrc").write_text(f"export PIP_NO_INDEX=1 PIP_FIND_LINKS={wheels}\n")
+    (machine.home / ".bashrc").write_text(f"export PIP_NO_INDEX=1 PIP_FIND_LINKS={wheels} RAY_worker_niceness=0\n")
 
 
 @pytest.fixture(scope="module")
