@@ -100,7 +100,7 @@ class NAO(ArchitectureSearcher):
         # What had ended before the last of these: a search rebuilt from its log knows as much.
         ended = [name for name, entry in self.ledger.items() if entry.status != "running"]
         taken = set(ended[: ended.index(key(known[-1].architecture)) + 1])
-        seeds = self._best(known, self.settings.seeds)
+        seeds = self._best(known, self.settings.seeds or max(len(known) // 6, 10))
         # Twice as many as a round proposes: trials may fail, and some may be in flight already.
         count = max(2 * self.settings.retrain, self._in_flight)
         found = space.generate(seeds, count, taken, self.drawer.feasible)

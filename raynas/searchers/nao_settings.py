@@ -9,7 +9,7 @@ from raynas.searchers.checks import check_counts, check_ranges
 
 __all__ = ["NAOSettings"]
 
-_COUNTS = ("retrain", "seeds", "surplus", "raises", "spellings", "steps", "batch", "embedding", "hidden", "width")
+_COUNTS = ("retrain", "surplus", "raises", "spellings", "steps", "batch", "embedding", "hidden", "width")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class NAOSettings:
     Attributes:
         startup: Random architectures before the space is learned.
         retrain: It is learned anew after so many scores.
-        seeds: The climb starts from so many of the best.
+        seeds: The climb starts from so many of the best. Default: from a sixth of those known, as the paper's first one
+            does, and from 10 at least: where the few best have no unknown neighbours left, the next ones have.
         surplus: So many times as many architectures are generated as are needed; the best predictions are taken.
         step: Of the climb, at first, where the embedding of a word has length 1. The direction's length does not count:
             so a step means the same in every space, unlike in the paper, where it multiplies the slope itself.
@@ -51,7 +52,7 @@ class NAOSettings:
 
     startup: int = 20
     retrain: int = 10
-    seeds: int = 10
+    seeds: int | None = None
     surplus: int = 5
     step: float = 0.1
     growth: float = 1.3
@@ -73,7 +74,8 @@ class NAOSettings:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        check_counts(self, {"startup": 2, "layers": 0, "draws": 0, **dict.fromkeys(_COUNTS, 1)})
+        counts = (*_COUNTS, *(["seeds"] if self.seeds is not None else []))
+        check_counts(self, {"startup": 2, "layers": 0, "draws": 0, **dict.fromkeys(counts, 1)})
         legal = {
             "step": (0.0 < self.step < math.inf, "more than 0"),
             "growth": (1.0 < self.growth < math.inf, "more than 1"),
