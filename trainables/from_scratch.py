@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["FromScratch", "Job"]
 
 _LINGER = 30.0
-"""Seconds for which the last weights of a trial are kept: by then its end stands in the log, also in an object store."""
+"""Seconds for which the weights of a trial are kept after its end: by then the log tells it, in an object store too."""
 
 
 @dataclass(frozen=True)
