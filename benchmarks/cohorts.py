@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import ray
+from rich.console import Console
 
 from raynas import prepare, results
 from raynas.config import Config, SearchConfig
@@ -31,7 +32,9 @@ def rate(file: Path, cohort: int, trials: int, concurrent: int, seed: int) -> tu
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         run = prepare(
-            Config(search=search, storage_path=folder, name="cohorts", seed=seed), space=DECISIONS, view=Quiet()
+            Config(search=search, storage_path=folder, name="cohorts", seed=seed),
+            space=DECISIONS,
+            view=View(Console(quiet=True)),
         )
         begin = time.process_time()
         run.search()
@@ -43,16 +46,6 @@ def rate(file: Path, cohort: int, trials: int, concurrent: int, seed: int) -> tu
         ends[row["trial"]] = row["time"].timestamp()
     span = max(ends.values()) - min(ends.values())
     return (len(rows) - cohort) / span, 1000 * spent / len(rows)
-
-
-class Quiet(View):
-    """Shows nothing."""
-
-    def say(self, text: str) -> None:
-        """Not this either."""
-
-    def leaderboard(self, rows: object, rescored: bool = True) -> None:
-        """Nor this."""
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from rich.console import Console
 
 from raynas import Config, prepare
 from raynas.config import RetrainConfig
@@ -38,16 +39,6 @@ DOMAINS = {
 WAYS: dict[str, dict[str, Any]] = {"architecture": {}, "architecture and settings": DOMAINS}
 
 
-class Quiet(View):
-    """Shows nothing."""
-
-    def say(self, text: str) -> None:
-        """Not this either."""
-
-    def leaderboard(self, rows: object, rescored: bool = True) -> None:
-        """Nor this."""
-
-
 def found(flags: argparse.Namespace, domains: dict[str, Any], seed: int) -> tuple[list[float], dict[str, Any]]:
     """Validation accuracy in the search, test accuracy after each further training, and the settings."""
     search = {
@@ -62,7 +53,7 @@ def found(flags: argparse.Namespace, domains: dict[str, Any], seed: int) -> tupl
         config = Config(
             data={"limit": flags.images}, train=train, search=search, storage_path=folder, name="joint", seed=seed
         )
-        run = prepare(config, view=Quiet())
+        run = prepare(config, view=View(Console(quiet=True)))
         best = run.search()[0]
         accuracies = [best["final_score"]]
         for epochs in flags.retrain_epochs:

@@ -21,9 +21,10 @@ import tempfile
 from pathlib import Path
 
 import ray
+from rich.console import Console
 
 from raynas.config import Config, DataConfig, PoolConfig, RetrainConfig, SearchConfig, TrainConfig
-from raynas.display import Quiet
+from raynas.display import View
 from raynas.launch import connect, prepare
 from raynas.run import Run
 
@@ -74,7 +75,7 @@ def by_chance(whole: Run, scored: int) -> Run:
         train=dataclasses.replace(whole.config.train, pool=PoolConfig()),
         search=dataclasses.replace(whole.config.search, method="random", method_args={}, num_samples=scored),
     )
-    return prepare(config, view=Quiet())  # type: ignore[no-any-return]
+    return prepare(config, view=View(Console(quiet=True)))  # type: ignore[no-any-return]
 
 
 def outcome(run: Run) -> dict[str, float]:
@@ -105,7 +106,7 @@ def main() -> None:
     found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as folder:
         for seed in flags.seeds:
-            whole = prepare(settings(flags, Path(folder), seed), view=Quiet())
+            whole = prepare(settings(flags, Path(folder), seed), view=View(Console(quiet=True)))
             found[WAYS[0]].append(outcome(whole))
             scored = flags.rounds * flags.pool + flags.pool + flags.more
             found[WAYS[1]].append(outcome(by_chance(whole, scored)))
@@ -116,8 +117,8 @@ def main() -> None:
             print(f"seed {seed}: mean of the pool {told}; of those that were new {newest}; {rows}", flush=True)
     measure = whole.task.measure
     print(f"\n| {measure.name}, {scored} scored | shared weights, validation | trained alone, test |\n|---|---|---|")
-    for way, rows in found.items():
-        cells = (f"{statistics.mean(r[k] for r in rows):.2f}" for k in ("shared", "alone"))
+    for way, each in found.items():
+        cells = (f"{statistics.mean(row[name] for row in each):.2f}" for name in ("shared", "alone"))
         print(f"| {way} | {' | '.join(cells)} |")
     ray.shutdown()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -245,3 +246,13 @@ def test_the_file_named_beside_a_dependency_needs_it(name: str) -> None:
             assert re.search(rf"\b{re.escape(imported)}\b", path.read_text(encoding="utf-8"), re.IGNORECASE), (
                 f"pyproject.toml says that {file} needs {name}"
             )
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_a_benchmark_imports_what_is_there(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES:
+            module = importlib.import_module(node.module or "")
+            for alias in node.names:
+                there = hasattr(module, alias.name) or f"{node.module}.{alias.name}" in modules()
+                assert there, f"{node.module} has no {alias.name}"
