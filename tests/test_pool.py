@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 import tiny
 import torch
+from interrupted import train_in_two_parts
 
 from raynas import architecture as arch
 from raynas import checkpoint, results
@@ -168,7 +169,7 @@ def test_scoring_between_steps_leaves_the_training_as_it_was():
 def test_an_interrupted_training_renews_the_same_and_the_search_begins_with_the_pool(tmp_path):
     whole = prepare(tmp_path / "whole")
     whole.search()
-    step, tensors, values = checkpoint.latest(whole.folder / "supernet")
+    step, _, values = checkpoint.latest(whole.folder / "supernet")
     assert step == 32 and [line["step"] for line in values["rounds"]["rounds"]] == [8, 16, 24]
     assert json.loads((whole.folder / "supernet" / "rounds.json").read_text()) == values["rounds"]
     rows = results.read(whole.folder / "scored.parquet").to_pylist()
@@ -176,20 +177,7 @@ def test_an_interrupted_training_renews_the_same_and_the_search_begins_with_the_
     assert len({row["key"] for row in rows}) == 8
     whole.close()
 
-    broken = prepare(tmp_path / "broken")
-    broken.open()
-
-    def stop(status):
-        if status.step >= 12:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        broken.supernet.train(broken.paths(), stop)
-    again = prepare(tmp_path / "broken")
-    again.train_supernet()
-    resumed = checkpoint.latest(again.folder / "supernet")
-    assert resumed[2] == values and all(torch.equal(resumed[1][name], value) for name, value in tensors.items())
-    broken.close()
+    again = train_in_two_parts(lambda: prepare(tmp_path / "broken"), 12, whole)
     again.close()
 
     sizes = sorted(again.costs(member)["parameters"] for member in again.pool.members)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from interrupted import train_in_two_parts
 
 from raynas import architecture as arch
 from raynas import checkpoint, results
@@ -145,7 +146,7 @@ def test_a_shrunk_space_is_searched_and_an_interrupted_training_shrinks_the_same
     whole = prepare(tmp_path / "whole")
     best = whole.search()
     folder = whole.folder / "supernet"
-    step, tensors, values = checkpoint.latest(folder)
+    step, _, values = checkpoint.latest(folder)
     kept = {name: tuple(options) for name, options in values["rounds"]["decisions"].items()}
     assert step == 32 and values["rounds"]["anchored"]
     assert kept == whole.search_space.decisions and sum(map(len, kept.values())) == 9 - 3 * 2
@@ -160,21 +161,8 @@ def test_a_shrunk_space_is_searched_and_an_interrupted_training_shrinks_the_same
     assert proposed == {tuple(zip(kept, chosen, strict=True)) for chosen in itertools.product(*kept.values())}
     assert arch.canonical(kept, best[0]["architecture"])
 
-    broken = prepare(tmp_path / "broken")
-    broken.open()
-
-    def stop(status):
-        if status.step >= 12:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        broken.supernet.train(broken.paths(), stop)
-    assert 12 <= checkpoint.latest(broken.folder / "supernet")[0] < 32
-    again = prepare(tmp_path / "broken")
-    again.train_supernet()
-    resumed = checkpoint.latest(again.folder / "supernet")
-    assert resumed[2] == values and all(torch.equal(resumed[1][name], value) for name, value in tensors.items())
-    for run in (whole, broken, again):
+    again = train_in_two_parts(lambda: prepare(tmp_path / "broken"), 12, whole)
+    for run in (whole, again):
         run.close()
 
 

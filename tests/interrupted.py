@@ -1,0 +1,35 @@
+"""Trainings that are interrupted and go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from raynas import checkpoint
+from raynas.run import Run
+from raynas.supernet import TrainingStatus
+
+
+def train_in_two_parts(prepare: Callable[[], Run], step: int, whole: Run) -> Run:
+    """A run whose training is interrupted after a step; it must end as the whole one has, bit for bit."""
+    expected = checkpoint.latest(whole.folder / "supernet")
+    broken = prepare()
+    broken.open()
+
+    def stop(status: TrainingStatus) -> None:
+        if status.step >= step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken.supernet.train(broken.paths(), stop)
+    reached = checkpoint.latest(broken.folder / "supernet")
+    assert expected is not None and reached is not None and step <= reached[0] < expected[0]
+    again = prepare()
+    again.train_supernet()
+    resumed = checkpoint.latest(again.folder / "supernet")
+    assert resumed is not None and resumed[2] == expected[2]
+    assert all(torch.equal(resumed[1][name], value) for name, value in expected[1].items())
+    broken.close()
+    return again
