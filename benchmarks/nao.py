@@ -46,7 +46,7 @@ def told(job: Job) -> dict[str, float]:
     return dict(zip(known, Random(f"shuffle/{job.seed}").sample(list(known.values()), len(known)), strict=True))
 
 
-def learn(job: Job) -> dict[str, Any]:
+def learn(job: Job, settings: NAOSettings) -> dict[str, Any]:
     """Fit a space to random architectures."""
     this, scores, rng = task(job.data, job.table), told(job), Random(f"learn/{job.seed}")
     forms: dict[str, dict[str, str]] = {}
@@ -55,7 +55,7 @@ def learn(job: Job) -> dict[str, Any]:
         forms[key(form)] = form
     every = list(forms.values())
     true = [scores[this.name(form)] for form in every]
-    space = LearnedSpace(this.space, seed=job.seed)
+    space = LearnedSpace(this.space, settings, job.seed)
     fit = space.fit(every[:LEARNED], true[:LEARNED])
     accuracy = pairwise_accuracy(space.predict(every[LEARNED:]), true[LEARNED:])
     return {"reconstructed": fit.reconstructed, "pairwise": accuracy, "seconds": fit.seconds}
@@ -131,7 +131,7 @@ def main() -> None:
         print("| learned from 100 | exactly decoded, worst | pairwise accuracy, mean | worst | seconds |")
         print("|---|---|---|---|---|", flush=True)
         for table in flags.tables:
-            fits = list(pool.map(learn, jobs(table, "nao")))
+            fits = list(pool.map(learn, jobs(table, "nao"), itertools.repeat(flags.settings)))
             exact, pairs, took = ([fit[name] for fit in fits] for name in ("reconstructed", "pairwise", "seconds"))
             print(f"| {table} | {min(exact):.2f} | {np.mean(pairs):.3f} | {min(pairs):.3f} | {np.mean(took):.1f} |")
         print("\n| rounds | decoded | held out, from 100 on | ordered | gain | won | seeds that won all | CPU s |")

@@ -7,6 +7,7 @@ it on the actors that train: they score between two stretches and keep their wei
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from raynas.config import ConfigError, PoolConfig
 from raynas.rounds import Training
 from raynas.sampling import PathSampler
 from raynas.searchers import ArchitectureSearcher
-from raynas.searchers.rounds import scored
+from raynas.searchers.rounds import judged
 
 __all__ = ["Pool", "PoolPaths"]
 
@@ -101,18 +102,20 @@ class Pool:
         scores = training.scores(self.members)
         seed = Random(f"{self.seed}/pool/round {len(self.rounds)}").randrange(2**31)
         searcher = self.searcher(seed=seed, metric="score", mode=self.mode)
-        # The newest first: a searcher that learns from a round number of scores leaves out the last ones.
-        for member, score in reversed(list(zip(self.members, scores, strict=True))):
+        ranked = sorted(zip(self.members, scores, strict=True), key=lambda pair: self._goodness(pair[1]), reverse=True)
+        finite = sum(map(math.isfinite, scores))
+        if hasattr(searcher.settings, "startup") and finite > 1:  # all that there is to learn from is there
+            searcher.settings = dataclasses.replace(searcher.settings, startup=finite)
+        # The best last: a searcher may think the last ones the youngest.
+        for member, score in reversed(ranked):
             searcher.add_evaluated_point({"architecture": member}, score, error=not math.isfinite(score))
         wanted = round(self.settings.renew * len(self.members))
         searcher.expect_in_flight(wanted)
         proposed = list(_proposals(searcher, wanted))
-        ranked = sorted(zip(self.members, scores, strict=True), key=lambda pair: self._goodness(pair[1]), reverse=True)
         newest = {key(member) for member in (self.rounds[-1]["new"] if self.rounds else ())}
         if self.rounds and self.rounds[-1].get("learned"):
             known = {key(m): score for m, score in zip(self.members, scores, strict=True) if math.isfinite(score)}
-            last = {**self.rounds[-1], "learned": scored(self.rounds[-1]["learned"], known)}
-            self.rounds = [*self.rounds[:-1], last]
+            self.rounds = [*self.rounds[:-1], judged(self.rounds[-1], known)]
         told = {
             "step": step,
             "best": ranked[0][1],

@@ -201,7 +201,10 @@ class Run(SearchRun):
             violation = self.search_space.violation
             kept = [member for member in self.pool.members if violation is None or violation(member) == 0]
             self.searcher = functools.partial(self.searcher, points_to_evaluate=kept)
-            self.view.say(f"the search begins with {len(kept)} of the pool's {len(self.pool.members)} architectures")
+            room = self.config.search.num_samples
+            short = f", of which search.num_samples = {room} leaves some out" if room < len(kept) else ""
+            of = f"{len(kept)} of the pool's {len(self.pool.members)} architectures"
+            self.view.say(f"the search begins with {of}{short}")
 
     def _shrinking(self) -> Shrinking:
         return make_shrinking(self.config, self.costs, self.limits, self.turning(), self._violation)

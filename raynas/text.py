@@ -125,7 +125,8 @@ def load_text(name: str, folder: Path | None, validation: float | int, limit: in
             ``pydoc_topics``, the help texts of Python, which come with it.
         validation: Share of the training words, or how many, that are held out where the text has no validation part
             of its own; they are the last ones.
-        limit: At most so many words of training and validation together, and so many of test.
+        limit: At most so many words of each part; a validation part that is cut off from the training words counts
+            with these.
 
     Raises:
         DataError: Files are not there or hold no text.
@@ -162,7 +163,8 @@ def _folder(name: str, folder: Path) -> dict[str, Sequence[str]]:
 def _read(path: Path) -> Iterator[str]:
     """The words of a file."""
     try:
-        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+        # Other signs that Python takes for the end of a line may stand within one.
+        lines = [line.split() for line in path.read_text(encoding="utf-8").removesuffix("\n").split("\n")]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     singly = all(len(words) <= 1 for words in lines)

@@ -9,6 +9,7 @@ dropout={"hidden": 0.15}``.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,8 +35,8 @@ __all__ = [
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "relu": nn.ReLU,
-    "sigmoid": nn.Sigmoid,
     "identity": nn.Identity,
+    "sigmoid": nn.Sigmoid,
 }
 """In the order in which NAO numbers them."""
 NODES = range(1, 12)
@@ -133,7 +134,11 @@ def from_sequence(sequence: Sequence[int] | str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Dropout:
-    """Shares that are left out in training, each the same for all words of a sequence (Gal and Ghahramani, 2016)."""
+    """Shares that are left out in training, each the same for all words of a sequence (Gal and Ghahramani, 2016).
+
+    Raises:
+        ValueError: A share that is none.
+    """
 
     output: float = 0.75
     """Of the cell's output, as the decoder sees it."""
@@ -145,6 +150,11 @@ class Dropout:
     """...and before that."""
     words: float = 0.0
     """Of the words of the vocabulary, as a whole."""
+
+    def __post_init__(self) -> None:
+        for name, share in vars(self).items():
+            if not isinstance(share, (int, float)) or not 0 <= share < 1:
+                raise ValueError(f"dropout: {name} is {share!r}; legal: from 0 to below 1")
 
 
 def _mask(like: Tensor, share: float) -> Tensor:
@@ -253,16 +263,32 @@ def recurrent(num_classes: int = 10_000, units: int = 300, dropout: Mapping[str,
         num_classes: Words.
         units: Of the embedding, the state and every node.
         dropout: Shares by the names of :class:`Dropout`, where they are others than there.
+
+    Raises:
+        ValueError: A share that is none, or an unknown name.
     """
-    return Recurrent(num_classes, units, Dropout(**(dropout or {})))
+    return Recurrent(num_classes, units, _dropout(Dropout(), dropout))
 
 
-def recurrent_small(num_classes: int = 10_000, units: int = 64, dropout: float = 0.1) -> Recurrent:
+def recurrent_small(
+    num_classes: int = 10_000, units: int = 64, dropout: Mapping[str, float] | None = None
+) -> Recurrent:
     """The same for texts of some hundred thousand words and a processor without a GPU.
 
     Args:
         num_classes: Words.
         units: Of the embedding, the state and every node.
-        dropout: The share of everything but whole words.
+        dropout: Shares by the names of :class:`Dropout`, where they are others than 0.1 (of whole words: than there).
+
+    Raises:
+        ValueError: A share that is none, or an unknown name.
     """
-    return Recurrent(num_classes, units, Dropout(dropout, dropout, dropout, dropout))
+    return Recurrent(num_classes, units, _dropout(Dropout(0.1, 0.1, 0.1, 0.1), dropout))
+
+
+def _dropout(shares: Dropout, changes: Mapping[str, float] | None) -> Dropout:
+    legal = [field.name for field in dataclasses.fields(Dropout)]
+    unknown = [name for name in changes or {} if name not in legal]
+    if unknown:
+        raise ValueError(f"dropout has no {unknown[0]!r}; legal ones: {', '.join(legal)}")
+    return dataclasses.replace(shares, **(changes or {}))

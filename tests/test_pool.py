@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 from collections import Counter
+from random import Random
 
 import pytest
 import tiny
@@ -20,6 +21,7 @@ from raynas.run import Run
 from raynas.searchers import Bayes, Evolution, RandomSearch, SearchSpace
 from raynas.searchers.nao import NAO
 from raynas.searchers.nao_settings import NAOSettings
+from raynas.searchers.rounds import summary
 from trainables.from_scratch import FromScratch
 from trainables.shared_weights import SharedWeights
 from trainables.zero_cost import ZeroCost
@@ -41,7 +43,7 @@ class Scripted:
 
 def make(searcher=Bayes, settings=POOL, **options):
     make_searcher = functools.partial(searcher, SearchSpace(DECISIONS))
-    return Pool(make_searcher, lambda architecture: 1.0, settings, seed=0, **options)
+    return Pool(make_searcher, lambda architecture: 1.0, settings, **{"seed": 0, **options})
 
 
 def test_paths_are_drawn_in_proportion_to_their_weights():
@@ -92,7 +94,7 @@ def test_rounds_go_on_from_their_state_and_end():
 
 
 def test_what_was_generated_gets_its_score_in_the_next_round():
-    settings = NAOSettings(startup=16, seeds=4, steps=20)
+    settings = NAOSettings(startup=12, seeds=4, steps=20)
     pool, training = make(functools.partial(NAO, settings=settings)), Scripted()
     pool.round(training, 8)
     assert pool.rounds[0]["learned"]["scores"] == 16
@@ -103,6 +105,25 @@ def test_what_was_generated_gets_its_score_in_the_next_round():
     true = dict(zip(map(arch.key, new), training.scores(new), strict=True))
     assert true and true.items() <= known.items()
     assert all(score is None for name, score in known.items() if name not in true)
+
+
+def test_a_round_is_not_won_by_weights_that_got_better():
+    class Improving(Scripted):
+        """Scores by chance, and better from round to round."""
+
+        def scores(self, architectures):
+            self.asked += 100
+            return [self.asked + Random(f"{self.asked}/{arch.key(a)}").random() for a in architectures]
+
+    settings = NAOSettings(startup=16, seeds=4, steps=20)
+    gains = []
+    for seed in range(6):
+        pool, training = make(functools.partial(NAO, settings=settings), seed=seed), Improving()
+        for step in range(3):
+            pool.round(training, step)
+        gains += [line["gain"] for line in summary([each["learned"] for each in pool.rounds[:2]])]
+    assert all(abs(gain) < 1 for gain in gains) and min(gains) < 0 < max(gains)
+    assert all(each["learned"]["scores"] == 16 for each in pool.rounds), "all of the pool is learned"
 
 
 def test_failures_and_a_nearly_exhausted_space_leave_the_pool_whole():

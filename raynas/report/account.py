@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from raynas import results
 from raynas.architecture import Architecture
+from raynas.architecture import key as key_of
 from raynas.config import Config
 from raynas.config_file import load
 from raynas.joint import network, settings
@@ -25,6 +26,7 @@ from raynas.limits import COSTS, LATENCY, Limits
 from raynas.measure import ACCURACY, Measure, retrained_by, scored_by
 from raynas.report.clock import Clock, read_clock
 from raynas.report.curves import Curve, read_curve
+from raynas.searchers.rounds import judged
 
 __all__ = ["Account", "Scored", "read_account"]
 
@@ -148,6 +150,7 @@ def read_account(folder: Path) -> Account:
     texts = [kept, *sorted(folder.glob("config-*.yaml"))]
     curves = [(folder / "supernet", "supernet"), *((folder / "retrain" / row["key"], "winner") for row in best[:1])]
     training = {what: read_curve(place / "training.jsonl", what, notes) for place, what in curves}
+    journal, rounds = folder / "searcher.json", folder / "supernet" / "rounds.json"
     return Account(
         folder=folder,
         config=config,
@@ -164,12 +167,8 @@ def read_account(folder: Path) -> Account:
         clock=clock,
         ranking=_read_json(folder / "ranking.json", notes) if (folder / "ranking.json").exists() else None,
         graphs=_read_graphs(folder / "graphs.json", notes),
-        learned=_read_rounds(folder / "searcher.json", notes),
-        pooled=[
-            row["learned"]
-            for row in _read_rounds(folder / "supernet" / "rounds.json", notes)
-            if row.get("learned") is not None
-        ],
+        learned=(_read_json(journal, notes) or []) if journal.exists() else [],
+        pooled=_pooled(_read_json(rounds, notes) if rounds.exists() else {}, scored),
         sample=_scored(drawn, [(0.0, 0.0)] * len(drawn), limits),
         notes=notes,
     )
@@ -198,11 +197,14 @@ def _read_graphs(path: Path, notes: list[str]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _read_rounds(path: Path, notes: list[str]) -> list[dict[str, Any]]:
-    """The rounds of a searcher, or of a training."""
-    found = _read_json(path, notes) if path.exists() else []
-    rows = found.get("rounds", []) if isinstance(found, dict) else found
-    return [row for row in rows or [] if isinstance(row, dict)]
+def _pooled(state: Mapping[str, Any] | None, scored: Sequence[Scored]) -> list[dict[str, Any]]:
+    """What the searcher that renewed a pool told of its model; the last round is judged by the search."""
+    rounds = [line for line in (state or {}).get("rounds", []) if line.get("learned") is not None]
+    if state and rounds:
+        members = {key_of(member) for member in state["members"]}
+        known = {one.key: one.score for one in scored if one.full and one.key in members}
+        rounds[-1] = judged(rounds[-1], known) if known else rounds[-1]
+    return [line["learned"] for line in rounds]
 
 
 def _read_board(path: Path, rows: list[dict[str, Any]], notes: list[str]) -> list[dict[str, Any]]:

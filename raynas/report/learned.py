@@ -17,8 +17,9 @@ HEADS = (
     "learned from",
     "decoded exactly",
     "pairs ordered, held out",
-    "their mean score",
+    "mean score to beat",
     "generated and scored",
+    "mean prediction of these",
     "mean score of these",
     "pairs of these ordered",
 )
@@ -26,37 +27,31 @@ HEADS = (
 
 def learned(account: Account) -> str:
     """The section about it; empty where the searcher keeps no such account."""
-    parts = [
-        _part(account, title, rounds)
-        for title, rounds in (("In the training of the supernet", account.pooled), ("In the search", account.learned))
-        if rounds
-    ]
+    trained = ("In the training of the supernet", "of what stayed in the pool, by the same weights", account.pooled)
+    searched = ("In the search", "of all they were learned from", account.learned)
+    parts = [_part(account, *part) for part in (trained, searched) if part[-1]]
     if not parts:
         return ""
     return f'<section id="learned"><h2>What the searcher has learned</h2>{"".join(parts)}</section>'
 
 
-def _part(account: Account, title: str, rounds: Sequence[Mapping[str, Any]]) -> str:
+def _part(account: Account, where: str, bar: str, rounds: Sequence[Mapping[str, Any]]) -> str:
     lines = summary(rounds, account.mode)
     known = [line for line in lines if line["gain"] is not None]
     won = sum(line["gain"] > 0 for line in known)
-    told = (
-        f"{title} {won} of {len(known)} rounds generated architectures whose mean score is better than that of all "
-        "they were learned from." if known else f"{title} nothing that was generated has a score yet."
-    )  # fmt: skip
+    told = f"{where} nothing that was generated has a score yet."
+    if known:
+        told = (
+            f"{where} {won} of {len(known)} rounds generated architectures whose mean score is better than that {bar}."
+        )
     head = "".join(f'<th class="number">{text}</th>' for text in HEADS)
     rows = "".join(_row(account, line) for line in lines)
-    pairs = [
-        (float(each["predicted"]), float(each["score"]))
-        for row in rounds
-        for each in row["generated"]
-        if each["score"] is not None
-    ]
     return (
         f'<div class="card"><p>{told}</p><div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div><p>Pairs ordered: the share of pairs with different scores which the "
-        "prediction orders as the scores do; 50 % is chance. A dash: not known.</p></div>"
-        f'<div class="grid">{_scatter(account, pairs)}</div>'
+        f"<tbody>{rows}</tbody></table></div><p>A prediction is a standing among those learned in its round, from 0 to "
+        "1, the best. Pairs ordered: the share of pairs with different scores which the prediction orders as the "
+        "scores do; 50 % is chance. A dash: not known.</p></div>"
+        f'<div class="grid">{_scatter(account, rounds)}</div>'
     )
 
 
@@ -68,6 +63,7 @@ def _row(account: Account, line: Mapping[str, Any]) -> str:
         f"{held_out} of {line['held_out']}" if line["held_out"] else held_out,
         score(account, line["pool"]),
         str(line["generated"]),
+        "-" if line["predicted"] is None else f"{line['predicted']:.2f}",
         score(account, line["mean"]),
         _share(line["ordered"]),
     )
@@ -78,16 +74,22 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.0f} %"
 
 
-def _scatter(account: Account, pairs: Sequence[tuple[float, float]]) -> str:
+def _scatter(account: Account, rounds: Sequence[Mapping[str, Any]]) -> str:
     """Every scored one of those generated: what was predicted, and what came true."""
+    told = [
+        [(float(each["predicted"]), float(each["score"])) for each in row["generated"] if each["score"] is not None]
+        for row in rounds
+    ]
+    pairs = [pair for each in told for pair in each]
     if not pairs:
         return ""
     near = far([true for _, true in pairs], account.mode)
-    places = [(predicted, near(true)) for predicted, true in pairs]
-    x = Axis.of("predicted standing among those learned, 1 is best", [place for place, _ in places])
-    plot = Plot(x, Axis.of(score_label(account), [height for _, height in places]), "score against prediction")
-    plot.dots(places, "full")
+    x = Axis.of("predicted standing", [predicted for predicted, _ in pairs])
+    plot = Plot(x, Axis.of(score_label(account), [near(true) for _, true in pairs]), "score against prediction")
+    *earlier, last = [[(predicted, near(true)) for predicted, true in each] for each in told if each]
+    plot.dots([place for each in earlier for place in each], "weak")
+    plot.dots(last, "full")
     away = sum(near(true) != true for _, true in pairs)
-    told = f"{len(pairs)} generated architectures of all rounds."
-    told += f" {away} far worse than most are drawn at the edge." if away else ""
-    return figure(plot, "Score against prediction", told)
+    text = f"{len(pairs)} generated architectures; in blue those of the last round."
+    text += f" {away} far worse than most are drawn at the edge." if away else ""
+    return figure(plot, "Score against prediction", text)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["check_counts", "check_ranges"]
+__all__ = ["check_counts", "check_numbers", "check_ranges"]
 
 
 def check_counts(settings: Any, least: Mapping[str, int]) -> None:
@@ -18,6 +18,18 @@ def check_counts(settings: Any, least: Mapping[str, int]) -> None:
         value = getattr(settings, name)
         if not isinstance(value, int) or value < low:
             raise ValueError(f"{name} is {value!r}; legal: a whole number, {low} or more")
+
+
+def check_numbers(settings: Any, names: Iterable[str]) -> None:
+    """Make sure that these attributes are numbers, before anybody compares them.
+
+    Raises:
+        ValueError: Names the first that is not.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if not isinstance(value, (int, float)):
+            raise ValueError(f"{name} is {value!r}; legal: a number")
 
 
 def check_ranges(settings: Any, legal: Mapping[str, tuple[bool, str]]) -> None:

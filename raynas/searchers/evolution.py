@@ -12,7 +12,7 @@ from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, crossover, key, mutate
 from raynas.searchers.base import ArchitectureSearcher, SearchSpace
-from raynas.searchers.checks import check_counts, check_ranges
+from raynas.searchers.checks import check_counts, check_numbers, check_ranges
 
 __all__ = ["Evolution", "EvolutionSettings"]
 
@@ -46,6 +46,7 @@ class EvolutionSettings:
     def __post_init__(self) -> None:
         given = [name for name in ("mutations", "crossovers") if getattr(self, name) is not None]
         check_counts(self, {"population": 1, "parents": 1, "attempts": 1, **dict.fromkeys(given, 0)})
+        check_numbers(self, ["mutation_probability"])
         check_ranges(self, {"mutation_probability": (0.0 <= self.mutation_probability <= 1.0, "from 0 to 1")})
         if sum(self.children) > self.population:
             raise ValueError(

@@ -14,6 +14,8 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
+import torch
+
 from raynas.architecture import Architecture, key
 from raynas.searchers.base import ArchitectureSearcher, Entry
 from raynas.searchers.nao_settings import NAOSettings
@@ -58,6 +60,10 @@ class NAO(ArchitectureSearcher):
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self._in_flight = 1
+        try:
+            torch.empty(0, device=self.settings.device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device is {self.settings.device!r}: {str(error).splitlines()[0]}") from None
 
     def expect_in_flight(self, trials: int) -> None:
         """A round must have candidates for all of them; see :meth:`ArchitectureSearcher.expect_in_flight`."""
@@ -108,7 +114,7 @@ class NAO(ArchitectureSearcher):
             "scores": len(known),
             "steps": fit.steps,
             "seconds": round(fit.seconds, 3),
-            "bound": fit.steps < self.settings.steps,
+            "bound": fit.bound,
             "reconstructed": fit.reconstructed,
             "held_out": fit.held_out,
             "pairwise": fit.pairwise,

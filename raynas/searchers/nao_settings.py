@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from raynas.searchers.checks import check_counts, check_ranges
+from raynas.searchers.checks import check_counts, check_numbers, check_ranges
 
 __all__ = ["NAOSettings"]
 
-_COUNTS = ("retrain", "surplus", "raises", "spellings", "steps", "batch", "embedding", "hidden", "width")
+_COUNTS = ("retrain", "surplus", "raises", "spellings", "batch", "embedding", "hidden", "width")
+_NUMBERS = ("step", "growth", "held_out", "learning_rate", "decay", "weight", "dropout")
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class NAOSettings:
     """How the space is learned and used. The defaults suit spaces of up to some twenty decisions on one CPU core.
 
     The paper's, for its cells of 40 words: ``embedding=48, hidden=96, layers=3, width=200, dropout=0.1, batch=100,
-    learning_rate=0.001, steps=10000, seconds=None, startup=600, retrain=300, seeds=100, surplus=1, draws=0``.
+    learning_rate=0.001, steps=6000, seconds=None, startup=600, retrain=300, seeds=100, surplus=1, draws=0``.
 
     Attributes:
         startup: Random architectures before the space is learned.
@@ -33,7 +34,8 @@ class NAOSettings:
         spellings: Sequences of the same network that the training draws from.
         held_out: Share of the scores that is left out of the first three fifths of the training, by which the predictor
             is then measured.
-        steps: Of gradient descent, each time. For the paper's 1000 epochs: 1000 times scores / batch.
+        steps: Of gradient descent, each time. For the paper's 1000 epochs: 1000 times scores / batch. Default: 200, and
+            more where sequences are long: see :meth:`steps_for`.
         seconds: If these do not suffice for ``steps``, as many are made as they do suffice for; None: no bound.
         batch: Sequences in a step.
         learning_rate: Of Adam; it falls to 0 along a cosine, before and after what is held out joins.
@@ -60,7 +62,7 @@ class NAOSettings:
     draws: int = 4
     spellings: int = 8
     held_out: float = 0.2
-    steps: int = 200
+    steps: int | None = None
     seconds: float | None = 60.0
     batch: int = 64
     learning_rate: float = 0.01
@@ -74,8 +76,10 @@ class NAOSettings:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        counts = (*_COUNTS, *(["seeds"] if self.seeds is not None else []))
+        given = [name for name in ("seeds", "steps") if getattr(self, name) is not None]
+        counts = (*_COUNTS, *given)
         check_counts(self, {"startup": 2, "layers": 0, "draws": 0, **dict.fromkeys(counts, 1)})
+        check_numbers(self, _NUMBERS if self.seconds is None else (*_NUMBERS, "seconds"))
         legal = {
             "step": (0.0 < self.step < math.inf, "more than 0"),
             "growth": (1.0 < self.growth < math.inf, "more than 1"),
@@ -87,3 +91,10 @@ class NAOSettings:
             "dropout": (0.0 <= self.dropout < 1.0, "from 0 to below 1"),
         }
         check_ranges(self, legal)
+
+    def steps_for(self, words: int, scores: int) -> int:
+        """How many steps a training makes on so many scores of sequences of so many words.
+
+        Measured: the cells of NAO, of 40 words, are then all decoded exactly, from 40 scores or from 600.
+        """
+        return self.steps or max(200, 12 * words + words * scores // 40)

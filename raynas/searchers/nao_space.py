@@ -37,6 +37,7 @@ class Fit:
         reconstructed: Share of the architectures that the decoder writes exactly as the encoder read them.
         held_out: So many architectures were held out at first.
         pairwise: Share of their pairs that the predictor then ordered rightly; None where there is no pair.
+        bound: Whether the seconds did not suffice for all steps.
     """
 
     steps: int
@@ -44,6 +45,7 @@ class Fit:
     reconstructed: float
     held_out: int
     pairwise: float | None
+    bound: bool
 
 
 class LearnedSpace:
@@ -101,18 +103,22 @@ class LearnedSpace:
             with torch.no_grad():
                 written = model.decode(model.encode(sequences[:, 0]))
         exact = (written == sequences[:, 0]).all(1).float().mean().item()
-        return Fit(made, time.perf_counter() - begin, exact, len(held), pairwise)
+        return Fit(made, time.perf_counter() - begin, exact, len(held), pairwise, made < self._wanted(len(scores)))
 
     def _affordable(self, sequences: Tensor, targets: Tensor) -> int:
         """How many steps are made: tried on a copy."""
+        wanted = self._wanted(len(targets))
         if self.settings.seconds is None:
-            return self.settings.steps
+            return wanted
         model, everything = copy.deepcopy(self._fitted), list(range(len(targets)))
         self._descend(model, sequences, targets, everything, _WARM_UP)
         begin = time.perf_counter()
         self._descend(model, sequences, targets, everything, _TIMED)
         each = (time.perf_counter() - begin) / _TIMED
-        return max(1, min(self.settings.steps, int(self.settings.seconds / each)))
+        return max(1, min(wanted, int(self.settings.seconds / each)))
+
+    def _wanted(self, scores: int) -> int:
+        return self.settings.steps_for(len(self.speller.legal), scores)
 
     def _train(self, sequences: Tensor, targets: Tensor, held: list[int], steps: int) -> float | None:
         """Learn N architectures in K spellings [N, K, T]; accuracy on those held out at first."""

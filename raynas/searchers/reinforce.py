@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from raynas.architecture import Architecture, complete, key
 from raynas.searchers.base import Entry, SearchSpace
-from raynas.searchers.checks import check_counts, check_ranges
+from raynas.searchers.checks import check_counts, check_numbers, check_ranges
 from raynas.searchers.following import Follower
 from raynas.searchers.standing import Rank, standing
 
@@ -43,6 +43,7 @@ class ReinforceSettings:
 
     def __post_init__(self) -> None:
         check_counts(self, {"attempts": 1})
+        check_numbers(self, ("learning_rate", "entropy", "baseline"))
         legal = {
             "learning_rate": (0.0 < self.learning_rate < math.inf, "more than 0"),
             "entropy": (0.0 <= self.entropy < math.inf, "0 or more"),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-__all__ = ["pairwise_accuracy", "scored", "summary"]
+from raynas.architecture import key
+
+__all__ = ["judged", "pairwise_accuracy", "scored", "summary"]
 
 
 def pairwise_accuracy(predicted: Sequence[float], true: Sequence[float]) -> float | None:
@@ -29,6 +33,18 @@ def scored(row: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, Any
     return {**row, "generated": generated}
 
 
+def judged(line: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, Any]:
+    """A round of :class:`raynas.pool.Pool` with the scores that its new members got, as far as they are known, by key.
+
+    They have been trained since, and the weights are others: what they are to be compared with, ``pool``, is then the
+    mean of those members that stayed, by the same weights.
+    """
+    new = {key(member) for member in line["new"]}
+    stayed = [score for name, score in scores.items() if name not in new and math.isfinite(score)]
+    learned = scored(line["learned"], scores)
+    return {**line, "learned": {**learned, "pool": fmean(stayed)} if stayed else learned}
+
+
 def summary(diagnostics: Sequence[Mapping[str, Any]], mode: str = "max") -> list[dict[str, Any]]:
     """One line for each round of :attr:`raynas.searchers.nao.NAO.diagnostics`.
 
@@ -38,9 +54,9 @@ def summary(diagnostics: Sequence[Mapping[str, Any]], mode: str = "max") -> list
 
     Returns:
         Dictionaries with ``scores``, ``steps``, ``seconds``, ``reconstructed``, ``held_out``, ``pairwise`` and
-        ``pool`` as they are; ``generated``, how many of the generated have a score, ``mean``, their mean score,
-        ``gain``, by how much it is better than the pool's, and ``ordered``, the share of their pairs that the
-        predictions order rightly. None where there is nothing to take it from.
+        ``pool`` as they are; ``generated``, how many of the generated have a score, ``predicted``, their mean
+        prediction, ``mean``, their mean score, ``gain``, by how much it is better than the pool's, and ``ordered``,
+        the share of their pairs that the predictions order rightly. None where there is nothing to take it from.
     """
     copied = ("scores", "steps", "seconds", "reconstructed", "held_out", "pairwise", "pool")
     sign = -1.0 if mode == "min" else 1.0
@@ -50,6 +66,7 @@ def summary(diagnostics: Sequence[Mapping[str, Any]], mode: str = "max") -> list
         mean = float(np.mean([score for _, score in pairs])) if pairs else None
         gain = None if mean is None else sign * (mean - row["pool"])
         ordered = pairwise_accuracy([p for p, _ in pairs], [sign * score for _, score in pairs])
-        found = {"generated": len(pairs), "mean": mean, "gain": gain, "ordered": ordered}
+        predicted = fmean(told for told, _ in pairs) if pairs else None
+        found = {"generated": len(pairs), "predicted": predicted, "mean": mean, "gain": gain, "ordered": ordered}
         lines.append({name: row[name] for name in copied} | found)
     return lines

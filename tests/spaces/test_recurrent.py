@@ -10,7 +10,7 @@ import torch
 from raynas.architecture import sample, size
 from raynas.choice import decisions, derive
 from raynas.costs import Costs
-from spaces.recurrent import DECISIONS, canonical_form, from_sequence, graph, recurrent, to_sequence
+from spaces.recurrent import DECISIONS, canonical_form, from_sequence, graph, recurrent, recurrent_small, to_sequence
 
 FOUND = "0 1 0 1 1 1 3 0 4 1 4 1 5 1 1 1 7 1 1 1 1 2"  # by NAO on Penn Treebank
 FUNCTIONS = {"tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid, "identity": lambda x: x}
@@ -22,6 +22,7 @@ def test_eleven_nodes_of_four_activations() -> None:
         assert decisions(recurrent(10, 4)) == DECISIONS
     assert " ".join(map(str, to_sequence(from_sequence(FOUND)))) == FOUND
     assert len(graph(from_sequence(FOUND))) == 22
+    assert from_sequence(FOUND)["cell.11.activation"] == "identity"  # 2 of tanh, relu, identity, sigmoid
     with pytest.raises(ValueError, match="node 1 has 1 and 1: legal are 0 to 0 and 0 to 3"):
         from_sequence("1" + FOUND[1:])
     with pytest.raises(ValueError, match="expected 22"):
@@ -149,3 +150,16 @@ def test_every_dropout_acts_in_training_alone(name: str) -> None:
     assert torch.equal(network(words)[0], first) and not torch.equal(first, second)
     network.eval()
     assert torch.equal(network(words)[0], network(words)[0])
+
+
+@pytest.mark.parametrize("make", [recurrent, recurrent_small])
+@pytest.mark.parametrize(
+    ("dropout", "message"),
+    [
+        ({"hidden": 1.0}, r"hidden is 1\.0; legal: from 0 to below 1"),
+        ({"hiden": 0.1}, "no 'hiden'; legal ones: output, hidden"),
+    ],
+)
+def test_a_dropout_that_cannot_be_is_refused(make, dropout, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(9, 4, dropout)
