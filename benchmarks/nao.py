@@ -123,8 +123,8 @@ def main() -> None:
     aims = {table: max(task(flags.data, table).told.values()) for table in flags.tables}
 
     def jobs(table: str, searcher: str) -> list[Job]:
-        each = range(flags.seeds)
-        return [Job(flags.data, table, searcher, seed, flags.evaluations, 1, 0.0, 0, flags.shuffle) for seed in each]
+        how = {"in_flight": 1, "noise": 0.0, "rescored": 1, "shuffle": flags.shuffle}
+        return [Job(flags.data, table, searcher, seed, flags.evaluations, **how) for seed in range(flags.seeds)]
 
     found: dict[str, list[dict[str, Any]]] = {}
     with ProcessPoolExecutor(initializer=threadpool_limits, initargs=(1,)) as pool:
@@ -139,6 +139,7 @@ def main() -> None:
         for table in flags.tables:
             found[table] = list(pool.map(search, jobs(table, "nao"), itertools.repeat(flags.settings)))
             print(f"| {table} | {account(found[table])} |", flush=True)
+            (flags.output / "rounds.json").write_text(json.dumps(found))
         looks = "/".join(str(look) for look in LOOKS if look <= flags.evaluations)
         print(f"\n| table | searcher | mean regret at {looks} |\n|---|---|---|", flush=True)
         for table in flags.tables:
@@ -146,7 +147,6 @@ def main() -> None:
             for name in flags.searchers:
                 rows = list(pool.map(play, jobs(table, name)))
                 print(f"| {table} | {name} | {regret(rows, aims[table], flags.evaluations)} |", flush=True)
-    (flags.output / "rounds.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

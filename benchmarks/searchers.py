@@ -252,7 +252,7 @@ def main() -> None:
             if len(rows) % flags.seeds == 0:
                 cells = summary(rows[-flags.seeds :], aims[row["table"]], flags.evaluations)
                 print(f"| {' | '.join([row['table'], row['searcher'], *cells])} |", flush=True)
-    pq.write_table(pa.Table.from_pylist(rows), flags.output / "evaluations.parquet")
+                pq.write_table(pa.Table.from_pylist(rows), flags.output / "evaluations.parquet")
     draw(flags.output / "regret.png", rows, aims, flags.evaluations)
 
 
