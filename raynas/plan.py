@@ -88,23 +88,29 @@ def make_pool(config: Config, costs: Costs, searcher: Callable[..., Architecture
 
 
 def make_shrinking(
-    config: Config, costs: Costs, limits: Limits, turning: Turning, violation: Callable[[Architecture], float]
-) -> Shrinking:
-    """What shrinks the space in training, by ``train.shrink``.
+    config: Config,
+    costs: Costs,
+    limits: Limits,
+    turning: Callable[[], Turning],
+    violation: Callable[[Architecture], float],
+) -> Shrinking | None:
+    """What shrinks the space in training, by ``train.shrink``; None where nothing does.
 
     Args:
         config: All settings.
         costs: Of the space.
         limits: Of these costs.
-        turning: Tells the angles of the space.
+        turning: Makes what tells the angles of the space.
         violation: By how much an architecture breaks the limits.
 
     Raises:
         ConfigError: It would never do so, or a setting needs the whole space.
     """
     train, settings = config.train.resolved(), config.train.shrink
+    if settings.every is None:
+        return None
     first = settings.first or settings.every
-    assert train.epochs is not None and first is not None
+    assert train.epochs is not None
     if train.minutes is None and first >= train.epochs:
         raise ConfigError(f"train.shrink begins after {first:g} epochs, but train.epochs is {train.epochs:g}")
     search = config.search
@@ -121,7 +127,7 @@ def make_shrinking(
             f"{settings.until:.3g} are left: lower train.shrink.until"
         )
     paths = functools.partial(path_sampler, config, costs, limits)
-    return Shrinking(turning, costs, violation, paths, settings, config.seed)
+    return Shrinking(turning(), costs, violation, paths, settings, config.seed)
 
 
 def _cost(costs: Costs, name: str, architecture: Architecture) -> float:

@@ -50,7 +50,6 @@ from raynas.sample import random_architectures
 from raynas.sampling import PathSampler
 from raynas.search_run import SearchRun
 from raynas.searchers import ArchitectureSearcher, UnsatisfiableError
-from raynas.shrink import Shrinking
 from raynas.supernet import Supernet
 from raynas.tasks import task_of
 from raynas.training import dropping, model_tensors
@@ -116,7 +115,7 @@ class Run(SearchRun):
         self._supernet: Supernet | None = None
         if not getattr(trainable, "trains_supernet", False):
             refuse_rounds(config.train, trainable.__name__)
-        self.shrinking = None if config.train.shrink.every is None else self._shrinking()
+        self.shrinking = make_shrinking(config, costs, self.limits, self.turning, self._violation)
         self.pool = make_pool(config, costs, self._between_rounds, self.task.measure.mode)
         self._narrow_as_trained()
         if hasattr(trainable, "check_run"):
@@ -205,9 +204,6 @@ class Run(SearchRun):
             short = f", of which search.num_samples = {room} leaves some out" if room < len(kept) else ""
             of = f"{len(kept)} of the pool's {len(self.pool.members)} architectures"
             self.view.say(f"the search begins with {of}{short}")
-
-    def _shrinking(self) -> Shrinking:
-        return make_shrinking(self.config, self.costs, self.limits, self.turning(), self._violation)
 
     def _between_rounds(self, **keywords: Any) -> ArchitectureSearcher:
         """A searcher of the space as it is now; nothing is measured while the supernet is trained."""

@@ -20,6 +20,7 @@ from raynas.architecture import Architecture, key
 from raynas.searchers.base import ArchitectureSearcher, Entry
 from raynas.searchers.nao_settings import NAOSettings
 from raynas.searchers.nao_space import LearnedSpace
+from raynas.searchers.rounds import scored
 
 __all__ = ["NAO", "NAOSettings"]
 
@@ -145,11 +146,9 @@ class NAO(ArchitectureSearcher):
 
     def _note(self) -> None:
         """Enter the scores that are known by now, and write the journal."""
-        for row in self.diagnostics[-2:]:  # those in flight when a round began belong to the one before
-            for candidate in row["generated"]:
-                entry = self.ledger.get(candidate["key"])
-                if entry is not None and entry.status == "done":
-                    candidate["score"] = entry.score
+        known = {name: entry.score for name, entry in self.ledger.items() if entry.status == "done"}
+        # Those in flight when a round began belong to the one before.
+        self.diagnostics[-2:] = [scored(row, known) for row in self.diagnostics[-2:]]
         if self.journal is not None and self.diagnostics:
             whole = self.journal.with_suffix(".new")  # a process may be killed while it writes
             whole.write_text(json.dumps(self.diagnostics), encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -34,13 +33,13 @@ def scored(row: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, Any
 
 
 def judged(line: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, Any]:
-    """A round of :class:`raynas.pool.Pool` with the scores that its new members got, as far as they are known, by key.
+    """A round of :class:`raynas.pool.Pool` with the finite scores that its members then got, by key.
 
     They have been trained since, and the weights are others: what they are to be compared with, ``pool``, is then the
     mean of those members that stayed, by the same weights.
     """
     new = {key(member) for member in line["new"]}
-    stayed = [score for name, score in scores.items() if name not in new and math.isfinite(score)]
+    stayed = [score for name, score in scores.items() if name not in new]
     learned = scored(line["learned"], scores)
     return {**line, "learned": {**learned, "pool": fmean(stayed)} if stayed else learned}
 
