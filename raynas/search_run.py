@@ -235,7 +235,7 @@ class SearchRun:
         return best
 
     def _forget_ended(self) -> None:
-        """Remove the weights of trials that ended while their process had gone on to nothing else."""
+        """Remove the weights that trials which ended have left."""
         rows = results.read(self.folder / "scored.parquet").to_pylist()
         running = {row["key"] for row in rows} - {row["key"] for row in rows if row["status"] != "running"}
         kept = self.folder / "in-flight"

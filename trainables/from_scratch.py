@@ -132,8 +132,7 @@ class FromScratch(tune.Trainable):
         if self.folder is not None:
             self._left.append((time.monotonic(), self.folder, self.mirror))
         self.folder = self.mirror = None
-        self._forget(_LINGER)
-        self._ended = False
+        self._forget()
         self.architecture = dict(new_config["architecture"])
         name, where = arch.key(self.architecture), self.job.where
         if isinstance(where, Mirror):
@@ -173,10 +172,9 @@ class FromScratch(tune.Trainable):
         if diverged and not math.isfinite(score):
             score = self.measure.of_means(1 / self.data.classes, math.log(self.data.classes))  # that of a guess
         done = trainer.step == trainer.total_steps
+        self._forget()
         # What ended keeps its last weights: nobody has noted yet that it ended.
-        self._ended = done or diverged
-        self._forget(_LINGER)
-        if not self._ended:
+        if not (done or diverged):
             checkpoint.write(self.folder, trainer.step, trainer.state(), {"seconds": self.seconds}, keep=2)
             if self.mirror is not None:
                 self.mirror.try_push()
@@ -210,9 +208,9 @@ class FromScratch(tune.Trainable):
                 if self.mirror is not None:
                     self.mirror.try_push()
 
-    def _forget(self, seconds: float = 0.0) -> None:
-        """Of trials that ended for good, so long ago, weights are not needed any more."""
-        last = time.monotonic() - seconds
+    def _forget(self) -> None:
+        """Of trials that ended a while ago, weights are not needed any more."""
+        last = time.monotonic() - _LINGER
         for _, folder, mirror in (one for one in self._left if one[0] <= last):
             shutil.rmtree(folder, ignore_errors=True)
             if mirror is not None:
@@ -220,10 +218,10 @@ class FromScratch(tune.Trainable):
         self._left = [one for one in self._left if one[0] > last]
 
     def cleanup(self) -> None:
-        """The process ends: so does what it keeps of a trial that ended."""
-        if self._ended and self.folder is not None:
-            self._left.append((0.0, self.folder, self.mirror))
-        self._forget()
+        """The process ends. The weights stay for the search to remove: perhaps nobody has noted yet what ended."""
+        for mirror in (self.mirror, *(mirror for _, _, mirror in self._left)):
+            if mirror is not None:
+                shutil.rmtree(mirror.folder, ignore_errors=True)  # a copy of this process alone
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         """Nothing for Tune to keep: the weights are in the run's own folder."""
