@@ -158,7 +158,8 @@ def load(
         folder: Where the files are; ``digits`` needs none.
         validation: How much of the training images to hold out: a share in (0, 1), or a number of images.
         seed: Of the division into train and validation. Equal seeds divide equally on every machine.
-        limit: At most so many training images (held-out ones among them) and test images, of all classes alike.
+        limit: At most so many training images (held-out ones among them) and test images, of all classes alike; of a
+            text the first so many words of each part.
         size: Side of the square images to make, for ``images`` (default 224) and ``parquet`` (default: as they are).
 
     Raises:
@@ -173,7 +174,7 @@ def load(
         if isinstance(found, Dataset):
             return found if limit is None else _shorten(found, limit, seed)
         if isinstance(found, TextData):
-            return found
+            return found if limit is None else found.first(limit)
         train, test = _sources_of(name, found)
     elif name in TEXTS:
         return load_text(name, None if folder is None else Path(folder), validation, limit)

@@ -59,6 +59,10 @@ class Language:
         """Refuse settings that mean nothing for texts."""
         if train.labels == "random":
             raise ConfigError("train.labels = random is for images: what is learned of a text is its own next word")
+        if train.augment not in ("auto", "none"):
+            raise ConfigError(f"train.augment = {train.augment} is for images; legal for texts: auto, none")
+        if cutout := train.resolved().cutout:
+            raise ConfigError(f"train.cutout = {cutout} is for images; legal for texts: 0")
 
     def example(self, batch: int = 1, train: TrainConfig | None = None) -> Tensor:
         """Words, int64 [batch, 1]: costs are those of one; or as many as ``train`` reads at once."""

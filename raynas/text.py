@@ -103,6 +103,11 @@ class TextData:
         """The same with validation in the place of test: what a search may see."""
         return dataclasses.replace(self, test=self.validation)
 
+    def first(self, limit: int) -> TextData:
+        """The same with at most so many words of each part."""
+        train, validation, test = (Text(getattr(self, name).words[:limit]) for name in _SPLITS)
+        return dataclasses.replace(self, train=train, validation=validation, test=test)
+
     def arrays(self) -> dict[str, Any]:
         """As :func:`raynas.data.to_arrays`."""
         parts = {f"{name}.words": getattr(self, name).words.cpu().numpy() for name in _SPLITS}
@@ -211,7 +216,11 @@ def of_words(
     known = [word for word, count in counts.items() if marked or count > 1]
     vocabulary = tuple(known) if marked else (*known, _RARE)
     numbers = {word: number for number, word in enumerate(vocabulary)}
-    trained, validated, tested = (_numbered(words, numbers) for words in (train, valid[:limit], test))
+    divided = dict(zip(_SPLITS, (train, valid[:limit], test), strict=True))
+    for part, words in divided.items():
+        if len(words) < 2:
+            raise DataError(f"{name}: a {part} part of {len(words)} words has none to predict: at least 2 are needed")
+    trained, validated, tested = (_numbered(words, numbers) for words in divided.values())
     return TextData(name, trained, validated, tested, vocabulary)
 
 

@@ -243,6 +243,8 @@ def test_the_command_line_knows_texts(no_ray, capsys, tmp_path):
         ([*network, "data.name=digits"], "the space does not run on images of shape [1, 8, 8]"),
         ([*words, *network, "search.filter.score=naswot"], "scores without training are for images"),
         ([*words, *network, "train.labels=random"], "train.labels = random is for images"),
+        ([*words, *network, "train.augment=crop"], "train.augment = crop is for images; legal for texts: auto, none"),
+        ([*words, *network, "train.preset=darts"], "train.cutout = 16 is for images"),
     ):
         assert main(["--dry-run", *wrong]) == 2
         assert message in capsys.readouterr().err

@@ -78,6 +78,17 @@ def test_the_help_texts_of_python_are_always_there():
     assert common < set(data.vocabulary) and "The" not in data.vocabulary
 
 
+def mine():
+    return of_words("mine", {"train": list("abcabcab"), "valid": list("abc"), "test": list("ba")})
+
+
+def test_a_text_of_ones_own_is_taken_as_it_is_or_as_much_of_it_as_is_wanted():
+    whole, some = load("test_text:mine"), load("test_text:mine", limit=3)
+    assert (len(whole.train), len(whole.validation), len(whole.test)) == (8, 3, 2)
+    assert (len(some.train), len(some.validation), len(some.test)) == (3, 3, 2)
+    assert torch.equal(some.train.words, whole.train.words[:3]) and some.vocabulary == whole.vocabulary
+
+
 def test_arrays_and_back():
     data = of_words("mine", {"train": list("abcabcab"), "valid": list("ab"), "test": list("ba")})
     again = from_arrays(to_arrays(data))
@@ -109,5 +120,7 @@ def test_what_is_no_text_is_refused():
     with pytest.raises(DataError, match="beyond the vocabulary of 2"):
         parts = [Text(torch.tensor([0, 2]))] * 3
         TextData("mine", *parts, ("a", "b"))
+    with pytest.raises(DataError, match="mine: a test part of 1 words has none to predict"):
+        of_words("mine", {"train": ["a"] * 10, "valid": ["a"] * 3, "test": ["<eos>"]})
     with pytest.raises(DataError, match="leaves no split"):
         of_words("mine", {"train": ["a"] * 10, "test": ["a"] * 10}, validation=0.0)
