@@ -1,30 +1,31 @@
-"""The search domains of Ray Tune as plain data, and the values of them that a search tries."""
+"""The search domains of Ray Tune as plain data, and the values of them that a search tries.
+
+Tune is loaded where there are domains: the processes of actors, which read settings too, start sooner without it.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from ray import tune
-from ray.tune.search.sample import Categorical, Float, Integer, LogUniform, Quantized, Uniform
 
 __all__ = ["DOMAINS", "LEVELS", "all_as_data", "as_data", "as_domain", "values"]
 
-DOMAINS: dict[str, Callable[..., Any]] = {
-    "choice": lambda *options: tune.choice(options),
-    "uniform": tune.uniform,
-    "quniform": tune.quniform,
-    "loguniform": tune.loguniform,
-    "qloguniform": tune.qloguniform,
-    "randint": tune.randint,
-    "qrandint": tune.qrandint,
-    "lograndint": tune.lograndint,
-    "qlograndint": tune.qlograndint,
-}
-"""Tune's functions by name: those whose values are listed, or lie between two bounds."""
+DOMAINS = (
+    "choice",
+    "uniform",
+    "quniform",
+    "loguniform",
+    "qloguniform",
+    "randint",
+    "qrandint",
+    "lograndint",
+    "qlograndint",
+)
+"""Tune's functions: those whose values are listed, or lie between two bounds."""
 
 LEVELS = 16
 """A number is tried at so many values at most, evenly spaced on its own scale: in three decades steps of 1.6 times."""
@@ -32,6 +33,10 @@ LEVELS = 16
 
 def as_data(domain: Any) -> Any:
     """A domain of Tune as ``{"loguniform": [0.001, 1.0]}``; anything else as it is."""
+    if not hasattr(domain, "get_sampler"):
+        return domain
+    from ray.tune.search.sample import Categorical, Float, Integer, LogUniform, Uniform
+
     if isinstance(domain, Categorical):
         return {"choice": list(map(_plain, domain.categories))}
     if not isinstance(domain, (Float, Integer)):
@@ -71,8 +76,10 @@ def as_domain(data: Any) -> Any:
     ((name, arguments),) = data.items()
     if not isinstance(arguments, (list, tuple)) or not arguments:
         raise ValueError(f"{name} needs a list, e.g. {{{name}: [1, 8]}}, got {arguments!r}")
+    from ray import tune
+
     try:
-        domain = DOMAINS[name](*arguments)
+        domain = tune.choice(arguments) if name == "choice" else getattr(tune, name)(*arguments)
         step = _sampling(domain)[1]
         sound = name == "choice" or (domain.lower < domain.upper and (step is None or step > 0))
     except (TypeError, ValueError, ArithmeticError) as error:
@@ -84,6 +91,8 @@ def as_domain(data: Any) -> Any:
 
 def values(domain: Any) -> tuple[Any, ...]:
     """The values that are tried: all of a choice; of numbers at most ``LEVELS``, in ascending order."""
+    from ray.tune.search.sample import Categorical, Integer, LogUniform
+
     if isinstance(domain, Categorical):
         return tuple(domain.categories)
     sampler, step = _sampling(domain)
@@ -102,6 +111,8 @@ def values(domain: Any) -> tuple[Any, ...]:
 
 def _sampling(domain: Any) -> tuple[Any, Any]:
     """How a number is drawn, and the step of which it is a multiple, if there is one."""
+    from ray.tune.search.sample import Quantized
+
     sampler = domain.get_sampler()
     return (sampler.get_sampler(), sampler.q) if isinstance(sampler, Quantized) else (sampler, None)
 

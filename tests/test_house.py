@@ -132,6 +132,7 @@ def test_our_own_modules_are_imported_at_the_top(module: str) -> None:
         ("trainables.table", ["torch"]),
         ("trainables.angle", ["torch"]),
         ("raynas.actors", ["torch"]),
+        ("raynas.host", ["ray.tune", "ray.train", "pandas", "torchvision", "scipy"]),
     ],
 )
 def test_light_modules_stay_light(module: str, heavy: list[str]) -> None:
