@@ -19,6 +19,7 @@ from raynas.config import Config, SearchConfig
 from raynas.launch import main, prepare
 
 TINY = ["--space", "tiny:space", "--data", "tiny:arrays", "train.epochs=2", "train.batch_size=32"]
+PATH = json.dumps({"blocks.0": "k3", "blocks.1": "k1", "blocks.2": "skip"})
 
 
 @pytest.mark.parametrize(
@@ -117,8 +118,8 @@ SETTINGS = """after=[] train.workers=1 train.checkpoint_seconds=0.01
 search.replicas=1 search.bn_images=1600 search.validation_images=64 search.batch_size=2"""
 
 
-def _command(folder, *arguments):
-    line = [sys.executable, "-m", "raynas.launch", *TINY, "--storage-path", str(folder), "--name", "run"]
+def _line(folder, command, *arguments):
+    line = [sys.executable, "-m", "raynas.launch", command, *TINY, "--storage-path", str(folder), "--name", "run"]
     return [*line, *SETTINGS.split(), *arguments]
 
 
@@ -143,21 +144,17 @@ def _listen_to_ctrl_c():
 
 
 @pytest.mark.parametrize(
-    ("number", "begun", "arguments"),
+    ("number", "begun", "command", "arguments"),
     [
         # What schedulers and clouds send before they take the machine away.
-        (signal.SIGTERM, "supernet/training.jsonl", ["train.epochs=900", "train.checkpoint_seconds=1000"]),
-        (signal.SIGINT, "scored.parquet/*.parquet", ["search.num_samples=27"]),
-        (
-            signal.SIGINT,
-            "retrain/*/training.jsonl",
-            ["search.num_samples=2", "after=[retrain]", "retrain.epochs=2000"],
-        ),
+        (signal.SIGTERM, "supernet/training.jsonl", "search", ["train.epochs=900", "train.checkpoint_seconds=1000"]),
+        (signal.SIGINT, "scored.parquet/*.parquet", "search", ["search.num_samples=27"]),
+        (signal.SIGINT, "retrain/*/training.jsonl", "retrain", ["--architecture", PATH, "retrain.epochs=2000"]),
     ],
 )
-def test_ctrl_c_and_sigterm_stop_cleanly_and_say_how_to_go_on(tmp_path, quiet_ray, number, begun, arguments):
+def test_ctrl_c_and_sigterm_stop_cleanly_and_say_how_to_go_on(tmp_path, quiet_ray, number, begun, command, arguments):
     with subprocess.Popen(
-        _command(tmp_path, *arguments),
+        _line(tmp_path, command, *arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -169,7 +166,8 @@ def test_ctrl_c_and_sigterm_stop_cleanly_and_say_how_to_go_on(tmp_path, quiet_ra
     assert process.returncode == 128 + number
     assert f"go on with: python -m raynas.launch --resume {tmp_path / 'run'}" in said
     assert "Traceback" not in said
-    assert checkpoint.latest(tmp_path / "run" / "supernet")[0] > 0
+    (weights,) = (tmp_path / "run").glob("retrain/*" if command == "retrain" else "supernet")
+    assert checkpoint.latest(weights)[0] > 0
 
 
 def test_the_first_run_in_small_finds_a_network_and_writes_it(tmp_path, quiet_ray):

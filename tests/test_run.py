@@ -110,9 +110,8 @@ def test_a_trained_supernet_is_searched_again_without_training(tmp_path):
     assert len(new) == 15 - len(admitted)
 
 
-@pytest.mark.parametrize("searcher", [TPE, RandomSearch])
-def test_an_exhausted_space_ends_the_search(tmp_path, searcher):
-    run = make(tmp_path, searcher, search=with_search(num_samples=500, scheduler="none"), limits={"parameters": 300})
+def test_an_exhausted_space_ends_the_search(tmp_path):
+    run = make(tmp_path, TPE, search=with_search(num_samples=500, scheduler="none"), limits={"parameters": 300})
     run.search()
     run.close()
     rows = log(run)
@@ -132,16 +131,15 @@ def small_evolution(*arguments, **options):
 BRED = ("mutation", "crossover")
 
 
-@pytest.mark.parametrize("searcher", [RandomSearch, small_evolution])
-def test_cohorts_share_trials(tmp_path, searcher):
-    run = make(tmp_path, searcher, search=with_search(cohort=4))
+def test_cohorts_share_trials(tmp_path):
+    run = make(tmp_path, small_evolution, search=with_search(cohort=4))
     run.search()
     run.close()
     last = check_log(run, ended=10)
     assert 3 <= len({row["trial"] for row in last.values()}) < 10
     assert {row["status"] for row in last.values()} == {"stopped", "complete"}
     origins = {row["origin"] for row in last.values()}
-    assert {"random"} == origins if searcher is RandomSearch else {"random"} < origins <= {"random", *BRED}
+    assert {"random"} < origins <= {"random", *BRED}
     assert all(set(row["parents"].split()) <= set(last) for row in last.values() if row["origin"] in BRED)
     wires = json.loads((run.folder / "graphs.json").read_text())
     best = json.loads((run.folder / "leaderboard.json").read_text())[0]
@@ -165,12 +163,13 @@ def test_a_time_budget_ends_the_search_and_the_rest_is_scored_later(tmp_path):
     again.close()
     assert {row["key"] for row in log(run) if row["status"] == "complete"} == early
     assert run.affordable(["retrain", "export"]) == ["export"], "there is no time to retrain"
-    longer = make(tmp_path, search=slow, data=data, limits={})
+    more = dataclasses.replace(slow, num_samples=len(early) + 4)
+    longer = make(tmp_path, search=more, data=data, limits={})
     longer.search()
     longer.close()
     rows = log(longer)
     assert {row["key"]: row["status"] for row in rows} == dict.fromkeys({row["key"] for row in rows}, "complete")
-    assert len({row["key"] for row in rows}) == 27
+    assert len({row["key"] for row in rows}) == more.num_samples
     reports = Counter((row["key"], row["fidelity"]) for row in rows)
     assert set(reports.values()) == {1}
 
@@ -221,11 +220,12 @@ def test_a_plain_trainable_some_of_whose_trials_fail(tmp_path, settings):
     assert best[0]["score"] == max(row["score"] for row in rows.values() if row["score"] is not None)
 
 
-def test_a_search_in_which_everything_fails_gives_up(tmp_path):
+def test_a_search_in_which_everything_fails_gives_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("raynas.recorder.GIVE_UP", 4)
     run = make(tmp_path, trainable=Broken, search=with_search(num_samples=18), limits={})
-    with pytest.raises(RuntimeError, match=r"the last 10 trials failed.*nothing can be scored here"):
+    with pytest.raises(RuntimeError, match=r"the last 4 trials failed.*nothing can be scored here"):
         run.search()
-    assert len(log(run)) < 18 and {row["status"] for row in log(run)} == {"error"}
+    assert len(log(run)) < 12 and {row["status"] for row in log(run)} == {"error"}
 
 
 def test_a_plain_trainable_takes_no_cohorts(tmp_path):

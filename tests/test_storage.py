@@ -152,7 +152,7 @@ def test_a_lost_head_costs_nothing_that_was_sent(store: str, tmp_path: Path) -> 
     words = [
         *("--space", "tiny:space", "--data", "tiny:arrays", "search.trainable=trainables.from_scratch:FromScratch"),
         *("search.epochs=3", "search.scheduler=none", "search.max_concurrent=2", "data.limit=600"),
-        *("search.num_samples=5", "train.epochs=1", "after=[retrain,report]"),
+        *("search.num_samples=4", "train.epochs=1", "train.workers=1", "after=[retrain,report]"),
     ]
 
     def launch(*more: str, cache: str) -> subprocess.Popen[str]:
@@ -164,7 +164,7 @@ def test_a_lost_head_costs_nothing_that_was_sent(store: str, tmp_path: Path) -> 
 
     log, deadline, rows = f"{store}/run/scored.parquet", time.monotonic() + 120, []
     first = launch(*words, "--storage-path", store, "--name", "run", cache="lost")
-    while len({row["key"] for row in rows if row["status"] == "complete"}) < 2 and time.monotonic() < deadline:
+    while len({row["key"] for row in rows if row["status"] == "complete"}) < 1 and time.monotonic() < deadline:
         time.sleep(0.2)
         try:
             rows = results.read(log).to_pylist()
@@ -181,8 +181,8 @@ def test_a_lost_head_costs_nothing_that_was_sent(store: str, tmp_path: Path) -> 
     told = {(row["key"], row["fidelity"], row["score"]) for row in after}
     assert {(row["key"], row["fidelity"], row["score"]) for row in rows} <= told
     reports = Counter((row["key"], row["fidelity"]) for row in after if row["status"] in ("running", "complete"))
-    assert len({key for key, _ in reports}) == 5 and set(reports.values()) == {1}
-    assert sum(row["status"] == "complete" for row in after) == 5
+    assert len({key for key, _ in reports}) == 4 and set(reports.values()) == {1}
+    assert sum(row["status"] == "complete" for row in after) == 4
     storage, path = fs.FileSystem.from_uri(f"{store}/run")
     names = {info.path[len(path) + 1 :] for info in storage.get_file_info(fs.FileSelector(path, recursive=True))}
     winner = Mirror(store, "run", tmp_path / "look")

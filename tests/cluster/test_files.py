@@ -145,6 +145,7 @@ def test_the_script_for_slurm_starts_ray_searches_and_stops(tmp_path: Path) -> N
         job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "one", "SLURM_JOB_NUM_NODES": "1"}
         path = f"{tools}:{machine.environment()['PATH']}"
         words = ["--space", "tiny:space", "--data", "tiny:arrays", "--smoke-test", "after=[]", "--name", "s"]
+        words += ["train.workers=1", "search.replicas=1", "search.max_concurrent=1", "search.num_samples=3"]
         done = machine.run(
             CLUSTER / "slurm.sh", *words, "--storage-path", tmp_path,
             PATH=path, PYTHONPATH=f"{REPOSITORY}:{REPOSITORY}/tests", **job,

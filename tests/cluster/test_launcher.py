@@ -27,6 +27,7 @@ SEARCH += [
     "train.cpus_per_worker=1",
     "search.num_samples=6",
     "search.slices=2",
+    "search.max_concurrent=2",
     "search.bn_images=64",
 ]
 BOTH = ["train.workers=2", "search.replicas=2", "train.wait_minutes=2"]
