@@ -24,6 +24,7 @@ __all__ = [
     "Graph",
     "Notation",
     "canonical",
+    "chain",
     "complete",
     "crossover",
     "encode",
@@ -112,6 +113,11 @@ def canonical(decisions: Decisions, architecture: Mapping[str, str]) -> Architec
             )
         result[name] = architecture[name]
     return result
+
+
+def chain(architecture: Mapping[str, str]) -> Graph:
+    """The graph of a space whose decisions follow one another, each of them an operation."""
+    return [(place, place + 1, option) for place, option in enumerate(architecture.values())]
 
 
 def _shorten(names: Sequence[str] | Mapping[str, object], most: int = 40) -> str:

@@ -17,7 +17,11 @@ __all__ = ["bare_run", "bare_space"]
 
 
 def bare_space(config: Config, decisions: Mapping[str, Any]) -> SearchSpace:
-    """A space that is data alone. ``space_args`` may name functions of it: canonical, alike, graph; or a notation."""
+    """A space that is data alone. ``space_args`` may name functions of it: canonical, alike, graph; or a notation.
+
+    Without ``graph`` searchers compare decisions alone; :func:`raynas.architecture.chain` is that of decisions which
+    follow one another.
+    """
     for name, options in decisions.items():
         if isinstance(options, str) or not all(isinstance(o, str) for o in (name, *options)):
             raise ConfigError(f"space {config.space!r}: decision {name!r} must be text, its options a list of texts")

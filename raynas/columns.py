@@ -96,7 +96,7 @@ class Columns:
             TableError: A row is empty or not finite.
         """
         column = self._table.column(name)
-        values: Array = column.cast(pa.float64()).to_numpy()
+        values: Array = column.cast(pa.float64(), safe=False).to_numpy()
         for row in np.flatnonzero(~np.isfinite(values))[:1].tolist():
             value = column[row].as_py()
             raise self.error(name, row, "empty" if value is None else f"{value} is no finite number")

@@ -55,7 +55,8 @@ class Hypervolume:
     ) -> None:
         self.objectives, self._sign = tuple(objectives), -1.0 if mode == "max" else 1.0
         bounds = [limits.bounds.get(name, (None, None)) for name in objectives]
-        self._least = [max(ranges[name].minimum, low or 0.0) for name, (low, _) in zip(objectives, bounds, strict=True)]
+        lowest = (-math.inf if low is None else low for low, _ in bounds)
+        self._least = [max(ranges[name].minimum, low) for name, low in zip(objectives, lowest, strict=True)]
         highest = (math.inf if high is None else high for _, high in bounds)
         self._most = [min(ranges[name].maximum, high) for name, high in zip(objectives, highest, strict=True)]
         self._worst = -math.inf

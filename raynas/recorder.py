@@ -86,6 +86,8 @@ class Recorder(tune.Callback):
         self.busy = 0.0
         self.begin = time.monotonic()
         self._open: dict[str, dict[str, dict[str, Any]]] = {}
+        self._spent: dict[str, float] = {}
+        """Seconds that were spent on the architecture of a key."""
         self._told = 0.0
         self._in_a_row = 0
         self._started = False
@@ -98,9 +100,18 @@ class Recorder(tune.Callback):
         # Tune pickles its callbacks; the live view belongs to this process and stays here.
         return {**self.__dict__, "tell": None, "costs": None, "scoring": None, "origin": None, "hear": None}
 
-    def remember(self, ended: Iterable[list[dict[str, Any]]], wanted: int) -> None:
-        """Count what earlier searches of the run scored: the rows of each architecture whose scoring ended."""
+    def remember(
+        self, ended: Iterable[list[dict[str, Any]]], wanted: int, in_flight: Iterable[Mapping[str, Any]] = ()
+    ) -> None:
+        """Count what earlier searches of the run scored.
+
+        Args:
+            ended: The rows of each architecture whose scoring ended.
+            wanted: How many are to be scored in all.
+            in_flight: The last row of each other one: what was spent on these is not spent again.
+        """
         self.wanted = wanted
+        self._spent = {row["key"]: row["seconds"] or 0.0 for row in in_flight}
         for rows in ended:
             self.scored += 1
             self._count(rows[-1])
@@ -130,7 +141,9 @@ class Recorder(tune.Callback):
             if seen is not None and _place(outcome) <= _place(seen):
                 continue  # a trial that lost its process has begun again, or a cohort repeats what it said
             row = {"key": name, **self._row(outcome, trial.trial_id), **self._lineage(name)}
-            self.busy += (row.get("seconds") or 0.0) - ((seen or {}).get("seconds") or 0.0)
+            seconds, before = row.get("seconds") or 0.0, self._spent.get(name, 0.0)
+            self.busy += seconds - before if seconds >= before else seconds  # less than before: it was scored anew
+            self._spent[name] = seconds or before
             self.failed += row["status"] == "error"
             self._measure(row)
             self.log.append(row)

@@ -126,7 +126,7 @@ def run_search(
     log.flush()
     history = History(results.read(log.folder), lambda architecture: searcher.drawer.feasible(architecture))
     history.replay(searcher, scheduler)
-    recorder.remember(history.ended.values(), config.num_samples)
+    recorder.remember(history.ended.values(), config.num_samples, history.in_flight.values())
     recorder.origin = searcher.origins.get
     left = config.num_samples - recorder.scored
     if left <= 0 or seconds == 0:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import tiny
 
+from raynas.architecture import key
 from raynas.budget import Budget, search_seconds, training_seconds
 from raynas.config import Config, ConfigError, SearchConfig, TrainConfig
 from raynas.config_file import load
@@ -78,6 +79,19 @@ def test_each_score_says_what_it_cost_in_gpu_seconds(tmp_path):
             recorder.on_trial_result(0, [], trial, {"score": 1.0, "training_iteration": 1, "time_total_s": 3.0})
     rows = read(tmp_path).to_pylist()
     assert [(row["seconds"], row["gpu_seconds"]) for row in rows] == [(3.0, None), (3.0, 1.5)]
+
+
+@pytest.mark.parametrize(("seconds", "busy"), [(900.0, 300.0), (300.0, 300.0)])
+def test_what_was_spent_before_a_kill_is_not_spent_again(tmp_path, seconds, busy):
+    """A trial that goes on tells all of its seconds; one that had to begin anew tells fewer than before."""
+    architecture = {"x": "a"}
+    with Log(tmp_path) as log:
+        scoring = Scoring(SharedWeights, max_fidelity=3)
+        recorder = Recorder(log, scoring, {}, lambda architecture: {}, lambda status: None)
+        recorder.remember([], 1, [{"key": key(architecture), "seconds": 600.0}])
+        trial = SimpleNamespace(trial_id="t", config={"architecture": architecture})
+        recorder.on_trial_result(0, [], trial, {"score": 1.0, "training_iteration": 3, "time_total_s": seconds})
+    assert recorder.busy == busy
 
 
 def test_training_takes_half_of_the_budget_and_keeps_its_schedule(ray_session, tmp_path):

@@ -58,6 +58,10 @@ def test_hypervolume_of_odd_input() -> None:
     for score in range(12):
         value = same.add(float(score), {"macs": 5.0})
     assert value == 11  # nothing but the score differs
+    below = Hypervolume(["log"], {"log": Profile(-3, 0, 5)}, Limits())
+    for score in range(12):
+        value = below.add(float(score), {"log": -3.0 if score == 11 else 5.0})
+    assert value == 11  # the best is had within every budget
     unknown = Hypervolume(["macs"], RANGES, Limits())
     for score in range(12):
         value = unknown.add(float(score), {})

@@ -70,6 +70,21 @@ class TableCosts:
         return str(self.table)
 
 
+def _layout(config: Config) -> Layout:
+    """What the arguments of a run mean.
+
+    Raises:
+        ConfigError: They cannot be, or its simulated time could not be kept.
+    """
+    layout = Layout.parse(config.search.trainable_args)
+    if layout.cost is not None and config.time_budget is not None and config.search.cohort > 1:
+        raise ConfigError(
+            f"search.cohort = {config.search.cohort}: simulated time ends between trials, so that with time_budget "
+            "each must score one architecture; legal: 1"
+        )
+    return layout
+
+
 class Table(CohortTrial):
     """A trial that reads scores off a table, one column of the score a fidelity step.
 
@@ -97,7 +112,7 @@ class Table(CohortTrial):
                 :meth:`ScoreTable.open`.
             InfeasibleError: No architecture of the table keeps the limits.
         """
-        layout, objectives = Layout.parse(config.search.trainable_args), config.search.objectives
+        layout, objectives = _layout(config), config.search.objectives
         costs = TableCosts(ScoreTable.open(decisions, layout, config.limits, objectives))
         costs.check(Limits.parse(config.limits, costs.table.columns))
         return costs
@@ -105,8 +120,7 @@ class Table(CohortTrial):
     @classmethod
     def scoring(cls, run: SearchRun) -> Scoring:
         """One trial after the other, so that the same seed gives the same search; ``max_concurrent`` changes that."""
-        search = run.config.search
-        layout = Layout.parse(search.trainable_args)
+        search, layout = run.config.search, _layout(run.config)
         known = run.costs
         table = known.table if isinstance(known, TableCosts) else ScoreTable.open(run.search_space.decisions, layout)
         if table.missing:

@@ -54,8 +54,10 @@ class Asker(ArchitectureSearcher):
 
     def propose(self) -> Architecture | str | None:
         """A random architecture at first, then what Optuna suggests."""
-        beginning = self.startup if len(self.ledger) < self.startup else 0
-        waiting = self.opening(beginning)
+        beginning = self.tried < self.startup
+        waiting = self.opening(self.startup if beginning else 0)
+        if waiting is None and beginning:
+            return self.drawn(self._place("begin"))  # for one that failed
         if waiting is not None:
             return waiting
         study = self._view()

@@ -9,6 +9,7 @@ it had never stopped.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import reprlib
 from abc import abstractmethod
@@ -28,6 +29,8 @@ from raynas.searchers.origin import Origin
 from raynas.searchers.source import Scores, digest, read_source
 
 __all__ = ["ArchitectureSearcher", "Entry", "Ledger", "SearchSpace", "UnsatisfiableError"]
+
+log = logging.getLogger(__name__)
 
 _REFUSALS = 200
 
@@ -147,6 +150,11 @@ class ArchitectureSearcher(Searcher):
         """A generator for one place in the search: depends on the seed and the place alone."""
         return Random("/".join(map(str, (self.seed, *place))))
 
+    @property
+    def tried(self) -> int:
+        """How many architectures were proposed or replayed, those that failed left out."""
+        return sum(entry.status != "error" for entry in self.ledger.values())
+
     def planned(self, index: int) -> Architecture | None:
         """One architecture of the seed's own random sequence: distinct, feasible, the given points first.
 
@@ -212,7 +220,7 @@ class ArchitectureSearcher(Searcher):
         return self._mode or "max"
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
-        """Take metric and mode from Tune where they were not given.
+        """Take metric and mode from Tune where they were not given. Tune tells them only if it has a ``param_space``.
 
         Returns:
             False: the space is known already. Tune then refuses further domains in its ``param_space``.
@@ -234,6 +242,8 @@ class ArchitectureSearcher(Searcher):
         Raises:
             UnsatisfiableError: No architecture was found that meets the constraint, or none of many did when measured.
         """
+        if self._mode is None and not self.ledger:
+            log.warning("%s was given no mode: a high %s is taken for good", type(self).__name__, self.metric)
         for _ in range(_REFUSALS):
             proposal = self._next()
             if not isinstance(proposal, dict):

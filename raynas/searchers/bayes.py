@@ -103,14 +103,15 @@ class Bayes(ArchitectureSearcher):
     def propose(self) -> Architecture | str | None:
         """A random architecture at first, then the one with the largest expected improvement."""
         startup = self._startup
+        beginning = self.tried < startup
         waiting = self.opening(0)
-        if waiting is None and len(self.ledger) < startup:
+        if waiting is None and beginning:
             waiting = self._foretold() or self.opening(startup)
         if waiting is not None:
             return waiting
         rng = self.rng("bayes", len(self.ledger))
         known = self.ledger.done(self.ledger)
-        if len(known) >= 2:
+        if len(known) >= 2 and not beginning:
             candidates, features, costs = self._candidates(known, rng)
             if candidates:
                 best = candidates[int(np.argmax(self._acquisition(known, candidates, features, costs)))]

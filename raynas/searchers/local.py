@@ -7,6 +7,7 @@ from typing import Any
 
 from raynas.architecture import Architecture, complete, key
 from raynas.searchers.base import Entry, SearchSpace
+from raynas.searchers.checks import check_counts
 from raynas.searchers.following import Follower
 
 __all__ = ["LocalSearch"]
@@ -47,16 +48,17 @@ class LocalSearch(Follower):
         points_to_evaluate: Sequence[Mapping[str, str]] = (),
     ) -> None:
         super().__init__(space, seed=seed, metric=metric, mode=mode, points_to_evaluate=points_to_evaluate)
-        if draws < 1:
-            raise ValueError(f"draws is {draws}; legal: 1 or more")
         self.draws = draws
+        check_counts(self, {"draws": 1})
         self._around: dict[str, dict[str, Architecture]] = {}
         self.forget()
 
     def propose(self) -> Architecture | str | None:
         """A neighbour of where the climb stands, or a draw for a new start."""
-        beginning = self.draws if len(self.ledger) < self.draws else 0
-        waiting = self.opening(beginning)
+        beginning = self.tried < self.draws
+        waiting = self.opening(self.draws if beginning else 0)
+        if waiting is None and beginning:
+            return self.drawn(self.rng("local", len(self.ledger)))  # for one that failed
         if waiting is not None:
             return waiting
         self.follow()

@@ -13,6 +13,7 @@ from optuna.trial import Trial
 from raynas.architecture import Architecture, key
 from raynas.searchers.asking import Asker
 from raynas.searchers.base import Entry, SearchSpace
+from raynas.searchers.checks import check_counts, check_numbers, check_ranges
 
 __all__ = ["NSGA2", "NSGA2Settings"]
 
@@ -35,12 +36,13 @@ class NSGA2Settings:
     mutation_probability: float | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.population, int) or self.population < 2:
-            raise ValueError(f"population is {self.population!r}; legal: a whole number, 2 or more")
-        for name in ("crossover_probability", "mutation_probability"):
-            value = getattr(self, name)
-            if value is not None and not 0.0 <= value <= 1.0:
-                raise ValueError(f"{name} is {value}; legal: from 0 to 1")
+        check_counts(self, {"population": 2})
+        chances = [
+            "crossover_probability",
+            *(["mutation_probability"] if self.mutation_probability is not None else []),
+        ]
+        check_numbers(self, chances)
+        check_ranges(self, {name: (0.0 <= getattr(self, name) <= 1.0, "from 0 to 1") for name in chances})
 
 
 class NSGA2(Asker):

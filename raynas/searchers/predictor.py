@@ -171,7 +171,7 @@ class Predictor(ArchitectureSearcher):
 
     def propose(self) -> Architecture | str | None:
         """A random architecture at first, then the most promising candidate."""
-        beginning = sum(entry.status != "error" for entry in self.ledger.values()) < self.settings.startup
+        beginning = self.tried < self.settings.startup
         waiting = self.opening(self.settings.startup if beginning else 0)
         if waiting is not None:
             return waiting

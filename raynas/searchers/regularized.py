@@ -60,8 +60,7 @@ class RegularizedEvolution(ArchitectureSearcher):
 
     def propose(self) -> Architecture | str | None:
         """A random architecture until the population is full, then a child."""
-        alive = sum(entry.status != "error" for entry in self.ledger.values())
-        filling = alive < self.settings.population
+        filling = self.tried < self.settings.population
         waiting = self.opening(self.settings.population if filling else 0)
         if waiting is not None:
             return waiting

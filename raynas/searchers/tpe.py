@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from raynas.architecture import Architecture, complete, key
 from raynas.searchers.asking import Asker
 from raynas.searchers.base import Entry, SearchSpace
+from raynas.searchers.checks import check_counts
 
 __all__ = ["TPE"]
 
@@ -47,9 +48,8 @@ class TPE(Asker):
         points_to_evaluate: Sequence[Mapping[str, str]] = (),
     ) -> None:
         super().__init__(space, seed=seed, metric=metric, mode=mode, points_to_evaluate=points_to_evaluate)
-        if startup < 1:
-            raise ValueError(f"startup is {startup}; legal: 1 or more")
         self.startup = startup
+        check_counts(self, {"startup": 1})
         self._distributions = {name: CategoricalDistribution(tuple(opts)) for name, opts in space.decisions.items()}
         self._numbers: dict[str, int] = {}  # key -> number of the trial in the study
 

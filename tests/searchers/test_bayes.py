@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
+from pathlib import Path
 from random import Random
 from statistics import mean
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from raynas.architecture import Architecture, key
+from raynas.architecture import Architecture, chain, key
 from raynas.searchers import ArchitectureSearcher, Bayes, BayesSettings, RandomSearch, SearchSpace
 from raynas.searchers.bayes import _last_fit
 from raynas.searchers.improvement import log_improvement
@@ -48,8 +51,8 @@ def parity(architecture: Architecture) -> float:
 
 
 def test_structure_helps_where_the_score_depends_on_it() -> None:
-    chain = SearchSpace(LARGE.decisions, graph=lambda a: [(i, i + 1, o) for i, o in enumerate(a.values())])
-    with_graph = mean(max(map(parity, Player(parity).play(small(chain, seed), 25))) for seed in range(3))
+    chained = SearchSpace(LARGE.decisions, graph=chain)
+    with_graph = mean(max(map(parity, Player(parity).play(small(chained, seed), 25))) for seed in range(3))
     without = mean(max(map(parity, Player(parity).play(small(LARGE, seed), 25))) for seed in range(3))
     assert with_graph > -0.1 > without
 
@@ -163,3 +166,43 @@ def test_the_model_is_fitted_more_and_more_rarely() -> None:
 def test_bad_settings() -> None:
     with pytest.raises(ValueError, match="candidates is 0; legal: a whole number, 1 or more"):
         BayesSettings(candidates=0)
+
+
+@pytest.mark.parametrize("table", ["nasbench201", "nasbench_macro"])
+def test_finds_the_optimum_of_a_public_table(shared_data: Path, table: str) -> None:
+    """Thirty seeds are in the README; here the slowest of three must not need more than twice their median."""
+    file, score = ("nasbench201_cifar10", "cifar10_test_200") if table == "nasbench201" else (table, "acc_mean")
+    rows = pq.read_table(shared_data / f"{file}.parquet", columns=["arch", score])
+    scores = dict(zip(rows["arch"].to_pylist(), rows[score].to_pylist(), strict=True))
+    module = importlib.import_module(f"spaces.{table}")
+    if table == "nasbench201":
+        space = SearchSpace(module.DECISIONS, alike=module.canonical_form, graph=module.graph)
+    else:
+        space = SearchSpace(module.DECISIONS, canonical=module.canonical_form, graph=chain)
+    top = max(scores.values())
+    for seed in range(100, 103):
+        searcher, found = Bayes(space, seed=seed, mode="max"), -math.inf
+        for number in range(50 if table == "nasbench201" else 70):
+            proposed = searcher.suggest(str(number))["architecture"]
+            found = scores[module.to_string(proposed)]
+            if found == top:
+                break
+            searcher.on_trial_complete(str(number), {"score": found, "training_iteration": 1})
+        assert found == top, (seed, found)
+
+
+def test_failures_are_no_start() -> None:
+    """The model takes over when ten have a score, however many had none before."""
+    searcher = Bayes(CHAIN)
+    for number in range(24):
+        proposed = searcher.suggest(str(number))["architecture"]
+        tried = sum(entry.status == "done" for entry in searcher.ledger.values())
+        assert searcher.origins[key(proposed)].how == ("random" if tried < 10 else "model")
+        searcher.on_trial_complete(str(number), {"score": preference(proposed)}, error=number < 8)
+
+
+def test_whoever_gives_no_mode_is_told_what_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    searcher = Bayes(CHAIN, metric="loss")
+    searcher.suggest("a")
+    searcher.suggest("b")
+    assert [line.getMessage() for line in caplog.records] == ["Bayes was given no mode: a high loss is taken for good"]

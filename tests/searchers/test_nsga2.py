@@ -70,5 +70,7 @@ def test_a_searcher_that_knows_one_objective_refuses_more() -> None:
 def test_bad_settings() -> None:
     with pytest.raises(ValueError, match="population is 1; legal: a whole number, 2 or more"):
         NSGA2Settings(population=1)
+    with pytest.raises(ValueError, match="crossover_probability is 'high'; legal: a number"):
+        NSGA2Settings(crossover_probability="high")
     with pytest.raises(ValueError, match="mutation_probability is 3; legal: from 0 to 1"):
         NSGA2Settings(mutation_probability=3)

@@ -83,5 +83,5 @@ def test_given_points_are_proposed_even_after_a_replay() -> None:
 
 
 def test_bad_startup() -> None:
-    with pytest.raises(ValueError, match="startup is 0; legal: 1 or more"):
+    with pytest.raises(ValueError, match="startup is 0; legal: a whole number, 1 or more"):
         TPE(CHAIN, startup=0)

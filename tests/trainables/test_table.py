@@ -155,6 +155,9 @@ def test_simulated_time_is_the_budget(tmp_path: Path) -> None:
     run.search()
     spent = sum(row["seconds"] for row in log(run))
     assert 2000 <= spent < 2000 + 2 * 426, spent
+    cohorts = dataclasses.replace(run.config, search=dataclasses.replace(run.config.search, cohort=3))
+    with pytest.raises(ConfigError, match=r"search\.cohort = 3: simulated time ends between trials"):
+        Table.costs(run.search_space.decisions, cohorts)
 
 
 def test_what_is_missing_counts_as_infeasible_and_the_search_goes_on(tmp_path: Path, capsys: Any) -> None:
