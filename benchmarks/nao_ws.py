@@ -58,7 +58,7 @@ def settings(flags: argparse.Namespace, folder: Path, seed: int) -> Config:
             space_args={"units": flags.width or 64},
             data=DataConfig(name="pydoc_topics", limit=flags.examples),
         )
-    data = DataConfig(name="parquet", folder=str(flags.data / "cifar10"), limit=flags.examples)
+    data = DataConfig(name="parquet", folder=str(flags.data / "cifar10"), limit=flags.examples, size=flags.size)
     return dataclasses.replace(
         config, space="spaces.nao:nao", space_args={"channels": flags.width or 4, "cells": 1}, data=data
     )
@@ -96,6 +96,7 @@ def main() -> None:
     parser.add_argument("--pool", type=int, default=40)
     parser.add_argument("--more", type=int, default=20, help="architectures that are scored beside the last pool")
     parser.add_argument("--examples", type=int, default=None, help="training images or words; default: all")
+    parser.add_argument("--size", type=int, default=None, help="of the images in pixels; default: as they are")
     parser.add_argument("--validation", type=int, default=1000, help="images or words that a score takes")
     parser.add_argument("--retrain-epochs", type=float, default=5)
     parser.add_argument("--width", type=int, default=None, help="channels or units")
