@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 from ray import tune
+from rich.console import Console
 
 from raynas import prepare, results
 from raynas.config import Config, SearchConfig
@@ -42,15 +43,9 @@ class Watch(View):
     """Shows nothing, and notes what this process has spent when it is told of progress."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(Console(quiet=True))
         self.points: list[tuple[int, float, float]] = []
         """Architectures scored, CPU seconds, MB of memory."""
-
-    def say(self, text: str) -> None:
-        """Nothing."""
-
-    def leaderboard(self, rows: object, rescored: bool = True) -> None:
-        """Nothing."""
 
     @contextmanager
     def search(self) -> Iterator[Any]:

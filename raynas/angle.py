@@ -76,6 +76,8 @@ class Angles:
         ways, connected = self._ways(codes)
         chosen = self.products[np.arange(codes.shape[1]), codes]
         product, first, second = (self.fixed + np.einsum("nd,ndk->nk", ways, chosen)).T
+        if not np.isfinite(product).all():
+            raise AngleError("the weights of the supernet are not all finite numbers: train it again, at a lower rate")
         length = np.sqrt(first * second)
         # Rounding may exceed 1; weights that are all zero have no direction to turn from.
         cosines = np.divide(product, length, out=np.ones_like(product), where=length > 0)

@@ -55,9 +55,11 @@ class Budget:
 
     def __init__(self, config: Config, folder: Path) -> None:
         self._seconds, self._gpu = math.inf, math.inf
+        self.given = config.time_budget is not None or config.budget_gpu_hours is not None
+        """Whether there is one."""
         self.told: float | None = None
         """Seconds that were left at the start: what counts where a table tells the time."""
-        if config.time_budget is None and config.budget_gpu_hours is None:
+        if not self.given:
             return
         logs = (search_seconds(folder / name) for name in ("scored.parquet", "sample"))
         parts = [training_seconds(folder / "supernet" / "training.jsonl"), *logs]

@@ -6,6 +6,7 @@ be right is asked of every node of the cluster (see :mod:`raynas.survey`).
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ import torch
 
 from raynas import architecture as arch
 from raynas.config import Config, ConfigError
-from raynas.connection import connect
+from raynas.connection import check_address, connect
 from raynas.memory import training_memory
 from raynas.placement import Placement, place_ranks
 from raynas.rehearsal import rehearse
@@ -204,7 +205,7 @@ def check_architecture(run: SearchRun) -> Finding:
 
 def _memory(run: Run, nodes: Sequence[NodeFacts]) -> Finding:
     """Count, and compare with what there is."""
-    recipe = run.config.train.resolved()
+    recipe = dataclasses.replace(run.config.train.resolved(), wait_minutes=0)  # of the nodes that were visited
     try:
         where = place_ranks(recipe)
     except ValueError as error:
@@ -238,7 +239,7 @@ def doctor(config: Config, prepare: Callable[[Config], Any], verbose: bool = Fal
         said = " ".join(str(error).split())
         tell(Finding("Ray", "fail", said, "Check --address, or start a cluster: ray start --head"))
     else:
-        tell(Finding("Ray", "ok", f"{config.address or 'started here'}"))
+        tell(Finding("Ray", "ok", check_address(config) or "started here"))
         for finding in _cluster(config, run):
             tell(finding)
     if run is not None:

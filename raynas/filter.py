@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -85,4 +86,7 @@ class Filter:
         return self._scores[name]
 
     def _value(self, told: dict[str, float]) -> float:
+        wrong = [name for name, value in told.items() if math.isnan(value)]
+        if wrong:
+            raise ValueError(f"search.filter.score: {wrong[0]} of an architecture is no number")
         return next(iter(told.values())) if self._reference is None else self._reference(told)

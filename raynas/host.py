@@ -103,7 +103,9 @@ class Host:
     def join(self, paths: PathSampler | None, rank: int, world: int, address: str) -> int:
         """Become rank ``rank`` of ``world`` and prepare to train; returns the steps of an epoch."""
         if world > 1:
-            backend = "nccl" if best_device().type == "cuda" else "gloo"
+            # NCCL refuses two ranks on one GPU.
+            whole = ray.get_runtime_context().get_assigned_resources().get("GPU", 0) >= 1
+            backend = "nccl" if whole and best_device().type == "cuda" else "gloo"
             dist.init_process_group(
                 backend, init_method=address, rank=rank, world_size=world, timeout=timedelta(minutes=10)
             )

@@ -293,6 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(error, 2, verbose)
     try:
         execute(command, run, flags)
+        run.send()
     except KeyboardInterrupt as stop:
         print(f"\nstopped; go on with: python -m raynas.launch --resume {run.place}", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130

@@ -35,7 +35,8 @@ Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 
 def _place(value: str) -> str:
     """Where latency is measured."""
-    if value == "local" or re.fullmatch(r"[\w./-]+(:\d*\.?\d+|=[\w./-]+)", value):
+    found = re.fullmatch(r"[\w./-]+(?::(\d*\.?\d+)|=[\w./-]+)", value)
+    if value == "local" or (found and (found[1] is None or float(found[1]) > 0)):
         return value
     raise ValueError("legal: local, a custom resource and how much of it (edge:1), or a node label (device=phone)")
 

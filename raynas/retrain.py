@@ -18,7 +18,7 @@ from typing import Any
 import ray
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
 
 from raynas import checkpoint
@@ -178,6 +178,7 @@ def _trainer(job: Job) -> TorchTrainer:
     return TorchTrainer(
         _train_worker,
         train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="gloo" if 0 < ranks.gpus < 1 else None),  # NCCL refuses two ranks on one GPU
         scaling_config=ScalingConfig(
             num_workers=ranks.count,
             use_gpu=ranks.gpus > 0,

@@ -183,7 +183,7 @@ class Run(SearchRun):
             self.view.training("supernet", self.task.measure.examples) as show,
             self.metrics.training("supernet", show) as told,
         ):
-            if self.budget.left is not None and not self.supernet.finished:
+            if self.budget.given and not self.supernet.finished:
                 where = place_ranks(self.config.train.resolved())
                 self.budget.hold(where.count * where.gpus)
             left = self.budget.left
@@ -322,6 +322,9 @@ class Run(SearchRun):
         below = f"retrain/{arch.key(chosen)}"
         where = self.folder / below if self.mirror is None else self.mirror.below(below)
         network, recipe = self._alone(chosen)
+        if recipe.wait_minutes:
+            place_ranks(recipe)
+            self.check_nodes()  # some may just have come
         what = f"retrain {arch.key(chosen)}"
         with self.view.training(what, self.task.measure.examples) as show, self.metrics.training(what, show) as told:
             result = retrain(network, self.data, recipe, self.config.seed, where, told)

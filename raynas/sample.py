@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,9 @@ def check_combination(trainable: type[Any], search: SearchConfig) -> None:
     """Refuse to combine what the trainable does not let one combine: called before anything is started."""
     if not search.combine:
         return
+    weights = search.combine.values()
+    if not all(map(math.isfinite, weights)) or not any(weights):
+        raise ConfigError(f"search.combine = {dict(search.combine)}; legal: finite weights, some of them not 0")
     if not issubclass(trainable, CohortTrial):
         raise ConfigError(
             f"search.combine: {search.trainable} has one score; legal for trainables that report metrics in cohorts, "

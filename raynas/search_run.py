@@ -38,7 +38,7 @@ from raynas.limits import Limits, Profile
 from raynas.loggers import check_loggers, listening
 from raynas.metrics import RunMetrics
 from raynas.nodes import check_nodes
-from raynas.patience import replace_text, write_json
+from raynas.patience import patiently, replace_text, write_json
 from raynas.recorder import Recorder
 from raynas.report import write_report
 from raynas.results import Log
@@ -181,6 +181,14 @@ class SearchRun:
         """
         connect(self.config)
         self.open()
+        self.check_nodes()
+
+    def check_nodes(self) -> None:
+        """See that all nodes have both the folder and the code.
+
+        Raises:
+            ConfigError: Some of them lack something.
+        """
         if check_address(self.config) is not None or len(ray.nodes()) > 1:
             check_nodes(self.folder if self.mirror is None else self.config.storage_path, self.modules())
 
@@ -363,7 +371,16 @@ class SearchRun:
         """Those of the steps after a search for which there is time."""
         return list(steps)
 
+    def send(self) -> None:
+        """Make sure that its files are in its storage.
+
+        Raises:
+            OSError: The storage refused for ten minutes.
+        """
+        if self.mirror is not None:
+            patiently(self.mirror.push, self.mirror.uri)
+
     def close(self) -> None:
-        """End what the run has started; its files are in its storage then."""
+        """End what the run has started, and send its files where the storage takes them."""
         if self.mirror is not None:
             self.mirror.try_push()

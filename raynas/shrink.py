@@ -146,7 +146,8 @@ class Shrinking:
         wanted = self.settings.samples * max(map(len, self.decisions.values()))
         found: list[Architecture] = []
         for _ in range(_TRIES * wanted):
-            child = self.costs.sample(rng)
+            # Not in canonical form, in which some options are rare: each shall be in as many of them.
+            child = arch.sample(self.decisions, rng)
             if self.violation(child) == 0:
                 found.append(child)
             if len(found) == wanted:

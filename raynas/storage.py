@@ -56,14 +56,14 @@ def check_storage(storage_path: str) -> None:
     Raises:
         ConfigError: It is no URI of an object store, or this process cannot write there.
     """
+    if "@" in storage_path:  # first, for other messages show it; a secret may hold a slash, and so end up in the path
+        raise ConfigError("storage_path holds credentials, which would be written into files: set AWS_ACCESS_KEY_ID")
     uri = urlsplit(storage_path)
     if uri.scheme not in SCHEMES or not uri.netloc:
         raise ConfigError(
             f"storage_path {storage_path!r} is no storage; legal: a folder that all nodes mount, "
             f"{', '.join(f'{scheme}://bucket/path' for scheme in SCHEMES)}"
         )
-    if "@" in uri.netloc:
-        raise ConfigError("storage_path holds credentials, which would be written into files: set AWS_ACCESS_KEY_ID")
     outcome: list[str] = []
 
     def probe() -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import Tensor, nn
@@ -111,7 +111,7 @@ class Supernet:
             try:
                 self._train(paths, on_progress, seconds)
                 return
-            except (RayActorError, RayTaskError, OutOfMemoryError) as error:
+            except (RayActorError, RayTaskError, OutOfMemoryError, ObjectLostError) as error:
                 # Where one rank dies, another may be the first to say so: its connection broke.
                 if isinstance(error, RayTaskError) and (_is_own(error) or not self._someone_died()):
                     raise _readable(error) from error

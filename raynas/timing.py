@@ -193,4 +193,5 @@ def where(on: str) -> dict[str, Any]:
             f"one with ray start --num-cpus=0 --resources='{{\"{name}\": {value}}}'"
         )
     check_room([{name: amount}], "measurement of latency")
-    return options | {"resources": {name: amount}}
+    own = {"CPU": "num_cpus", "GPU": "num_gpus"}  # Ray has names of its own for what every node has
+    return options | ({own[name]: amount} if name in own else {"resources": {name: amount}})

@@ -112,16 +112,18 @@ def _leaderboard(run: SearchRun) -> Rows:
 def _drawn(run: SearchRun, rows: Rows) -> list[Architecture]:
     """The random architectures that have to be scored; none where the log will do, or is all there shall be."""
     wanted = run.config.truth.sample
-    if wanted is None and _is_random(rows):
+    if wanted is None and _is_random(run, rows):
         return []
     if wanted is None:
         wanted = SAMPLE if issubclass(run.trainable, CohortTrial) else 0
     return random_architectures(run.search_space, wanted, run.config.seed)
 
 
-def _is_random(rows: Rows) -> bool:
+def _is_random(run: SearchRun, rows: Rows) -> bool:
     """Whether a log is a fair sample: all drawn by chance, none stopped early."""
-    return {row["searcher"] for row in rows} == {"random"} and all(row["status"] != "stopped" for row in rows)
+    given = run.config.search.warm_start is not None or run.config.train.pool.size is not None
+    drawn = not given and {row["searcher"] for row in rows} == {"random"}
+    return drawn and all(row["status"] != "stopped" for row in rows)
 
 
 def _scored_sample(run: SearchRun, architectures: Sequence[Architecture]) -> Sample:
@@ -139,7 +141,8 @@ def _searched(run: SearchRun, rows: Rows) -> Sample:
     told: dict[str, Rows] = {}
     for row in rows:
         told.setdefault(row["key"], []).append({**row, "metrics": json.loads(row["metrics"] or "{}")})
-    text = "drawn by chance from the space" if _is_random(rows) else "chosen by the search, no fair sample of the space"
+    fair = _is_random(run, rows)
+    text = "drawn by chance from the space" if fair else "chosen by the search, no fair sample of the space"
     measure = scored_by(rows)
     return Sample(text, told, results.mode_of(_leaderboard(run)) if measure is None else measure.mode)
 
@@ -164,7 +167,7 @@ def _among_searched(run: SearchRun, rows: Rows, truth: Truth, resamples: int) ->
     last = max((row["fidelity"] or 0 for row in rows), default=0)
     scores = scores_at(sample, last)["score"]
     both = [name for name in scores if name in truth.values]
-    if len(both) < LEAST or _is_random(rows):
+    if len(both) < LEAST or _is_random(run, rows):
         return None
     target = [sign(truth.mode) * truth.values[name] for name in both]
     if len(set(target)) == 1:

@@ -273,8 +273,8 @@ class Darts(nn.Module):
         A skip connection is a unit matrix, a pool the numbers 1/9 for every channel and pixel; an edge that is not
         taken carries nothing.
         """
-        constants = {"none": None, "skip_connect": float(channels)}
-        return constants.get(option, channels / 9)
+        pool = channels / 9
+        return {"none": None, "skip_connect": float(channels), "max_pool_3x3": pool, "avg_pool_3x3": pool}[option]
 
 
 def _conv3(inputs: int, outputs: int, stride: int) -> nn.Sequential:

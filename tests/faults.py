@@ -309,10 +309,11 @@ def lose_rank_0(day: BadDay) -> str:
 
 
 def fill(day: BadDay) -> str:
-    """The storage takes nothing for three seconds."""
-    ballast = f"{day.storage}/ballast"
-    day.machine.run("sh", "-c", f"cat /dev/zero >{ballast} 2>{day.storage}/../full; true")
+    """The storage takes nothing until the run has said so, three seconds at least."""
+    ballast, said = f"{day.storage}/ballast", len(day.said.read_text())
+    day.machine.run("sh", "-c", f"! cat /dev/zero >{ballast}")
     time.sleep(3)
+    day.wait(lambda: "the disk is full; trying again" in day.said.read_text()[said:])
     day.machine.run("rm", ballast)
     return "the run said so, waited, and wrote what it had"
 

@@ -220,6 +220,14 @@ def test_nested_decisions_count_where_they_are_active():
         assert float(angles([architecture])[0]) == pytest.approx(angle_between(first, second), abs=1e-5)
 
 
+def test_weights_that_are_no_numbers_have_no_angle():
+    space = Nested(nn.MaxPool2d((1, 3), stride=1, padding=(0, 1)))
+    begin = {name: tensor.clone() for name, tensor in space.state_dict().items()}
+    now = {name: torch.full_like(tensor, torch.nan) for name, tensor in begin.items()}
+    with pytest.raises(AngleError, match="not all finite numbers"):
+        turning(space).angles(begin, now)(list(enumerate_all(decisions(space)))[:1])
+
+
 def test_an_operation_without_a_rule_is_named():
     with pytest.raises(AngleError, match=r"option 'last' of 'blocks.1' has no weights.* Nested .*weightless"):
         turning(Nested(nn.Tanh()))

@@ -81,6 +81,13 @@ def test_each_score_says_what_it_cost_in_gpu_seconds(tmp_path):
     assert [(row["seconds"], row["gpu_seconds"]) for row in rows] == [(3.0, None), (3.0, 1.5)]
 
 
+def test_gpu_hours_bound_the_training_too(ray_session, tmp_path):
+    config = Config(budget_gpu_hours=1, storage_path=str(tmp_path), name="run", train=TrainConfig(epochs=1, workers=1))
+    with pytest.raises(ConfigError, match="holds no GPU"):
+        Run(config, tiny.space(num_classes=4), tiny.data(), RandomSearch, SharedWeights).train_supernet()
+    assert not (tmp_path / "run" / "supernet").exists()
+
+
 @pytest.mark.parametrize(("seconds", "busy"), [(900.0, 300.0), (300.0, 300.0)])
 def test_what_was_spent_before_a_kill_is_not_spent_again(tmp_path, seconds, busy):
     """A trial that goes on tells all of its seconds; one that had to begin anew tells fewer than before."""

@@ -51,6 +51,15 @@ def test_limits_hold_besides_and_are_asked_first(tmp_path: Path) -> None:
     assert set(measured._scores) <= {key(a) for a in within}  # type: ignore[union-attr]
 
 
+def no_number(network: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
+    return float("nan")
+
+
+def test_a_score_that_is_no_number_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"search\.filter\.score: .*no_number of an architecture is no number"):
+        proposed(make(tmp_path, score="test_filter:no_number"))
+
+
 def test_the_same_seed_keeps_the_same(tmp_path: Path) -> None:
     first, again = (proposed(make(tmp_path, score="naswot", keep=0.2)) for _ in range(2))
     assert first == again and first

@@ -180,6 +180,8 @@ def test_what_latency_needs_is_said(no_ray, tmp_path):
             prepare(config(*words))
     with pytest.raises(ConfigError, match=r"latency.place = 'edge': value error, legal: local, a custom resource and"):
         parse({"latency": {"place": "edge"}})
+    with pytest.raises(ConfigError, match=r"latency.place = 'edge:0': value error, legal: local, a custom resource"):
+        parse({"latency": {"place": "edge:0"}})
     with pytest.raises(ConfigError, match=r"latency.place needs a network, but .* is bare decisions"):
         table = ["space=spaces.nasbench201:DECISIONS", "search.trainable=trainables.table:Table"]
         prepare(config(*table, "latency.place=local"))
@@ -197,6 +199,12 @@ def test_a_device_that_is_not_there_is_named(monkeypatch):
         where("device=phone")
     finding = check_latency("edge:1")
     assert finding.level == "fail" and "no node has so much of the resource 'edge'" in finding.found
+
+
+def test_a_gpu_is_asked_for_by_its_own_name(monkeypatch):
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0, "GPU": 1.0}, "Labels": {}}])
+    monkeypatch.setattr("raynas.timing.check_room", lambda bundles, whose: None)
+    assert where("GPU:1")["num_gpus"] == 1 and "resources" not in where("GPU:1")
 
 
 def test_kendalls_tau_is_told_of_predictions(costs, tmp_path):

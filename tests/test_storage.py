@@ -132,6 +132,8 @@ def test_storage_that_cannot_be_used_is_told_in_one_line(
         "ftp://host/runs": "is no storage; legal: a folder that all nodes mount, s3://bucket/path",
         "s3://": "is no storage",
         "s3://key:word@bucket/x": "holds credentials",
+        "s3://key:wo/rd@bucket/x": "holds credentials",
+        "http://key:word@minio:9000/x": "holds credentials",
         "s3://nobody/runs": "cannot write to s3://nobody/runs: .*bucket does not exist",
     }.items():
         with pytest.raises(ConfigError, match=message) as error:
@@ -162,10 +164,10 @@ def test_a_lost_head_costs_nothing_that_was_sent(store: str, tmp_path: Path) -> 
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
 
-    log, deadline, rows = f"{store}/run/scored.parquet", time.monotonic() + 120, []
+    log, deadline, rows = f"{store}/run/scored.parquet", time.monotonic() + 150, []
     first = launch(*words, "--storage-path", store, "--name", "run", cache="lost")
     while len({row["key"] for row in rows if row["status"] == "complete"}) < 1 and time.monotonic() < deadline:
-        time.sleep(0.2)
+        time.sleep(0.5)
         try:
             rows = results.read(log).to_pylist()
         except FileNotFoundError:

@@ -88,6 +88,8 @@ class FromScratch(tune.Trainable):
             train.gpus_per_worker,
             wait_minutes=train.wait_minutes,
         )
+        if train.wait_minutes:
+            run.check_nodes()  # some may just have come
         parameters = {
             "job": Job(
                 run.space,
@@ -107,6 +109,7 @@ class FromScratch(tune.Trainable):
             gpus=where.gpus,
             concurrent=where.count,
             bounded=search.max_concurrent is None and search.replicas is None,
+            max_failures=train.max_failures,
             mode=run.task.measure.mode,
         )
 

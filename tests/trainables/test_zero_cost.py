@@ -103,6 +103,7 @@ def test_what_is_scored_depends_on_the_seed_alone(tmp_path: Path) -> None:
         (["search.grace=2"], "there is one fidelity; legal: 1"),
         (["search.reference=5"], "search.reference"),
         (["search.trainable=trainables.from_scratch:FromScratch", "search.combine={a: 1}"], "has one score; legal for"),
+        (["search.combine={synflow: 0}"], "search.combine = {'synflow': 0.0}; legal: finite weights, some of them not"),
     ],
 )
 @pytest.mark.usefixtures("no_ray")
