@@ -193,7 +193,7 @@ def check_architecture(run: SearchRun) -> Finding:
     """Whether one architecture goes all the way, in this process."""
     name = "end to end"
     try:
-        suggestion = run.searcher().suggest("doctor")
+        suggestion = run.searcher(metric="score", mode=run.score_mode()).suggest("doctor")
         assert isinstance(suggestion, dict)
         chosen = suggestion["architecture"]
         if not isinstance(run, Run):

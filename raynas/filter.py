@@ -69,6 +69,9 @@ class Filter:
         if self._bounds is None:
             drawn = list(self.sample())
             told = [self.untrained.measure(architecture) for architecture in drawn]
+            wrong = [name for one in told for name, value in one.items() if math.isnan(value)]
+            if wrong:
+                raise ValueError(f"search.filter.score: {wrong[0]} of a random architecture is no number")
             if len(told[0]) > 1:
                 self._reference = Reference({name: [one[name] for one in told] for name in told[0]})
             for architecture, one in zip(drawn, told, strict=True):
@@ -82,11 +85,9 @@ class Filter:
         """The score of one architecture, taken once."""
         name = key(architecture)
         if name not in self._scores:
-            self._scores[name] = self._value(self.untrained.measure(architecture))
+            score = self._value(self.untrained.measure(architecture))
+            self._scores[name] = -math.inf if math.isnan(score) else score
         return self._scores[name]
 
     def _value(self, told: dict[str, float]) -> float:
-        wrong = [name for name, value in told.items() if math.isnan(value)]
-        if wrong:
-            raise ValueError(f"search.filter.score: {wrong[0]} of an architecture is no number")
         return next(iter(told.values())) if self._reference is None else self._reference(told)

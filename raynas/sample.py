@@ -73,6 +73,7 @@ def score_sample(run: SearchRun, scoring: Scoring, architectures: Sequence[Archi
                 run_search(
                     searcher, plain, settings, log, Recorder(log, plain, stamp, run.costs_of, show), run.budget.left
                 )
+            run.forget_ended()
     rows: dict[str, Rows] = {name: [] for name in wanted}
     for row in results.read(folder).to_pylist():
         if row["key"] in rows:

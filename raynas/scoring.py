@@ -50,8 +50,6 @@ class Scoring:
     """How many trials are in flight at once."""
     bounded: bool = True
     """Whether ``resources`` see to that; otherwise Tune has to."""
-    max_failures: int = 1
-    """How many times a trial is started again whose process, or node, was lost."""
     rescore: Callable[[Sequence[Architecture]], list[float]] | None = None
     """Scores architectures once more, as exactly as possible; None where the highest fidelity is exact."""
     mode: str = "max"

@@ -148,7 +148,7 @@ def run_search(
         stop: Any = None if scoring.ends_itself else {"training_iteration": scoring.max_fidelity}
         if scoring.simulated and seconds is not None:
             stop = _Simulated(recorder, seconds)
-        _fit(_with_parameters(scoring, history), tune_config, recorder, stop, scoring.max_failures)
+        _fit(_with_parameters(scoring, history), tune_config, recorder, stop)
     finally:
         log.flush()
     return recorder.status()
@@ -185,7 +185,7 @@ class _Simulated(tune.Stopper):
         return self.recorder.busy >= self.seconds
 
 
-def _fit(trainable: Any, tune_config: tune.TuneConfig, recorder: Recorder, stop: Any, max_failures: int) -> None:
+def _fit(trainable: Any, tune_config: tune.TuneConfig, recorder: Recorder, stop: Any) -> None:
     """Run Tune. It keeps a folder for every trial; these do not outlive the search, the log holds all that matters."""
     _quiet_tune()
     with tempfile.TemporaryDirectory(prefix="raynas-tune-", ignore_cleanup_errors=True) as scratch:
@@ -195,7 +195,7 @@ def _fit(trainable: Any, tune_config: tune.TuneConfig, recorder: Recorder, stop:
             callbacks=[recorder],
             stop=stop,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            failure_config=tune.FailureConfig(max_failures=max_failures),
+            failure_config=tune.FailureConfig(max_failures=1),
             verbose=0,
         )
         try:

@@ -232,7 +232,7 @@ class SearchRun:
                 self.budget.hold(scoring.workers * scoring.gpus)
             left = self.budget.told if scoring.simulated else self.budget.left
             status = run_search(searcher, scoring, settings, log, recorder, left)
-        self._forget_ended()
+        self.forget_ended()
         self.view.summary(status)
         rescored = scoring.rescore is not None
         best = self.leaderboard(scoring, searcher.recommend(settings.top) if rescored else [])
@@ -242,10 +242,12 @@ class SearchRun:
             self.mirror.try_push()
         return best
 
-    def _forget_ended(self) -> None:
-        """Remove the weights that trials which ended have left."""
-        rows = results.read(self.folder / "scored.parquet").to_pylist()
-        running = {row["key"] for row in rows} - {row["key"] for row in rows if row["status"] != "running"}
+    def forget_ended(self) -> None:
+        """Remove the weights that trials which ended have left: by the log, and by that of a random sample."""
+        running = set[str]()
+        for log in filter(Path.exists, (self.folder / name for name in ("scored.parquet", "sample"))):
+            rows = results.read(log).to_pylist()
+            running |= {row["key"] for row in rows} - {row["key"] for row in rows if row["status"] != "running"}
         kept = self.folder / "in-flight"
         mirror = None if self.mirror is None else self.mirror.below("in-flight")
         if mirror is not None:

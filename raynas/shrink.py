@@ -148,7 +148,7 @@ class Shrinking:
         for _ in range(_TRIES * wanted):
             # Not in canonical form, in which some options are rare: each shall be in as many of them.
             child = arch.sample(self.decisions, rng)
-            if self.violation(child) == 0:
+            if self.violation(self.costs.canonical(child)) == 0:
                 found.append(child)
             if len(found) == wanted:
                 break

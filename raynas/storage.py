@@ -17,6 +17,7 @@ import hashlib
 import logging
 import math
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -56,7 +57,9 @@ def check_storage(storage_path: str) -> None:
     Raises:
         ConfigError: It is no URI of an object store, or this process cannot write there.
     """
-    if "@" in storage_path:  # first, for other messages show it; a secret may hold a slash, and so end up in the path
+    place = storage_path.partition("://")[2]
+    # First, for other messages show it. A secret may hold a slash: what stands before it is then no host with a port.
+    if "@" in place.partition("/")[0] or ("@" in place and not re.fullmatch(r"[^:]*(:\d+)?", place.partition("/")[0])):
         raise ConfigError("storage_path holds credentials, which would be written into files: set AWS_ACCESS_KEY_ID")
     uri = urlsplit(storage_path)
     if uri.scheme not in SCHEMES or not uri.netloc:

@@ -154,8 +154,9 @@ class ScoreTable:
         for use, name in [*(("limit", name) for name in limited), *(("objective", name) for name in objectives)]:
             # A front of the score against itself would hold everything.
             barred = layout.steps if use == "objective" else ()
-            if name in barred or (name not in further and name not in source.numeric):
-                legal = [known for known in dict.fromkeys((*further, *source.numeric)) if known not in barred]
+            if further.get(name, name) in barred or (name not in further and name not in source.numeric):
+                every = dict.fromkeys((*further, *source.numeric))
+                legal = [known for known in every if further.get(known, known) not in barred]
                 raise TableError(f"unknown {use} {name!r}; legal ones: {', '.join(legal)}")
             further.setdefault(name, name)
         options = list(decisions) if layout.encoded is None else [layout.encoded]

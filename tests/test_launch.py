@@ -149,7 +149,7 @@ def _listen_to_ctrl_c():
         # What schedulers and clouds send before they take the machine away.
         (signal.SIGTERM, "supernet/training.jsonl", "search", ["train.epochs=900", "train.checkpoint_seconds=1000"]),
         (signal.SIGINT, "scored.parquet/*.parquet", "search", ["search.num_samples=27"]),
-        (signal.SIGINT, "retrain/*/training.jsonl", "retrain", ["--architecture", PATH, "retrain.epochs=2000"]),
+        (signal.SIGINT, "retrain/*/step-*.safetensors", "retrain", ["--architecture", PATH, "retrain.epochs=2000"]),
     ],
 )
 def test_ctrl_c_and_sigterm_stop_cleanly_and_say_how_to_go_on(tmp_path, quiet_ray, number, begun, command, arguments):

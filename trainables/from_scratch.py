@@ -109,7 +109,6 @@ class FromScratch(tune.Trainable):
             gpus=where.gpus,
             concurrent=where.count,
             bounded=search.max_concurrent is None and search.replicas is None,
-            max_failures=train.max_failures,
             mode=run.task.measure.mode,
         )
 
