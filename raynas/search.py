@@ -24,6 +24,7 @@ from ray.tune.error import TuneError
 from raynas import results, schedulers
 from raynas.architecture import Architecture
 from raynas.config import SearchConfig
+from raynas.patience import patiently
 from raynas.placement import check_room
 from raynas.recorder import Recorder, SearchStatus
 from raynas.results import Log
@@ -150,7 +151,7 @@ def run_search(
             stop = _Simulated(recorder, seconds)
         _fit(_with_parameters(scoring, history), tune_config, recorder, stop)
     finally:
-        log.flush()
+        patiently(log.flush, f"the last rows of {log.folder}")
     return recorder.status()
 
 

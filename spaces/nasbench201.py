@@ -181,21 +181,12 @@ def canonical_form(architecture: Mapping[str, str], affine: bool = True) -> dict
 
 
 def graph(architecture: Mapping[str, str]) -> list[tuple[int, int, str | None]]:
-    """The operations of the cell as edges between its nodes; see :data:`raynas.architecture.Graph`.
-
-    Those on a way from the input to the output alone: what begins or ends elsewhere is no route of the signal.
-    """
-    there = [
+    """The operations of the cell as edges between its nodes; see :data:`raynas.architecture.Graph`."""
+    return [
         (source, target, None if architecture[decision] == "skip_connect" else architecture[decision])
         for (source, target), decision in zip(EDGES, DECISIONS, strict=True)
         if architecture[decision] != "none"
     ]
-    fed, heard = {0}, {3}
-    for source, target, _ in there:  # in the order of their nodes
-        fed |= {target} if source in fed else set()
-    for source, target, _ in reversed(there):
-        heard |= {source} if target in heard else set()
-    return [edge for edge in there if edge[0] in fed and edge[1] in heard]
 
 
 def to_string(architecture: Mapping[str, str]) -> str:

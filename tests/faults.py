@@ -313,7 +313,7 @@ def fill(day: BadDay) -> str:
     ballast, said = f"{day.storage}/ballast", len(day.said.read_text())
     day.machine.run("sh", "-c", f"! cat /dev/zero >{ballast}")
     time.sleep(3)
-    day.wait(lambda: "the disk is full; trying again" in day.said.read_text()[said:])
+    day.wait(lambda: "the disk is full" in day.said.read_text()[said:])
     day.machine.run("rm", ballast)
     return "the run said so, waited, and wrote what it had"
 
