@@ -254,7 +254,7 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=0.0, help="standard deviation added to what is told, in points")
     parser.add_argument("--rescored", type=int, default=1, help="so many of the best are scored again, without noise")
     parser.add_argument("--shuffle", action="store_true", help="the table's scores in random order: nothing to learn")
-    parser.add_argument("--known", type=int, help="measure a suggestion after so many scores instead")
+    parser.add_argument("--known", type=int, help="measure suggestions of our searchers after so many scores instead")
     parser.add_argument("--output", type=Path, default=Path("searchers"))
     flags = parser.parse_args()
     if flags.known is not None:

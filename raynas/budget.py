@@ -78,7 +78,7 @@ class Budget:
         Raises:
             ConfigError: None is, and GPU hours are counted.
         """
-        if math.isinf(self._seconds) and math.isinf(self._gpu):
+        if not self.given:
             return
         if math.isfinite(self._gpu) and not gpus and not self._held and not self._held_before:
             raise ConfigError("budget_gpu_hours: this run holds no GPU; bound it by time_budget")
@@ -89,7 +89,7 @@ class Budget:
     @property
     def left(self) -> float | None:
         """Seconds, as long as so many GPUs are held; None without a budget; 0 where it is spent."""
-        if math.isinf(self._seconds) and math.isinf(self._gpu):
+        if not self.given:
             return None
         passed = time.monotonic() - self._since
         by_gpu = self._gpu / self._held if self._held else math.inf

@@ -213,8 +213,8 @@ def _chained(space: nn.Module) -> list[tuple[str, Choice]] | None:
 
 def _chain(passing: Mapping[str, set[str]], architecture: Architecture) -> Graph:
     """The graph of a chain; a function of the module, so that a searcher that knows it can be pickled."""
-    options = [(architecture[name], options) for name, options in passing.items()]
-    return [(place, place + 1, None if o in idle else o) for place, (o, idle) in enumerate(options)]
+    edges = arch.chain({name: architecture[name] for name in passing})
+    return [(s, t, None if o in idle else o) for (s, t, o), idle in zip(edges, passing.values(), strict=True)]
 
 
 def derive(space: nn.Module, architecture: Mapping[str, str], share_buffers: bool = False) -> nn.Module:

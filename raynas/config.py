@@ -91,7 +91,7 @@ class LatencyConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: its GPU, if it has one."""
     batch: Count = 1
-    """Images that are answered at once."""
+    """Images that are answered at once; or texts, of each of which one word is read."""
     threads: Count = 1
     """Of the processor, for one network."""
     warmup: Annotated[int, Field(ge=0)] = 5

@@ -9,12 +9,13 @@ from torch import nn
 from raynas.config import Config, ConfigError, FeaturesConfig, FilterConfig
 from raynas.constraints import check_satisfiable
 from raynas.costs import Costs
-from raynas.data import Data, Dataset
+from raynas.data import Data
 from raynas.filter import filtered
 from raynas.foretelling import foretold
 from raynas.latency import Latency, timed
 from raynas.limits import COSTS, LATENCY, Limits, check_objectives, violation
 from raynas.searchers import SearchSpace
+from raynas.tasks import task_of
 from raynas.timing import Stopwatch
 from raynas.untrained import Untrained, check_scores
 
@@ -49,17 +50,11 @@ class NetworkSpace:
         self._features = self._untrained("features", config.search.features)
 
     def latency(self, folder: Path) -> Latency | None:
-        """What tells latency, if that is wanted; ``folder`` is that of the run.
-
-        Raises:
-            ConfigError: The data are no images.
-        """
+        """What tells latency, if that is wanted; ``folder`` is that of the run."""
         settings = self.config.latency
         if settings.place is None:
             return None
-        if not isinstance(self.data, Dataset):
-            raise ConfigError(f"latency.place: networks are timed on images, and {self.data.name} is a text")
-        stopwatch = Stopwatch(self.space, self.data.image_shape, settings)
+        stopwatch = Stopwatch(self.space, task_of(self.data).example(settings.batch), settings)
         return Latency(self.costs, stopwatch, folder / "latency.jsonl", self.limits)
 
     def search_space(self, latency: Latency | None = None) -> SearchSpace:

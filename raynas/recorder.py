@@ -16,7 +16,7 @@ from raynas import architecture as arch
 from raynas.architecture import Architecture
 from raynas.front import Hypervolume
 from raynas.limits import COSTS, LATENCY
-from raynas.results import SIMULATED, Log
+from raynas.results import SIMULATED, Log, Meter
 from raynas.scoring import Scoring
 from raynas.searchers.origin import Origin
 
@@ -86,8 +86,7 @@ class Recorder(tune.Callback):
         self.busy = 0.0
         self.begin = time.monotonic()
         self._open: dict[str, dict[str, dict[str, Any]]] = {}
-        self._spent: dict[str, float] = {}
-        """Seconds that were spent on the architecture of a key."""
+        self._meter = Meter()
         self._told = 0.0
         self._in_a_row = 0
         self._started = False
@@ -111,7 +110,8 @@ class Recorder(tune.Callback):
             in_flight: The last row of each other one: what was spent on these is not spent again.
         """
         self.wanted = wanted
-        self._spent = {row["key"]: row["seconds"] or 0.0 for row in in_flight}
+        for row in in_flight:
+            self._meter.took(row)
         for rows in ended:
             self.scored += 1
             self._count(rows[-1])
@@ -141,9 +141,7 @@ class Recorder(tune.Callback):
             if seen is not None and _place(outcome) <= _place(seen):
                 continue  # a trial that lost its process has begun again, or a cohort repeats what it said
             row = {"key": name, **self._row(outcome, trial.trial_id), **self._lineage(name)}
-            seconds, before = row.get("seconds") or 0.0, self._spent.get(name, 0.0)
-            self.busy += seconds - before if seconds >= before else seconds  # less than before: it was scored anew
-            self._spent[name] = seconds or before
+            self.busy += self._meter.took(row)
             self.failed += row["status"] == "error"
             self._measure(row)
             self.log.append(row)

@@ -27,7 +27,19 @@ from raynas.parts import Folder, compact, number_of
 from raynas.patience import patiently, reason
 from raynas.standings import latest, leaderboard, mode_of, pareto
 
-__all__ = ["SCHEMA", "SIMULATED", "STATUSES", "Log", "compact", "latest", "leaderboard", "mode_of", "pareto", "read"]
+__all__ = [
+    "SCHEMA",
+    "SIMULATED",
+    "STATUSES",
+    "Log",
+    "Meter",
+    "compact",
+    "latest",
+    "leaderboard",
+    "mode_of",
+    "pareto",
+    "read",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -205,6 +217,19 @@ class Log:
     def __reduce__(self) -> tuple[type[Log], tuple[str, float]]:
         """Pickle as the folder alone, so that a Tune callback may hold a log."""
         return type(self), (self.folder, self._flush_seconds)
+
+
+class Meter:
+    """Tells what each report cost: ``seconds`` of a row counts all computing for its architecture so far."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, float] = {}
+
+    def took(self, row: Mapping[str, Any]) -> float:
+        """Seconds since the report before it of the same architecture."""
+        seconds, before = row.get("seconds") or 0.0, self._known.get(row["key"], 0.0)
+        self._known[row["key"]] = seconds or before
+        return seconds - before if seconds >= before else seconds  # less than before: it was scored anew
 
 
 def read(folder: str | Path) -> pa.Table:

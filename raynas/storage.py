@@ -57,9 +57,9 @@ def check_storage(storage_path: str) -> None:
     Raises:
         ConfigError: It is no URI of an object store, or this process cannot write there.
     """
-    place = storage_path.partition("://")[2]
-    # First, for other messages show it. A secret may hold a slash: what stands before it is then no host with a port.
-    if "@" in place.partition("/")[0] or ("@" in place and not re.fullmatch(r"[^:]*(:\d+)?", place.partition("/")[0])):
+    # First, for other messages show it. A secret may hold a slash: what stands before that is then no host with a port.
+    host, _, path = storage_path.partition("://")[2].partition("/")
+    if "@" in host or ("@" in path and not re.fullmatch(r"[^:]*(:\d+)?", host)):
         raise ConfigError("storage_path holds credentials, which would be written into files: set AWS_ACCESS_KEY_ID")
     uri = urlsplit(storage_path)
     if uri.scheme not in SCHEMES or not uri.netloc:

@@ -69,11 +69,12 @@ class TimingActor:
 
     Args:
         packed: The pickled reference to the space. Its weights do not matter.
-        shape: Of one example, without the batch.
+        shape: Of what the networks are asked, with the batch.
+        dtype: Of that.
         settings: How to measure.
     """
 
-    def __init__(self, packed: bytes, shape: Sequence[int], settings: LatencyConfig) -> None:
+    def __init__(self, packed: bytes, shape: Sequence[int], dtype: torch.dtype, settings: LatencyConfig) -> None:
         self.settings = settings
         cuda = torch.cuda.is_available()  # Ray hides no GPU from an actor that asked for none
         if settings.device == "cuda" and not cuda:
@@ -81,7 +82,7 @@ class TimingActor:
         self.device = torch.device("cuda" if cuda and settings.device != "cpu" else "cpu")
         torch.set_num_threads(settings.threads)
         self.space: nn.Module = ray.get(ray.cloudpickle.loads(packed)).to(self.device)
-        self.inputs = torch.zeros(settings.batch, *shape, device=self.device)
+        self.inputs = torch.zeros(*shape, dtype=dtype, device=self.device)
 
     def __repr__(self) -> str:
         return "latency"
@@ -114,12 +115,13 @@ class Stopwatch:
 
     Args:
         space: Of which networks are measured.
-        shape: Of one example, without the batch.
+        example: What they are asked; its shape and type count.
         settings: Where and how.
     """
 
-    def __init__(self, space: nn.Module, shape: Sequence[int], settings: LatencyConfig) -> None:
-        self.space, self.shape, self.settings = space, tuple(shape), settings
+    def __init__(self, space: nn.Module, example: Tensor, settings: LatencyConfig) -> None:
+        self.space, self.settings = space, settings
+        self.asked = tuple(example.shape), example.dtype
         self._actor: Any = None
         self._space: Any = None
 
@@ -158,7 +160,7 @@ class Stopwatch:
             options = where(str(self.settings.place))
             self._space = ray.put(self.space)
             packed = bytes(ray.cloudpickle.dumps(self._space))
-            self._actor = ray.remote(TimingActor).options(**options).remote(packed, self.shape, self.settings)
+            self._actor = ray.remote(TimingActor).options(**options).remote(packed, *self.asked, self.settings)
         return self._actor
 
     def close(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from raynas import prepare
 from raynas.architecture import enumerate_all, key
 from raynas.config import Config, FilterConfig, SearchConfig
+from raynas.filter import Filter
 from raynas.launch import main
 from raynas.run import Run
 
@@ -58,6 +61,13 @@ def no_number(network: torch.nn.Module, images: torch.Tensor, labels: torch.Tens
 def test_a_score_that_is_no_number_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"search\.filter\.score: .*no_number of a random architecture is no number"):
         proposed(make(tmp_path, score="test_filter:no_number"))
+
+
+def test_one_that_has_no_score_later_is_left_out() -> None:
+    scores = {"a": 1.0, "b": 2.0, "c": float("nan")}
+    untrained = SimpleNamespace(measure=lambda architecture: {"score": scores[architecture["x"]]})
+    kept = Filter(untrained, lambda: [{"x": "a"}, {"x": "b"}], 0.9)  # type: ignore[arg-type]
+    assert kept({"x": "b"}) == 0 and kept({"x": "c"}) == math.inf
 
 
 def test_the_same_seed_keeps_the_same(tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ import json
 import math
 
 import pytest
+import ray
 import torch
 from torch import nn
 
 from raynas import results
 from raynas.architecture import key
 from raynas.choice import derive
-from raynas.config import Config, ConfigError, RetrainConfig, SearchConfig, TrainConfig
+from raynas.config import Config, ConfigError, LatencyConfig, RetrainConfig, SearchConfig, TrainConfig
 from raynas.evaluation import Scorer, tally
 from raynas.export import export
 from raynas.language import Language, TextExam, TextFeed, in_rows
@@ -23,6 +24,7 @@ from raynas.sampling import UniformPaths
 from raynas.searchers import RandomSearch
 from raynas.tasks import task_of
 from raynas.text import Text, of_words
+from raynas.timing import TimingActor
 from raynas.training import Trainer
 from spaces.recurrent import DECISIONS, canonical_form, from_sequence, recurrent
 from trainables.shared_weights import SharedWeights
@@ -248,6 +250,15 @@ def test_the_command_line_knows_texts(no_ray, capsys, tmp_path):
     ):
         assert main(["--dry-run", *wrong]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_latency_of_a_text_is_that_of_a_word(tmp_path, ray_session):
+    supernet, settings = space(), LatencyConfig(place="local", device="cpu", batch=3)
+    config = Config(latency=settings, storage_path=str(tmp_path), name="run")
+    run = Run(config, supernet, data(), RandomSearch, SharedWeights)
+    actor = TimingActor(ray.cloudpickle.dumps(ray.put(supernet)), *run.latency.stopwatch.asked, settings)
+    assert actor.inputs.shape == (3, 1) and actor.inputs.dtype == torch.int64
+    assert actor.measure(PATH).ms > 0
 
 
 def test_a_search_over_texts_from_supernet_to_page(tmp_path, ray_session):

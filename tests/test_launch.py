@@ -17,6 +17,7 @@ from raynas import checkpoint, results
 from raynas.command_line import read_arguments
 from raynas.config import Config, SearchConfig
 from raynas.launch import main, prepare
+from raynas.run import Run
 
 TINY = ["--space", "tiny:space", "--data", "tiny:arrays", "train.epochs=2", "train.batch_size=32"]
 PATH = json.dumps({"blocks.0": "k3", "blocks.1": "k1", "blocks.2": "skip"})
@@ -106,11 +107,22 @@ def test_a_settings_file_that_leaves_the_preset_open_goes_on_with_a_run(tmp_path
     assert config.train.preset == run.config.train.preset == "small"
 
 
-def test_a_dry_run_tells_the_space_and_starts_nothing(tmp_path, capsys, no_ray):
+def test_a_run_that_cannot_be_sent_has_failed(tmp_path, capsys, no_ray, monkeypatch):
+    def refused(run):
+        raise OSError("the store refused")
+
+    monkeypatch.setattr(launch, "execute", lambda *arguments: None)
+    monkeypatch.setattr(Run, "send", refused)
+    assert main([*TINY, "--storage-path", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("error: the store refused\n")
+
+
+def test_a_dry_run_tells_the_space_and_starts_nothing(tmp_path, capsys, caplog, no_ray):
     assert main([*TINY, "--storage-path", str(tmp_path), "--dry-run", "limits.parameters=1000"]) == 0
     said = capsys.readouterr().out
     assert "27 architectures, 3 decisions" in said and "at least" in said and "in the median" in said
     assert "parameters <= 1,000; they can be met" in said and "images right at first" in said
+    assert not caplog.records
     assert not any(tmp_path.iterdir())
 
 

@@ -48,6 +48,15 @@ def make(space, settings=SETTINGS, violation=lambda architecture: 0.0, size=8, c
     )
 
 
+def test_every_option_is_judged_by_as_many_also_where_canonical_forms_hold_few_of_it():
+    """Layers of NAS-Bench-Macro that are skipped come last in their stage: in canonical form seldom first."""
+    shrinking = make(nasbench_macro.nasbench_macro(channels=2, head=4), size=32, channels=3)
+    children = shrinking._children()
+    for name, options in shrinking.decisions.items():
+        counts = [sum(child[name] == option for child in children) for option in options]
+        assert min(counts) > SETTINGS.samples * 0.75, (name, counts)
+
+
 def test_options_of_the_smallest_mean_angle_go():
     space = tiny.space()
     begin, now = turned(space, still=("blocks.0.k1", "blocks.2.k3"))

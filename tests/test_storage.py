@@ -21,6 +21,7 @@ from raynas import results
 from raynas.command_line import read_arguments
 from raynas.config import ConfigError
 from raynas.storage import Mirror, check_storage, newest, open_mirror, unusable
+from trainables.from_scratch import FromScratch
 
 SECRET = "secret-of-the-tests"
 
@@ -148,13 +149,27 @@ def test_storage_that_cannot_be_used_is_told_in_one_line(
         check_storage(store)
 
 
+def test_a_process_that_ends_leaves_weights_that_nobody_has_noted_yet(store: str, tmp_path: Path) -> None:
+    last, earlier = (Mirror(store, f"run/in-flight/{name}").private() for name in ("last", "earlier"))
+    for mirror in (last, earlier):
+        put(mirror.folder, weights="w")
+        mirror.push()
+    trial = object.__new__(FromScratch)
+    trial.mirror, trial._left = last, [(time.monotonic(), earlier.folder, earlier)]
+    trial.cleanup()
+    assert not last.folder.exists() and not earlier.folder.exists()
+    there = Mirror(store, "run", tmp_path / "there")
+    there.pull()
+    assert found(there.folder) == {"in-flight/last/weights": "w", "in-flight/earlier/weights": "w"}
+
+
 @pytest.mark.slow
 def test_a_lost_head_costs_nothing_that_was_sent(store: str, tmp_path: Path) -> None:
     """The driver is killed and its machine is lost; another one goes on from the store alone."""
     words = [
         *("--space", "tiny:space", "--data", "tiny:arrays", "search.trainable=trainables.from_scratch:FromScratch"),
         *("search.epochs=3", "search.scheduler=none", "search.max_concurrent=2", "data.limit=600"),
-        *("search.num_samples=4", "train.epochs=1", "train.workers=1", "after=[retrain,report]"),
+        *("search.num_samples=5", "train.epochs=1", "train.workers=1", "after=[retrain,report]"),
     ]
 
     def launch(*more: str, cache: str) -> subprocess.Popen[str]:
@@ -164,9 +179,9 @@ def test_a_lost_head_costs_nothing_that_was_sent(store: str, tmp_path: Path) -> 
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
 
-    log, deadline, rows = f"{store}/run/scored.parquet", time.monotonic() + 150, []
+    log, deadline, rows = f"{store}/run/scored.parquet", time.monotonic() + 120, []
     first = launch(*words, "--storage-path", store, "--name", "run", cache="lost")
-    while len({row["key"] for row in rows if row["status"] == "complete"}) < 1 and time.monotonic() < deadline:
+    while len({row["key"] for row in rows if row["status"] == "complete"}) < 2 and time.monotonic() < deadline:
         time.sleep(0.5)
         try:
             rows = results.read(log).to_pylist()
@@ -183,8 +198,8 @@ def test_a_lost_head_costs_nothing_that_was_sent(store: str, tmp_path: Path) -> 
     told = {(row["key"], row["fidelity"], row["score"]) for row in after}
     assert {(row["key"], row["fidelity"], row["score"]) for row in rows} <= told
     reports = Counter((row["key"], row["fidelity"]) for row in after if row["status"] in ("running", "complete"))
-    assert len({key for key, _ in reports}) == 4 and set(reports.values()) == {1}
-    assert sum(row["status"] == "complete" for row in after) == 4
+    assert len({key for key, _ in reports}) == 5 and set(reports.values()) == {1}
+    assert sum(row["status"] == "complete" for row in after) == 5
     storage, path = fs.FileSystem.from_uri(f"{store}/run")
     names = {info.path[len(path) + 1 :] for info in storage.get_file_info(fs.FileSelector(path, recursive=True))}
     winner = Mirror(store, "run", tmp_path / "look")

@@ -8,6 +8,7 @@ import json
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,11 @@ import pytest
 import tiny
 import torch
 
-from raynas import checkpoint, results
+from raynas import checkpoint, results, verdict
 from raynas.aggregate import Reference
 from raynas.architecture import enumerate_all, key
 from raynas.choice import decisions
-from raynas.config import Config, ConfigError, SearchConfig, ShrinkConfig, TrainConfig, TruthConfig
+from raynas.config import Config, ConfigError, PoolConfig, SearchConfig, ShrinkConfig, TrainConfig, TruthConfig
 from raynas.judge import Sample, judge, remarks
 from raynas.launch import audit, main, prepare
 from raynas.results import Log
@@ -268,3 +269,12 @@ def test_scores_are_combined_and_audited(tmp_path: Path) -> None:
     expected = sorted([truths[n], reference(parts[n])] for n in truths)
     assert np.array(sorted(found["points"])) == pytest.approx(np.array(expected))
     assert math.isfinite(found["score"]["tau"]["value"])
+
+
+def test_a_log_that_begins_with_chosen_ones_is_no_fair_sample() -> None:
+    rows = [{"searcher": "random", "status": "complete"}]
+    plain = Config(search=SearchConfig(method="random"))
+    warm = dataclasses.replace(plain, search=dataclasses.replace(plain.search, warm_start="other"))
+    pool = dataclasses.replace(plain, train=TrainConfig(pool=PoolConfig(size=6)))
+    fair = [verdict._is_random(SimpleNamespace(config=config), rows) for config in (plain, warm, pool)]  # type: ignore[arg-type]
+    assert fair == [True, False, False]

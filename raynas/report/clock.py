@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raynas.results import SIMULATED
+from raynas.results import SIMULATED, Meter
 
 __all__ = ["PAUSE", "Clock", "read_clock"]
 
@@ -32,18 +32,13 @@ class Clock:
 def read_clock(rows: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[float, float]], Clock]:
     """The seconds of search and of computing until each row, and how they were used.
 
-    ``seconds`` of a row counts all computing for that architecture, so a row itself took the difference to the one
-    before it. Times in which no row was in the making for longer than ``PAUSE`` are left out. Where all seconds are
-    simulated they are the clock, one score after the other.
+    A row itself took what :class:`raynas.results.Meter` says. Times in which no row was in the making for longer than
+    ``PAUSE`` are left out. Where all seconds are simulated they are the clock, one score after the other.
     """
     if not rows:
         return [], Clock(0.0, 0.0, 0)
-    known: dict[str, float] = {}
-    took: list[float] = []
-    for row in rows:
-        seconds, before = row["seconds"] or 0.0, known.get(row["key"], 0.0)
-        took.append(seconds - before if seconds >= before else seconds)  # less than before: it was scored anew
-        known[row["key"]] = seconds or before
+    meter = Meter()
+    took = [meter.took(row) for row in rows]
     busy, spent = sum(took), list(itertools.accumulate(took))
     if busy and all(row["worker"] == SIMULATED for row in rows if row["seconds"]):
         return list(zip(spent, spent, strict=True)), Clock(busy, busy, 1, simulated=True)

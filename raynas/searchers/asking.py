@@ -54,10 +54,7 @@ class Asker(ArchitectureSearcher):
 
     def propose(self) -> Architecture | str | None:
         """A random architecture at first, then what Optuna suggests."""
-        beginning = self.tried < self.startup
-        waiting = self.opening(self.startup if beginning else 0)
-        if waiting is None and beginning:
-            return self.drawn(self._place("begin"))  # for one that failed
+        waiting = self.begin(self.startup, self._place("begin"))
         if waiting is not None:
             return waiting
         study = self._view()

@@ -176,6 +176,17 @@ class ArchitectureSearcher(Searcher):
         forms = map(self.planned, range(max(count, len(self.points))))
         return next((form for form in forms if form is not None and key(form) not in self.ledger), None)
 
+    def begin(self, count: int, rng: Random) -> Architecture | str | None:
+        """What to propose while fewer than ``count`` were tried, :meth:`opening` first; None afterwards.
+
+        Args:
+            count: Architectures that failed do not count.
+            rng: Draws one for each that failed.
+        """
+        beginning = self.tried < count
+        waiting = self.opening(count if beginning else 0)
+        return self.drawn(rng) if waiting is None and beginning else waiting
+
     def born(self, architecture: Architecture, how: str, *parents: Architecture) -> Architecture:
         """Note how an architecture that may be proposed came about, see :class:`Origin`; returns it."""
         self.origins[key(architecture)] = Origin(how, tuple(map(key, parents)))

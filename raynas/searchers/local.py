@@ -55,10 +55,7 @@ class LocalSearch(Follower):
 
     def propose(self) -> Architecture | str | None:
         """A neighbour of where the climb stands, or a draw for a new start."""
-        beginning = self.tried < self.draws
-        waiting = self.opening(self.draws if beginning else 0)
-        if waiting is None and beginning:
-            return self.drawn(self.rng("local", len(self.ledger)))  # for one that failed
+        waiting = self.begin(self.draws, self.rng("local", len(self.ledger)))
         if waiting is not None:
             return waiting
         self.follow()

@@ -171,12 +171,11 @@ class Predictor(ArchitectureSearcher):
 
     def propose(self) -> Architecture | str | None:
         """A random architecture at first, then the most promising candidate."""
-        beginning = self.tried < self.settings.startup
-        waiting = self.opening(self.settings.startup if beginning else 0)
+        rng = self.rng("predictor", len(self.ledger))
+        waiting = self.begin(self.settings.startup, rng)
         if waiting is not None:
             return waiting
-        rng = self.rng("predictor", len(self.ledger))
-        promising = None if beginning else self._promising(rng)
+        promising = self._promising(rng)
         return self.born(promising, "model") if promising else self.drawn(rng)
 
     def _promising(self, rng: Random) -> Architecture | None:

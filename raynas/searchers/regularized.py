@@ -60,12 +60,11 @@ class RegularizedEvolution(ArchitectureSearcher):
 
     def propose(self) -> Architecture | str | None:
         """A random architecture until the population is full, then a child."""
-        filling = self.tried < self.settings.population
-        waiting = self.opening(self.settings.population if filling else 0)
+        rng = self.rng("regularized", len(self.ledger))
+        waiting = self.begin(self.settings.population, rng)
         if waiting is not None:
             return waiting
-        rng = self.rng("regularized", len(self.ledger))
-        population = [] if filling else self._population()
+        population = self._population()
         child = self._child(population, rng) if population else None
         return child or self.drawn(rng)
 

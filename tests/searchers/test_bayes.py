@@ -170,7 +170,7 @@ def test_bad_settings() -> None:
 
 @pytest.mark.parametrize("table", ["nasbench201", "nasbench_macro"])
 def test_finds_the_optimum_of_a_public_table(shared_data: Path, table: str) -> None:
-    """As the README says of thirty seeds, most of which need half of that."""
+    """Of the thirty seeds of which the README tells the slowest needed 56 evaluations."""
     file, score = ("nasbench201_cifar10", "cifar10_test_200") if table == "nasbench201" else (table, "acc_mean")
     rows = pq.read_table(shared_data / f"{file}.parquet", columns=["arch", score])
     scores = dict(zip(rows["arch"].to_pylist(), rows[score].to_pylist(), strict=True))

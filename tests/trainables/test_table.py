@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import re
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,24 @@ def test_simulated_time_is_the_budget(tmp_path: Path) -> None:
     cohorts = dataclasses.replace(run.config, search=dataclasses.replace(run.config.search, cohort=3))
     with pytest.raises(ConfigError, match=r"search\.cohort = 3: simulated time ends between trials"):
         Table.costs(run.search_space.decisions, cohorts)
+
+
+def test_a_disk_that_is_full_when_the_search_ends_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush, refused = results.Log.flush, list[str]()
+
+    def full(log: results.Log) -> None:
+        if log._waiting and len(refused) < 2:
+            if threading.current_thread() is threading.main_thread():
+                refused.append("main")
+            raise OSError(errno.ENOSPC, "no space left")
+        flush(log)
+
+    monkeypatch.setattr(results.Log, "flush", full)
+    run = make(tmp_path, num_samples=5)
+    run.search()
+    assert len(refused) == 2 and len(log(run)) == 5
 
 
 def test_what_is_missing_counts_as_infeasible_and_the_search_goes_on(tmp_path: Path, capsys: Any) -> None:
