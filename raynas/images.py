@@ -35,6 +35,7 @@ class Images:
 
     measure = ACCURACY
     preset: Preset = "small"
+    presets: tuple[Preset, ...] = ("auto", "small", "spos", "darts", "darts_imagenet", "nao")
 
     def __init__(self, data: Dataset) -> None:
         self.data = data

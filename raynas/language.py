@@ -24,7 +24,7 @@ from raynas.train_config import Preset
 __all__ = ["Language", "OneWord", "TextExam", "TextFeed", "in_rows"]
 
 _ROWS = 10
-"""So many parts of a text are read side by side where it is all read once, as in the papers."""
+"""So many parts of a text are read side by side where it is all read once."""
 _PIECE = 70
 """Words of each row that are read at once in evaluation; the answers do not depend on it."""
 
@@ -46,6 +46,7 @@ class Language:
 
     measure = PERPLEXITY
     preset: Preset = "words"
+    presets: tuple[Preset, ...] = ("auto", "words", "nao_words", "penn_treebank", "wikitext2")
 
     def __init__(self, data: TextData) -> None:
         self.data = data

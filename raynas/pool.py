@@ -66,7 +66,7 @@ class Pool:
         """Best first, as of the last round; the new ones last."""
         self.rounds: list[dict[str, Any]] = []
         made = searcher(seed=seed, metric="score", mode=mode)
-        least = max(getattr(made.settings, name, 0) for name in ("startup", "population"))
+        least = getattr(made.settings, "population", 0)  # of a start-up there is none, see round()
         if least > settings.size:
             raise ConfigError(
                 f"train.pool.size = {settings.size}, but the searcher would begin with {least} random architectures in "

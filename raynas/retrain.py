@@ -27,10 +27,10 @@ from raynas.config import Config, TrainConfig
 from raynas.data import Data, from_arrays, to_arrays
 from raynas.evaluation import tally
 from raynas.images import steps_per_epoch
+from raynas.mirror import Mirror
 from raynas.nodes import Notice
 from raynas.patience import append_line, replace_text
 from raynas.placement import check_room, place_ranks
-from raynas.storage import Mirror
 from raynas.supernet import TrainingStatus
 from raynas.tasks import task_of
 from raynas.training import Trainer

@@ -87,6 +87,10 @@ class Run(SearchRun):
         self.search_data = data.without_test()
         """What leaves this process before the end: a search cannot look at test data that it does not have."""
         self.task = task_of(data)
+        for setting, preset in (("train", config.train.preset), ("retrain", config.retrain.preset)):
+            if preset is not None and preset not in self.task.presets:
+                legal = ", ".join(self.task.presets)
+                raise ConfigError(f"{setting}.preset = {preset} is no recipe for {data.name}; legal there: {legal}")
         self.task.check(config.train)
         if config.train.preset == "auto":
             config = dataclasses.replace(config, train=dataclasses.replace(config.train, preset=self.task.preset))

@@ -5,7 +5,7 @@ Nothing else knows how data become batches, what is lost on them, what a score i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -70,6 +70,10 @@ class Task(Protocol):
     @property
     def preset(self) -> Preset:
         """The recipe of training where nobody chose one."""
+
+    @property
+    def presets(self) -> Sequence[Preset]:
+        """Those that mean something for it."""
 
     @property
     def arguments(self) -> Mapping[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,14 @@ def train_in_two_parts(prepare: Callable[[], Run], step: int, whole: Run) -> Run
     again = prepare()
     again.train_supernet()
     resumed = checkpoint.latest(again.folder / "supernet")
-    assert resumed is not None and resumed[2] == expected[2]
+    assert resumed is not None and _without_seconds(resumed[2]) == _without_seconds(expected[2])
     assert all(torch.equal(resumed[1][name], value) for name, value in expected[1].items())
     broken.close()
     return again
+
+
+def _without_seconds(value: Any) -> Any:
+    """What a checkpoint says, less how long things took."""
+    if isinstance(value, dict):
+        return {name: _without_seconds(each) for name, each in value.items() if name != "seconds"}
+    return [_without_seconds(each) for each in value] if isinstance(value, list) else value

@@ -246,7 +246,19 @@ def test_the_command_line_knows_texts(no_ray, capsys, tmp_path):
         ([*words, *network, "search.filter.score=naswot"], "scores without training are for images"),
         ([*words, *network, "train.labels=random"], "train.labels = random is for images"),
         ([*words, *network, "train.augment=crop"], "train.augment = crop is for images; legal for texts: auto, none"),
-        ([*words, *network, "train.preset=darts"], "train.cutout = 16 is for images"),
+        ([*words, *network, "train.cutout=16"], "train.cutout = 16 is for images"),
+        (
+            [*words, *network, "train.preset=darts"],
+            "train.preset = darts is no recipe for pydoc_topics; legal there: auto, w",
+        ),
+        (
+            [*words, *network, "retrain.preset=nao"],
+            "retrain.preset = nao is no recipe for pydoc_topics; legal there: auto",
+        ),
+        (
+            ["retrain.preset=penn_treebank"],
+            "retrain.preset = penn_treebank is no recipe for digits; legal there: auto, sm",
+        ),
     ):
         assert main(["--dry-run", *wrong]) == 2
         assert message in capsys.readouterr().err

@@ -156,7 +156,7 @@ CONFIG = Config(
         paths="proportional",
         pool=PoolConfig(size=6, every=1, renew=0.34),
     ),
-    search=SearchConfig(num_samples=8, slices=2, bn_images=64, top=2, scheduler="none"),
+    search=SearchConfig(num_samples=12, slices=2, bn_images=64, top=2, scheduler="none", max_concurrent=2),
     name="run",
 )
 
@@ -164,7 +164,8 @@ CONFIG = Config(
 def prepare(folder, **changes):
     torch.manual_seed(0)
     config = dataclasses.replace(CONFIG, storage_path=str(folder), **changes)
-    return Run(config, tiny.space(num_classes=4), tiny.data(), RandomSearch, SharedWeights)
+    searcher = functools.partial(NAO, settings=NAOSettings(startup=4, retrain=2, steps=20, seconds=None))
+    return Run(config, tiny.space(num_classes=4), tiny.data(), searcher, SharedWeights)
 
 
 def test_scoring_between_steps_leaves_the_training_as_it_was():
@@ -195,7 +196,13 @@ def test_an_interrupted_training_renews_the_same_and_the_search_begins_with_the_
     assert json.loads((whole.folder / "supernet" / "rounds.json").read_text()) == values["rounds"]
     rows = results.read(whole.folder / "scored.parquet").to_pylist()
     assert {arch.key(member) for member in whole.pool.members} < {row["key"] for row in rows}
-    assert len({row["key"] for row in rows}) == 8
+    assert len({row["key"] for row in rows}) == 12
+    journal = json.loads((whole.folder / "searcher.json").read_text())
+    assert journal[0]["scores"] == 4 and all(row["fidelity"] == 2 for row in journal)
+    scores = {row["key"]: row["score"] for row in rows if row["origin"] == "model" and row["status"] == "complete"}
+    assert scores and {g["key"]: g["score"] for row in journal for g in row["generated"]} == scores
+    page = whole.report().read_text(encoding="utf-8")
+    assert "In the training of the supernet" in page and "In the search" in page
     whole.close()
 
     again = train_in_two_parts(lambda: prepare(tmp_path / "broken"), 12, whole)

@@ -63,18 +63,18 @@ def test_every_section_tells_the_numbers_of_the_run(tmp_path: Path) -> None:
 def test_what_a_searcher_has_learned_is_told_round_by_round(tmp_path: Path) -> None:
     folder = finish(fill(tmp_path / "run"))
     assert "learned" not in page(folder).texts
-    shared = {"steps": 9, "seconds": 1.0, "bound": False, "reconstructed": 0.9}
+    shared = {"steps": 9, "seconds": 1.0, "bound": False, "reconstructed": 0.9, "mode": "max", "fidelity": 1}
     rounds = [
         {**shared, "scores": 20, "held_out": 4, "pairwise": 0.75, "pool": 60.0, "generated": [
             {"key": "a", "predicted": 0.9, "score": 70.0}, {"key": "b", "predicted": 0.8, "score": 72.0},
             {"key": "c", "predicted": 0.7, "score": 65.0}, {"key": "d", "predicted": 0.6, "score": None}]},
-        {**shared, "scores": 30, "held_out": 0, "pairwise": None, "pool": 64.0, "generated": [
+        {**shared, "bound": True, "scores": 30, "held_out": 0, "pairwise": None, "pool": 64.0, "generated": [
             {"key": "e", "predicted": 0.9, "score": 63.0}]},
     ]  # fmt: skip
     (folder / "searcher.json").write_text(json.dumps(rounds))
     told = page(folder).text("learned")
     assert "In the search 1 of 2 rounds generated architectures whose mean score is better" in told
-    assert "20 90 % 75 % of 4 60.00 % 3 0.80 69.00 % 67 % 30 90 % - 64.00 % 1 0.90 63.00 % -" in told
+    assert "20 9 90 % 75 % of 4 60.00 % 3 0.80 69.00 % 67 % 30 9, cut short 90 % - 64.00 % 1 0.90 63.00 % -" in told
     assert "4 generated architectures; in blue" in told and "In the training" not in told
     # What the last round of a pool has generated is judged by the search, beside what stayed.
     last = {**rounds[0], "generated": [{"key": architecture.key(chosen(3)), "predicted": 0.9, "score": None}]}
@@ -82,7 +82,7 @@ def test_what_a_searcher_has_learned_is_told_round_by_round(tmp_path: Path) -> N
     (folder / "supernet" / "rounds.json").write_text(json.dumps(pool))
     told = page(folder).text("learned")
     assert "In the training of the supernet 1 of 1 rounds generated" in told
-    assert "20 90 % 75 % of 4 71.25 % 1 0.90 83.75 % -" in told
+    assert "20 9 90 % 75 % of 4 71.25 % 1 0.90 83.75 % -" in told
 
 
 def test_nothing_is_loaded_and_nothing_runs(tmp_path: Path) -> None:

@@ -150,8 +150,8 @@ def test_cohorts_share_trials(tmp_path, searcher):
 
 
 def test_a_time_budget_ends_the_search_and_the_rest_is_scored_later(tmp_path):
-    slow = with_search(num_samples=27, bn_images=1500, batch_size=1, scheduler="none")
-    data = tiny.data(train=1500)
+    slow = with_search(num_samples=27, bn_images=3000, batch_size=1, scheduler="none")
+    data = tiny.data(train=3000)
     make(tmp_path, search=slow, data=data, limits={}).train_supernet()
     spent = training_seconds(tmp_path / "run" / "supernet" / "training.jsonl")[0]
     run = make(tmp_path, search=slow, data=data, limits={}, time_budget=spent + 18)
@@ -165,7 +165,7 @@ def test_a_time_budget_ends_the_search_and_the_rest_is_scored_later(tmp_path):
     again.close()
     assert {row["key"] for row in log(run) if row["status"] == "complete"} == early
     assert run.affordable(["retrain", "export"]) == ["export"], "there is no time to retrain"
-    more = dataclasses.replace(slow, num_samples=len(early) + 4)
+    more = dataclasses.replace(slow, num_samples=min(len(early) + 4, 27))
     longer = make(tmp_path, search=more, data=data, limits={})
     longer.search()
     longer.close()

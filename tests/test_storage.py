@@ -20,7 +20,8 @@ from pyarrow import fs
 from raynas import results
 from raynas.command_line import read_arguments
 from raynas.config import ConfigError
-from raynas.storage import Mirror, check_storage, newest, open_mirror, unusable
+from raynas.mirror import Mirror
+from raynas.storage import check_storage, newest, open_mirror, unusable
 from trainables.from_scratch import FromScratch
 
 SECRET = "secret-of-the-tests"
@@ -114,7 +115,7 @@ def test_a_store_that_fails_for_a_while_gets_everything_in_the_end(
     assert not mirror.try_push() and "it is tried again" in caplog.text and SECRET not in caplog.text
     host, port = server.get_host_and_port()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setattr("raynas.storage.EVERY", 0.1)
+    monkeypatch.setattr("raynas.mirror.EVERY", 0.1)
     mirror.start()
     other, deadline = Mirror(store, "run", tmp_path / "there"), time.monotonic() + 10
     while time.monotonic() < deadline and (not other.folder.exists() or found(other.folder) != {"two": "2"}):
@@ -124,6 +125,53 @@ def test_a_store_that_fails_for_a_while_gets_everything_in_the_end(
     mirror.close()
     other.pull()
     assert found(other.folder) == {"two": "2", "last": "3"}
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from raynas.mirror import Mirror
+
+mirror = Mirror(sys.argv[1], "run")
+(mirror.folder / "log").mkdir(parents=True)
+(mirror.folder / "settings").write_text("old")
+(mirror.folder / "log" / "0").write_text("sent")
+mirror.start()
+mirror.push()
+os.environ["AWS_ENDPOINT_URL"] = "http://127.0.0.1:1"
+(mirror.folder / "settings").write_text("new")
+(mirror.folder / "log" / "0").unlink()
+(mirror.folder / "log" / "1").write_text("not sent")
+assert not mirror.try_push()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("gone_on", [False, True])
+def test_what_a_killed_driver_had_not_sent_is_not_lost(
+    store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, gone_on: bool
+) -> None:
+    for _ in range(2):  # also where the same number is given to a process again
+        assert subprocess.run([sys.executable, "-c", KILLED, store]).returncode == -signal.SIGKILL
+    elsewhere = Mirror(store, "run", tmp_path / "elsewhere")
+    elsewhere.pull()
+    assert found(elsewhere.folder) == {"settings": "old", "log/0": "sent"}
+    if gone_on:
+        elsewhere.start()
+        put(elsewhere.folder, log__2="of another")
+        elsewhere.close()
+    mirror = open_mirror(store, "run")
+    assert mirror is not None
+    kept = [path for path in (tmp_path / "cache").rglob("run-unsent-*")]
+    if gone_on:
+        assert found(mirror.folder) == {"settings": "old", "log/0": "sent", "log/2": "of another"}
+        assert all(found(path).items() >= {"settings": "new", "log/1": "not sent"}.items() for path in kept)
+        assert len(kept) == 2 and str(kept[0]) in caplog.text
+    else:
+        elsewhere.pull()
+        assert found(mirror.folder) == found(elsewhere.folder) == {"settings": "new", "log/1": "not sent"}
+        assert len(kept) == 1, "of two that had not sent everything the last one is right"
+    caches = {path.parent for path in (tmp_path / "cache").rglob("run")}
+    assert caches == {mirror.folder.parent}, "the copies of the dead are still there"
 
 
 def test_storage_that_cannot_be_used_is_told_in_one_line(

@@ -27,10 +27,10 @@ from raynas.config import ConfigError, SearchConfig, TrainConfig
 from raynas.data import from_arrays, to_arrays
 from raynas.evaluation import tally
 from raynas.joint import network, recipe, settings
+from raynas.mirror import Mirror
 from raynas.nodes import Notice
 from raynas.placement import place
 from raynas.scoring import Scoring, check_arguments
-from raynas.storage import Mirror
 from raynas.tasks import task_of
 from raynas.training import Trainer, TrainingDiverged
 

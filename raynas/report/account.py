@@ -168,7 +168,7 @@ def read_account(folder: Path) -> Account:
         ranking=_read_json(folder / "ranking.json", notes) if (folder / "ranking.json").exists() else None,
         graphs=_read_graphs(folder / "graphs.json", notes),
         learned=(_read_json(journal, notes) or []) if journal.exists() else [],
-        pooled=_pooled(_read_json(rounds, notes) if rounds.exists() else {}, scored),
+        pooled=_pooled(_read_json(rounds, notes) if rounds.exists() else {}, [] if config.search.combine else scored),
         sample=_scored(drawn, [(0.0, 0.0)] * len(drawn), limits),
         notes=notes,
     )
@@ -198,7 +198,7 @@ def _read_graphs(path: Path, notes: list[str]) -> dict[str, Any]:
 
 
 def _pooled(state: Mapping[str, Any] | None, scored: Sequence[Scored]) -> list[dict[str, Any]]:
-    """What the searcher that renewed a pool told of its model; the last round is judged by the search."""
+    """What the searcher that renewed a pool told of its model; the last round is judged by what the search scored."""
     rounds = [line for line in (state or {}).get("rounds", []) if line.get("learned") is not None]
     if state and rounds:
         members = {key_of(member) for member in state["members"]}

@@ -15,6 +15,7 @@ __all__ = ["learned"]
 
 HEADS = (
     "learned from",
+    "steps of training",
     "decoded exactly",
     "pairs ordered, held out",
     "mean score to beat",
@@ -36,7 +37,7 @@ def learned(account: Account) -> str:
 
 
 def _part(account: Account, where: str, bar: str, rounds: Sequence[Mapping[str, Any]]) -> str:
-    lines = summary(rounds, account.mode)
+    lines = summary(rounds)
     known = [line for line in lines if line["gain"] is not None]
     won = sum(line["gain"] > 0 for line in known)
     told = f"{where} nothing that was generated has a score yet."
@@ -50,7 +51,8 @@ def _part(account: Account, where: str, bar: str, rounds: Sequence[Mapping[str, 
         f'<div class="card"><p>{told}</p><div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div><p>A prediction is a standing among those learned in its round, from 0 to "
         "1, the best. Pairs ordered: the share of pairs with different scores which the prediction orders as the "
-        "scores do; 50 % is chance. A dash: not known.</p></div>"
+        "scores do; 50 % is chance. Scores are compared at the highest fidelity that all who were learned had reached. "
+        "Cut short: the seconds a training may take did not suffice for all its steps. A dash: not known.</p></div>"
         f'<div class="grid">{_scatter(account, rounds)}</div>'
     )
 
@@ -59,6 +61,7 @@ def _row(account: Account, line: Mapping[str, Any]) -> str:
     held_out = _share(line["pairwise"])
     cells = (
         str(line["scores"]),
+        f"{line['steps']}{', cut short' if line['bound'] else ''}",
         _share(line["reconstructed"]),
         f"{held_out} of {line['held_out']}" if line["held_out"] else held_out,
         score(account, line["pool"]),
@@ -83,7 +86,7 @@ def _scatter(account: Account, rounds: Sequence[Mapping[str, Any]]) -> str:
     pairs = [pair for each in told for pair in each]
     if not pairs:
         return ""
-    near = far([true for _, true in pairs], account.mode)
+    near = far([true for _, true in pairs], rounds[0]["mode"])
     x = Axis.of("predicted standing", [predicted for predicted, _ in pairs])
     plot = Plot(x, Axis.of(score_label(account), [near(true) for _, true in pairs]), "score against prediction")
     *earlier, last = [[(predicted, near(true)) for predicted, true in each] for each in told if each]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import islice
@@ -23,6 +24,8 @@ from raynas.searchers.nao_space import LearnedSpace
 from raynas.searchers.rounds import scored
 
 __all__ = ["NAO", "NAOSettings"]
+
+log = logging.getLogger(__name__)
 
 
 class NAO(ArchitectureSearcher):
@@ -49,14 +52,17 @@ class NAO(ArchitectureSearcher):
         diagnostics: What speaks for and against the learned space, a dictionary a round: ``scores`` (so many were
             learned), ``steps`` and ``seconds`` of the training, ``bound`` (whether its seconds did not suffice),
             ``reconstructed`` (share of the architectures that were decoded exactly), ``held_out`` and ``pairwise``
-            (accuracy of the predictor on the pairs of so many held out), ``pool`` (mean score of those learned), and
-            ``generated``: the candidates, a dictionary each of ``key``, ``predicted`` (standing from 0 to 1) and
-            ``score`` (None until it is known). :func:`raynas.searchers.rounds.summary` makes a table of it.
+            (accuracy of the predictor on the pairs of so many held out), ``mode``, ``fidelity`` (the highest that all
+            of those learned have reached: what is compared are scores of this one), ``pool`` (mean score of those
+            learned), and ``generated``: what this round proposed, a dictionary each of ``key``, ``predicted`` (standing
+            from 0 to 1) and ``score`` (None until it is known). :func:`raynas.searchers.rounds.summary` makes a table
+            of it.
     """
 
     Settings = NAOSettings
     settings: NAOSettings
-    _round: tuple[list[str], list[Architecture]] | None = None  # the keys that were learned, the candidates
+    _round: tuple[list[str], list[tuple[Architecture, float]]] | None = None
+    """The keys that were learned; the candidates with their predictions, best first."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -79,31 +85,33 @@ class NAO(ArchitectureSearcher):
             return waiting
         rng = self.rng("nao", len(self.ledger))
         if not beginning:
-            new = (form for form in self._candidates(done) if key(form) not in self.ledger)
-            found = next((form for form in new if self.drawer.feasible(form)), None)
-            if found is not None:
-                return self.born(found, "model")
+            new = (pair for pair in self._candidates(done) if key(pair[0]) not in self.ledger)
+            promising = next((pair for pair in new if self.drawer.feasible(pair[0])), None)
+            if promising is not None:
+                self._tell(*promising)
+                return self.born(promising[0], "model")
             found = self._near_best(done, rng)
             if found is not None:
                 return self.born(found, "mutation", self._best(done, 1)[0])
         return self.drawn(rng)
 
-    def _candidates(self, done: Sequence[Entry]) -> list[Architecture]:
-        """Those of this round, the best prediction first."""
+    def _candidates(self, done: Sequence[Entry]) -> list[tuple[Architecture, float]]:
+        """Those of this round with their predictions, the best first."""
         last = len(done) - (len(done) - self.settings.startup) % self.settings.retrain
         learned = [key(entry.architecture) for entry in done[:last]]
         if self._round is None or self._round[0] != learned:
             self._round = learned, self._learn(done[:last])
         return self._round[1]
 
-    def _learn(self, known: Sequence[Entry]) -> list[Architecture]:
+    def _learn(self, known: Sequence[Entry]) -> list[tuple[Architecture, float]]:
         """Fit a space to these and generate the candidates of a round."""
         self._recall()
-        earlier = {row["scores"]: row["steps"] for row in self.diagnostics if row["bound"]}
+        earlier = {row["scores"]: row for row in self.diagnostics}.get(len(known))
         ranks = sorted(map(self.rank, known))
         space = LearnedSpace(self.space, self.settings, self.seed)
         goodness = [bisect_left(ranks, self.rank(entry)) for entry in known]
-        fit = space.fit([entry.architecture for entry in known], goodness, earlier.get(len(known)))
+        steps = earlier["steps"] if earlier and earlier["bound"] else None
+        fit = space.fit([entry.architecture for entry in known], goodness, steps)
         # What had ended before the last of these: a search rebuilt from its log knows as much.
         ended = [name for name, entry in self.ledger.items() if entry.status != "running"]
         taken = set(ended[: ended.index(key(known[-1].architecture)) + 1])
@@ -111,6 +119,9 @@ class NAO(ArchitectureSearcher):
         # Twice as many as a round proposes: trials may fail, and some may be in flight already.
         count = max(2 * self.settings.retrain, self._in_flight)
         found = space.generate(seeds, count, taken, self.drawer.feasible)
+        # All of these were scored so far: what a scheduler let go on is not compared with what it stopped.
+        common = max(set.intersection(*(set(entry.scores) for entry in known)), default=None)
+        told = [entry.score if common is None else entry.scores[common] for entry in known]
         row = {
             "scores": len(known),
             "steps": fit.steps,
@@ -119,12 +130,14 @@ class NAO(ArchitectureSearcher):
             "reconstructed": fit.reconstructed,
             "held_out": fit.held_out,
             "pairwise": fit.pairwise,
-            "pool": fmean(entry.score for entry in known),
-            "generated": [{"key": key(form), "predicted": told, "score": None} for form, told in found],
+            "mode": self.mode,
+            "fidelity": common,
+            "pool": fmean(told),
+            "generated": earlier["generated"] if earlier else [],
         }
         self.diagnostics = [other for other in self.diagnostics if other["scores"] < len(known)] + [row]
         self._note()
-        return [form for form, _ in found]
+        return found
 
     def _best(self, known: Sequence[Entry], count: int) -> list[Architecture]:
         """So many of the best that keep the limits."""
@@ -139,6 +152,12 @@ class NAO(ArchitectureSearcher):
 
     # The account of the rounds.
 
+    def _tell(self, architecture: Architecture, predicted: float) -> None:
+        """Enter what is proposed; a search that was rebuilt may do so again."""
+        generated = self.diagnostics[-1]["generated"]
+        if all(each["key"] != key(architecture) for each in generated):
+            generated.append({"key": key(architecture), "predicted": predicted, "score": None})
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Note the last score of a trial; see :meth:`ArchitectureSearcher.on_trial_complete`."""
         super().on_trial_complete(trial_id, result, error)
@@ -146,13 +165,18 @@ class NAO(ArchitectureSearcher):
 
     def _note(self) -> None:
         """Enter the scores that are known by now, and write the journal."""
-        known = {name: entry.score for name, entry in self.ledger.items() if entry.status == "done"}
-        # Those in flight when a round began belong to the one before.
-        self.diagnostics[-2:] = [scored(row, known) for row in self.diagnostics[-2:]]
+        done = {name: entry for name, entry in self.ledger.items() if entry.status == "done"}
+        for place, row in list(enumerate(self.diagnostics))[-2:]:
+            # Those in flight when a round began belong to the one before.
+            told = {name: _score_at(entry, row["fidelity"]) for name, entry in done.items()}
+            self.diagnostics[place] = scored(row, told)
         if self.journal is not None and self.diagnostics:
             whole = self.journal.with_suffix(".new")  # a process may be killed while it writes
-            whole.write_text(json.dumps(self.diagnostics), encoding="utf-8")
-            whole.replace(self.journal)
+            try:
+                whole.write_text(json.dumps(self.diagnostics), encoding="utf-8")
+                whole.replace(self.journal)
+            except OSError as error:  # an account is no reason to end a search
+                log.warning("cannot write %s, it is tried again after the next score: %s", self.journal, error)
 
     def _recall(self) -> None:
         """Read what an earlier process wrote into the journal."""
@@ -166,5 +190,12 @@ class NAO(ArchitectureSearcher):
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`get_state` returned; see :meth:`ArchitectureSearcher.set_state`."""
         super().set_state(state)
-        self._round = None if state["round"] is None else (list(state["round"][0]), list(state["round"][1]))
+        self._round = (
+            None if state["round"] is None else (list(state["round"][0]), [(f, p) for f, p in state["round"][1]])
+        )
         self.diagnostics = copy.deepcopy(state["diagnostics"])
+
+
+def _score_at(entry: Entry, fidelity: int | None) -> float | None:
+    """The score at a fidelity, None where that was not reached; the last one where there is none in common."""
+    return entry.score if fidelity is None else entry.scores.get(fidelity)

@@ -18,7 +18,10 @@ class NAOSettings:
     """How the space is learned and used. The defaults suit spaces of up to some twenty decisions on one CPU core.
 
     The paper's, for its cells of 40 words: ``embedding=48, hidden=96, layers=3, width=200, dropout=0.1, batch=100,
-    learning_rate=0.001, steps=6000, seconds=None, startup=600, retrain=300, seeds=100, surplus=1, draws=0``.
+    learning_rate=0.001, steps=6000, seconds=None, startup=600, retrain=300, seeds=100, surplus=1, draws=0``. Other than
+    its code then: a word is embedded with its place, and the encoder reads words one by one, not in pairs; what is
+    learned of a score is its standing, not its share of the range; a fifth is held out at first; the step of the climb
+    rises until there are twice as many as a round proposes, of which it takes the better predictions.
 
     Attributes:
         startup: Random architectures before the space is learned.

@@ -26,7 +26,7 @@ def pairwise_accuracy(predicted: Sequence[float], true: Sequence[float]) -> floa
     return float((gap > 0).mean() + 0.5 * (gap == 0).mean())
 
 
-def scored(row: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, Any]:
+def scored(row: Mapping[str, Any], scores: Mapping[str, float | None]) -> dict[str, Any]:
     """A round in which the scores of what it generated are entered, as far as they are known, by key."""
     generated = [{**each, "score": scores.get(each["key"], each["score"])} for each in row["generated"]]
     return {**row, "generated": generated}
@@ -44,23 +44,22 @@ def judged(line: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, An
     return {**line, "learned": {**learned, "pool": fmean(stayed)} if stayed else learned}
 
 
-def summary(diagnostics: Sequence[Mapping[str, Any]], mode: str = "max") -> list[dict[str, Any]]:
+def summary(diagnostics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One line for each round of :attr:`raynas.searchers.nao.NAO.diagnostics`.
 
     Args:
         diagnostics: As the searcher keeps it, or as read from its journal.
-        mode: "min" where a low score is good.
 
     Returns:
-        Dictionaries with ``scores``, ``steps``, ``seconds``, ``reconstructed``, ``held_out``, ``pairwise`` and
-        ``pool`` as they are; ``generated``, how many of the generated have a score, ``predicted``, their mean
+        Dictionaries with ``scores``, ``steps``, ``seconds``, ``bound``, ``reconstructed``, ``held_out``, ``pairwise``
+        and ``pool`` as they are; ``generated``, how many of the generated have a score, ``predicted``, their mean
         prediction, ``mean``, their mean score, ``gain``, by how much it is better than the pool's, and ``ordered``,
         the share of their pairs that the predictions order rightly. None where there is nothing to take it from.
     """
-    copied = ("scores", "steps", "seconds", "reconstructed", "held_out", "pairwise", "pool")
-    sign = -1.0 if mode == "min" else 1.0
+    copied = ("scores", "steps", "seconds", "bound", "reconstructed", "held_out", "pairwise", "pool")
     lines = []
     for row in diagnostics:
+        sign = -1.0 if row["mode"] == "min" else 1.0
         pairs = [(g["predicted"], g["score"]) for g in row["generated"] if g["score"] is not None]
         mean = float(np.mean([score for _, score in pairs])) if pairs else None
         gain = None if mean is None else sign * (mean - row["pool"])

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from tiny import Tiny
+from torch import nn
 
 from raynas.architecture import Architecture, Notation, canonical, enumerate_all, key, sample
 from raynas.config import Config, SearchConfig
@@ -24,7 +25,7 @@ from raynas.searchers.nao_space import LearnedSpace
 from raynas.searchers.rounds import pairwise_accuracy, summary
 from raynas.searchers.spelling import Speller
 from raynas.testing import CHAIN, NESTED, SMALL, Player, preference
-from spaces import nasbench201, nasbench_macro
+from spaces import nao, nasbench201, nasbench_macro, recurrent
 from trainables.from_scratch import FromScratch
 
 FEW = NAOSettings(steps=120, seconds=None, hidden=32, embedding=16, width=32)
@@ -120,7 +121,11 @@ def test_goes_the_way_on_which_the_prediction_rises_most() -> None:
             other *= uphill.norm() / other.norm()
             gain = model.predict(start + 1e-2 * other) - model.predict(start - 1e-2 * other)
             assert gain.sum() < (ahead - behind).sum()
-    assert (ahead > behind).all()
+        assert (ahead > behind).all()
+        # So it does in steps of the size that is made.
+        steps = [0.0, *(FEW.step * FEW.growth**number for number in range(6))]
+        told = [model.predict(nn.functional.normalize(start + step * uphill, dim=-1)).mean() for step in steps]
+    assert told == sorted(told) and told[-1] > told[0]
 
 
 def test_spellings_are_of_the_same_network_and_one_word_a_decision_without_them() -> None:
@@ -185,7 +190,7 @@ def test_a_bound_in_seconds_is_kept_and_can_be_repeated() -> None:
     scores = list(map(preference, forms))
     bound = LearnedSpace(CHAIN, NAOSettings(steps=100_000, seconds=0.3))
     fit = bound.fit(forms, scores)
-    assert 9 <= fit.steps < 2000 and fit.seconds < 10
+    assert 9 <= fit.steps < 2000 and fit.bound
     again = LearnedSpace(CHAIN, NAOSettings(steps=100_000, seconds=0.3))
     assert again.fit(forms, scores, fit.steps).steps == fit.steps
     assert again.predict(forms) == bound.predict(forms)
@@ -225,9 +230,12 @@ def test_tells_what_became_of_each_round(tmp_path: Path) -> None:
     player.play(searcher, 70)
     score = {key(a): -preference(a) for a in player.completed}
     rounds = searcher.diagnostics
+    searcher.on_trial_complete("none of these")
     assert json.loads(searcher.journal.read_text()) == rounds
     assert [row["scores"] for row in rounds] == [20, 40, 60]
-    for row, line in zip(rounds, summary(rounds, "min"), strict=True):
+    proposed = [name for name in map(key, player.proposed) if searcher.origins[name].how == "model"]
+    assert [g["key"] for row in rounds for g in row["generated"]] == proposed and len(proposed) > 40
+    for row, line in zip(rounds, summary(rounds), strict=True):
         told = {g["key"]: g["score"] for g in row["generated"]}
         assert told == {name: score.get(name) for name in told}
         assert row["pool"] == pytest.approx(mean(list(score.values())[: row["scores"]]))
@@ -235,6 +243,46 @@ def test_tells_what_became_of_each_round(tmp_path: Path) -> None:
         known = [value for value in told.values() if value is not None]
         assert line["generated"] == len(known) > 0
         assert line["gain"] == pytest.approx(row["pool"] - mean(known)) and line["gain"] > 0
+
+
+def test_a_round_is_not_won_by_those_that_a_scheduler_let_go_on() -> None:
+    """All are equally good, a score grows with fidelity, and of what is generated more go on."""
+    searcher, rng = NAO(CHAIN, settings=SELDOM), Random(0)
+    for number in range(60):
+        trial, level = f"t{number}", rng.gauss(0.0, 1.0)
+        assert isinstance(searcher.suggest(trial), dict)
+        for fidelity in range(1, 6 if rng.random() < (0.25 if number < 20 else 0.75) else 2):
+            result = {"score": level + 10 * fidelity, "training_iteration": fidelity}
+            searcher.on_trial_result(trial, result)
+        searcher.on_trial_complete(trial, result)
+    first, second = summary(searcher.diagnostics)
+    assert all(row["fidelity"] == 1 for row in searcher.diagnostics)
+    assert abs(first["gain"]) < 1.5 and abs(second["gain"]) < 1.5
+    assert abs(first["pool"] - 10) < 1 and abs(first["mean"] - 10) < 1
+
+
+def test_a_journal_that_cannot_be_written_ends_no_search(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    searcher, player = NAO(CHAIN, settings=SELDOM), Player()
+    searcher.journal = tmp_path / "not there yet" / "searcher.json"
+    player.play(searcher, 25)
+    assert "it is tried again after the next score" in caplog.text
+    searcher.journal.parent.mkdir()
+    searcher.on_trial_complete("none of these")
+    assert json.loads(searcher.journal.read_text()) == searcher.diagnostics
+
+
+@pytest.mark.parametrize("space", [nao.nao(10, 3, channels=2, cells=1), recurrent.recurrent(9, 4)], ids=["conv", "rnn"])
+def test_the_papers_cells_are_written_exactly(space: nn.Module) -> None:
+    inputs = torch.zeros(1, 1, dtype=torch.int64) if hasattr(space, "word") else torch.zeros(1, 3, 32, 32)
+    costs = Costs(space, (inputs,))
+    searched = SearchSpace(costs.decisions, costs.canonical, notation=costs.notation)
+    forms = draw(searched, 30)
+    learned = LearnedSpace(searched, NAOSettings(seconds=None))
+    fit = learned.fit(forms, list(map(preference, forms)))
+    assert len(learned.speller.legal) == (40 if costs.notation else 21)
+    assert fit.reconstructed == 1.0
+    new = learned.generate(forms[:10], 10, set(map(key, forms)))
+    assert len(new) == 10 and all(canonical(costs.decisions, form) == form for form, _ in new)
 
 
 def test_finds_better_ones_than_random_search() -> None:
@@ -256,7 +304,7 @@ def test_what_is_generated_is_better_only_by_the_scores() -> None:
         return mean(preference(form) for form, _ in learned.generate(best, 20, set(map(key, known))))
 
     shuffled = [generated(Random(seed).sample(scores, len(scores))) for seed in range(3)]
-    assert generated(scores) > max(shuffled) + 0.25 and mean(shuffled) < mean(scores) + 0.4
+    assert generated(scores) > max(shuffled) + 0.25 and mean(shuffled) < mean(scores) + 0.25
 
 
 def test_the_published_anchors_on_a_table(shared_data: Path) -> None:

@@ -1,0 +1,311 @@
+"""A folder of this machine as the copy of a part of an object store, kept by a driver or by who writes a part alone.
+
+A run works on the files of a folder. Where its storage is an object store, that folder is a copy in the cache of the
+driver's user: brought there when a command begins, and sent back every two seconds and at the end, file by file as far
+as they have changed. An object is there as a whole or not at all. Other processes that write keep copies of their own
+parts.
+
+Beside its copy a driver notes what the store has of it, and in the store that it is the one who writes. So the next
+start on this machine finds what a driver that was killed had not sent, and sends it, unless another has gone on.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Set
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pyarrow import fs
+
+__all__ = ["Mirror"]
+
+log = logging.getLogger(__name__)
+EVERY = 2.0
+"""Seconds between two looks for files that have changed."""
+_RATE = 1e5
+"""Bytes a second that may go into sending one file, which grows, again and again."""
+_TEMPORARY = (".part", ".tmp")
+_NOTE, _DRIVER = ".mirror.json", ".driver"
+"""What a driver notes here, and there."""
+_DRIVERS: set[str] = set()
+"""Those of this process."""
+
+
+class Mirror:
+    """A folder of this machine and the part of an object store that it is a copy of.
+
+    Args:
+        storage_path: URI below which runs are kept.
+        name: Of the part: a run, or something in one.
+        folder: Default: one of this process.
+    """
+
+    def __init__(self, storage_path: str, name: str, folder: Path | None = None) -> None:
+        self.storage_path, self.name = storage_path, name
+        self.folder = folder or _cache(storage_path) / name
+        self._known: dict[str, tuple[int, int]] = {}
+        """What is the same on both sides, by path below the folder: time and size of the local file."""
+        self._sent: dict[str, float] = {}
+        self._busy, self._ends = threading.Lock(), threading.Event()
+        self._thread: threading.Thread | None = None
+        self._driver: str | None = None
+        """The name under which this one writes, if it is a driver's."""
+        self._announced = False
+
+    def __reduce__(self) -> tuple[type[Mirror], tuple[str, str, Path]]:
+        """Pickle as another mirror of the same."""
+        return type(self), (self.storage_path, self.name, self.folder)
+
+    @property
+    def uri(self) -> str:
+        """Where the copy is of."""
+        uri = urlsplit(self.storage_path)
+        return uri._replace(path=f"{uri.path.rstrip('/')}/{self.name}").geturl()
+
+    def below(self, name: str) -> Mirror:
+        """The mirror of something in this."""
+        return Mirror(self.storage_path, f"{self.name}/{name}", self.folder / name)
+
+    def private(self) -> Mirror:
+        """The same with a copy of its own, in a temporary folder: for a process that writes this part alone."""
+        return Mirror(self.storage_path, self.name, Path(tempfile.mkdtemp(prefix="raynas-")))
+
+    def pull(self) -> None:
+        """Make the folder what the store holds; files that are the same already stay. Nothing there: no folder.
+
+        Raises:
+            OSError: The store refused.
+        """
+        with self._busy:
+            storage, root = self._open()
+            found = storage.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
+            there = {info.path[len(root) + 1 :]: info for info in found if info.type == fs.FileType.File}
+            there = {name: info for name, info in there.items() if ".." not in Path(name).parts and not _passing(name)}
+            for name in self._local().keys() - there.keys():
+                (self.folder / name).unlink(missing_ok=True)
+            if not there:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            self._known = {}
+            for name, info in there.items():
+                target = self.folder / name
+                if not (target.is_file() and _stamp(target) == (info.mtime_ns, info.size)):
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    part = target.with_name(f"{target.name}-{uuid.uuid4().hex[:8]}.part")
+                    with storage.open_input_stream(info.path) as source, part.open("wb") as file:
+                        shutil.copyfileobj(source, file)
+                    os.utime(part, ns=(info.mtime_ns, info.mtime_ns))
+                    os.replace(part, target)
+                self._known[name] = _stamp(target)
+
+    def push(self, everything: bool = True) -> None:
+        """Send what has changed here since the last time, oldest first; then delete there what was deleted here.
+
+        Args:
+            everything: Also large files that were sent a moment ago.
+
+        Raises:
+            OSError: The store refused, the next push goes on; or somebody has removed the folder.
+        """
+        with self._busy:
+            if self._known and not self.folder.is_dir():
+                raise FileNotFoundError(f"{self.folder} is gone; what {self.uri} holds stays as it is")
+            if self._driver is not None and not self._announced:
+                self._note()  # even if the store never answers
+            storage, root = self._open()
+            here, known = self._local(), dict(self._known)
+            if self._driver is not None and not self._announced:
+                with storage.open_output_stream(f"{root}/{_DRIVER}") as stream:
+                    stream.write(self._driver.encode())
+                self._announced = True
+            for name, stamp in sorted(here.items(), key=lambda item: item[1]):
+                lately = time.monotonic() - self._sent.get(name, -math.inf) < stamp[1] / _RATE
+                if self._known.get(name) == stamp or (lately and not everything):
+                    continue
+                try:
+                    content = (self.folder / name).read_bytes()
+                except FileNotFoundError:
+                    continue  # deleted meanwhile
+                with storage.open_output_stream(f"{root}/{name}") as stream:
+                    stream.write(content)
+                self._known[name], self._sent[name] = stamp, time.monotonic()
+            self._delete(self._known.keys() - here.keys())
+            if self._driver is not None and self._known != known:
+                self._note()
+
+    def _note(self) -> None:
+        """Note what the store has."""
+        part = self.folder / f"{_NOTE}.part"
+        with contextlib.suppress(FileNotFoundError):  # there is no folder yet
+            part.write_text(json.dumps({"driver": self._driver, "known": self._known}), encoding="utf-8")
+            os.replace(part, self.folder / _NOTE)
+
+    def recover(self) -> None:
+        """Send what a driver of this run on this machine had not sent when it was killed; before :meth:`pull`.
+
+        Where another driver has gone on meanwhile, that is kept aside instead.
+
+        Raises:
+            OSError: The store refused.
+        """
+        for folder in (self.folder, *(each / self.name for each in _of_the_dead(self.storage_path))):
+            left = self._left(folder)
+            if left is None:
+                continue
+            if left.unsent and left._is_the_last():
+                log.warning("what was not sent to %s when its driver ended is sent now", self.uri)
+                left.push()
+            elif left.unsent:
+                left._keep_aside()
+            shutil.rmtree(folder, ignore_errors=True)
+        for folder in _of_the_dead(self.storage_path):
+            # Other runs wait for their own start.
+            if not any(left and left.unsent for left in map(self._left, folder.glob("*"))):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def unsent(self) -> bool:
+        """Whether something has changed here since the last push."""
+        return self._local() != self._known
+
+    def _left(self, folder: Path) -> Mirror | None:
+        """What a driver that has ended left in a folder, by its note; None where none did."""
+        try:
+            note = json.loads((folder / _NOTE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        if note["driver"] in _DRIVERS:
+            return None
+        left = Mirror(self.storage_path, self.name, folder)
+        left._driver, left._announced = note["driver"], True
+        left._known = {name: (changed, size) for name, (changed, size) in note["known"].items()}
+        return left
+
+    def _is_the_last(self) -> bool:
+        """Whether no other driver has begun to write after this one."""
+        storage, root = self._open()
+        try:
+            with storage.open_input_stream(f"{root}/{_DRIVER}") as stream:
+                return bool(stream.read().decode() == self._driver)
+        except FileNotFoundError:
+            return True  # not even this one
+
+    def _keep_aside(self) -> None:
+        aside = self.folder.parent.with_name(f"{self.folder.name}-unsent-{uuid.uuid4().hex[:8]}")
+        if self.folder.is_dir():
+            self.folder.rename(aside)
+            log.error("another has gone on with %s; what was not sent before is in %s", self.uri, aside)
+
+    def forget(self) -> None:
+        """Delete everything that is known, here and there; where the store refuses, some of it may stay there."""
+        with self._busy:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                self._delete(set(self._known))
+
+    def _delete(self, names: Set[str]) -> None:
+        storage, root = self._open()
+        for name in names:
+            if storage.get_file_info(f"{root}/{name}").type == fs.FileType.File:
+                storage.delete_file(f"{root}/{name}")
+            del self._known[name]
+
+    def try_push(self, everything: bool = True) -> bool:
+        """Push; where the store refuses, say so and leave it to the next time."""
+        try:
+            self.push(everything)
+        except OSError as error:
+            log.error("cannot write to %s, it is tried again: %s", self.uri, " ".join(str(error).split())[:300])
+            return False
+        return True
+
+    def start(self) -> None:
+        """Push every two seconds from now on, and at the end of the program."""
+        if self._thread is None:
+            self._driver = uuid.uuid4().hex
+            _DRIVERS.add(self._driver)
+            self._thread = threading.Thread(target=self._push_by_timer, name="raynas-mirror", daemon=True)
+            self._thread.start()
+            atexit.register(self.close)
+
+    def close(self) -> None:
+        """Push for the last time. Where the store refuses, the next start on this machine sends what is left."""
+        self._ends.set()
+        if self._thread is not None:
+            self._thread.join()
+            atexit.unregister(self.close)
+            self._thread = None
+            _DRIVERS.discard(str(self._driver))
+        if not self.try_push() and self.folder.is_dir():
+            log.error("it is kept in %s, and sent when the run is opened again on this machine", self.folder)
+
+    def _push_by_timer(self) -> None:
+        working = True
+        while not self._ends.wait(EVERY):
+            if working:
+                working = self.try_push(everything=False)
+                continue
+            try:  # said once, not every time
+                self.push(everything=False)
+                working = True
+            except OSError:
+                continue
+
+    def _open(self) -> tuple[Any, str]:
+        storage, root = fs.FileSystem.from_uri(self.storage_path)
+        return storage, f"{root.rstrip('/')}/{self.name}"
+
+    def _local(self) -> dict[str, tuple[int, int]]:
+        """The files of the folder, by path below it; temporary ones left out."""
+        found = {}
+        for path in self.folder.rglob("*"):
+            if _passing(path.name):
+                continue
+            try:
+                if path.is_file():
+                    found[path.relative_to(self.folder).as_posix()] = _stamp(path)
+            except FileNotFoundError:
+                continue
+        return found
+
+
+def _passing(name: str) -> bool:
+    """Whether a file is a temporary one, or somebody else's."""
+    path = Path(name)
+    return path.name.startswith(".") or path.suffix in _TEMPORARY
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    facts = path.stat()
+    return facts.st_mtime_ns, facts.st_size
+
+
+def _base(storage_path: str) -> Path:
+    """Where the copies of a store are, whoever keeps them."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "raynas"
+    return base / hashlib.blake2b(storage_path.encode(), digest_size=8).hexdigest()
+
+
+def _cache(storage_path: str) -> Path:
+    """Where this process keeps its copies: what others do with the same run must not meet."""
+    return _base(storage_path) / f"{socket.gethostname()}-{os.getpid()}"
+
+
+def _of_the_dead(storage_path: str) -> list[Path]:
+    """Where processes kept theirs that have ended."""
+    host = socket.gethostname()
+    folders = {folder.name.removeprefix(f"{host}-"): folder for folder in _base(storage_path).glob(f"{host}-*")}
+    return [folder for pid, folder in folders.items() if pid.isdigit() and not Path("/proc", pid).exists()]
