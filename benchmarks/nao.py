@@ -64,7 +64,7 @@ def learn(job: Job, settings: NAOSettings) -> dict[str, Any]:
 def search(job: Job, settings: NAOSettings) -> dict[str, Any]:
     """One run of NAO to its last evaluation, the optimum found or not."""
     this, scores, best = task(job.data, job.table), told(job), []
-    searcher, begin = NAO(this.space, settings=settings, seed=job.seed), time.process_time()
+    searcher, begin = NAO(this.space, settings=settings, seed=job.seed, mode="max"), time.process_time()
     for number in range(job.evaluations):
         suggestion = searcher.suggest(f"t{number}")
         if not isinstance(suggestion, dict):

@@ -5,10 +5,12 @@
 
 For every seed two supernets are trained on CIFAR-10, with the given and with random labels: as many steps as the first
 one makes in ``--minutes`` of one core's time. Kendall's tau-b against the table: of the angle and of MACs over all
-architectures; of the accuracy on validation images, with BatchNorm statistics recalibrated and as trained, and of its
-rank and the angle's combined, over ``--architectures`` random ones. Then the accuracy in the table of what each search
-ends with: evolution by the angle, as in RLNAS, by accuracy, and by both combined; and how many architectures/s the
-angle scores, beside a loop over the modules on every way through the network.
+architectures, of the angle also by two other rules for the fixed parts, which all of them share: without the BatchNorms
+of these, as in the paper's code for NAS-Bench-201, and without all of these; of the accuracy on validation images, with
+BatchNorm statistics recalibrated and as trained, and of its rank and the angle's combined, over ``--architectures``
+random ones. Then the accuracy in the table of what each search ends with: evolution by the angle, as in RLNAS, by
+accuracy, and by both combined; and how many architectures/s the angle scores, beside a loop over the modules on every
+way through the network.
 
 In one process on one core, without Ray. ``--output`` keeps supernets and figures; whoever starts again with the same
 settings goes on from there. Needs cifar10/ (parquet) and the table in the data folder.
@@ -275,6 +277,22 @@ def rates(run: Run, angles: Angles, everything: Sequence[arch.Architecture], loo
 # All of it.
 
 
+def other_rules(run: Run, angles: Angles) -> dict[str, Angles]:
+    """The angles where less of the fixed parts counts, by name."""
+    begin, now = checkpoint.read_initial(run.folder / "supernet"), trained(run)
+    inside = {id(p) for _, choice in choices(run.space) for p in choice.parameters()}
+    norms = {id(p) for m in run.space.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
+    sums = np.zeros(3)
+    for name, parameter in run.space.named_parameters():
+        if id(parameter) not in inside | norms:
+            first, second = (state[name].double().flatten() for state in (begin, now))
+            sums += [float(first @ second), float(first @ first), float(second @ second)]
+    return {
+        "no BatchNorms of fixed parts": dataclasses.replace(angles, fixed=sums),
+        "no fixed parts": dataclasses.replace(angles, fixed=np.zeros(3)),
+    }
+
+
 class Measuring:
     """The figures of one seed, stage by stage."""
 
@@ -330,6 +348,8 @@ class Measuring:
             found[f"tau, angle, {labels} labels"] = tau(scores, self.truth)
             found[f"tau, angle, {labels} labels, the sample"] = tau(scores[self.drawn], self.truth[self.drawn])
             found[f"angle in the mean, {labels} labels"] = float(scores.mean())
+            for rule, other in other_rules(run, angles[labels]).items():
+                found[f"tau, angle, {labels} labels, {rule}"] = tau(other(self.everything), self.truth)
 
             def by_angle(one: arch.Architecture, angle: Angles = angles[labels]) -> float:
                 return float(angle([one])[0])

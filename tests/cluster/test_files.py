@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from raynas.command_line import read_arguments
 REPOSITORY = Path(__file__).parents[2]
 CLUSTER = REPOSITORY / "cluster"
 LAUNCHED = ["config.yaml", "gcp.yaml", "local.yaml"]
-START = re.compile(r"\bray start\b")
+START = re.compile(r"\bray start\b|spot\.sh")
 
 
 def read(name: str) -> Any:
@@ -49,7 +51,7 @@ def test_every_ray_asks_for_a_token_and_shows_its_dashboard_to_itself_alone(name
     config = read(name)
     starts = [c for kind in ("head", "worker") for c in config[f"{kind}_start_ray_commands"] if START.search(c)]
     assert len(starts) == 2
-    assert all("RAY_AUTH_MODE=token ray start" in command for command in starts)
+    assert all(re.search(r"RAY_AUTH_MODE=token (nohup setsid bash \S+/)?(ray start|spot\.sh)", c) for c in starts)
     assert [re.findall(r"--dashboard-host=(\S+)", command) for command in starts] == [["127.0.0.1"], []]
     assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
     assert config["file_mounts"]["~/raynas-src"] == "."
@@ -64,6 +66,73 @@ def test_clouds_start_gpu_machines_on_demand(name: str) -> None:
     assert "spot" in json.dumps(gpu).lower() and "spot" not in json.dumps(head).lower()
     assert run.train.workers is not None and run.train.workers <= 8
     assert run.train.gpus_per_worker == 1 and run.train.wait_minutes > 5
+
+
+RAY = """#!/bin/sh
+echo "$@" > "$NOTED"
+trap 'echo told to leave >> "$NOTED"; exit 0' TERM
+while :; do sleep 0.05; done
+"""
+
+
+class Metadata(BaseHTTPRequestHandler):
+    """What a machine of a cloud can ask about itself."""
+
+    announced = False
+
+    def do_PUT(self) -> None:
+        self._answer(b"token", self.path == "/latest/api/token")
+
+    def do_GET(self) -> None:
+        if self.path == "/latest/meta-data/spot/instance-action":
+            known = self.headers["X-aws-ec2-metadata-token"] == "token"
+            return self._answer(b'{"action": "terminate"}', known and self.announced)
+        known = (self.path, self.headers["Metadata-Flavor"]) == ("/computeMetadata/v1/instance/preempted", "Google")
+        self._answer(b"TRUE" if self.announced else b"FALSE", known)
+
+    def _answer(self, text: bytes, found: bool) -> None:
+        self.send_response(200 if found else 404)
+        self.end_headers()
+        self.wfile.write(text if found else b"")
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "gcp.yaml"])
+def test_what_a_cloud_announces_is_passed_on(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = read(name)["worker_start_ray_commands"][-1]
+    cloud = command.split("spot.sh ")[1].split()[0]
+    noted = tmp_path / "noted"
+    (tmp_path / "ray").write_text(RAY)
+    (tmp_path / "ray").chmod(0o755)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Metadata)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(Metadata, "announced", False)
+    environment = {
+        **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "NOTED": str(noted), "EVERY": "0.1",
+        "METADATA": f"http://127.0.0.1:{server.server_port}",
+    }  # fmt: skip
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["bash", CLUSTER / "spot.sh", cloud, "--address=head:6379"], env=environment, text=True,
+            stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    try:
+        node = start()
+        with pytest.raises(subprocess.TimeoutExpired):
+            node.wait(1.5)
+        assert noted.read_text() == "start --block --address=head:6379\n"
+        Metadata.announced = True
+        said, _ = node.communicate(timeout=30)
+        assert "the machine is taken back" in said and node.returncode == 0
+        assert noted.read_text().endswith("told to leave\n")
+        noted.unlink()
+        assert start().wait(30) == 0 and not noted.exists(), "a node was started on a machine that goes"
+    finally:
+        server.shutdown()
 
 
 def test_one_version_of_ray_everywhere() -> None:
