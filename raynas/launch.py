@@ -244,6 +244,8 @@ def execute(command: str, run: SearchRun, flags: argparse.Namespace) -> None:
         run.view.say(f"{command}: everything is kept in {run.place}")
         connect(run.config, dashboard, flags.verbose)
     if command == "search":
+        if isinstance(run, Run) and "retrain" in after:
+            run.check_retraining()
         run.search()
         after = run.affordable(after)
     if command == "rank":

@@ -313,6 +313,19 @@ class Run(SearchRun):
         usable = bool(rates) and self.config.train.labels == "given"
         return [step for step in steps if step != "retrain" and (usable or step != "export")]
 
+    def check_retraining(self) -> None:
+        """See that the cluster, which is joined, can hold a retraining; one that still starts nodes is not asked.
+
+        Raises:
+            ConfigError: It cannot.
+        """
+        recipe = retrain_recipe(self.config, None, self._batched())
+        if not recipe.wait_minutes:
+            try:
+                place_ranks(recipe)
+            except ValueError as error:
+                raise ConfigError(f"the winner could not be retrained (see retrain.workers): {error}") from None
+
     def retrain(self, architecture: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Train an architecture (default: the winner) from scratch and evaluate it on the test data, once.
 

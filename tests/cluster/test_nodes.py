@@ -132,19 +132,21 @@ def test_what_the_cluster_lacks_is_said_in_one_line(machine: Machine) -> None:
         ["--storage-path", f"{machine.folder}/own"],
         ["--space", "elsewhere:space"],
         ["--latency-on", "phone:1"],
+        ["retrain.workers=7", "after=[retrain]", *gpus],
     ]
     lines = [[*TINY, "--storage-path", "runs", "--name", f"refused-{n}", *words] for n, words in enumerate(asked)]
     settings = {"RAY_AUTH_MODE": "token", "PYTHONPATH": f"{PYTHONPATH}:{machine.home}", "RAY_ADDRESS": HEAD}
     said = machine.run("python", "-c", SEVERAL, json.dumps(lines), folder=machine.folder, **settings).stderr
-    first, second, third, fourth, fifth, _ = re.split(r"(?m)^== ", said)
+    first, second, third, fourth, fifth, sixth, _ = re.split(r"(?m)^== ", said)
     assert "error: 5 actors of 1 CPUs and 1 GPUs do not fit into the cluster" in first and "): 2 would" in first
     assert "error: 3 actors of 1 CPUs and 1 GPUs do not fit into the cluster" in second and "): 2 would" in second
     assert "error: the cluster cannot share this run: node 127.0.0.3 does not see" in third
     assert "take a storage_path that all nodes mount" in third and "127.0.0.2" not in third
     assert "cannot import elsewhere: install it there" in fourth
+    assert "error: the winner could not be retrained (see retrain.workers): 7 actors of 1 CPUs and 1 GPUs" in sixth
     assert "latency.place = phone:1: no node has so much of the resource 'phone' (there are CPU, GPU, edge" in fifth
     codes = [tuple(map(int, numbers)) for numbers in re.findall(r"(?m)^== (\d+) (\d+)$", said)]
-    assert [code for code, _ in codes] == [1, 1, 2, 2, 2] and max(seconds for _, seconds in codes) < 60
+    assert [code for code, _ in codes] == [1, 1, 2, 2, 2, 2] and max(seconds for _, seconds in codes) < 60
 
 
 @pytest.mark.parametrize(
