@@ -28,6 +28,7 @@ from raynas.patience import patiently
 from raynas.placement import check_room
 from raynas.recorder import Recorder, SearchStatus
 from raynas.results import Log
+from raynas.reuse import kept_processes
 from raynas.scoring import HEAD, Scoring
 from raynas.searchers import ArchitectureSearcher, Cohort
 
@@ -200,7 +201,8 @@ def _fit(trainable: Any, tune_config: tune.TuneConfig, recorder: Recorder, stop:
             verbose=0,
         )
         try:
-            tune.Tuner(trainable, tune_config=tune_config, run_config=run_config).fit()
+            with kept_processes():
+                tune.Tuner(trainable, tune_config=tune_config, run_config=run_config).fit()
         except TuneError as error:
             # Tune wraps what its callbacks raise into the text of a whole traceback.
             last = str(error).strip().splitlines()[-1]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import plain
+import pytest
 from bare import DECISIONS
 from ray import tune
 
+from raynas import results
 from raynas.architecture import Architecture, enumerate_all
 from raynas.config import Config, SearchConfig
 from raynas.results import Log
 from raynas.scoring import Scoring
 from raynas.search_run import NoCosts, SearchRun
-from raynas.searchers import RandomSearch, SearchSpace
+from raynas.searchers import Evolution, EvolutionSettings, RandomSearch, SearchSpace
 
 ALL = list(enumerate_all(DECISIONS))
 
@@ -40,3 +44,17 @@ def test_what_the_searcher_recommends_is_scored_again(tmp_path: Path) -> None:
     assert board() == [ALL[5], ALL[6], ALL[7]]
     # What the log does not know is left out.
     assert board(ALL[9], ALL[1]) == [ALL[1], ALL[6], ALL[7]]
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_searcher_that_waits_costs_no_processes(tmp_path: Path) -> None:
+    """Between generations nothing is staged, and some trials take longer than others."""
+    space = SearchSpace({f"d{place}": ("a", "b", "c", "d") for place in range(4)})
+    (processes := tmp_path / "processes").mkdir()
+    search = SearchConfig(num_samples=60, slices=1, scheduler="none", trainable_args={"folder": str(processes)})
+    config = Config(search=search, storage_path=str(tmp_path), name="run")
+    evolution = functools.partial(Evolution, settings=EvolutionSettings(population=10, parents=4))
+    run = SearchRun(config, space, NoCosts(), evolution, plain.Told)
+    run.search()
+    assert results.read(run.folder / "scored.parquet").num_rows == 60
+    assert 1 < len(list(processes.iterdir())) <= 4
