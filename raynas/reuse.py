@@ -1,8 +1,8 @@
 """Keeps the processes of Tune's trials as long as the search goes on, and lets those that start come up.
 
-Tune ends a process as soon as no trial is staged for it: where a searcher waits for scores, all but one. And a trial for
-which a process starts is given the next one that is free instead, and what was started is ended before it is up. Where a
-score takes less than such a start, one process then does all the work, and others are started and ended without end.
+Tune ends a process as soon as no trial is staged for it: where a searcher waits for scores, all but one. A trial for
+which a process starts is given the next one that is free instead, and what was started is ended before it is up. Where
+a score takes less than such a start, one process then does all the work, and others are started and ended without end.
 """
 
 from __future__ import annotations

@@ -34,6 +34,8 @@ TEXTS = ("pydoc_topics", *_FILES)
 _PARTS = ("train", "valid", "test")
 _SPLITS = ("train", "validation", "test")
 _END, _RARE = "<eos>", "<unk>"
+_PASSAGE = 8
+"""Words in a row by which a repetition is known."""
 
 
 @dataclass(frozen=True)
@@ -180,13 +182,24 @@ def _read(path: Path) -> Iterator[str]:
 
 
 def _pydoc() -> list[str]:
-    """The help texts of Python: words, numbers and signs, in small letters, an end after each paragraph."""
+    """The help texts of Python: words, numbers and signs, in small letters, an end after each paragraph.
+
+    Some topics repeat what others say. A paragraph with a passage that stood before is left out: else much of what is
+    tested would have been trained on.
+    """
     topics: Mapping[str, str] = importlib.import_module("pydoc_data.topics").topics
+    paragraphs = (
+        tuple(re.findall(r"\w+|[^\w\s]", paragraph.lower()))
+        for _, text in sorted(topics.items())
+        for paragraph in re.split(r"\n\s*\n", text)
+    )
     words: list[str] = []
-    for _, text in sorted(topics.items()):
-        for paragraph in re.split(r"\n\s*\n", text):
-            found = re.findall(r"\w+|[^\w\s]", paragraph.lower())
-            words += [*found, _END] if found else []
+    seen: set[tuple[str, ...]] = set()
+    for found in dict.fromkeys(paragraphs):
+        passages = {found[i : i + _PASSAGE] for i in range(max(len(found) - _PASSAGE + 1, 1))}
+        if found and len(passages & seen) <= 0:
+            words += [*found, _END]
+        seen |= passages
     return words
 
 
