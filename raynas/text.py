@@ -197,7 +197,7 @@ def _pydoc() -> list[str]:
     seen: set[tuple[str, ...]] = set()
     for found in dict.fromkeys(paragraphs):
         passages = {found[i : i + _PASSAGE] for i in range(max(len(found) - _PASSAGE + 1, 1))}
-        if found and len(passages & seen) <= 0:
+        if found and not passages & seen:
             words += [*found, _END]
         seen |= passages
     return words
