@@ -81,15 +81,15 @@ class History:
                 pruned=last["status"] == "stopped",
                 intermediate_values=values,
             )
-        searcher.requeue(row["architecture"] for row in self.in_flight.values())
+        earlier = {
+            name: {row["fidelity"]: row["score"] for row in self.rows[name] if row["score"] is not None}
+            for name in self.in_flight
+        }
+        searcher.requeue((row["architecture"] for row in self.in_flight.values()), earlier)
         if scheduler is not None:
             everything = [row for rows in self.ended.values() for row in rows if row["score"] is not None]
             everything.sort(key=lambda row: row["time"])
             observations = [(row["key"], row["fidelity"], row["score"]) for row in everything]
-            earlier = {
-                name: {row["fidelity"]: row["score"] for row in self.rows[name] if row["score"] is not None}
-                for name in self.in_flight
-            }
             schedulers.replay(scheduler, observations, earlier)
 
 

@@ -168,7 +168,7 @@ def read_account(folder: Path) -> Account:
         ranking=_read_json(folder / "ranking.json", notes) if (folder / "ranking.json").exists() else None,
         graphs=_read_graphs(folder / "graphs.json", notes),
         learned=(_read_json(journal, notes) or []) if journal.exists() else [],
-        pooled=_pooled(_read_json(rounds, notes) if rounds.exists() else {}, [] if config.search.combine else scored),
+        pooled=_pooled(_read_json(rounds, notes) if rounds.exists() else {}, [] if config.search.combine else rows),
         sample=_scored(drawn, [(0.0, 0.0)] * len(drawn), limits),
         notes=notes,
     )
@@ -197,13 +197,21 @@ def _read_graphs(path: Path, notes: list[str]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _pooled(state: Mapping[str, Any] | None, scored: Sequence[Scored]) -> list[dict[str, Any]]:
-    """What the searcher that renewed a pool told of its model; the last round is judged by what the search scored."""
+def _pooled(state: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the searcher that renewed a pool told of its model; the last round is judged by what the search scored.
+
+    That is at the highest fidelity at which most were scored: those that went on are no fair sample of the pool.
+    """
     rounds = [line for line in (state or {}).get("rounds", []) if line.get("learned") is not None]
     if state and rounds:
         members = {key_of(member) for member in state["members"]}
-        known = {one.key: one.score for one in scored if one.full and one.key in members}
-        rounds[-1] = judged(rounds[-1], known) if known else rounds[-1]
+        told: dict[int, dict[str, float]] = {}
+        for row in rows:
+            if row["key"] in members and row["score"] is not None and math.isfinite(row["score"]):
+                told.setdefault(row["fidelity"], {})[row["key"]] = row["score"]
+        if told:
+            fidelity = max(told, key=lambda fidelity: (len(told[fidelity]), fidelity))
+            rounds[-1] = judged(rounds[-1], told[fidelity])
     return [line["learned"] for line in rounds]
 
 

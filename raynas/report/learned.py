@@ -17,7 +17,7 @@ HEADS = (
     "learned from",
     "steps of training",
     "decoded exactly",
-    "pairs ordered, held out",
+    "their pairs ordered",
     "mean score to beat",
     "generated and scored",
     "mean prediction of these",
@@ -29,7 +29,11 @@ HEADS = (
 def learned(account: Account) -> str:
     """The section about it; empty where the searcher keeps no such account."""
     trained = ("In the training of the supernet", "of what stayed in the pool, by the same weights", account.pooled)
-    searched = ("In the search", "of all they were learned from", account.learned)
+    searched = (
+        "In the search",
+        "of all they were learned from, the first ones, drawn by chance, among them",
+        account.learned,
+    )
     parts = [_part(account, *part) for part in (trained, searched) if part[-1]]
     if not parts:
         return ""
@@ -49,10 +53,10 @@ def _part(account: Account, where: str, bar: str, rounds: Sequence[Mapping[str, 
     rows = "".join(_row(account, line) for line in lines)
     return (
         f'<div class="card"><p>{told}</p><div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div><p>A prediction is a standing among those learned in its round, from 0 to "
-        "1, the best. Pairs ordered: the share of pairs with different scores which the prediction orders as the "
-        "scores do; 50 % is chance. Scores are compared at the highest fidelity that all who were learned had reached. "
-        "Cut short: the seconds a training may take did not suffice for all its steps. A dash: not known.</p></div>"
+        f"<tbody>{rows}</tbody></table></div><p>A prediction is a standing among those learned in its round: 1 is the "
+        "best one's, 0 that of the worst. Pairs ordered: the share of pairs with different scores which the prediction "
+        "orders as the scores do; 50 % is chance. Scores are compared at the highest fidelity that most of those "
+        "learned had reached. A dash: not known.</p></div>"
         f'<div class="grid">{_scatter(account, rounds)}</div>'
     )
 
@@ -63,7 +67,7 @@ def _row(account: Account, line: Mapping[str, Any]) -> str:
         str(line["scores"]),
         f"{line['steps']}{', cut short' if line['bound'] else ''}",
         _share(line["reconstructed"]),
-        f"{held_out} of {line['held_out']}" if line["held_out"] else held_out,
+        f"{held_out} ({line['held_out']} held out)" if line["held_out"] else held_out,
         score(account, line["pool"]),
         str(line["generated"]),
         "-" if line["predicted"] is None else f"{line['predicted']:.2f}",

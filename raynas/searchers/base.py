@@ -96,7 +96,7 @@ class ArchitectureSearcher(Searcher):
         self.ledger = Ledger()
         self.origins: dict[str, Origin] = {}
         self._begin_with(self._check(points_to_evaluate))
-        self._requeued: list[Architecture] = []
+        self._requeued: list[tuple[Architecture, dict[int, float]]] = []
         self.journal: Path | None = None
         """A file for what the searcher has to tell of its model, if anything, as JSON; kept up to date."""
         self.source: tuple[Entry, ...] = ()
@@ -256,24 +256,26 @@ class ArchitectureSearcher(Searcher):
         if self._mode is None and not self.ledger:
             log.warning("%s was given no mode: a high %s is taken for good", type(self).__name__, self.metric)
         for _ in range(_REFUSALS):
-            proposal = self._next()
+            proposal, known = self._next()
             if not isinstance(proposal, dict):
                 return proposal
             self.drawer.settle(proposal)
             if self.drawer.feasible(proposal):
-                self.ledger.start(trial_id, proposal)
+                self.ledger.start(trial_id, proposal, known)
                 return {"architecture": dict(proposal)}
             self.ledger.replay(proposal, {}, failed=True)  # measured, it cannot be had
         raise UnsatisfiableError(f"the last {_REFUSALS} proposals missed the constraint when they were measured")
 
-    def _next(self) -> Architecture | str | None:
-        waiting = [form for form in self._requeued if key(form) not in self.ledger]
-        proposal = waiting.pop(0) if waiting else self.propose()
+    def _next(self) -> tuple[Architecture | str | None, Mapping[int, float]]:
+        """What to propose, and what is known of it."""
+        waiting = [(form, scores) for form, scores in self._requeued if key(form) not in self.ledger]
+        known: Mapping[int, float] = {}
+        proposal, known = waiting.pop(0) if waiting else (self.propose(), known)
         self._requeued = waiting
         if isinstance(proposal, dict) and (key(proposal) in self.ledger or not self.drawer.feasible(proposal)):
             fault = "is known already" if key(proposal) in self.ledger else "breaks the constraint"
             raise ValueError(f"{type(self).__name__} proposed an architecture that {fault}: {proposal}")
-        return proposal
+        return proposal, known
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Note a score at one fidelity."""
@@ -293,9 +295,17 @@ class ArchitectureSearcher(Searcher):
 
     # Resume: by what Tune saved, or by the log.
 
-    def requeue(self, architectures: Iterable[Mapping[str, str]]) -> None:
-        """Propose these before any other, unless they are known: what was in flight when a run was killed."""
-        self._requeued += [self.space.form(architecture) for architecture in architectures]
+    def requeue(
+        self, architectures: Iterable[Mapping[str, str]], scores: Mapping[str, Mapping[int, float]] | None = None
+    ) -> None:
+        """Propose these before any other, unless they are known: what was in flight when a run was killed.
+
+        Args:
+            architectures: In the order in which they are to be proposed.
+            scores: What they had reported by fidelity, by key: their trials go on from there.
+        """
+        forms = map(self.space.form, architectures)
+        self._requeued += [(form, dict((scores or {}).get(key(form), {}))) for form in forms]
 
     def add_evaluated_point(
         self,
@@ -339,7 +349,7 @@ class ArchitectureSearcher(Searcher):
             "source": digest(self.source) if self.source else None,
             "ledger": self.ledger.get_state(),
             "plan": list(self._plan),
-            "requeued": list(self._requeued),
+            "requeued": [[form, list(scores.items())] for form, scores in self._requeued],
             "origins": {name: [origin.how, *origin.parents] for name, origin in self.origins.items()},
         }
 
@@ -359,7 +369,7 @@ class ArchitectureSearcher(Searcher):
         self.ledger.set_state(state["ledger"])
         self._plan = list(state["plan"])
         self._plan_keys = set(map(key, self._plan))
-        self._requeued = list(state["requeued"])
+        self._requeued = [(form, {int(f): score for f, score in scores}) for form, scores in state["requeued"]]
         self.origins = {name: Origin(how, tuple(keys)) for name, (how, *keys) in state.get("origins", {}).items()}
 
     def save(self, checkpoint_path: str) -> None:

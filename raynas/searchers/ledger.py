@@ -56,9 +56,9 @@ class Ledger(Mapping[str, Entry]):
     def __contains__(self, name: object) -> bool:
         return name in self._entries
 
-    def start(self, trial: str, architecture: Architecture) -> None:
-        """A trial begins to score an architecture."""
-        self._entries[key(architecture)] = Entry(architecture)
+    def start(self, trial: str, architecture: Architecture, scores: Mapping[int, float] | None = None) -> None:
+        """A trial begins to score an architecture, or goes on from scores that were reported before."""
+        self._entries[key(architecture)] = Entry(architecture, scores=dict(scores or {}))
         self._live[trial] = key(architecture)
 
     def note(self, trial: str, fidelity: int, score: float) -> None:

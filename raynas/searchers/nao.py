@@ -9,6 +9,7 @@ import copy
 import json
 import logging
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 from random import Random
@@ -21,7 +22,6 @@ from raynas.architecture import Architecture, key
 from raynas.searchers.base import ArchitectureSearcher, Entry
 from raynas.searchers.nao_settings import NAOSettings
 from raynas.searchers.nao_space import LearnedSpace
-from raynas.searchers.rounds import scored
 
 __all__ = ["NAO", "NAOSettings"]
 
@@ -120,8 +120,9 @@ class NAO(ArchitectureSearcher):
         count = max(2 * self.settings.retrain, self._in_flight)
         found = space.generate(seeds, count, taken, self.drawer.feasible)
         # All of these were scored so far: what a scheduler let go on is not compared with what it stopped.
-        common = max(set.intersection(*(set(entry.scores) for entry in known)), default=None)
-        told = [entry.score if common is None else entry.scores[common] for entry in known]
+        reached = Counter(fidelity for entry in known for fidelity in entry.scores)
+        common = max(reached, key=lambda fidelity: (reached[fidelity], fidelity))
+        told = [entry.scores[common] for entry in known if common in entry.scores]
         row = {
             "scores": len(known),
             "steps": fit.steps,
@@ -166,10 +167,11 @@ class NAO(ArchitectureSearcher):
     def _note(self) -> None:
         """Enter the scores that are known by now, and write the journal."""
         done = {name: entry for name, entry in self.ledger.items() if entry.status == "done"}
-        for place, row in list(enumerate(self.diagnostics))[-2:]:
-            # Those in flight when a round began belong to the one before.
-            told = {name: _score_at(entry, row["fidelity"]) for name, entry in done.items()}
-            self.diagnostics[place] = scored(row, told)
+        for row in self.diagnostics:
+            for each in row["generated"]:
+                entry = done.get(each["key"])
+                if entry is not None:
+                    each["score"] = entry.scores.get(row["fidelity"])
         if self.journal is not None and self.diagnostics:
             whole = self.journal.with_suffix(".new")  # a process may be killed while it writes
             try:
@@ -194,8 +196,3 @@ class NAO(ArchitectureSearcher):
             None if state["round"] is None else (list(state["round"][0]), [(f, p) for f, p in state["round"][1]])
         )
         self.diagnostics = copy.deepcopy(state["diagnostics"])
-
-
-def _score_at(entry: Entry, fidelity: int | None) -> float | None:
-    """The score at a fidelity, None where that was not reached; the last one where there is none in common."""
-    return entry.score if fidelity is None else entry.scores.get(fidelity)

@@ -26,7 +26,7 @@ def pairwise_accuracy(predicted: Sequence[float], true: Sequence[float]) -> floa
     return float((gap > 0).mean() + 0.5 * (gap == 0).mean())
 
 
-def scored(row: Mapping[str, Any], scores: Mapping[str, float | None]) -> dict[str, Any]:
+def scored(row: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, Any]:
     """A round in which the scores of what it generated are entered, as far as they are known, by key."""
     generated = [{**each, "score": scores.get(each["key"], each["score"])} for each in row["generated"]]
     return {**row, "generated": generated}

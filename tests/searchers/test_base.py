@@ -150,10 +150,13 @@ def test_requeued_come_first() -> None:
     searcher, restored = RandomSearch(CHAIN), RandomSearch(CHAIN)
     kept, lost = searcher.suggest("kept")["architecture"], {name: "a" for name in CHAIN.decisions}
     other = {name: "d" for name in CHAIN.decisions}
-    searcher.requeue([lost, kept, other])
-    restored.set_state(searcher.get_state())
+    searcher.requeue([lost, kept, other], {key(other): {1: 0.5, 2: 0.7}})
+    restored.set_state(json.loads(json.dumps(searcher.get_state())))
     for each in (searcher, restored):
         assert [each.suggest(f"again{i}")["architecture"] for i in range(2)] == [lost, other]
+        # Its trial goes on where it was.
+        each.on_trial_complete("again1", {"score": 0.9, "training_iteration": 3})
+        assert each.ledger[key(other)].scores == {1: 0.5, 2: 0.7, 3: 0.9} and not each.ledger[key(lost)].scores
         assert each.suggest("next")["architecture"] not in (lost, kept, other)
 
 
