@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         ("--name", "name", "the run's folder below the storage path"),
         ("--num-samples", "search.num_samples", "architectures to score in all"),
         ("--max-concurrent", "search.max_concurrent", "trials in flight"),
-        ("--seed", "seed", "decides everything that is drawn"),
+        ("--seed", "seed", "decides all that is drawn; in parallel it also counts whose score comes first"),
         (
             "--latency-on",
             "latency.place",

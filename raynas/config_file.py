@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -65,7 +66,10 @@ def _explain(mistake: Any) -> str:
         group: Any = Config()
         for part in path[:-1]:
             group = getattr(group, part)
-        return f"unknown setting {where!r}; legal ones: {', '.join(f.name for f in dataclasses.fields(group))}"
+        legal = [f.name for f in dataclasses.fields(group)]
+        close = difflib.get_close_matches(path[-1], legal, 1)
+        meant = f"; did you mean {'.'.join((*path[:-1], *close))}?" if close else ""
+        return f"unknown setting {where!r}; legal ones: {', '.join(legal)}{meant}"
     return f"setting {where} = {mistake['input']!r}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
 
 

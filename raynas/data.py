@@ -192,7 +192,7 @@ def _open(name: str, folder: Path | None, size: int | None) -> tuple[Source, Sou
     if name == "digits":
         return readers.digits()
     if folder is None:
-        raise DataError(f"data set {name!r} needs the folder that holds it")
+        raise DataError(f"data set {name!r} needs the folder that holds it: data.folder=...")
     if not folder.is_dir():
         raise DataError(f"data set {name!r}: there is no folder {folder.absolute()}")
     if name == "fashion_mnist":

@@ -22,6 +22,7 @@ from raynas.supernet import TrainingStatus
 
 __all__ = ["View", "quantity"]
 
+_UNITS = {"latency_ms": "ms"}
 _EVERY = 10.0
 """Seconds between two lines where there is no terminal."""
 
@@ -49,27 +50,23 @@ class View:
     def training(self, what: str, examples: str = "images") -> Iterator[Any]:
         """A bar with loss, speed and time left; yields a function that takes a TrainingStatus."""
         columns = (
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-            TextColumn("loss {task.fields[loss]:.3f}"), TextColumn("{task.fields[rate]:.0f} {task.fields[examples]}/s"),
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"),
             TimeRemainingColumn(),
         )  # fmt: skip
         with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as bar:
-            task = bar.add_task(what, total=None, loss=math.nan, rate=math.nan, examples=examples)
+            task = bar.add_task(what, total=None, told="starting")
             begin: list[tuple[float, int]] = []
 
             def show(status: TrainingStatus) -> None:
-                bar.update(
-                    task, completed=status.step, total=status.total, loss=status.loss, rate=status.images_per_second
-                )
+                told = f"loss {status.loss:.3f}, {status.images_per_second:.0f} {examples}/s"
+                step = f"{status.step}/{status.total}"
+                bar.update(task, completed=status.step, total=status.total, told=f"{step}, {told}")
                 begin[:] = begin or [(time.monotonic(), status.step)]
                 if self._due(status.step == status.total):
                     made, spent = status.step - begin[0][1], time.monotonic() - begin[0][0]
                     left = spent / made * (status.total - status.step) if made else math.nan
                     remaining = "time left unknown" if math.isnan(left) else f"{left:.0f} s left"
-                    self.say(
-                        f"{what}: step {status.step}/{status.total}, loss {status.loss:.3f}, "
-                        f"{status.images_per_second:.0f} {examples}/s, {remaining}"
-                    )
+                    self.say(f"{what}: step {step}, {told}, {remaining}")
 
             yield show
 
@@ -92,7 +89,7 @@ class View:
     @staticmethod
     def _facts(status: SearchStatus) -> dict[str, str]:
         left = (status.wanted - status.scored) / status.per_second if status.per_second else math.nan
-        known = [f"{quantity(value)} {name}" for name, value in status.best_costs.items()]
+        known = [f"{quantity(value)} {_UNITS.get(name, name)}" for name, value in status.best_costs.items()]
         if status.best_at[0] < status.best_at[1]:
             known.insert(0, "fidelity {} of {}".format(*status.best_at))
         return {
@@ -153,4 +150,6 @@ def _spent(status: SearchStatus) -> dict[str, str]:
     """How the time was used: simulated seconds, or the share of real ones that went to something else than scoring."""
     if status.simulated is not None:
         return {"simulated time": f"{status.simulated:.0f} s"}
+    if status.overhead >= 1.0:  # what takes no time, like a look into a table, has no share of it
+        return {}
     return {"overhead": f"{100 * status.overhead:.0f} % of the workers' time"}

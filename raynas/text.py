@@ -141,7 +141,7 @@ def load_text(name: str, folder: Path | None, validation: float | int, limit: in
     if name == "pydoc_topics":
         parts = _tenth(_pydoc())
     elif folder is None:
-        raise DataError(f"data set {name!r} needs the folder or the file that holds it")
+        raise DataError(f"data set {name!r} needs the folder or the file that holds it: data.folder=...")
     elif folder.is_file():
         parts = _tenth(list(_read(folder)))
     else:

@@ -35,7 +35,7 @@ def test_text_that_looks_like_a_number_stays_text(tmp_path):
     ("override", "message"),
     [
         ("spaec=x", "unknown setting 'spaec'; legal ones: space, space_args, data"),
-        ("train.epoch=3", "unknown setting 'train.epoch'; legal ones: preset, epochs"),
+        ("train.epoch=3", r"unknown setting 'train.epoch'; legal ones: preset, epochs.*; did you mean train.epochs\?"),
         ("train.paths=foo", "train.paths = 'foo'.*'uniform'.*'fair'"),
         ("search.num_samples=0", "search.num_samples = 0.*greater than or equal to 1"),
         ("data.validation=1.5", "data.validation = 1.5.*less than 1"),
