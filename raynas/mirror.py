@@ -123,54 +123,76 @@ class Mirror:
         with self._busy:
             if self._known and not self.folder.is_dir():
                 raise FileNotFoundError(f"{self.folder} is gone; what {self.uri} holds stays as it is")
-            if self._driver is not None and not self._announced:
+            if self._driver is not None and not (self.folder / _NOTE).exists():
                 self._note()  # even if the store never answers
+            known = dict(self._known)
+            try:
+                gone = self._known.keys() - self._send(everything)
+                if gone and self.folder.is_dir():
+                    self._announce()
+                    self._delete(gone)
+            finally:
+                if self._driver is not None and self._known != known:
+                    self._note()
+
+    def _send(self, everything: bool) -> Set[str]:
+        """Send what has changed; returns all that is here."""
+        storage, root = self._open()
+        here = self._local()
+        for name, stamp in sorted(here.items(), key=lambda item: item[1]):
+            lately = time.monotonic() - self._sent.get(name, -math.inf) < stamp[1] / _RATE
+            if self._known.get(name) == stamp or (lately and not everything):
+                continue
+            try:
+                content = (self.folder / name).read_bytes()
+            except FileNotFoundError:
+                continue  # deleted meanwhile
+            self._announce()
+            with storage.open_output_stream(f"{root}/{name}") as stream:
+                stream.write(content)
+            self._known[name], self._sent[name] = stamp, time.monotonic()
+        return here.keys()
+
+    def _announce(self) -> None:
+        """Say in the store, once and before anything else, which driver writes."""
+        if self._driver is not None and not self._announced:
             storage, root = self._open()
-            here, known = self._local(), dict(self._known)
-            if self._driver is not None and not self._announced:
-                with storage.open_output_stream(f"{root}/{_DRIVER}") as stream:
-                    stream.write(self._driver.encode())
-                self._announced = True
-            for name, stamp in sorted(here.items(), key=lambda item: item[1]):
-                lately = time.monotonic() - self._sent.get(name, -math.inf) < stamp[1] / _RATE
-                if self._known.get(name) == stamp or (lately and not everything):
-                    continue
-                try:
-                    content = (self.folder / name).read_bytes()
-                except FileNotFoundError:
-                    continue  # deleted meanwhile
-                with storage.open_output_stream(f"{root}/{name}") as stream:
-                    stream.write(content)
-                self._known[name], self._sent[name] = stamp, time.monotonic()
-            self._delete(self._known.keys() - here.keys())
-            if self._driver is not None and self._known != known:
-                self._note()
+            with storage.open_output_stream(f"{root}/{_DRIVER}") as stream:
+                stream.write(self._driver.encode())
+            self._announced = True
 
     def _note(self) -> None:
         """Note what the store has."""
         part = self.folder / f"{_NOTE}.part"
-        with contextlib.suppress(FileNotFoundError):  # there is no folder yet
+        with contextlib.suppress(OSError):  # there is no folder yet, or no room
             part.write_text(json.dumps({"driver": self._driver, "known": self._known}), encoding="utf-8")
             os.replace(part, self.folder / _NOTE)
 
     def recover(self) -> None:
         """Send what a driver of this run on this machine had not sent when it was killed; before :meth:`pull`.
 
-        Where another driver has gone on meanwhile, that is kept aside instead.
+        Where another driver has begun to write since, that is kept aside instead. Nothing is deleted in the store: what
+        is missing in the folder of a dead process may have been deleted by anyone.
 
         Raises:
             OSError: The store refused.
         """
         for folder in (self.folder, *(each / self.name for each in _of_the_dead(self.storage_path))):
-            left = self._left(folder)
-            if left is None:
+            if self._left(folder) is None:
                 continue
-            if left.unsent and left._is_the_last():
+            try:
+                self.folder.parent.mkdir(parents=True, exist_ok=True)
+                folder.rename(self.folder)  # or another start has taken it already
+            except OSError:
+                continue
+            left = self._left(self.folder)
+            if left is not None and left.unsent and left._is_the_last():
                 log.warning("what was not sent to %s when its driver ended is sent now", self.uri)
-                left.push()
-            elif left.unsent:
+                left._send(everything=True)
+            elif left is not None and left.unsent:
                 left._keep_aside()
-            shutil.rmtree(folder, ignore_errors=True)
+            (self.folder / _NOTE).unlink(missing_ok=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
         for folder in _of_the_dead(self.storage_path):
             # Other runs wait for their own start.
             if not any(left and left.unsent for left in map(self._left, folder.glob("*"))):
@@ -178,8 +200,8 @@ class Mirror:
 
     @property
     def unsent(self) -> bool:
-        """Whether something has changed here since the last push."""
-        return self._local() != self._known
+        """Whether something is here that the store does not have."""
+        return any(self._known.get(name) != stamp for name, stamp in self._local().items())
 
     def _left(self, folder: Path) -> Mirror | None:
         """What a driver that has ended left in a folder, by its note; None where none did."""

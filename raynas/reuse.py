@@ -7,17 +7,22 @@ a score takes less than such a start, one process then does all the work, and ot
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+from ray.exceptions import RayActorError
 from ray.tune import tune
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.utils.object_cache import _ObjectCache
 
 __all__ = ["kept_processes"]
+
+_PATIENCE = 60.0
+"""Seconds that a process may take to start before its trial takes another one."""
 
 
 class _Kept(_ObjectCache):
@@ -39,10 +44,22 @@ class _Controller(TuneController):
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self._actor_cache = _Kept()
+        self._begun: dict[Any, float] = {}
+        """When a process was first seen starting."""
 
     def _maybe_reuse_cached_actor(self, trial: Trial) -> bool:
-        starting = self._trial_to_actor.get(trial) in self._actor_manager.live_actors
-        return False if starting and trial not in self._resetting_trials else super()._maybe_reuse_cached_actor(trial)
+        actor, now = self._trial_to_actor.get(trial), time.monotonic()
+        starts = actor in self._actor_manager.live_actors and trial not in self._resetting_trials
+        if starts and now - self._begun.setdefault(actor, now) < _PATIENCE:
+            return False
+        return super()._maybe_reuse_cached_actor(trial)
+
+    def _trial_task_failure(self, trial: Trial, exception: Exception) -> None:
+        # A process that was lost while it waited. Its end puts the trial back, so the failed call must not end it.
+        if isinstance(exception, RayActorError) and trial in self._resetting_trials and trial.status == Trial.PENDING:
+            self._resetting_trials.discard(trial)
+            return
+        super()._trial_task_failure(trial, exception)
 
 
 @contextmanager

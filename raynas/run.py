@@ -314,13 +314,15 @@ class Run(SearchRun):
         return [step for step in steps if step != "retrain" and (usable or step != "export")]
 
     def check_retraining(self) -> None:
-        """See that the cluster, which is joined, can hold a retraining; one that still starts nodes is not asked.
+        """See that the cluster, which is joined, can hold a retraining, where one is sure to come.
+
+        A cluster that still starts nodes is not asked.
 
         Raises:
             ConfigError: It cannot.
         """
-        recipe = retrain_recipe(self.config, None, self._batched())
-        if not recipe.wait_minutes:
+        recipe, done = retrain_recipe(self.config, None, self._batched()), self.folder.glob("retrain/*/result.json")
+        if not (recipe.wait_minutes or self.budget.given or any(done)):
             try:
                 place_ranks(recipe)
             except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -27,20 +28,33 @@ class Counting(tune.Trainable):
 
 
 class Told(tune.Trainable):
-    """Leaves a file named by its process. One in five takes ten times as long as the others."""
+    """Leaves a file named by its process. One in five takes ten times as long, and may kill a process that waits."""
 
-    def setup(self, config: dict[str, Any], folder: str = "") -> None:
-        Path(folder, str(os.getpid())).touch()
+    def setup(self, config: dict[str, Any], folder: str = "", kills: int = 0) -> None:
+        self.own, self.kills = Path(folder, str(os.getpid())), kills
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.own.write_text("at work")
         self.architecture = new_config["architecture"]
         return True
 
     def step(self) -> dict[str, Any]:
-        places = [ord(option[-1]) for option in self.architecture.values()]
-        time.sleep(0.5 if sum(places) % 5 == 0 else 0.05)
-        return {"score": float(sum(places))}
+        total = sum(ord(option[-1]) for option in self.architecture.values())
+        if total % 5:
+            time.sleep(0.05)
+        else:
+            time.sleep(0.5)
+            self._kill()
+        self.own.write_text("waits")
+        return {"score": float(total)}
+
+    def _kill(self) -> None:
+        said = {path: path.read_text() for path in self.own.parent.iterdir()}
+        waiting = [path for path, text in said.items() if text == "waits"]
+        if waiting and list(said.values()).count("killed") < self.kills:
+            waiting[0].write_text("killed")
+            os.kill(int(waiting[0].name), signal.SIGKILL)
 
 
 class Broken(tune.Trainable):

@@ -47,14 +47,18 @@ def test_what_the_searcher_recommends_is_scored_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_searcher_that_waits_costs_no_processes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [0, 3])
+def test_a_searcher_that_waits_costs_no_processes_and_those_that_die_cost_no_score(tmp_path: Path, kills: int) -> None:
     """Between generations nothing is staged, and some trials take longer than others."""
     space = SearchSpace({f"d{place}": ("a", "b", "c", "d") for place in range(4)})
     (processes := tmp_path / "processes").mkdir()
-    search = SearchConfig(num_samples=60, slices=1, scheduler="none", trainable_args={"folder": str(processes)})
+    arguments = {"folder": str(processes), "kills": kills}
+    search = SearchConfig(num_samples=60, slices=1, scheduler="none", trainable_args=arguments)
     config = Config(search=search, storage_path=str(tmp_path), name="run")
     evolution = functools.partial(Evolution, settings=EvolutionSettings(population=10, parents=4))
     run = SearchRun(config, space, NoCosts(), evolution, plain.Told)
     run.search()
-    assert results.read(run.folder / "scored.parquet").num_rows == 60
-    assert 1 < len(list(processes.iterdir())) <= 4
+    rows = results.read(run.folder / "scored.parquet").to_pylist()
+    assert len({row["key"] for row in rows}) == 60 and {row["status"] for row in rows} == {"complete"}
+    said = [path.read_text() for path in processes.iterdir()]
+    assert said.count("killed") == kills and 1 < len(said) <= 4 + kills

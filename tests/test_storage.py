@@ -168,10 +168,33 @@ def test_what_a_killed_driver_had_not_sent_is_not_lost(
         assert len(kept) == 2 and str(kept[0]) in caplog.text
     else:
         elsewhere.pull()
-        assert found(mirror.folder) == found(elsewhere.folder) == {"settings": "new", "log/1": "not sent"}
+        # What was deleted here may have been deleted by anyone: there it stays.
+        assert found(mirror.folder) == {"settings": "new", "log/0": "sent", "log/1": "not sent"}
+        assert found(elsewhere.folder) == found(mirror.folder)
         assert len(kept) == 1, "of two that had not sent everything the last one is right"
     caches = {path.parent for path in (tmp_path / "cache").rglob("run")}
     assert caches == {mirror.folder.parent}, "the copies of the dead are still there"
+
+
+def test_a_copy_that_is_half_gone_takes_nothing_from_the_store(store: str, tmp_path: Path) -> None:
+    """A start that was itself killed while it removed the copy of another, or somebody who tidied up."""
+    assert subprocess.run([sys.executable, "-c", KILLED, store]).returncode == -signal.SIGKILL
+    (dead,) = (path for path in (tmp_path / "cache").rglob("run"))
+    for path in dead.rglob("[!.]*"):
+        if path.is_file():
+            path.unlink()
+    mirror = open_mirror(store, "run")
+    assert mirror is not None and found(mirror.folder) == {"settings": "old", "log/0": "sent"}
+
+
+def test_who_writes_nothing_takes_nothing_over(store: str, tmp_path: Path) -> None:
+    assert subprocess.run([sys.executable, "-c", KILLED, store]).returncode == -signal.SIGKILL
+    looks = Mirror(store, "run", tmp_path / "looks")
+    looks.pull()
+    looks.start()
+    looks.close()
+    mirror = open_mirror(store, "run")
+    assert mirror is not None and found(mirror.folder)["log/1"] == "not sent"
 
 
 def test_storage_that_cannot_be_used_is_told_in_one_line(

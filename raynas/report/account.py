@@ -167,7 +167,7 @@ def read_account(folder: Path) -> Account:
         clock=clock,
         ranking=_read_json(folder / "ranking.json", notes) if (folder / "ranking.json").exists() else None,
         graphs=_read_graphs(folder / "graphs.json", notes),
-        learned=(_read_json(journal, notes) or []) if journal.exists() else [],
+        learned=[row for row in (_read_json(journal, notes) if journal.exists() else None) or [] if "mode" in row],
         pooled=_pooled(_read_json(rounds, notes) if rounds.exists() else {}, [] if config.search.combine else rows),
         sample=_scored(drawn, [(0.0, 0.0)] * len(drawn), limits),
         notes=notes,
@@ -202,7 +202,7 @@ def _pooled(state: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]]) 
 
     That is at the highest fidelity at which most were scored: those that went on are no fair sample of the pool.
     """
-    rounds = [line for line in (state or {}).get("rounds", []) if line.get("learned") is not None]
+    rounds = [line for line in (state or {}).get("rounds", []) if "mode" in (line.get("learned") or ())]
     if state and rounds:
         members = {key_of(member) for member in state["members"]}
         told: dict[int, dict[str, float]] = {}

@@ -158,6 +158,7 @@ class NAO(ArchitectureSearcher):
         generated = self.diagnostics[-1]["generated"]
         if all(each["key"] != key(architecture) for each in generated):
             generated.append({"key": key(architecture), "predicted": predicted, "score": None})
+        self._note()
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Note the last score of a trial; see :meth:`ArchitectureSearcher.on_trial_complete`."""
@@ -183,7 +184,8 @@ class NAO(ArchitectureSearcher):
     def _recall(self) -> None:
         """Read what an earlier process wrote into the journal."""
         if not self.diagnostics and self.journal is not None and self.journal.exists():
-            self.diagnostics = json.loads(self.journal.read_text(encoding="utf-8"))
+            rows = json.loads(self.journal.read_text(encoding="utf-8"))
+            self.diagnostics = [row for row in rows if "fidelity" in row]  # older ones were of several
 
     def get_state(self) -> dict[str, Any]:
         """The candidates of this round and the account of all; see :meth:`ArchitectureSearcher.get_state`."""

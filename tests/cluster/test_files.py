@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def test_every_ray_asks_for_a_token_and_shows_its_dashboard_to_itself_alone(name
     config = read(name)
     starts = [c for kind in ("head", "worker") for c in config[f"{kind}_start_ray_commands"] if START.search(c)]
     assert len(starts) == 2
-    assert all(re.search(r"RAY_AUTH_MODE=token (nohup setsid bash \S+/)?(ray start|spot\.sh)", c) for c in starts)
+    assert all(re.search(r"RAY_AUTH_MODE=token (bash \S+/)?(ray start|spot\.sh)", c) for c in starts)
     assert [re.findall(r"--dashboard-host=(\S+)", command) for command in starts] == [["127.0.0.1"], []]
     assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
     assert config["file_mounts"]["~/raynas-src"] == "."
@@ -69,8 +70,10 @@ def test_clouds_start_gpu_machines_on_demand(name: str) -> None:
 
 
 RAY = """#!/bin/sh
+test "$FAILS" && echo no such cluster && exit 1
 echo "$@" > "$NOTED"
 trap 'echo told to leave >> "$NOTED"; exit 0' TERM
+echo Ray runtime started.
 while :; do sleep 0.05; done
 """
 
@@ -110,29 +113,29 @@ def test_what_a_cloud_announces_is_passed_on(name: str, tmp_path: Path, monkeypa
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(Metadata, "announced", False)
     environment = {
-        **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "NOTED": str(noted), "EVERY": "0.1",
-        "METADATA": f"http://127.0.0.1:{server.server_port}",
+        **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "NOTED": str(noted), "EVERY": "0.1", "FAILS": "",
+        "METADATA": f"http://127.0.0.1:{server.server_port}", "LOG": str(tmp_path / "log"),
     }  # fmt: skip
 
-    def start() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            ["bash", CLUSTER / "spot.sh", cloud, "--address=head:6379"], env=environment, text=True,
-            stdout=subprocess.PIPE,
-        )  # fmt: skip
+    def start(**more: str) -> subprocess.CompletedProcess[str]:
+        words = ["bash", CLUSTER / "spot.sh", cloud, "--address=head:6379"]
+        return subprocess.run(words, env=environment | more, text=True, capture_output=True, timeout=30)
 
     try:
-        node = start()
-        with pytest.raises(subprocess.TimeoutExpired):
-            node.wait(1.5)
+        failed = start(FAILS="1")
+        assert failed.returncode == 1 and "no such cluster" in failed.stderr
+        assert start().returncode == 0
         assert noted.read_text() == "start --block --address=head:6379\n"
-        Metadata.announced = True
-        said, _ = node.communicate(timeout=30)
-        assert "the machine is taken back" in said and node.returncode == 0
-        assert noted.read_text().endswith("told to leave\n")
-        noted.unlink()
-        assert start().wait(30) == 0 and not noted.exists(), "a node was started on a machine that goes"
+        time.sleep(1)
+        assert "told to leave" not in noted.read_text()
     finally:
+        Metadata.announced = True
+        deadline = time.monotonic() + 20
+        while "told to leave" not in noted.read_text() and time.monotonic() < deadline:
+            time.sleep(0.1)
         server.shutdown()
+    assert "told to leave" in noted.read_text()
+    assert "the machine is taken back" in (tmp_path / "log").read_text()
 
 
 def test_one_version_of_ray_everywhere() -> None:
