@@ -163,7 +163,7 @@ def check_clock(nodes: Sequence[NodeFacts]) -> Finding:
 
 
 def check_memory(need: Mapping[str, int], where: Placement, nodes: Sequence[NodeFacts]) -> Finding:
-    """Whether the largest of some random paths fits into the memory of a worker.
+    """Whether the largest path that was found fits into the memory of a worker.
 
     Args:
         need: Bytes by what they are for; see :func:`raynas.memory.training_memory`.

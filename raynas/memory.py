@@ -9,9 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from raynas import architecture as arch
+from raynas.architecture import Architecture
 from raynas.choice import decisions, derive
 
 __all__ = ["kept_for_backward", "training_memory"]
+
+_OPTIONS, _BEGIN = 130, 8
+"""In spaces of more options than this trying each of them takes too long; elsewhere so many random paths will do."""
 
 
 def kept_for_backward(network: nn.Module, example: Tensor) -> int:
@@ -36,9 +40,10 @@ def kept_for_backward(network: nn.Module, example: Tensor) -> int:
 def training_memory(space: nn.Module, example: Tensor, batch: int, paths: int = 32, seed: int = 0) -> dict[str, int]:
     """Bytes that one worker needs to train a space in float32, by what they are for.
 
-    Activations are those of the largest of some random paths, counted on the meta device for two and three images and
-    extrapolated to a batch. What libraries take for themselves (a CUDA context is some hundred MB, convolutions take
-    work space) comes on top.
+    Activations are those of the largest of some random paths, of which then every decision gets the option that takes
+    most: in a chain that is the largest path. (In spaces of very many options only random ones are looked at.) They are
+    counted on the meta device for two and three images and extrapolated to a batch. What libraries take for themselves
+    (a CUDA context is some hundred MB, convolutions take work space) comes on top.
 
     Args:
         space: With its Choices.
@@ -50,12 +55,18 @@ def training_memory(space: nn.Module, example: Tensor, batch: int, paths: int = 
     parameters = sum(parameter.numel() * parameter.element_size() for parameter in space.parameters())
     buffers = sum(buffer.numel() * buffer.element_size() for buffer in space.buffers())
     shadow = copy.deepcopy(space).to("meta").train()
-    open_in_space, rng, largest = decisions(shadow), Random(seed), 0
-    for _ in range(paths):
-        network = derive(shadow, arch.sample(open_in_space, rng)).train()
-        few, more = (
-            kept_for_backward(network, torch.empty(n, *example.shape[1:], dtype=example.dtype, device="meta"))
-            for n in (2, 3)
-        )
-        largest = max(largest, few + (more - few) * (batch - 2))
-    return {"weights": parameters + buffers, "gradients and momentum": 2 * parameters, "activations": largest}
+    open_in_space, rng = decisions(shadow), Random(seed)
+
+    def kept(architecture: Architecture, images: int = 2) -> int:
+        asked = torch.empty(images, *example.shape[1:], dtype=example.dtype, device="meta")
+        return kept_for_backward(derive(shadow, architecture).train(), asked)
+
+    few_options = sum(map(len, open_in_space.values())) <= _OPTIONS
+    drawn = [arch.sample(open_in_space, rng) for _ in range(paths if not few_options else min(paths, _BEGIN))]
+    two, largest = max(((kept(form), form) for form in drawn), key=lambda pair: pair[0])
+    for name, options in open_in_space.items() if few_options else ():
+        others = [option for option in options if name in largest and option != largest[name]]
+        changed = [arch.canonical(open_in_space, {**largest, name: option}) for option in others]
+        two, largest = max([(two, largest), *((kept(form), form) for form in changed)], key=lambda pair: pair[0])
+    most = two + (kept(largest, 3) - two) * (batch - 2)
+    return {"weights": parameters + buffers, "gradients and momentum": 2 * parameters, "activations": most}

@@ -90,9 +90,10 @@ def test_the_memory_of_a_step_is_what_autograd_keeps():
     space = tiny.space(num_classes=4)
     widest = {name: "k3" for name in decisions(space)}
     real = kept_for_backward(derive(space, widest).train(), torch.rand(16, 1, 8, 8))
-    need = training_memory(space, torch.zeros(1, 1, 8, 8), batch=16, paths=64)
-    # With 64 draws from 27 architectures the one with most layers is among them; nothing was computed for it.
-    assert need["activations"] == pytest.approx(real, rel=0.01)
+    # Wherever it starts, it finds the one with most layers; nothing was computed for it.
+    for seed in range(3):
+        need = training_memory(space, torch.zeros(1, 1, 8, 8), batch=16, paths=1, seed=seed)
+        assert need["activations"] == pytest.approx(real, rel=0.01)
     assert need["gradients and momentum"] == 2 * 4 * sum(p.numel() for p in space.parameters())
 
 
