@@ -227,9 +227,8 @@ class Mirror:
 
     def _keep_aside(self) -> None:
         aside = self.folder.parent.with_name(f"{self.folder.name}-unsent-{uuid.uuid4().hex[:8]}")
-        if self.folder.is_dir():
-            self.folder.rename(aside)
-            log.error("another has gone on with %s; what was not sent before is in %s", self.uri, aside)
+        self.folder.rename(aside)
+        log.error("another has gone on with %s; what was not sent before is in %s", self.uri, aside)
 
     def forget(self) -> None:
         """Delete everything that is known, here and there; where the store refuses, some of it may stay there."""

@@ -71,7 +71,7 @@ def test_one_file_is_cut_in_its_order(tmp_path):
 
 def test_the_help_texts_of_python_are_always_there():
     data = load("pydoc_topics", validation=0.1)
-    assert len(data.train) > 30_000 and 1_000 < data.classes < 5_000 and len(data.test) > 4_000
+    assert len(data.train) > 35_000 and 1_500 < data.classes < 5_000 and len(data.test) > 5_000
     known, asked = ({tuple(t.words[i : i + 10].tolist()) for i in range(len(t) - 10)} for t in (data.train, data.test))
     assert len(known & asked) < 0.01 * len(asked), "what is tested was trained on"
     again = load("pydoc_topics", validation=0.1, seed=1)

@@ -26,7 +26,7 @@ from raynas.limits import COSTS, LATENCY, Limits
 from raynas.measure import ACCURACY, Measure, retrained_by, scored_by
 from raynas.report.clock import Clock, read_clock
 from raynas.report.curves import Curve, read_curve
-from raynas.searchers.rounds import judged
+from raynas.searchers.rounds import common_fidelity, judged
 
 __all__ = ["Account", "Scored", "read_account"]
 
@@ -210,8 +210,8 @@ def _pooled(state: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]]) 
             if row["key"] in members and row["score"] is not None and math.isfinite(row["score"]):
                 told.setdefault(row["fidelity"], {})[row["key"]] = row["score"]
         if told:
-            fidelity = max(told, key=lambda fidelity: (len(told[fidelity]), fidelity))
-            rounds[-1] = judged(rounds[-1], told[fidelity])
+            common = common_fidelity(fidelity for fidelity, scores in told.items() for _ in scores)
+            rounds[-1] = judged(rounds[-1], told[common])
     return [line["learned"] for line in rounds]
 
 

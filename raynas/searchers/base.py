@@ -269,8 +269,7 @@ class ArchitectureSearcher(Searcher):
     def _next(self) -> tuple[Architecture | str | None, Mapping[int, float]]:
         """What to propose, and what is known of it."""
         waiting = [(form, scores) for form, scores in self._requeued if key(form) not in self.ledger]
-        known: Mapping[int, float] = {}
-        proposal, known = waiting.pop(0) if waiting else (self.propose(), known)
+        proposal, known = waiting.pop(0) if waiting else (self.propose(), {})
         self._requeued = waiting
         if isinstance(proposal, dict) and (key(proposal) in self.ledger or not self.drawer.feasible(proposal)):
             fault = "is known already" if key(proposal) in self.ledger else "breaks the constraint"

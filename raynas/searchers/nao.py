@@ -9,7 +9,6 @@ import copy
 import json
 import logging
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 from random import Random
@@ -22,6 +21,7 @@ from raynas.architecture import Architecture, key
 from raynas.searchers.base import ArchitectureSearcher, Entry
 from raynas.searchers.nao_settings import NAOSettings
 from raynas.searchers.nao_space import LearnedSpace
+from raynas.searchers.rounds import common_fidelity
 
 __all__ = ["NAO", "NAOSettings"]
 
@@ -52,7 +52,7 @@ class NAO(ArchitectureSearcher):
         diagnostics: What speaks for and against the learned space, a dictionary a round: ``scores`` (so many were
             learned), ``steps`` and ``seconds`` of the training, ``bound`` (whether its seconds did not suffice),
             ``reconstructed`` (share of the architectures that were decoded exactly), ``held_out`` and ``pairwise``
-            (accuracy of the predictor on the pairs of so many held out), ``mode``, ``fidelity`` (the highest that all
+            (accuracy of the predictor on the pairs of so many held out), ``mode``, ``fidelity`` (the highest that most
             of those learned have reached: what is compared are scores of this one), ``pool`` (mean score of those
             learned), and ``generated``: what this round proposed, a dictionary each of ``key``, ``predicted`` (standing
             from 0 to 1) and ``score`` (None until it is known). :func:`raynas.searchers.rounds.summary` makes a table
@@ -119,9 +119,7 @@ class NAO(ArchitectureSearcher):
         # Twice as many as a round proposes: trials may fail, and some may be in flight already.
         count = max(2 * self.settings.retrain, self._in_flight)
         found = space.generate(seeds, count, taken, self.drawer.feasible)
-        # All of these were scored so far: what a scheduler let go on is not compared with what it stopped.
-        reached = Counter(fidelity for entry in known for fidelity in entry.scores)
-        common = max(reached, key=lambda fidelity: (reached[fidelity], fidelity))
+        common = common_fidelity(fidelity for entry in known for fidelity in entry.scores)
         told = [entry.scores[common] for entry in known if common in entry.scores]
         row = {
             "scores": len(known),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from raynas.architecture import key
 
-__all__ = ["judged", "pairwise_accuracy", "scored", "summary"]
+__all__ = ["common_fidelity", "judged", "pairwise_accuracy", "scored", "summary"]
 
 
 def pairwise_accuracy(predicted: Sequence[float], true: Sequence[float]) -> float | None:
@@ -24,6 +25,16 @@ def pairwise_accuracy(predicted: Sequence[float], true: Sequence[float]) -> floa
         return None
     gap = (told[:, None] - told[None])[differ]
     return float((gap > 0).mean() + 0.5 * (gap == 0).mean())
+
+
+def common_fidelity(fidelities: Iterable[int]) -> int:
+    """The highest of those that most have reached: what a scheduler let go on is not compared with what it stopped.
+
+    Args:
+        fidelities: Of every score, at least one.
+    """
+    reached = Counter(fidelities)
+    return max(reached, key=lambda fidelity: (reached[fidelity], fidelity))
 
 
 def scored(row: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def test_bad_settings() -> None:
 
 @pytest.mark.parametrize("table", ["nasbench201", "nasbench_macro"])
 def test_finds_the_optimum_of_a_public_table(shared_data: Path, table: str) -> None:
-    """Of the thirty seeds of which the README tells the slowest needed 56 evaluations."""
+    """The slowest of thirty seeds, of which benchmarks/README.md tells, needed 41 evaluations, and 56 on the other."""
     file, score = ("nasbench201_cifar10", "cifar10_test_200") if table == "nasbench201" else (table, "acc_mean")
     rows = pq.read_table(shared_data / f"{file}.parquet", columns=["arch", score])
     scores = dict(zip(rows["arch"].to_pylist(), rows[score].to_pylist(), strict=True))
@@ -182,7 +182,7 @@ def test_finds_the_optimum_of_a_public_table(shared_data: Path, table: str) -> N
     top = max(scores.values())
     for seed in range(100, 103):
         searcher, found = Bayes(space, seed=seed, mode="max"), -math.inf
-        for number in range(100):
+        for number in range(50 if table == "nasbench201" else 70):
             proposed = searcher.suggest(str(number))["architecture"]
             found = scores[module.to_string(proposed)]
             if found == top:
