@@ -46,6 +46,8 @@ class _Controller(TuneController):
         self._actor_cache = _Kept()
         self._begun: dict[Any, float] = {}
         """When a process was first seen starting."""
+        self._losses: dict[Trial, int] = {}
+        """How many more processes a trial may find dead: those that waited when it found the first."""
 
     def _maybe_reuse_cached_actor(self, trial: Trial) -> bool:
         actor, now = self._trial_to_actor.get(trial), time.monotonic()
@@ -55,10 +57,16 @@ class _Controller(TuneController):
         return super()._maybe_reuse_cached_actor(trial)
 
     def _trial_task_failure(self, trial: Trial, exception: Exception) -> None:
-        # A process that was lost while it waited. Its end puts the trial back, so the failed call must not end it.
-        if isinstance(exception, RayActorError) and trial in self._resetting_trials and trial.status == Trial.PENDING:
-            self._resetting_trials.discard(trial)
-            return
+        if isinstance(exception, RayActorError) and trial in self._resetting_trials:
+            # A process that was lost while it waited, perhaps with the others of its machine. Tune tells it twice: of
+            # the process, which puts the trial back, and then of the call, which must not end it.
+            if trial.status == Trial.PENDING:
+                self._resetting_trials.discard(trial)
+                return
+            left = self._losses.setdefault(trial, 1 + self._actor_cache.num_cached_objects)
+            if left and not exception.preempted:
+                self._losses[trial] = left - 1
+                trial.run_metadata.num_failures -= 1
         super()._trial_task_failure(trial, exception)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,10 @@ class Counting(tune.Trainable):
 
 
 class Told(tune.Trainable):
-    """Leaves a file named by its process. One in five takes ten times as long, and may kill a process that waits."""
+    """Leaves a file named by its process. One in five takes ten times as long; the first may end them all."""
 
-    def setup(self, config: dict[str, Any], folder: str = "", kills: int = 0) -> None:
-        self.own, self.kills = Path(folder, str(os.getpid())), kills
+    def setup(self, config: dict[str, Any], folder: str = "", others: int = 0) -> None:
+        self.own, self.others = Path(folder, str(os.getpid())), others
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -41,20 +42,25 @@ class Told(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         total = sum(ord(option[-1]) for option in self.architecture.values())
-        if total % 5:
-            time.sleep(0.05)
-        else:
-            time.sleep(0.5)
-            self._kill()
+        time.sleep(0.05 if total % 5 else 0.5)
+        if self.others:
+            self._kill_all()
         self.own.write_text("waits")
         return {"score": float(total)}
 
-    def _kill(self) -> None:
-        said = {path: path.read_text() for path in self.own.parent.iterdir()}
-        waiting = [path for path, text in said.items() if text == "waits"]
-        if waiting and list(said.values()).count("killed") < self.kills:
-            waiting[0].write_text("killed")
-            os.kill(int(waiting[0].name), signal.SIGKILL)
+    def _kill_all(self) -> None:
+        """Once, when all others wait: as where a machine is lost at the end of a generation."""
+        with suppress(FileExistsError), self.own.parent.with_name("killer").open("x"):
+            deadline = time.monotonic() + 20
+            while len(waiting := self._waiting()) < self.others and time.monotonic() < deadline:
+                time.sleep(0.05)
+            time.sleep(0.5)  # their scores have come, too
+            for path in (*waiting, self.own):
+                path.write_text("killed")
+                os.kill(int(path.name), signal.SIGKILL)
+
+    def _waiting(self) -> list[Path]:
+        return [path for path in self.own.parent.iterdir() if path.read_text() == "waits"]
 
 
 class Broken(tune.Trainable):

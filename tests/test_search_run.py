@@ -46,19 +46,29 @@ def test_what_the_searcher_recommends_is_scored_again(tmp_path: Path) -> None:
     assert board(ALL[9], ALL[1]) == [ALL[1], ALL[6], ALL[7]]
 
 
-@pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("kills", [0, 3])
-def test_a_searcher_that_waits_costs_no_processes_and_those_that_die_cost_no_score(tmp_path: Path, kills: int) -> None:
-    """Between generations nothing is staged, and some trials take longer than others."""
+def told(folder: Path, num_samples: int, population: int, others: int = 0) -> list[str]:
+    """What the processes of a search in generations have left; all its scores must have come."""
     space = SearchSpace({f"d{place}": ("a", "b", "c", "d") for place in range(4)})
-    (processes := tmp_path / "processes").mkdir()
-    arguments = {"folder": str(processes), "kills": kills}
-    search = SearchConfig(num_samples=60, slices=1, scheduler="none", trainable_args=arguments)
-    config = Config(search=search, storage_path=str(tmp_path), name="run")
-    evolution = functools.partial(Evolution, settings=EvolutionSettings(population=10, parents=4))
+    (processes := folder / "processes").mkdir()
+    arguments = {"folder": str(processes), "others": others}
+    search = SearchConfig(num_samples=num_samples, slices=1, scheduler="none", trainable_args=arguments)
+    config = Config(search=search, storage_path=str(folder), name="run")
+    evolution = functools.partial(Evolution, settings=EvolutionSettings(population=population, parents=4))
     run = SearchRun(config, space, NoCosts(), evolution, plain.Told)
     run.search()
     rows = results.read(run.folder / "scored.parquet").to_pylist()
-    assert len({row["key"] for row in rows}) == 60 and {row["status"] for row in rows} == {"complete"}
-    said = [path.read_text() for path in processes.iterdir()]
-    assert said.count("killed") == kills and 1 < len(said) <= 4 + kills
+    assert len({row["key"] for row in rows}) == num_samples and {row["status"] for row in rows} == {"complete"}
+    return [path.read_text() for path in processes.iterdir()]
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_searcher_that_waits_costs_no_processes(tmp_path: Path) -> None:
+    """Between generations nothing is staged, and some trials take longer than others."""
+    assert 1 < len(told(tmp_path, num_samples=60, population=10)) <= 4
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_processes_that_die_while_they_wait_cost_no_score(tmp_path: Path) -> None:
+    """A machine is lost with one trial and all that wait: the trial finds these dead before it gets a new process."""
+    said = told(tmp_path, num_samples=5, population=4, others=3)
+    assert said.count("killed") == 4
