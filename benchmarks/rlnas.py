@@ -115,7 +115,7 @@ def make(flags: argparse.Namespace, labels: str, seed: int) -> Run:
         space_args={"channels": flags.channels} | json.loads(flags.space_args),
         data=DataConfig(name="parquet", folder=str(flags.data / "cifar10"), validation=0.1),
         train=TrainConfig(
-            labels=labels, paths="uniform", lr=flags.lr, batch_size=flags.batch_size, label_smoothing=0.0,
+            labels=labels, paths=flags.paths, lr=flags.lr, batch_size=flags.batch_size, label_smoothing=0.0,
             nesterov=True, clip=5.0,
         ),
         search=SearchConfig(
@@ -395,6 +395,7 @@ def main() -> None:
     parser.add_argument("--space", choices=BENCHMARKS, default="nasbench201")
     parser.add_argument("--minutes", type=float, default=6.0, help="of training, for each of the two supernets a seed")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--paths", default="uniform", help="which paths are trained; cells: as RLNAS on NAS-Bench-201")
     parser.add_argument("--architectures", type=int, default=500, help="random ones of which the accuracy is measured")
     parser.add_argument("--searched", type=int, default=200, help="that each evolution by accuracy scores")
     parser.add_argument("--images", type=int, default=500, help="validation images that an architecture answers")

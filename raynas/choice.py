@@ -30,7 +30,7 @@ from raynas.architecture import Architecture, Graph, Notation
 
 __all__ = [
     "Choice", "Notation", "assemble", "canonical", "choices", "chosen", "decisions", "derive", "graph",
-    "open_choices", "wiring",
+    "open_choices", "places", "wiring",
 ]  # fmt: skip
 
 
@@ -81,16 +81,24 @@ class Choice(nn.Module):
 
 def choices(space: nn.Module) -> Iterator[tuple[str, Choice]]:
     """Every Choice of a space once, with the name of its decision, in the order of the module tree."""
-    return _walk(space, "", set())
+    return ((name, choice) for name, _, choice in _walk(space, "", set()))
 
 
-def _walk(module: nn.Module, name: str, seen: set[int]) -> Iterator[tuple[str, Choice]]:
+def places(space: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Where the Choices of every decision stand in the module tree, in its order."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, place, _ in _walk(space, "", set()):
+        found[name] = (*found.get(name, ()), place)
+    return found
+
+
+def _walk(module: nn.Module, name: str, seen: set[int]) -> Iterator[tuple[str, str, Choice]]:
     if id(module) in seen:
         return
     seen.add(id(module))
     if isinstance(module, Choice):
-        name = module.decision or name
-        yield name, module
+        place, name = name, module.decision or name
+        yield name, place, module
     for child_name, child in module.named_children():
         yield from _walk(child, _join(name, child_name), seen)
 
@@ -240,7 +248,7 @@ def derive(space: nn.Module, architecture: Mapping[str, str], share_buffers: boo
 
 
 def assemble(space: nn.Module, options: Mapping[str, str], share_buffers: bool = False) -> nn.Module:
-    """As :func:`derive`, from an option for every Choice (:func:`open_choices`)."""
+    """As :func:`derive`, from an option for every Choice: by decision, or by place (:func:`places`)."""
     met: set[str] = set()
     try:
         subnet = _derive(space, "", _Path(options, met, share_buffers), {})
@@ -264,7 +272,9 @@ class _Path:
     met: set[str]
     share_buffers: bool
 
-    def option(self, name: str, choice: Choice) -> str:
+    def option(self, place: str, name: str, choice: Choice) -> str:
+        if name not in self.chosen and place in self.chosen:
+            name = place
         option = self.chosen[name]
         if option not in choice._modules:
             raise KeyError(name)
@@ -277,8 +287,8 @@ def _derive(module: nn.Module, name: str, path: _Path, done: dict[int, nn.Module
     if id(module) in done:
         return done[id(module)]
     if isinstance(module, Choice):
-        name = module.decision or name
-        option = path.option(name, module)
+        place, name = name, module.decision or name
+        option = path.option(place, name, module)
         result = _derive(module.get_submodule(option), f"{name}.{option}", path, done)
         done[id(module)] = result
         return result

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raynas import architecture as arch
 from raynas.architecture import Architecture, Decisions, Graph, Notation
-from raynas.choice import Choice, assemble, choices, chosen, decisions, graph, open_choices
+from raynas.choice import Choice, assemble, choices, chosen, decisions, graph, open_choices, places
 from raynas.limits import COSTS, Profile
 
 __all__ = ["COSTS", "Costs", "Profile"]
@@ -131,6 +131,16 @@ class Costs:
         if self._narrowed and any(option not in self.decisions.get(name, ()) for name, option in merged.items()):
             return form  # what is left of the space need not hold its own form
         return arch.canonical(self.decisions, merged)
+
+    def complete(self, architecture: Architecture) -> bool:
+        """Whether a cell may be trained that draws its own options; a space may say so by a method of this name."""
+        own = getattr(self._space, "complete", None)
+        return own is None or bool(own(architecture))
+
+    @property
+    def places(self) -> dict[str, tuple[str, ...]]:
+        """See :func:`raynas.choice.places`."""
+        return places(self._space)
 
     @property
     def graph(self) -> Callable[[Architecture], Graph] | None:

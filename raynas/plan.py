@@ -11,7 +11,7 @@ from raynas.config import Config, ConfigError, TrainConfig
 from raynas.costs import Costs
 from raynas.limits import Limits
 from raynas.pool import Pool
-from raynas.sampling import ConstrainedPaths, FairPaths, PathSampler, ProportionalPaths, UniformPaths
+from raynas.sampling import CellPaths, ConstrainedPaths, FairPaths, PathSampler, ProportionalPaths, UniformPaths
 from raynas.searchers import ArchitectureSearcher
 from raynas.shrink import Shrinking
 from raynas.turning import Turning
@@ -23,7 +23,7 @@ def path_sampler(config: Config, costs: Costs, limits: Limits) -> PathSampler:
     """Which paths the supernet trains; see ``train.paths``.
 
     Raises:
-        ConfigError: MACs without an upper limit are to be sampled within it.
+        ConfigError: MACs without an upper limit are to be sampled within it, or cells that the space does not repeat.
     """
     decisions, seed = costs.decisions, config.seed
     wanted = config.train.paths
@@ -34,6 +34,8 @@ def path_sampler(config: Config, costs: Costs, limits: Limits) -> PathSampler:
         sizes = functools.partial(_cost, costs, "parameters")
         largest = costs.profile()["parameters"].maximum
         return ProportionalPaths(decisions, sizes, largest, seed=seed, canonical=costs.canonical)
+    if wanted == "cells":
+        return CellPaths(decisions, _repeated(costs), costs.complete, seed=seed)
     if wanted == "constrained" and high is None:
         raise ConfigError("train.paths = constrained needs an upper limit: set limits.macs")
     # Elsewhere the costs of every path that is drawn would need a forward pass.
@@ -46,6 +48,19 @@ def path_sampler(config: Config, costs: Costs, limits: Limits) -> PathSampler:
         return UniformPaths(decisions, seed, costs.canonical)
     macs = functools.partial(_cost, costs, "macs")
     return ConstrainedPaths(decisions, macs, (low, high), seed=seed, canonical=costs.canonical)
+
+
+def _repeated(costs: Costs) -> dict[str, tuple[str, ...]]:
+    """The places of every decision, in the order of the repetitions of the cell that they make up."""
+    decisions, places = costs.decisions, costs.places
+    repetitions = {len(found) for found in places.values()}
+    nested = any(arch.parent(decisions, name) for name in decisions)
+    if places.keys() != decisions.keys() or nested or len(repetitions) > 1 or repetitions == {1}:
+        raise ConfigError(
+            "train.paths = cells is of a space that repeats one cell, as spaces.nasbench201, and this one does not: "
+            "set train.paths = uniform"
+        )
+    return places
 
 
 def refuse_rounds(train: TrainConfig, trainable: str) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 __all__ = ["PRESETS"]
 
 
-def _rlnas(population: int, parents: int) -> dict[str, Any]:
+def _rlnas(population: int, parents: int, paths: str = "uniform") -> dict[str, Any]:
     """RLNAS (Zhang et al., CVPR 2021) with its evolution: 20 generations, half of each mutants, half crossings."""
     return {
-        "train": {"labels": "random", "paths": "uniform"},
+        "train": {"labels": "random", "paths": paths},
         "search": {
             "trainable": "trainables.angle:Angle",
             "cohort": 64,  # an angle takes microseconds
@@ -24,6 +24,6 @@ def _rlnas(population: int, parents: int) -> dict[str, Any]:
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "rlnas": _rlnas(population=50, parents=10),
-    "rlnas_nasbench201": _rlnas(population=100, parents=30),
+    "rlnas_nasbench201": _rlnas(population=100, parents=30, paths="cells"),
 }
 """By name, as nested dictionaries; rlnas is what the paper takes for DARTS and for MobileNet-like spaces."""

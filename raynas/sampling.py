@@ -7,14 +7,14 @@ stopped. A step trains its paths one after the other and updates the weights onc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from raynas import architecture as arch
 from raynas.architecture import Architecture, Decisions
 
-__all__ = ["ConstrainedPaths", "FairPaths", "PathSampler", "ProportionalPaths", "UniformPaths"]
+__all__ = ["CellPaths", "ConstrainedPaths", "FairPaths", "PathSampler", "ProportionalPaths", "UniformPaths"]
 
 PathSampler = Callable[[int], list[Architecture]]
 
@@ -96,6 +96,42 @@ class ProportionalPaths:
             if rng.random() * self.largest <= self.parameters(path):
                 break
         return [path]
+
+
+@dataclass(frozen=True)
+class CellPaths:
+    """One path a step, in which every repetition of a cell draws its own architecture (RLNAS on NAS-Bench-201).
+
+    The path names the places of the Choices, not the decisions that they share.
+
+    Args:
+        decisions: Of the cell, as of the space.
+        places: Where the Choices of each decision stand, one for every repetition.
+        complete: What a cell that is drawn must be; others are drawn again.
+        seed: Of all draws.
+    """
+
+    decisions: Decisions
+    places: Mapping[str, Sequence[str]]
+    complete: Callable[[Architecture], bool]
+    attempts: int = 500
+    seed: int = 0
+
+    def __call__(self, step: int) -> list[Architecture]:
+        """The paths of a step."""
+        rng = Random(f"{self.seed}/cells/{step}")
+        path: Architecture = {}
+        for repetition in zip(*self.places.values(), strict=True):
+            cell = self._draw(rng)
+            path |= {place: cell[name] for name, place in zip(self.places, repetition, strict=True)}
+        return [path]
+
+    def _draw(self, rng: Random) -> Architecture:
+        for _ in range(self.attempts):
+            cell = arch.sample(self.decisions, rng)
+            if self.complete(cell):
+                break
+        return cell
 
 
 @dataclass(frozen=True)

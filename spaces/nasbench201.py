@@ -124,6 +124,11 @@ class NasBench201(nn.Module):
         """The decisions between the nodes of a cell."""
         return [(source, target, decision) for (source, target), decision in zip(EDGES, DECISIONS, strict=True)]
 
+    def complete(self, architecture: Mapping[str, str]) -> bool:
+        """Whether every node has an input: the cells that RLNAS trains."""
+        fed = {target for (_, target), name in zip(EDGES, DECISIONS, strict=True) if architecture[name] != "none"}
+        return len(fed) == 3
+
     def weightless(self, option: str, channels: int) -> float | None:
         """What stands for an option without weights in an angle, as in RLNAS: see :mod:`raynas.turning`."""
         return {"none": None, "skip_connect": 0.0, "avg_pool_3x3": channels / 9}[option]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from raynas.architecture import ArchitectureError
-from raynas.choice import Choice, canonical, choices, decisions, derive, graph
+from raynas.choice import Choice, canonical, choices, decisions, derive, graph, places
 
 
 def conv_bn(kernel: int) -> nn.Sequential:
@@ -192,6 +192,16 @@ def test_choices_of_one_decision_follow_it_together() -> None:
     subnet = derive(net, {"edge": "b"})
     assert isinstance(subnet.first, nn.Identity)
     assert isinstance(subnet.second, nn.Tanh)
+
+
+def test_choices_of_one_decision_may_be_told_apart_by_their_places() -> None:
+    space = Tied(Choice(a=nn.Linear(2, 2), b=nn.Identity(), decision="edge"))
+    assert places(space) == {"edge": ("first", "second")}
+    subnet = derive(space, {"first": "b", "second": "a"})
+    assert isinstance(subnet.first, nn.Identity) and subnet.second.weight is space.second.a.weight
+    for unfit in ({"first": "b"}, {"edge": "a", "first": "b"}, {"first": "b", "second": "c"}):
+        with pytest.raises(ArchitectureError):
+            derive(space, unfit)
 
 
 def test_choices_of_one_decision_have_the_same_options() -> None:

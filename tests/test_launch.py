@@ -52,6 +52,7 @@ PATH = json.dumps({"blocks.0": "k3", "blocks.1": "k1", "blocks.2": "skip"})
         ),
         (["limits.macs=1000"], "macs are .* at least, .* in the median, .* at most"),
         (["train.paths=constrained"], "set limits.macs"),
+        (["train.paths=cells"], "of a space that repeats one cell.*set train.paths = uniform"),
         (["--resume", "/nowhere/at/all"], "no run to resume in /nowhere/at/all"),
         (["retrain", "--architecture", '{"blocks.0": "k3"}'], "decision 'blocks.1' is missing"),
         (["export", "--architecture", "{nonsense"], "neither JSON nor a file"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from pathlib import Path
 from random import Random
 
@@ -12,7 +13,11 @@ import torch
 from raynas import choice
 from raynas.architecture import enumerate_all, sample
 from raynas.choice import derive
+from raynas.config import Config, TrainConfig
 from raynas.costs import Costs
+from raynas.limits import Limits
+from raynas.plan import path_sampler
+from raynas.sampling import CellPaths
 from spaces import nasbench201 as bench
 from spaces.nasbench201 import DECISIONS, nasbench201
 
@@ -53,6 +58,40 @@ def test_costs_equal_the_whole_table(costs: Costs, shared_data: Path) -> None:
         values = 5 * (16 * 32**2 + 32 * 16**2 + 64 * 8**2)
         beyond = 160_831 + values * (3 * row.arch.count("conv") + 9 * row.arch.count("pool"))
         assert own["macs"] + beyond == pytest.approx(1e6 * row.flops_m, abs=10)
+
+
+def test_every_cell_draws_its_own_complete_one_as_in_rlnas(costs: Costs) -> None:
+    """Of the inputs of a node all but "none" alone are equally likely: a node of n inputs has 5^n - 1."""
+    sampler = path_sampler(Config(train=TrainConfig(paths="cells")), costs, Limits())
+    assert pickle.loads(pickle.dumps(sampler))(3) == sampler(3) != sampler(4)
+    space, counts = nasbench201(channels=2), Counter[tuple[str, ...]]()
+    places = [place for place, module in space.cells.named_children() if isinstance(module, bench.Cell)]
+    for step in range(2000):
+        path = sampler(step)[0]
+        cells = [{name: path[f"cells.{cell}.edges.{edge}"] for edge, name in enumerate(DECISIONS)} for cell in places]
+        assert len(path) == 6 * 15 and all(space.complete(cell) and bench.is_connected(cell) for cell in cells)
+        counts[cells[0]["edge_1"], cells[1]["edge_1"]] += 1
+    # Node 2: "none" has 4 of 24, every other option 5.
+    likely = {option: (4 if option == "none" else 5) / 24 for option in bench.OPTIONS}
+    for (first, second), count in counts.items():
+        expected = 2000 * likely[first] * likely[second]
+        assert abs(count - expected) < 5 * expected**0.5, counts
+    assert len(counts) == 25
+
+
+def test_cells_that_draw_their_own_train_the_options_they_took() -> None:
+    space = nasbench201(channels=2, cells=1)
+    sampler = CellPaths(DECISIONS, choice.places(space), space.complete, seed=1)
+    trained = {place: set[str]() for place in (0, 2, 4)}
+    for step in range(40):
+        path = sampler(step)[0]
+        space.zero_grad()
+        derive(space, path, share_buffers=True)(torch.randn(2, 3, 8, 8)).sum().backward()
+        moved = {name for name, weight in space.cells.named_parameters() if weight.grad is not None}
+        for cell, _, edge, option, *_ in (name.split(".") for name in moved if "edges" in name):
+            assert path[f"cells.{cell}.edges.{edge}"] == option
+            trained[int(cell)].add(option)
+    assert all(options == {"nor_conv_1x1", "nor_conv_3x3"} for options in trained.values())
 
 
 def test_cells_that_are_cut_off() -> None:
