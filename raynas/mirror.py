@@ -6,13 +6,15 @@ as they have changed. An object is there as a whole or not at all. Other process
 parts.
 
 Beside its copy a driver notes what the store has of it, and in the store that it is the one who writes. So the next
-start on this machine finds what a driver that was killed had not sent, and sends it, unless another has gone on.
+start on this machine finds what a driver that was killed had not sent, and sends it, unless another has gone on. One
+that was only cut off, and comes back after another has gone on, overwrites nothing and ends.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -29,9 +31,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from filelock import BaseFileLock, FileLock, Timeout
 from pyarrow import fs
 
-__all__ = ["Mirror"]
+__all__ = ["Mirror", "OvertakenError"]
 
 log = logging.getLogger(__name__)
 EVERY = 2.0
@@ -41,8 +44,15 @@ _RATE = 1e5
 _TEMPORARY = (".part", ".tmp")
 _NOTE, _DRIVER = ".mirror.json", ".driver"
 """What a driver notes here, and there."""
+_LOCK = ".lock"
+_LOCKS: dict[Path, BaseFileLock] = {}
+"""On folders of this process, to its end, however it ends."""
 _DRIVERS: set[str] = set()
 """Those of this process."""
+
+
+class OvertakenError(RuntimeError):
+    """Somebody else has gone on with the run of a driver: what this one writes would overwrite it."""
 
 
 class Mirror:
@@ -65,6 +75,13 @@ class Mirror:
         self._driver: str | None = None
         """The name under which this one writes, if it is a driver's."""
         self._announced = False
+        self._there: dict[str, tuple[int, int] | None] = {}
+        """What the store held of each file when this one last looked; None where a write may have failed."""
+        self._guards = False
+        """Whether this one sees before it writes that nobody else has: drivers do."""
+        self._overtaken: OvertakenError | None = None
+        self._parts: set[str] = set()
+        """What below this has mirrors of its own, which write there."""
 
     def __reduce__(self) -> tuple[type[Mirror], tuple[str, str, Path]]:
         """Pickle as another mirror of the same."""
@@ -78,6 +95,7 @@ class Mirror:
 
     def below(self, name: str) -> Mirror:
         """The mirror of something in this."""
+        self._parts.add(name)
         return Mirror(self.storage_path, f"{self.name}/{name}", self.folder / name)
 
     def private(self) -> Mirror:
@@ -99,7 +117,7 @@ class Mirror:
                 (self.folder / name).unlink(missing_ok=True)
             if not there:
                 shutil.rmtree(self.folder, ignore_errors=True)
-            self._known = {}
+            self._known, self._there = {}, {name: (info.mtime_ns, info.size) for name, info in there.items()}
             for name, info in there.items():
                 target = self.folder / name
                 if not (target.is_file() and _stamp(target) == (info.mtime_ns, info.size)):
@@ -119,6 +137,7 @@ class Mirror:
 
         Raises:
             OSError: The store refused, the next push goes on; or somebody has removed the folder.
+            OvertakenError: This one has started, and another has written in the meantime.
         """
         with self._busy:
             if self._known and not self.folder.is_dir():
@@ -147,11 +166,31 @@ class Mirror:
                 content = (self.folder / name).read_bytes()
             except FileNotFoundError:
                 continue  # deleted meanwhile
+            self._refuse_to_overwrite(storage, f"{root}/{name}", name)
             self._announce()
+            self._there[name] = None  # a failure does not tell whether it has arrived
             with storage.open_output_stream(f"{root}/{name}") as stream:
                 stream.write(content)
             self._known[name], self._sent[name] = stamp, time.monotonic()
+            self._there[name] = _stored(storage, f"{root}/{name}")
         return here.keys()
+
+    def _refuse_to_overwrite(self, storage: Any, path: str, name: str) -> None:
+        """See that the store still has of a file what this driver put or found there."""
+        if not self._guards or any(name.startswith(f"{part}/") for part in self._parts):
+            return
+        there, seen = _stored(storage, path), self._there.get(name, (0, 0))
+        if there is not None and seen is not None and there != seen:
+            self._overtaken = OvertakenError(
+                f"another has gone on with {self.uri} ({name} is not what was there): this one ends, and what it had "
+                f"not sent stays in {self.folder}"
+            )
+            raise self._overtaken
+
+    def check(self) -> None:
+        """Raise an :class:`OvertakenError` if this one has met the traces of another; asks nobody."""
+        if self._overtaken is not None:
+            raise self._overtaken
 
     def _announce(self) -> None:
         """Say in the store, once and before anything else, which driver writes."""
@@ -243,6 +282,7 @@ class Mirror:
             if storage.get_file_info(f"{root}/{name}").type == fs.FileType.File:
                 storage.delete_file(f"{root}/{name}")
             del self._known[name]
+            self._there.pop(name, None)
 
     def try_push(self, everything: bool = True) -> bool:
         """Push; where the store refuses, say so and leave it to the next time."""
@@ -258,6 +298,7 @@ class Mirror:
         if self._thread is None:
             self._driver = uuid.uuid4().hex
             _DRIVERS.add(self._driver)
+            self._guards = True
             self._thread = threading.Thread(target=self._push_by_timer, name="raynas-mirror", daemon=True)
             self._thread.start()
             atexit.register(self.close)
@@ -270,20 +311,22 @@ class Mirror:
             atexit.unregister(self.close)
             self._thread = None
             _DRIVERS.discard(str(self._driver))
-        if not self.try_push() and self.folder.is_dir():
-            log.error("it is kept in %s, and sent when the run is opened again on this machine", self.folder)
+        try:
+            if not self.try_push() and self.folder.is_dir():
+                log.error("it is kept in %s, and sent when the run is opened again on this machine", self.folder)
+        except OvertakenError as error:
+            log.error("%s", error)
 
     def _push_by_timer(self) -> None:
         working = True
-        while not self._ends.wait(EVERY):
-            if working:
-                working = self.try_push(everything=False)
-                continue
-            try:  # said once, not every time
-                self.push(everything=False)
-                working = True
-            except OSError:
-                continue
+        while self._overtaken is None and not self._ends.wait(EVERY):
+            with contextlib.suppress(OvertakenError):  # which the run asks for
+                if working:
+                    working = self.try_push(everything=False)
+                    continue
+                with contextlib.suppress(OSError):  # said once, not every time
+                    self.push(everything=False)
+                    working = True
 
     def _open(self) -> tuple[Any, str]:
         storage, root = fs.FileSystem.from_uri(self.storage_path)
@@ -314,6 +357,12 @@ def _stamp(path: Path) -> tuple[int, int]:
     return facts.st_mtime_ns, facts.st_size
 
 
+def _stored(storage: Any, path: str) -> tuple[int, int] | None:
+    """When an object was written and how large it is; None where there is none."""
+    info = storage.get_file_info(path)
+    return (info.mtime_ns, info.size) if info.type == fs.FileType.File else None
+
+
 def _base(storage_path: str) -> Path:
     """Where the copies of a store are, whoever keeps them."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "raynas"
@@ -322,11 +371,24 @@ def _base(storage_path: str) -> Path:
 
 def _cache(storage_path: str) -> Path:
     """Where this process keeps its copies: what others do with the same run must not meet."""
-    return _base(storage_path) / f"{socket.gethostname()}-{os.getpid()}"
+    return _own(_base(storage_path), os.getpid())
+
+
+@functools.cache
+def _own(base: Path, process: int) -> Path:
+    folder = base / f"{socket.gethostname()}-{process}-{uuid.uuid4().hex[:8]}"
+    folder.mkdir(parents=True)
+    lock = FileLock(folder / _LOCK)
+    lock.acquire()
+    _LOCKS[folder] = lock
+    return folder
 
 
 def _of_the_dead(storage_path: str) -> list[Path]:
-    """Where processes kept theirs that have ended."""
-    host = socket.gethostname()
-    folders = {folder.name.removeprefix(f"{host}-"): folder for folder in _base(storage_path).glob(f"{host}-*")}
-    return [folder for pid, folder in folders.items() if pid.isdigit() and not Path("/proc", pid).exists()]
+    """Where processes kept theirs that have ended: nobody holds their locks any more."""
+    dead = []
+    for folder in _base(storage_path).glob(f"{socket.gethostname()}-*"):
+        if folder not in _LOCKS:
+            with contextlib.suppress(Timeout, OSError), FileLock(folder / _LOCK, timeout=0):
+                dead.append(folder)
+    return dead

@@ -185,7 +185,7 @@ class Run(SearchRun):
         self.begin()
         with (
             self.view.training("supernet", self.task.measure.examples) as show,
-            self.metrics.training("supernet", show) as told,
+            self.metrics.training("supernet", self.seen_by(show)) as told,
         ):
             if self.budget.given and not self.supernet.finished:
                 where = place_ranks(self.config.train.resolved())
@@ -335,8 +335,8 @@ class Run(SearchRun):
             ``test_accuracy`` and ``validation_accuracy`` in percent (of texts ``test_perplexity`` and
             ``validation_perplexity``), ``epochs`` and ``seconds``.
         """
-        self.begin()
         self.close()  # the replicas are not needed any more, their processors are
+        self.begin()
         chosen = self.best() if architecture is None else self.check(architecture)
         below = f"retrain/{arch.key(chosen)}"
         where = self.folder / below if self.mirror is None else self.mirror.below(below)
@@ -345,7 +345,10 @@ class Run(SearchRun):
             place_ranks(recipe)
             self.check_nodes()  # some may just have come
         what = f"retrain {arch.key(chosen)}"
-        with self.view.training(what, self.task.measure.examples) as show, self.metrics.training(what, show) as told:
+        with (
+            self.view.training(what, self.task.measure.examples) as show,
+            self.metrics.training(what, self.seen_by(show)) as told,
+        ):
             result = retrain(network, self.data, recipe, self.config.seed, where, told)
         measure = self.task.measure
         test, validation = (measure.said(result[f"{part}_{measure.name}"]) for part in ("test", "validation"))

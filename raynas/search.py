@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -206,7 +207,7 @@ def _fit(trainable: Any, tune_config: tune.TuneConfig, recorder: Recorder, stop:
         except TuneError as error:
             # Tune wraps what its callbacks raise into the text of a whole traceback.
             last = str(error).strip().splitlines()[-1]
-            raise RuntimeError(last.removeprefix("RuntimeError: ")) from error
+            raise RuntimeError(re.sub(r"^[\w.]*Error: ", "", last)) from error
 
 
 def _with_parameters(scoring: Scoring, history: History) -> Any:

@@ -19,9 +19,10 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import ray
+from filelock import BaseFileLock
 
 from raynas import results
 from raynas.architecture import Architecture, key
@@ -46,10 +47,13 @@ from raynas.sample import check_combination, combined
 from raynas.scoring import Scoring, check_arguments
 from raynas.search import run_search
 from raynas.searchers import ArchitectureSearcher, SearchSpace
-from raynas.storage import open_mirror
+from raynas.storage import hold, open_mirror
 from raynas.warm_start import Source, mode_of_scores
 
 __all__ = ["CostModel", "NoCosts", "SearchRun"]
+
+
+_Status = TypeVar("_Status")
 
 
 class CostModel(Protocol):
@@ -112,6 +116,7 @@ class SearchRun:
         if self.mirror is not None:
             self.folder = self.mirror.folder
             self.mirror.start()
+        self._lock: BaseFileLock | None = None
         self.metrics = RunMetrics(config.name)
         self.budget = Budget(config, self.folder)
         """What the command that runs may still spend."""
@@ -161,9 +166,11 @@ class SearchRun:
         """Make the folder and keep the settings in it. Earlier settings stay beside them, numbered.
 
         Raises:
-            ConfigError: The folder holds weights or scores that do not belong to these settings.
+            ConfigError: The folder holds weights or scores that do not belong to these settings, or another process
+                writes into it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = self._lock or hold(self.folder)
         path, text = self.folder / "config.yaml", dump(self.config)
         if path.exists():
             refuse_changes(self.folder, load(path), self.config)
@@ -221,7 +228,7 @@ class SearchRun:
         with (
             Log(folder) as log,
             self.view.search() as show,
-            self.metrics.search(show) as told,
+            self.metrics.search(self.seen_by(show)) as told,
             listening(self.config, self.folder) as heard,
         ):
             recorder = Recorder(log, scoring, stamp, self.costs_of, told, hypervolume)
@@ -241,6 +248,16 @@ class SearchRun:
         if self.mirror is not None:
             self.mirror.try_push()
         return best
+
+    def seen_by(self, show: Callable[[_Status], None]) -> Callable[[_Status], None]:
+        """The same, and nothing more is computed once another has gone on with the run."""
+
+        def told(status: _Status) -> None:
+            if self.mirror is not None:
+                self.mirror.check()
+            show(status)
+
+        return told
 
     def forget_ended(self) -> None:
         """Remove the weights that trials which ended have left: by the log, and by that of a random sample."""
@@ -384,5 +401,8 @@ class SearchRun:
 
     def close(self) -> None:
         """End what the run has started, and send its files where the storage takes them."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
         if self.mirror is not None:
             self.mirror.try_push()

@@ -1,10 +1,16 @@
 """By which recipe a found architecture is trained from scratch."""
 
+import itertools
+import json
+from types import SimpleNamespace
+
 import pytest
 import tiny
 
-from raynas import prepare
+from raynas import checkpoint, prepare, retrain
+from raynas.choice import derive
 from raynas.config import Config, ConfigError, DataConfig, RetrainConfig, TrainConfig
+from raynas.data import to_arrays
 from raynas.retrain import retrain_recipe
 
 
@@ -39,3 +45,35 @@ def test_paths_that_cannot_be_dropped_are_said(tmp_path, no_ray):
     able = tiny.space(num_classes=4)
     able.drop_path = 0.0
     prepare(Config(train=TrainConfig(drop_path=0.2), storage_path=str(tmp_path)), space=able, data=tiny.data())
+
+
+def test_when_a_node_must_leave_a_checkpoint_is_written_at_once(tmp_path, monkeypatch):
+    """Otherwise one a minute and one at the end would be."""
+    recipe = TrainConfig(epochs=2, batch_size=32, precision="float32").resolved()
+    network = derive(tiny.space(4), {f"blocks.{place}": "k1" for place in range(3)})
+    rank = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
+    fake = SimpleNamespace(get=lambda held: held, train=SimpleNamespace(get_context=lambda: rank))
+    monkeypatch.setattr(retrain, "ray", fake)
+    job = retrain.Job(network, to_arrays(tiny.data()), recipe, 0, tmp_path)
+
+    write, steps = checkpoint.write, []
+
+    def noted(folder, step, *rest):
+        steps.append(step)
+        write(folder, step, *rest)
+        if len(steps) == 1:
+            raise InterruptedError("the node is gone")
+
+    def train(*notices):
+        notices = itertools.chain(notices, itertools.repeat(False))
+        monkeypatch.setattr(retrain, "Notice", lambda: SimpleNamespace(given=notices.__next__))
+        retrain._train_worker({"job": job})
+
+    monkeypatch.setattr(checkpoint, "write", noted)
+    with pytest.raises(InterruptedError):
+        train(True)
+    assert len(steps) == 1 and 0 < steps[0] < 16
+    train()
+    assert steps[1:] == [16]
+    lines = [json.loads(line)["step"] for line in (tmp_path / "training.jsonl").read_text().splitlines()]
+    assert lines == sorted(set(lines)), "it went on from that checkpoint"

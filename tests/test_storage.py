@@ -12,15 +12,19 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
+from ray import tune
 
 from raynas import results
 from raynas.command_line import read_arguments
-from raynas.config import ConfigError
-from raynas.mirror import Mirror
+from raynas.config import Config, ConfigError
+from raynas.mirror import Mirror, OvertakenError, _stored
+from raynas.search_run import NoCosts, SearchRun
+from raynas.searchers import RandomSearch, SearchSpace
 from raynas.storage import check_storage, newest, open_mirror, unusable
 from trainables.from_scratch import FromScratch
 
@@ -129,10 +133,11 @@ def test_a_store_that_fails_for_a_while_gets_everything_in_the_end(
 
 KILLED = """
 import os, pathlib, signal, sys
-from raynas.mirror import Mirror
+from raynas.mirror import Mirror, OvertakenError, _stored
 
 mirror = Mirror(sys.argv[1], "run")
-(mirror.folder / "log").mkdir(parents=True)
+mirror.pull()
+(mirror.folder / "log").mkdir(parents=True, exist_ok=True)
 (mirror.folder / "settings").write_text("old")
 (mirror.folder / "log" / "0").write_text("sent")
 mirror.start()
@@ -187,6 +192,68 @@ def test_a_copy_that_is_half_gone_takes_nothing_from_the_store(store: str, tmp_p
     assert mirror is not None and found(mirror.folder) == {"settings": "old", "log/0": "sent"}
 
 
+def test_who_comes_back_after_another_has_gone_on_overwrites_nothing(
+    store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raynas.mirror.EVERY", 0.1)
+    cut_off, other = (Mirror(store, "run", tmp_path / name) for name in ("cut off", "other"))
+    cut_off.pull()
+    part = cut_off.below("retrain/a")
+    put(cut_off.folder, settings="old", log__0="0")
+    cut_off.start()
+    cut_off.push()
+    other.pull()
+    other.start()
+    put(other.folder, log__1="of the other")
+    other.close()
+    # What has a mirror of its own is written by several, and what nobody else has touched may be written.
+    put(part.folder, weights="w")
+    part.push()
+    put(part.folder, weights="new")
+    put(cut_off.folder, settings="new")
+    cut_off.push()
+    cut_off.check()
+    put(cut_off.folder, log__1="of the one that was cut off")
+    deadline = time.monotonic() + 10
+    with pytest.raises(OvertakenError, match=rf"another has gone on with {store}/run \(log/1 .*stays in {tmp_path}"):
+        while time.monotonic() < deadline:
+            time.sleep(0.05)
+            cut_off.check()
+    with pytest.raises(OvertakenError):
+        cut_off.try_push()
+    cut_off.close()
+    assert "another has gone on" in caplog.text and "it is kept in" not in caplog.text
+    there = Mirror(store, "run", tmp_path / "there")
+    there.pull()
+    assert found(there.folder) == {"settings": "new", "log/0": "0", "log/1": "of the other", "retrain/a/weights": "new"}
+
+
+def test_a_write_whose_answer_was_lost_is_not_taken_for_another_s(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = Mirror(store, "run", tmp_path / "here")
+    put(mirror.folder, log="one")
+    mirror.start()
+    mirror.push()
+    put(mirror.folder, log="one, two")
+    answers: list[bool] = []
+
+    def lost(storage: Any, path: str) -> tuple[int, int] | None:
+        answers.append(True)
+        if len(answers) == 2:  # of the write
+            raise OSError("no answer")
+        return _stored(storage, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("raynas.mirror._stored", lost)
+        assert not mirror.try_push()
+    mirror.push()
+    mirror.close()
+    there = Mirror(store, "run", tmp_path / "there")
+    there.pull()
+    assert found(there.folder) == {"log": "one, two"}
+
+
 def test_who_writes_nothing_takes_nothing_over(store: str, tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", KILLED, store]).returncode == -signal.SIGKILL
     looks = Mirror(store, "run", tmp_path / "looks")
@@ -195,6 +262,37 @@ def test_who_writes_nothing_takes_nothing_over(store: str, tmp_path: Path) -> No
     looks.close()
     mirror = open_mirror(store, "run")
     assert mirror is not None and found(mirror.folder)["log/1"] == "not sent"
+
+
+HOLDS = """
+import pathlib, sys, time
+from raynas.storage import hold
+
+lock = hold(pathlib.Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_two_processes_do_not_write_into_one_run(tmp_path: Path) -> None:
+    def make() -> SearchRun:
+        config = Config(storage_path=str(tmp_path), name="run")
+        return SearchRun(config, SearchSpace({"a": ("x", "y")}), NoCosts(), RandomSearch, tune.Trainable)
+
+    words = [sys.executable, "-c", HOLDS, str(tmp_path / "run")]
+    first, second = make(), make()
+    first.open()
+    second.open()  # of the same process
+    first.close()
+    refused = subprocess.run(words, capture_output=True, text=True)
+    assert f"another process is at work on {tmp_path / 'run'}: wait for its end" in refused.stderr
+    second.close()
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(ConfigError, match="another process is at work"):
+            make().open()
+        other.kill()
+    make().open()
 
 
 def test_storage_that_cannot_be_used_is_told_in_one_line(
