@@ -23,8 +23,8 @@ __all__ = ["Bayes", "BayesSettings", "SourceModel"]
 
 _PARENTS = 20  # so many of the best have mutants and crossings among the candidates
 _PAIRS = 2_500_000  # of candidates and known scores that are compared for one suggestion, a tenth of a second
-
-_CELLS = 8_000_000  # of candidates and cells of the grid of budgets, likewise
+_FITTED = 150  # scores on which the weights of the model are fitted: a quarter of a second
+_CELLS = 8_000_000  # of candidates and cells of the grid of budgets, a tenth of a second
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ class Bayes(ArchitectureSearcher):
         """The model, conditioned on the scores; its weights are fitted again more and more rarely."""
         moment = _last_fit(len(known))
         if self._model is None or self._model[0] != moment:
-            observed = self._observations(known[:moment], limit=200)
+            observed = self._observations(known[:moment], limit=_FITTED)
             structured, told = self.space.graph is not None, observed[0].told.shape[1]
             model = GaussianProcess(self.encoder.blocks, structured, bool(self.source), told)
             model.fit(*observed)
