@@ -5,7 +5,7 @@
 More is given than a searcher can know: of the ``--best`` architectures of the table every one is foretold from the
 scores of all others without noise, by the model of ``bayes`` with weights fitted on such scores. One look with noise at
 each of them is added, both are weighed by how far they are wrong, and the one of which most is expected is chosen.
-Prints what it falls short of the best there is, in the mean over ``--draws`` of the noise. ``DATA`` as for searchers.py.
+Prints what it falls short of the best there is, in the mean over ``--draws`` of the noise. ``DATA`` as of searchers.py.
 """
 
 from __future__ import annotations

@@ -202,7 +202,7 @@ class Accuracy:
 
 def evolve(run: Run, settings: EvolutionSettings, count: int, score: Callable[[arch.Architecture], float]) -> str:
     """The name of the best that evolution finds among so many."""
-    searcher = Evolution(run.search_space, settings=settings, seed=run.config.seed)
+    searcher = Evolution(run.search_space, settings=settings, seed=run.config.seed, mode="max")
     found: dict[str, float] = {}
     name = BENCHMARKS[run.config.space.partition(":")[2]].name
     while len(found) < count:

@@ -5,9 +5,9 @@ driver's user: brought there when a command begins, and sent back every two seco
 as they have changed. An object is there as a whole or not at all. Other processes that write keep copies of their own
 parts.
 
-Beside its copy a driver notes what the store has of it, and in the store that it is the one who writes. So the next
-start on this machine finds what a driver that was killed had not sent, and sends it, unless another has gone on. One
-that was only cut off, and comes back after another has gone on, overwrites nothing and ends.
+Beside its copy a driver notes what the store has of it, and in the store that it is the one that goes on with the run.
+So the next start on this machine finds what a driver that was killed had not sent, and sends it, unless another has
+gone on. One that was only cut off, and comes back after another has gone on, overwrites nothing and ends.
 """
 
 from __future__ import annotations
@@ -74,14 +74,8 @@ class Mirror:
         self._thread: threading.Thread | None = None
         self._driver: str | None = None
         """The name under which this one writes, if it is a driver's."""
-        self._announced = False
-        self._there: dict[str, tuple[int, int] | None] = {}
-        """What the store held of each file when this one last looked; None where a write may have failed."""
-        self._guards = False
-        """Whether this one sees before it writes that nobody else has: drivers do."""
+        self._claimed = False
         self._overtaken: OvertakenError | None = None
-        self._parts: set[str] = set()
-        """What below this has mirrors of its own, which write there."""
 
     def __reduce__(self) -> tuple[type[Mirror], tuple[str, str, Path]]:
         """Pickle as another mirror of the same."""
@@ -95,7 +89,6 @@ class Mirror:
 
     def below(self, name: str) -> Mirror:
         """The mirror of something in this."""
-        self._parts.add(name)
         return Mirror(self.storage_path, f"{self.name}/{name}", self.folder / name)
 
     def private(self) -> Mirror:
@@ -117,7 +110,7 @@ class Mirror:
                 (self.folder / name).unlink(missing_ok=True)
             if not there:
                 shutil.rmtree(self.folder, ignore_errors=True)
-            self._known, self._there = {}, {name: (info.mtime_ns, info.size) for name, info in there.items()}
+            self._known = {}
             for name, info in there.items():
                 target = self.folder / name
                 if not (target.is_file() and _stamp(target) == (info.mtime_ns, info.size)):
@@ -137,7 +130,7 @@ class Mirror:
 
         Raises:
             OSError: The store refused, the next push goes on; or somebody has removed the folder.
-            OvertakenError: This one has started, and another has written in the meantime.
+            OvertakenError: Another has claimed the run.
         """
         with self._busy:
             if self._known and not self.folder.is_dir():
@@ -148,7 +141,7 @@ class Mirror:
             try:
                 gone = self._known.keys() - self._send(everything)
                 if gone and self.folder.is_dir():
-                    self._announce()
+                    self._refuse_to_meet()
                     self._delete(gone)
             finally:
                 if self._driver is not None and self._known != known:
@@ -158,6 +151,7 @@ class Mirror:
         """Send what has changed; returns all that is here."""
         storage, root = self._open()
         here = self._local()
+        alone = False
         for name, stamp in sorted(here.items(), key=lambda item: item[1]):
             lately = time.monotonic() - self._sent.get(name, -math.inf) < stamp[1] / _RATE
             if self._known.get(name) == stamp or (lately and not everything):
@@ -166,39 +160,37 @@ class Mirror:
                 content = (self.folder / name).read_bytes()
             except FileNotFoundError:
                 continue  # deleted meanwhile
-            self._refuse_to_overwrite(storage, f"{root}/{name}", name)
-            self._announce()
-            self._there[name] = None  # a failure does not tell whether it has arrived
+            if not alone:
+                self._refuse_to_meet()
+                alone = True
             with storage.open_output_stream(f"{root}/{name}") as stream:
                 stream.write(content)
             self._known[name], self._sent[name] = stamp, time.monotonic()
-            self._there[name] = _stored(storage, f"{root}/{name}")
         return here.keys()
 
-    def _refuse_to_overwrite(self, storage: Any, path: str, name: str) -> None:
-        """See that the store still has of a file what this driver put or found there."""
-        if not self._guards or any(name.startswith(f"{part}/") for part in self._parts):
-            return
-        there, seen = _stored(storage, path), self._there.get(name, (0, 0))
-        if there is not None and seen is not None and there != seen:
-            self._overtaken = OvertakenError(
-                f"another has gone on with {self.uri} ({name} is not what was there): this one ends, and what it had "
-                f"not sent stays in {self.folder}"
-            )
-            raise self._overtaken
+    def claim(self) -> None:
+        """Say in the store that from now on this driver goes on with the run: the one before it must not.
+
+        Raises:
+            OSError: The store refused.
+        """
+        storage, root = self._open()
+        with storage.open_output_stream(f"{root}/{_DRIVER}") as stream:
+            stream.write(str(self._driver).encode())
+        self._claimed = True
 
     def check(self) -> None:
         """Raise an :class:`OvertakenError` if this one has met the traces of another; asks nobody."""
         if self._overtaken is not None:
             raise self._overtaken
 
-    def _announce(self) -> None:
-        """Say in the store, once and before anything else, which driver writes."""
-        if self._driver is not None and not self._announced:
-            storage, root = self._open()
-            with storage.open_output_stream(f"{root}/{_DRIVER}") as stream:
-                stream.write(self._driver.encode())
-            self._announced = True
+    def _refuse_to_meet(self) -> None:
+        """See that nobody else has claimed what this one has."""
+        if self._claimed and not self._is_the_last():
+            self._overtaken = OvertakenError(
+                f"another has gone on with {self.uri}: this one ends, and what it had not sent stays in {self.folder}"
+            )
+            raise self._overtaken
 
     def _note(self) -> None:
         """Note what the store has."""
@@ -210,7 +202,7 @@ class Mirror:
     def recover(self) -> None:
         """Send what a driver of this run on this machine had not sent when it was killed; before :meth:`pull`.
 
-        Where another driver has begun to write since, that is kept aside instead. Nothing is deleted in the store: what
+        Where another driver has gone on since, that is kept aside instead. Nothing is deleted in the store: what
         is missing in the folder of a dead process may have been deleted by anyone.
 
         Raises:
@@ -251,12 +243,12 @@ class Mirror:
         if note["driver"] in _DRIVERS:
             return None
         left = Mirror(self.storage_path, self.name, folder)
-        left._driver, left._announced = note["driver"], True
+        left._driver = note["driver"]
         left._known = {name: (changed, size) for name, (changed, size) in note["known"].items()}
         return left
 
     def _is_the_last(self) -> bool:
-        """Whether no other driver has begun to write after this one."""
+        """Whether no other driver has claimed the run after this one."""
         storage, root = self._open()
         try:
             with storage.open_input_stream(f"{root}/{_DRIVER}") as stream:
@@ -282,7 +274,6 @@ class Mirror:
             if storage.get_file_info(f"{root}/{name}").type == fs.FileType.File:
                 storage.delete_file(f"{root}/{name}")
             del self._known[name]
-            self._there.pop(name, None)
 
     def try_push(self, everything: bool = True) -> bool:
         """Push; where the store refuses, say so and leave it to the next time."""
@@ -298,7 +289,6 @@ class Mirror:
         if self._thread is None:
             self._driver = uuid.uuid4().hex
             _DRIVERS.add(self._driver)
-            self._guards = True
             self._thread = threading.Thread(target=self._push_by_timer, name="raynas-mirror", daemon=True)
             self._thread.start()
             atexit.register(self.close)
@@ -355,12 +345,6 @@ def _passing(name: str) -> bool:
 def _stamp(path: Path) -> tuple[int, int]:
     facts = path.stat()
     return facts.st_mtime_ns, facts.st_size
-
-
-def _stored(storage: Any, path: str) -> tuple[int, int] | None:
-    """When an object was written and how large it is; None where there is none."""
-    info = storage.get_file_info(path)
-    return (info.mtime_ns, info.size) if info.type == fs.FileType.File else None
 
 
 def _base(storage_path: str) -> Path:

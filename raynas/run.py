@@ -345,10 +345,7 @@ class Run(SearchRun):
             place_ranks(recipe)
             self.check_nodes()  # some may just have come
         what = f"retrain {arch.key(chosen)}"
-        with (
-            self.view.training(what, self.task.measure.examples) as show,
-            self.metrics.training(what, self.seen_by(show)) as told,
-        ):
+        with self.view.training(what, self.task.measure.examples) as show, self.metrics.training(what, show) as told:
             result = retrain(network, self.data, recipe, self.config.seed, where, told)
         measure = self.task.measure
         test, validation = (measure.said(result[f"{part}_{measure.name}"]) for part in ("test", "validation"))

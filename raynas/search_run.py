@@ -18,6 +18,7 @@ import inspect
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -38,6 +39,7 @@ from raynas.joint import joined, unfolded
 from raynas.limits import Limits, Profile
 from raynas.loggers import check_loggers, listening
 from raynas.metrics import RunMetrics
+from raynas.mirror import OvertakenError
 from raynas.nodes import check_nodes
 from raynas.patience import patiently, replace_text, write_json
 from raynas.recorder import Recorder
@@ -188,6 +190,8 @@ class SearchRun:
         """
         connect(self.config)
         self.open()
+        if self.mirror is not None:
+            patiently(self.mirror.claim, self.mirror.uri)
         self.check_nodes()
 
     def check_nodes(self) -> None:
@@ -405,4 +409,5 @@ class SearchRun:
             self._lock.release()
             self._lock = None
         if self.mirror is not None:
-            self.mirror.try_push()
+            with suppress(OvertakenError):  # the search has ended by it
+                self.mirror.try_push()

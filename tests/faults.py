@@ -188,7 +188,8 @@ class BadDay:
     def steps(self) -> list[dict[str, Any]]:
         """The lines of the training curve."""
         curve = self.run / "supernet" / "training.jsonl"
-        return [json.loads(line) for line in curve.read_text().splitlines()] if curve.exists() else []
+        lines = curve.read_text().splitlines() if curve.exists() else []
+        return [json.loads(line) for line in lines if line.strip()]
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of the log."""
@@ -309,15 +310,17 @@ def lose_rank_0(day: BadDay) -> str:
 
 
 def fill(day: BadDay) -> str:
-    """The storage takes nothing for three seconds, in the search until the run has said so.
-
-    What a training writes may have room in the file that is there.
-    """
+    """The storage takes nothing for three seconds, and until the run has said so."""
     ballast, said = f"{day.storage}/ballast", len(day.said.read_text())
     day.machine.run("sh", "-c", f"! cat /dev/zero >{ballast}")
+    if not day.rows():
+        # A training adds to one file, in whose last page may be room.
+        curve = day.run / "supernet" / "training.jsonl"
+        room = -curve.stat().st_size % os.sysconf("SC_PAGE_SIZE")
+        with contextlib.suppress(OSError), curve.open("ab", buffering=0) as file:
+            file.write(b" " * (room - 1) + b"\n" * (room > 0))
     time.sleep(3)
-    if day.rows():
-        day.wait(lambda: "the disk is full" in day.said.read_text()[said:])
+    day.wait(lambda: "the disk is full" in day.said.read_text()[said:])
     day.machine.run("rm", ballast)
     return "the run waited, and wrote what it had"
 

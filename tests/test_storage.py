@@ -8,12 +8,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import plain
 import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
@@ -21,8 +22,8 @@ from ray import tune
 
 from raynas import results
 from raynas.command_line import read_arguments
-from raynas.config import Config, ConfigError
-from raynas.mirror import Mirror, OvertakenError, _stored
+from raynas.config import Config, ConfigError, SearchConfig
+from raynas.mirror import Mirror, OvertakenError
 from raynas.search_run import NoCosts, SearchRun
 from raynas.searchers import RandomSearch, SearchSpace
 from raynas.storage import check_storage, newest, open_mirror, unusable
@@ -133,7 +134,7 @@ def test_a_store_that_fails_for_a_while_gets_everything_in_the_end(
 
 KILLED = """
 import os, pathlib, signal, sys
-from raynas.mirror import Mirror, OvertakenError, _stored
+from raynas.mirror import Mirror, OvertakenError
 
 mirror = Mirror(sys.argv[1], "run")
 mirror.pull()
@@ -141,6 +142,7 @@ mirror.pull()
 (mirror.folder / "settings").write_text("old")
 (mirror.folder / "log" / "0").write_text("sent")
 mirror.start()
+mirror.claim()
 mirror.push()
 os.environ["AWS_ENDPOINT_URL"] = "http://127.0.0.1:1"
 (mirror.folder / "settings").write_text("new")
@@ -162,6 +164,7 @@ def test_what_a_killed_driver_had_not_sent_is_not_lost(
     assert found(elsewhere.folder) == {"settings": "old", "log/0": "sent"}
     if gone_on:
         elsewhere.start()
+        elsewhere.claim()
         put(elsewhere.folder, log__2="of another")
         elsewhere.close()
     mirror = open_mirror(store, "run")
@@ -196,26 +199,26 @@ def test_who_comes_back_after_another_has_gone_on_overwrites_nothing(
     store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("raynas.mirror.EVERY", 0.1)
-    cut_off, other = (Mirror(store, "run", tmp_path / name) for name in ("cut off", "other"))
+    cut_off, looks, other = (Mirror(store, "run", tmp_path / name) for name in ("cut off", "looks", "other"))
     cut_off.pull()
-    part = cut_off.below("retrain/a")
-    put(cut_off.folder, settings="old", log__0="0")
     cut_off.start()
+    cut_off.claim()
+    put(cut_off.folder, settings="old", log__0="0")
     cut_off.push()
-    other.pull()
-    other.start()
-    put(other.folder, log__1="of the other")
-    other.close()
-    # What has a mirror of its own is written by several, and what nobody else has touched may be written.
-    put(part.folder, weights="w")
-    part.push()
-    put(part.folder, weights="new")
-    put(cut_off.folder, settings="new")
+    looks.pull()
+    looks.start()
+    put(looks.folder, export="of one who only looks")
+    looks.close()
+    put(cut_off.folder, log__1="1")
     cut_off.push()
     cut_off.check()
-    put(cut_off.folder, log__1="of the one that was cut off")
+    other.pull()
+    other.start()
+    other.claim()
+    put(cut_off.folder, settings="of the one that was cut off")
+    (cut_off.folder / "log" / "0").unlink()
     deadline = time.monotonic() + 10
-    with pytest.raises(OvertakenError, match=rf"another has gone on with {store}/run \(log/1 .*stays in {tmp_path}"):
+    with pytest.raises(OvertakenError, match=rf"another has gone on with {store}/run: this one ends, .* {tmp_path}"):
         while time.monotonic() < deadline:
             time.sleep(0.05)
             cut_off.check()
@@ -223,35 +226,40 @@ def test_who_comes_back_after_another_has_gone_on_overwrites_nothing(
         cut_off.try_push()
     cut_off.close()
     assert "another has gone on" in caplog.text and "it is kept in" not in caplog.text
+    put(other.folder, log__2="of the other")
+    other.close()
     there = Mirror(store, "run", tmp_path / "there")
     there.pull()
-    assert found(there.folder) == {"settings": "new", "log/0": "0", "log/1": "of the other", "retrain/a/weights": "new"}
+    logs = {"log/0": "0", "log/1": "1", "log/2": "of the other"}
+    assert found(there.folder) == {"settings": "old", "export": "of one who only looks", **logs}
 
 
-def test_a_write_whose_answer_was_lost_is_not_taken_for_another_s(
-    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mirror = Mirror(store, "run", tmp_path / "here")
-    put(mirror.folder, log="one")
-    mirror.start()
-    mirror.push()
-    put(mirror.folder, log="one, two")
-    answers: list[bool] = []
+@pytest.mark.usefixtures("ray_session")
+def test_a_search_that_another_has_gone_on_with_ends(store: str, tmp_path: Path) -> None:
+    """Its log is written by another while it searches."""
+    (processes := tmp_path / "processes").mkdir()
+    search = SearchConfig(num_samples=2000, slices=1, scheduler="none", trainable_args={"folder": str(processes)})
+    config = Config(search=search, storage_path=store, name="run")
+    space = SearchSpace({f"d{place}": tuple("abcd") for place in range(6)})
+    run = SearchRun(config, space, NoCosts(), RandomSearch, plain.Told)
 
-    def lost(storage: Any, path: str) -> tuple[int, int] | None:
-        answers.append(True)
-        if len(answers) == 2:  # of the write
-            raise OSError("no answer")
-        return _stored(storage, path)
+    def go_on() -> None:
+        deadline = time.monotonic() + 60
+        while not any(processes.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        other = Mirror(store, "run", tmp_path / "other")
+        other.start()
+        other.claim()
+        other.close()
 
-    with monkeypatch.context() as patch:
-        patch.setattr("raynas.mirror._stored", lost)
-        assert not mirror.try_push()
-    mirror.push()
-    mirror.close()
-    there = Mirror(store, "run", tmp_path / "there")
-    there.pull()
-    assert found(there.folder) == {"log": "one, two"}
+    other = threading.Thread(target=go_on)
+    other.start()
+    with pytest.raises(RuntimeError, match=f"^another has gone on with {store}/run"):
+        run.search()
+    other.join()
+    run.close()
+    assert run.mirror is not None
+    run.mirror.close()
 
 
 def test_who_writes_nothing_takes_nothing_over(store: str, tmp_path: Path) -> None:
