@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
 import hashlib
 import json
 import logging
 import math
 import os
 import shutil
-import socket
 import tempfile
 import threading
 import time
@@ -31,8 +29,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from filelock import BaseFileLock, FileLock, Timeout
 from pyarrow import fs
+
+from raynas.locks import folders_of_the_dead, own_folder
 
 __all__ = ["Mirror", "OvertakenError"]
 
@@ -44,9 +43,6 @@ _RATE = 1e5
 _TEMPORARY = (".part", ".tmp")
 _NOTE, _DRIVER = ".mirror.json", ".driver"
 """What a driver notes here, and there."""
-_LOCK = ".lock"
-_LOCKS: dict[Path, BaseFileLock] = {}
-"""On folders of this process, to its end, however it ends."""
 _DRIVERS: set[str] = set()
 """Those of this process."""
 
@@ -66,7 +62,7 @@ class Mirror:
 
     def __init__(self, storage_path: str, name: str, folder: Path | None = None) -> None:
         self.storage_path, self.name = storage_path, name
-        self.folder = folder or _cache(storage_path) / name
+        self.folder = folder or own_folder(_base(storage_path)) / name
         self._known: dict[str, tuple[int, int]] = {}
         """What is the same on both sides, by path below the folder: time and size of the local file."""
         self._sent: dict[str, float] = {}
@@ -208,7 +204,7 @@ class Mirror:
         Raises:
             OSError: The store refused.
         """
-        for folder in (self.folder, *(each / self.name for each in _of_the_dead(self.storage_path))):
+        for folder in (self.folder, *(each / self.name for each in folders_of_the_dead(_base(self.storage_path)))):
             if self._left(folder) is None:
                 continue
             try:
@@ -224,7 +220,7 @@ class Mirror:
                 left._keep_aside()
             (self.folder / _NOTE).unlink(missing_ok=True)
             shutil.rmtree(self.folder, ignore_errors=True)
-        for folder in _of_the_dead(self.storage_path):
+        for folder in folders_of_the_dead(_base(self.storage_path)):
             # Other runs wait for their own start.
             if not any(left and left.unsent for left in map(self._left, folder.glob("*"))):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -351,28 +347,3 @@ def _base(storage_path: str) -> Path:
     """Where the copies of a store are, whoever keeps them."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "raynas"
     return base / hashlib.blake2b(storage_path.encode(), digest_size=8).hexdigest()
-
-
-def _cache(storage_path: str) -> Path:
-    """Where this process keeps its copies: what others do with the same run must not meet."""
-    return _own(_base(storage_path), os.getpid())
-
-
-@functools.cache
-def _own(base: Path, process: int) -> Path:
-    folder = base / f"{socket.gethostname()}-{process}-{uuid.uuid4().hex[:8]}"
-    folder.mkdir(parents=True)
-    lock = FileLock(folder / _LOCK)
-    lock.acquire()
-    _LOCKS[folder] = lock
-    return folder
-
-
-def _of_the_dead(storage_path: str) -> list[Path]:
-    """Where processes kept theirs that have ended: nobody holds their locks any more."""
-    dead = []
-    for folder in _base(storage_path).glob(f"{socket.gethostname()}-*"):
-        if folder not in _LOCKS:
-            with contextlib.suppress(Timeout, OSError), FileLock(folder / _LOCK, timeout=0):
-                dead.append(folder)
-    return dead

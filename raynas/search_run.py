@@ -37,6 +37,7 @@ from raynas.front import Hypervolume, front_of
 from raynas.graphs import graphs
 from raynas.joint import joined, unfolded
 from raynas.limits import Limits, Profile
+from raynas.locks import hold
 from raynas.loggers import check_loggers, listening
 from raynas.metrics import RunMetrics
 from raynas.mirror import OvertakenError
@@ -49,7 +50,7 @@ from raynas.sample import check_combination, combined
 from raynas.scoring import Scoring, check_arguments
 from raynas.search import run_search
 from raynas.searchers import ArchitectureSearcher, SearchSpace
-from raynas.storage import hold, open_mirror
+from raynas.storage import open_mirror
 from raynas.warm_start import Source, mode_of_scores
 
 __all__ = ["CostModel", "NoCosts", "SearchRun"]

@@ -6,22 +6,19 @@ Credentials come from the environment of each node (``AWS_PROFILE``, ``AWS_ACCES
 
 from __future__ import annotations
 
-import logging
 import re
 import threading
 import uuid
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from filelock import BaseFileLock, FileLock, Timeout
 from pyarrow import ArrowException, fs
 
 from raynas.config import ConfigError
 from raynas.mirror import Mirror
 
-__all__ = ["check_storage", "fetch", "hold", "newest", "open_mirror", "remote", "unusable"]
+__all__ = ["check_storage", "fetch", "newest", "open_mirror", "remote", "unusable"]
 
-log = logging.getLogger(__name__)
 SCHEMES = ("s3", "gs")
 PATIENCE = 30.0
 """Seconds in which a storage must answer at the start."""
@@ -91,24 +88,6 @@ def open_mirror(storage_path: str, name: str) -> Mirror | None:
     mirror.recover()
     mirror.pull()
     return mirror
-
-
-def hold(folder: Path) -> BaseFileLock:
-    """Keep other processes from writing into the folder of a run, until this one releases it or ends in any way.
-
-    Raises:
-        ConfigError: One does already.
-    """
-    lock = FileLock(folder / ".lock", timeout=0, is_singleton=True)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ConfigError(
-            f"another process is at work on {folder}: wait for its end, or give this run another --name"
-        ) from None
-    except (NotImplementedError, OSError) as error:
-        log.warning("nothing keeps a second process from writing into %s: it cannot be locked (%s)", folder, error)
-    return lock
 
 
 def fetch(storage_path: str, name: str) -> Path:

@@ -274,7 +274,7 @@ def test_who_writes_nothing_takes_nothing_over(store: str, tmp_path: Path) -> No
 
 HOLDS = """
 import pathlib, sys, time
-from raynas.storage import hold
+from raynas.locks import hold
 
 lock = hold(pathlib.Path(sys.argv[1]))
 print("held", flush=True)
