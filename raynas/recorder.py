@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.result import AUTO_RESULT_KEYS
 
 from raynas import architecture as arch
 from raynas.architecture import Architecture
@@ -27,6 +28,8 @@ GIVE_UP = 10
 that report an architecture as one that cannot be scored have not failed."""
 _COLUMNS = (*COSTS, LATENCY)
 """Costs that have a column of the log; others are among the metrics."""
+_TUNES = {*AUTO_RESULT_KEYS, "score", "done", "trial_id", "experiment_tag", "should_checkpoint"}
+"""What Tune adds to the report of a trainable, and what has a column of its own."""
 _REPORTED = ("architecture", "fidelity", "status", "seconds", "worker", "metrics", "error")
 
 
@@ -266,9 +269,10 @@ def _last_error(trial: Any) -> str:
 
 
 def _plain_outcome(config: Mapping[str, Any], result: Mapping[str, Any], last: int) -> dict[str, Any]:
-    """The report of a trainable that knows nothing of RayNAS."""
+    """The report of a trainable that knows nothing of RayNAS; its other numbers are kept as metrics."""
     fidelity = int(result["training_iteration"])
     done = result.get("done") or fidelity >= last
+    metrics = {name: value for name, value in result.items() if name not in _TUNES and isinstance(value, (int, float))}
     return {
         "architecture": config["architecture"],
         "score": result["score"],
@@ -276,4 +280,5 @@ def _plain_outcome(config: Mapping[str, Any], result: Mapping[str, Any], last: i
         "status": "complete" if done else "running",
         "seconds": result.get("time_total_s"),
         "worker": result.get("hostname", ""),
+        "metrics": metrics,
     }

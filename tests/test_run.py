@@ -220,6 +220,9 @@ def test_a_plain_trainable_some_of_whose_trials_fail(tmp_path, settings):
     assert failed and all("cannot be scored" in row["error"] for row in failed)
     assert all(json.loads(row["architecture"])["blocks.0"] == "skip" for row in failed)
     assert best[0]["score"] == max(row["score"] for row in rows.values() if row["score"] is not None)
+    for row in rows.values():
+        skips = list(json.loads(row["architecture"]).values()).count("skip")
+        assert row["status"] == "error" or json.loads(row["metrics"]) == {"skips": skips}
 
 
 def test_a_search_in_which_everything_fails_gives_up(tmp_path, monkeypatch):

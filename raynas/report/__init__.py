@@ -167,10 +167,11 @@ def _best(account: Account) -> str:
     heads = ("in the search", "scored again", *(escape(NAMES.get(cost, cost)) for cost in account.costs))
     heads += (*account.parts(account.best[0]["architecture"])[1], "test")
     head = "".join(f'<th class="number">{text}</th>' for text in heads)
+    again = "" if account.measure is None else f" on all validation {account.measure.examples},"
     return (
         '<div class="scroll"><table><thead><tr><th></th><th>key</th><th>architecture</th>'
         f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-        "<p>Scored again: on all validation data, after the search. Test: trained from scratch. A dash: not done. "
+        f"<p>Scored again:{again} after the search. Test: trained from scratch. A dash: not done. "
         "Architectures in the colours of the winner's options.</p>"
     )
 

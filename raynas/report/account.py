@@ -140,7 +140,8 @@ def read_account(folder: Path) -> Account:
     clocks, clock = read_clock(rows)
     board = _read_board(folder / "leaderboard.json", rows, notes)
     measure = scored_by(rows)
-    mode = results.mode_of(board) if measure is None else measure.mode
+    said = config.search.trainable_args.get("mode")  # of a table
+    mode = measure.mode if measure else said if said in ("max", "min") else results.mode_of(board)
     scored = _scored(rows, clocks, limits)
     drawn = sorted(_read_log(folder / "sample", notes).to_pylist(), key=lambda row: row["time"])
     best = board or _best_of_log(scored, mode, config.search.top)
