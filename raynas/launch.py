@@ -40,6 +40,7 @@ from raynas.data import Data
 from raynas.data import load as load_data
 from raynas.display import View
 from raynas.doctor import doctor
+from raynas.mirror import OvertakenError
 from raynas.named import resolve
 from raynas.rehearsal import dry_run
 from raynas.report import write_report
@@ -301,6 +302,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 143 if isinstance(stop, Terminated) else 130
     except ConfigError as error:
         return _failed(error, 2, verbose)
+    except OvertakenError as error:
+        return _failed(error, 1, verbose)
     except Exception as error:
         # Whatever happened on the cluster: one line, where the work is, and the rest on request.
         code = _failed(error, 1, verbose)

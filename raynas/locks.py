@@ -1,43 +1,64 @@
-"""Folders in which one process alone is at work: it holds a lock on each, to its end, however it ends."""
+"""Folders in which one process alone is at work: it holds a lock on each, which ends with it, however it ends."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import functools
 import logging
 import os
 import socket
+import threading
 import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
-
-from filelock import BaseFileLock, FileLock, Timeout
+from typing import Any, TypeVar, cast
 
 from raynas.config import ConfigError
 
-__all__ = ["folders_of_the_dead", "hold", "own_folder"]
+__all__ = ["alone", "folders_of_the_dead", "holding", "own_folder"]
 
 log = logging.getLogger(__name__)
 _LOCK = ".lock"
-_OWN: dict[Path, BaseFileLock] = {}
-"""The locks on the folders of this process alone."""
+_GUARD = threading.Lock()
+_HELD: dict[Path, tuple[int, int]] = {}
+"""The open lock files of this process, and how often each is held."""
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
-def hold(folder: Path) -> BaseFileLock:
-    """Keep other processes from writing into the folder of a run, until this one releases it or ends in any way.
+@contextlib.contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing into a folder; this one may hold it several times at once.
 
     Raises:
-        ConfigError: One does already.
+        ConfigError: Another one does already.
     """
-    lock = FileLock(folder / _LOCK, timeout=0, is_singleton=True)
+    folder = folder.absolute()
+    with _GUARD:
+        file, times = _HELD.get(folder) or (_opened(folder), 0)
+        _HELD[folder] = file, times + 1
     try:
-        lock.acquire()
-    except Timeout:
-        raise ConfigError(
-            f"another process is at work on {folder}: wait for its end, or give this run another --name"
-        ) from None
-    except (NotImplementedError, OSError) as error:
-        log.warning("nothing keeps a second process from writing into %s: it cannot be locked (%s)", folder, error)
-    return lock
+        yield
+    finally:
+        with _GUARD:
+            file, times = _HELD.pop(folder)
+            if times > 1:
+                _HELD[folder] = file, times - 1
+            else:
+                os.close(file)
+
+
+def alone(method: _Method) -> _Method:
+    """Of a method of what has a ``folder``: meanwhile no other process is at work there."""
+
+    @functools.wraps(method)
+    def held(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with holding(self.folder):
+            return method(self, *arguments, **keywords)
+
+    return cast("_Method", held)
 
 
 def own_folder(base: Path) -> Path:
@@ -48,9 +69,10 @@ def own_folder(base: Path) -> Path:
 @functools.cache
 def _make_own(base: Path, process: int) -> Path:
     folder = base / f"{socket.gethostname()}-{process}-{uuid.uuid4().hex[:8]}"
-    folder.mkdir(parents=True)
-    _OWN[folder] = FileLock(folder / _LOCK)
-    _OWN[folder].acquire()
+    made = folder.with_name(f".{folder.name}")
+    made.mkdir(parents=True)
+    _opened(made)  # open to the end of this process
+    made.rename(folder)
     return folder
 
 
@@ -58,7 +80,29 @@ def folders_of_the_dead(base: Path) -> list[Path]:
     """The folders below ``base`` of processes of this machine that have ended: nobody holds their locks any more."""
     dead = []
     for folder in base.glob(f"{socket.gethostname()}-*"):
-        if folder not in _OWN:
-            with contextlib.suppress(Timeout, OSError), FileLock(folder / _LOCK, timeout=0):
+        with contextlib.suppress(OSError):
+            file = os.open(folder / _LOCK, os.O_RDWR)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 dead.append(folder)
+            finally:
+                os.close(file)
     return dead
+
+
+def _opened(folder: Path) -> int:
+    """A lock file, locked where the file system can do that; it tells who holds it."""
+    file = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            holder = os.read(file, 200).decode(errors="replace") or "another process"
+            os.close(file)
+            raise ConfigError(
+                f"{holder} is at work on {folder}: wait for its end, or give this run another --name"
+            ) from None
+        log.warning("nothing keeps a second process from writing into %s: it cannot be locked (%s)", folder, error)
+    os.truncate(file, 0)
+    os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
+    return file

@@ -58,10 +58,13 @@ class Mirror:
         storage_path: URI below which runs are kept.
         name: Of the part: a run, or something in one.
         folder: Default: one of this process.
+        claim: Which part must be claimed by which driver for this one to write; default: it does not matter.
     """
 
-    def __init__(self, storage_path: str, name: str, folder: Path | None = None) -> None:
-        self.storage_path, self.name = storage_path, name
+    def __init__(
+        self, storage_path: str, name: str, folder: Path | None = None, claim: tuple[str, str] | None = None
+    ) -> None:
+        self.storage_path, self.name, self._claim = storage_path, name, claim
         self.folder = folder or own_folder(_base(storage_path)) / name
         self._known: dict[str, tuple[int, int]] = {}
         """What is the same on both sides, by path below the folder: time and size of the local file."""
@@ -70,12 +73,13 @@ class Mirror:
         self._thread: threading.Thread | None = None
         self._driver: str | None = None
         """The name under which this one writes, if it is a driver's."""
-        self._claimed = False
+        self._last: str | None = None
+        """The driver that had claimed the run when this one started."""
         self._overtaken: OvertakenError | None = None
 
-    def __reduce__(self) -> tuple[type[Mirror], tuple[str, str, Path]]:
+    def __reduce__(self) -> tuple[type[Mirror], tuple[str, str, Path, tuple[str, str] | None]]:
         """Pickle as another mirror of the same."""
-        return type(self), (self.storage_path, self.name, self.folder)
+        return type(self), (self.storage_path, self.name, self.folder, self._claim)
 
     @property
     def uri(self) -> str:
@@ -85,11 +89,11 @@ class Mirror:
 
     def below(self, name: str) -> Mirror:
         """The mirror of something in this."""
-        return Mirror(self.storage_path, f"{self.name}/{name}", self.folder / name)
+        return Mirror(self.storage_path, f"{self.name}/{name}", self.folder / name, self._claim)
 
     def private(self) -> Mirror:
         """The same with a copy of its own, in a temporary folder: for a process that writes this part alone."""
-        return Mirror(self.storage_path, self.name, Path(tempfile.mkdtemp(prefix="raynas-")))
+        return Mirror(self.storage_path, self.name, Path(tempfile.mkdtemp(prefix="raynas-")), self._claim)
 
     def pull(self) -> None:
         """Make the folder what the store holds; files that are the same already stay. Nothing there: no folder.
@@ -147,7 +151,6 @@ class Mirror:
         """Send what has changed; returns all that is here."""
         storage, root = self._open()
         here = self._local()
-        alone = False
         for name, stamp in sorted(here.items(), key=lambda item: item[1]):
             lately = time.monotonic() - self._sent.get(name, -math.inf) < stamp[1] / _RATE
             if self._known.get(name) == stamp or (lately and not everything):
@@ -156,9 +159,7 @@ class Mirror:
                 content = (self.folder / name).read_bytes()
             except FileNotFoundError:
                 continue  # deleted meanwhile
-            if not alone:
-                self._refuse_to_meet()
-                alone = True
+            self._refuse_to_meet()
             with storage.open_output_stream(f"{root}/{name}") as stream:
                 stream.write(content)
             self._known[name], self._sent[name] = stamp, time.monotonic()
@@ -167,13 +168,26 @@ class Mirror:
     def claim(self) -> None:
         """Say in the store that from now on this driver goes on with the run: the one before it must not.
 
+        What that one wrote since the copy was made is then brought here, too.
+
         Raises:
             OSError: The store refused.
+            OvertakenError: Another has claimed the run since this one did.
         """
+        self.check()
+        if self._claim is not None:
+            self._refuse_to_meet()
+            return
         storage, root = self._open()
         with storage.open_output_stream(f"{root}/{_DRIVER}") as stream:
             stream.write(str(self._driver).encode())
-        self._claimed = True
+        self._claim = self.name, str(self._driver)
+        try:
+            self.push()
+            self.pull()
+        except OSError:
+            self._claim = None  # it is tried again, all of it
+            raise
 
     def check(self) -> None:
         """Raise an :class:`OvertakenError` if this one has met the traces of another; asks nobody."""
@@ -181,18 +195,28 @@ class Mirror:
             raise self._overtaken
 
     def _refuse_to_meet(self) -> None:
-        """See that nobody else has claimed what this one has."""
-        if self._claimed and not self._is_the_last():
+        """See that nobody else has claimed what this one writes."""
+        if self._claim is not None and self._claimed_by(self._claim[0]) not in (None, self._claim[1]):
             self._overtaken = OvertakenError(
                 f"another has gone on with {self.uri}: this one ends, and what it had not sent stays in {self.folder}"
             )
             raise self._overtaken
 
+    def _claimed_by(self, name: str) -> str | None:
+        """The driver that goes on with a part of the store, if one has said so."""
+        storage, base = fs.FileSystem.from_uri(self.storage_path)
+        try:
+            with storage.open_input_stream(f"{base.rstrip('/')}/{name}/{_DRIVER}") as stream:
+                return bytes(stream.read()).decode()
+        except FileNotFoundError:
+            return None
+
     def _note(self) -> None:
         """Note what the store has."""
         part = self.folder / f"{_NOTE}.part"
         with contextlib.suppress(OSError):  # there is no folder yet, or no room
-            part.write_text(json.dumps({"driver": self._driver, "known": self._known}), encoding="utf-8")
+            last = self._last if self._claim is None else self._driver
+            part.write_text(json.dumps({"driver": self._driver, "last": last, "known": self._known}), encoding="utf-8")
             os.replace(part, self.folder / _NOTE)
 
     def recover(self) -> None:
@@ -213,7 +237,7 @@ class Mirror:
             except OSError:
                 continue
             left = self._left(self.folder)
-            if left is not None and left.unsent and left._is_the_last():
+            if left is not None and left.unsent and left._claimed_by(left.name) in (None, left._last):
                 log.warning("what was not sent to %s when its driver ended is sent now", self.uri)
                 left._send(everything=True)
             elif left is not None and left.unsent:
@@ -239,18 +263,9 @@ class Mirror:
         if note["driver"] in _DRIVERS:
             return None
         left = Mirror(self.storage_path, self.name, folder)
-        left._driver = note["driver"]
+        left._last = note.get("last", note["driver"])
         left._known = {name: (changed, size) for name, (changed, size) in note["known"].items()}
         return left
-
-    def _is_the_last(self) -> bool:
-        """Whether no other driver has claimed the run after this one."""
-        storage, root = self._open()
-        try:
-            with storage.open_input_stream(f"{root}/{_DRIVER}") as stream:
-                return bool(stream.read().decode() == self._driver)
-        except FileNotFoundError:
-            return True  # not even this one
 
     def _keep_aside(self) -> None:
         aside = self.folder.parent.with_name(f"{self.folder.name}-unsent-{uuid.uuid4().hex[:8]}")
@@ -261,7 +276,8 @@ class Mirror:
         """Delete everything that is known, here and there; where the store refuses, some of it may stay there."""
         with self._busy:
             shutil.rmtree(self.folder, ignore_errors=True)
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, OvertakenError):
+                self._refuse_to_meet()
                 self._delete(set(self._known))
 
     def _delete(self, names: Set[str]) -> None:
@@ -281,9 +297,13 @@ class Mirror:
         return True
 
     def start(self) -> None:
-        """Push every two seconds from now on, and at the end of the program."""
+        """Push every two seconds from now on, and at the end of the program.
+
+        Raises:
+            OSError: The store refused.
+        """
         if self._thread is None:
-            self._driver = uuid.uuid4().hex
+            self._driver, self._last = uuid.uuid4().hex, self._claimed_by(self.name)
             _DRIVERS.add(self._driver)
             self._thread = threading.Thread(target=self._push_by_timer, name="raynas-mirror", daemon=True)
             self._thread.start()

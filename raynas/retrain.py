@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -283,9 +283,11 @@ def _watched(curve: Path, on_progress: Callable[[TrainingStatus], None]) -> Iter
             text = curve.read_text(encoding="utf-8") if curve.exists() else ""
             lines = text[: text.rfind("\n") + 1].splitlines()
             for line in lines[seen:][-1:]:
-                with suppress(ValueError):  # torn by a power cut
+                try:
                     told = json.loads(line)
-                    on_progress(TrainingStatus(told["step"], told["total"], told["loss"], told["images_per_second"]))
+                except ValueError:
+                    continue  # torn by a power cut
+                on_progress(TrainingStatus(told["step"], told["total"], told["loss"], told["images_per_second"]))
             seen = len(lines)
             if ended.is_set():
                 return

@@ -41,6 +41,7 @@ from raynas.evaluation import Scorer
 from raynas.export import export
 from raynas.joint import joined
 from raynas.limits import LATENCY, InfeasibleError, Profile
+from raynas.locks import alone
 from raynas.network_space import NetworkSpace
 from raynas.patience import write_json
 from raynas.placement import place_ranks
@@ -180,6 +181,7 @@ class Run(SearchRun):
         """Which paths the supernet trains; see ``train.paths``."""
         return path_sampler(self.config, self.costs, self.limits)
 
+    @alone
     def train_supernet(self) -> None:
         """Train the shared weights; goes on from the newest checkpoint."""
         self.begin()
@@ -328,6 +330,7 @@ class Run(SearchRun):
             except ValueError as error:
                 raise ConfigError(f"the winner could not be retrained (see retrain.workers): {error}") from None
 
+    @alone
     def retrain(self, architecture: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Train an architecture (default: the winner) from scratch and evaluate it on the test data, once.
 
@@ -345,7 +348,11 @@ class Run(SearchRun):
             place_ranks(recipe)
             self.check_nodes()  # some may just have come
         what = f"retrain {arch.key(chosen)}"
-        with self.view.training(what, self.task.measure.examples) as show, self.metrics.training(what, show) as told:
+        with (
+            self.sole(),
+            self.view.training(what, self.task.measure.examples) as show,
+            self.metrics.training(what, show) as told,
+        ):
             result = retrain(network, self.data, recipe, self.config.seed, where, told)
         measure = self.task.measure
         test, validation = (measure.said(result[f"{part}_{measure.name}"]) for part in ("test", "validation"))

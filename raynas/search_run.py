@@ -17,13 +17,12 @@ import functools
 import inspect
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import ray
-from filelock import BaseFileLock
 
 from raynas import results
 from raynas.architecture import Architecture, key
@@ -37,7 +36,7 @@ from raynas.front import Hypervolume, front_of
 from raynas.graphs import graphs
 from raynas.joint import joined, unfolded
 from raynas.limits import Limits, Profile
-from raynas.locks import hold
+from raynas.locks import alone
 from raynas.loggers import check_loggers, listening
 from raynas.metrics import RunMetrics
 from raynas.mirror import OvertakenError
@@ -119,7 +118,6 @@ class SearchRun:
         if self.mirror is not None:
             self.folder = self.mirror.folder
             self.mirror.start()
-        self._lock: BaseFileLock | None = None
         self.metrics = RunMetrics(config.name)
         self.budget = Budget(config, self.folder)
         """What the command that runs may still spend."""
@@ -169,11 +167,9 @@ class SearchRun:
         """Make the folder and keep the settings in it. Earlier settings stay beside them, numbered.
 
         Raises:
-            ConfigError: The folder holds weights or scores that do not belong to these settings, or another process
-                writes into it.
+            ConfigError: The folder holds weights or scores that do not belong to these settings.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = self._lock or hold(self.folder)
         path, text = self.folder / "config.yaml", dump(self.config)
         if path.exists():
             refuse_changes(self.folder, load(path), self.config)
@@ -190,9 +186,9 @@ class SearchRun:
             ConfigError: There is no such cluster, or some of its nodes lack something.
         """
         connect(self.config)
-        self.open()
         if self.mirror is not None:
             patiently(self.mirror.claim, self.mirror.uri)
+        self.open()
         self.check_nodes()
 
     def check_nodes(self) -> None:
@@ -208,6 +204,7 @@ class SearchRun:
         """What the nodes of the cluster must be able to import."""
         return ["raynas", self.trainable.__module__]
 
+    @alone
     def search(self) -> list[dict[str, Any]]:
         """Score ``search.num_samples`` architectures and return the best of them, best first.
 
@@ -243,7 +240,8 @@ class SearchRun:
             if not scoring.simulated:
                 self.budget.hold(scoring.workers * scoring.gpus)
             left = self.budget.told if scoring.simulated else self.budget.left
-            status = run_search(searcher, scoring, settings, log, recorder, left)
+            with self.sole():
+                status = run_search(searcher, scoring, settings, log, recorder, left)
         self.forget_ended()
         self.view.summary(status)
         rescored = scoring.rescore is not None
@@ -253,6 +251,21 @@ class SearchRun:
         if self.mirror is not None:
             self.mirror.try_push()
         return best
+
+    @contextmanager
+    def sole(self) -> Iterator[None]:
+        """Tune and Ray Train tell in words of their own that another has gone on with the run: here it is said again.
+
+        Raises:
+            OvertakenError: Something in here failed, and another has gone on.
+        """
+        try:
+            yield
+        except RuntimeError:
+            if self.mirror is not None:
+                with suppress(OSError):
+                    self.mirror.claim()
+            raise
 
     def seen_by(self, show: Callable[[_Status], None]) -> Callable[[_Status], None]:
         """The same, and nothing more is computed once another has gone on with the run."""
@@ -406,9 +419,6 @@ class SearchRun:
 
     def close(self) -> None:
         """End what the run has started, and send its files where the storage takes them."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
         if self.mirror is not None:
             with suppress(OvertakenError):  # the search has ended by it
                 self.mirror.try_push()

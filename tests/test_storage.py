@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import pickle
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import plain
 import pytest
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
-from ray import tune
 
 from raynas import results
 from raynas.command_line import read_arguments
 from raynas.config import Config, ConfigError, SearchConfig
+from raynas.locks import alone, folders_of_the_dead, own_folder
 from raynas.mirror import Mirror, OvertakenError
 from raynas.search_run import NoCosts, SearchRun
 from raynas.searchers import RandomSearch, SearchSpace
@@ -134,6 +138,7 @@ def test_a_store_that_fails_for_a_while_gets_everything_in_the_end(
 
 KILLED = """
 import os, pathlib, signal, sys
+from raynas.locks import alone, folders_of_the_dead, own_folder
 from raynas.mirror import Mirror, OvertakenError
 
 mirror = Mirror(sys.argv[1], "run")
@@ -142,7 +147,8 @@ mirror.pull()
 (mirror.folder / "settings").write_text("old")
 (mirror.folder / "log" / "0").write_text("sent")
 mirror.start()
-mirror.claim()
+if sys.argv[2:] != ["looks"]:
+    mirror.claim()
 mirror.push()
 os.environ["AWS_ENDPOINT_URL"] = "http://127.0.0.1:1"
 (mirror.folder / "settings").write_text("new")
@@ -205,16 +211,25 @@ def test_who_comes_back_after_another_has_gone_on_overwrites_nothing(
     cut_off.claim()
     put(cut_off.folder, settings="old", log__0="0")
     cut_off.push()
+    trial = pickle.loads(pickle.dumps(cut_off.below("in-flight"))).below("a").private()
+    put(trial.folder, weights="w")
+    trial.push()
     looks.pull()
     looks.start()
     put(looks.folder, export="of one who only looks")
     looks.close()
-    put(cut_off.folder, log__1="1")
-    cut_off.push()
-    cut_off.check()
     other.pull()
     other.start()
+    put(cut_off.folder, log__1="1")
+    cut_off.push()
+    cut_off.claim()
+    put(other.folder, more="not lost by what is brought")
     other.claim()
+    assert found(other.folder).items() >= {"log/1": "1", "in-flight/a/weights": "w"}.items(), "what came meanwhile"
+    put(trial.folder, weights="late")
+    with pytest.raises(OvertakenError):
+        trial.try_push()
+    trial.forget()
     put(cut_off.folder, settings="of the one that was cut off")
     (cut_off.folder / "log" / "0").unlink()
     deadline = time.monotonic() + 10
@@ -222,8 +237,9 @@ def test_who_comes_back_after_another_has_gone_on_overwrites_nothing(
         while time.monotonic() < deadline:
             time.sleep(0.05)
             cut_off.check()
-    with pytest.raises(OvertakenError):
-        cut_off.try_push()
+    for refused in (cut_off.try_push, cut_off.claim):
+        with pytest.raises(OvertakenError):
+            refused()
     cut_off.close()
     assert "another has gone on" in caplog.text and "it is kept in" not in caplog.text
     put(other.folder, log__2="of the other")
@@ -231,7 +247,8 @@ def test_who_comes_back_after_another_has_gone_on_overwrites_nothing(
     there = Mirror(store, "run", tmp_path / "there")
     there.pull()
     logs = {"log/0": "0", "log/1": "1", "log/2": "of the other"}
-    assert found(there.folder) == {"settings": "old", "export": "of one who only looks", **logs}
+    kept = {"settings": "old", "export": "of one who only looks", "in-flight/a/weights": "w"}
+    assert found(there.folder) == {**kept, **logs, "more": "not lost by what is brought"}
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -254,12 +271,34 @@ def test_a_search_that_another_has_gone_on_with_ends(store: str, tmp_path: Path)
 
     other = threading.Thread(target=go_on)
     other.start()
-    with pytest.raises(RuntimeError, match=f"^another has gone on with {store}/run"):
+    with pytest.raises(OvertakenError, match=f"^another has gone on with {store}/run"):
         run.search()
     other.join()
     run.close()
-    assert run.mirror is not None
+    assert run.mirror is not None and len(results.read(run.folder / "scored.parquet")) < 2000
+    with pytest.raises(OvertakenError):
+        run.begin()  # it does not take it back
     run.mirror.close()
+
+
+@pytest.mark.parametrize("gone_on", [False, True])
+def test_what_a_killed_command_that_goes_on_with_nothing_had_not_sent_is_not_lost(
+    store: str, tmp_path: Path, gone_on: bool
+) -> None:
+    """An export, for example."""
+    for name in ("before", "after")[: 1 + gone_on]:
+        driver = Mirror(store, "run", tmp_path / name)
+        driver.pull()
+        driver.start()
+        driver.claim()
+        put(driver.folder, **{name: ""})
+        driver.close()
+        if name == "before":
+            assert subprocess.run([sys.executable, "-c", KILLED, store, "looks"]).returncode == -signal.SIGKILL
+    mirror = open_mirror(store, "run")
+    kept = list((tmp_path / "cache").rglob("run-unsent-*"))
+    assert mirror is not None and len(kept) == gone_on
+    assert ("log/1" in found(mirror.folder)) != gone_on and "before" in found(mirror.folder)
 
 
 def test_who_writes_nothing_takes_nothing_over(store: str, tmp_path: Path) -> None:
@@ -274,33 +313,56 @@ def test_who_writes_nothing_takes_nothing_over(store: str, tmp_path: Path) -> No
 
 HOLDS = """
 import pathlib, sys, time
-from raynas.locks import hold
+from raynas.locks import holding
 
-lock = hold(pathlib.Path(sys.argv[1]))
-print("held", flush=True)
-time.sleep(60)
+with holding(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
 """
 
 
-def test_two_processes_do_not_write_into_one_run(tmp_path: Path) -> None:
-    def make() -> SearchRun:
-        config = Config(storage_path=str(tmp_path), name="run")
-        return SearchRun(config, SearchSpace({"a": ("x", "y")}), NoCosts(), RandomSearch, tune.Trainable)
+class Works:
+    """What a run is to its lock."""
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @alone
+    def work(self, inside: Callable[[], object] = list) -> object:
+        return inside()
+
+
+def test_two_processes_do_not_write_into_one_run(tmp_path: Path) -> None:
     words = [sys.executable, "-c", HOLDS, str(tmp_path / "run")]
-    first, second = make(), make()
-    first.open()
-    second.open()  # of the same process
-    first.close()
-    refused = subprocess.run(words, capture_output=True, text=True)
-    assert f"another process is at work on {tmp_path / 'run'}: wait for its end" in refused.stderr
-    second.close()
+    first, second = Works(tmp_path / "run"), Works(tmp_path / "run")
+
+    def others() -> str:
+        first.work()  # the same process may, and its end changes nothing
+        return subprocess.run(words, capture_output=True, text=True).stderr
+
+    with ThreadPoolExecutor(1) as threads:
+        said = threads.submit(second.work, others).result()
+    assert f"process {os.getpid()} on {socket.gethostname()} is at work on {tmp_path / 'run'}: wait for" in str(said)
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
-        with pytest.raises(ConfigError, match="another process is at work"):
-            make().open()
+        with pytest.raises(ConfigError, match=f"process {other.pid} on"):
+            first.work()
         other.kill()
-    make().open()
+    first.work()
+
+
+def test_a_folder_that_cannot_be_locked_may_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(file: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert Works(tmp_path).work() == [] and "cannot be locked" in caplog.text
+    own = own_folder(tmp_path / "copies")
+    assert own == own_folder(tmp_path / "copies") and folders_of_the_dead(tmp_path / "copies") == []
+    monkeypatch.undo()
+    assert folders_of_the_dead(tmp_path / "copies") == [own]
 
 
 def test_storage_that_cannot_be_used_is_told_in_one_line(
