@@ -60,7 +60,7 @@ def source(job: Job, this: Task) -> list[tuple[dict[str, str], float]]:
     """Random architectures and what the other search heard of them."""
     _, related, loose = TABLES[job.table]
     told = columns(job.data, job.table)[loose if job.source == "loose" else related]
-    drawn = RandomSearch(this.space, seed=1_000_000 + job.seed)
+    drawn = RandomSearch(this.space, seed=1_000_000 + job.seed, mode="max")
     architectures = [drawn.suggest(f"t{number}")["architecture"] for number in range(job.size)]
     scores = [told[this.name(architecture)] for architecture in architectures]
     if job.source == "noisy":
@@ -73,7 +73,7 @@ def source(job: Job, this: Task) -> list[tuple[dict[str, str], float]]:
 def play(job: Job) -> list[float]:
     """The best score so far after each evaluation, up to the optimum."""
     this = task(job.data, job.table)
-    searcher = OURS[job.searcher](this.space, seed=job.seed)
+    searcher = OURS[job.searcher](this.space, seed=job.seed, mode="max")
     if job.source != "none":
         searcher.warm_start(source(job, this))
     best: list[float] = []

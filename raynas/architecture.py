@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -169,7 +169,11 @@ def complete(
 
 
 def mutate(
-    decisions: Decisions, architecture: Mapping[str, str], rng: Random, probability: float = 0.1
+    decisions: Decisions,
+    architecture: Mapping[str, str],
+    rng: Random,
+    probability: float = 0.1,
+    avoided: Collection[str] = (),
 ) -> Architecture:
     """Change each decision with the given probability to another of its options, and at least one of them.
 
@@ -181,17 +185,19 @@ def mutate(
         architecture: The parent; not changed.
         rng: The generator to draw from.
         probability: Chance of each decision to change, in [0, 1].
+        avoided: Options to which no decision is changed.
 
     Returns:
-        The child. It equals the parent only where no decision has a second option.
+        The child. It equals the parent only where no decision has another option to change to.
     """
-    changeable = [name for name in architecture if len(decisions[name]) > 1]
+    others = {name: [o for o in decisions[name] if o != own and o not in avoided] for name, own in architecture.items()}
+    changeable = [name for name in architecture if others[name]]
     if not changeable:
         return dict(architecture)
     chosen = [name for name in changeable if rng.random() < probability] or [rng.choice(changeable)]
     child = dict(architecture)
     for name in chosen:
-        child[name] = rng.choice([option for option in decisions[name] if option != child[name]])
+        child[name] = rng.choice(others[name])
     return _complete(decisions, child, rng)
 
 

@@ -135,7 +135,7 @@ class Costs:
     def complete(self, architecture: Architecture) -> bool:
         """Whether a cell may be trained that draws its own options; a space may say so by a method of this name."""
         own = getattr(self._space, "complete", None)
-        return own is None or bool(own(architecture))
+        return not callable(own) or bool(own(architecture))
 
     @property
     def places(self) -> dict[str, tuple[str, ...]]:

@@ -91,7 +91,9 @@ def build_space(config: Config, data: Data) -> nn.Module:
         arguments = {name: value for name, value in known.items() if name in takes} | config.space_args
         unknown = [name for name in arguments if name not in takes]
         if unknown and not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
-            raise ConfigError(f"{config.space} has no argument {unknown[0]!r}; legal ones: {', '.join(takes)}")
+            raise ConfigError(
+                f"{config.space} has no argument {unknown[0]!r}; legal ones: {', '.join(takes) or 'none'}"
+            )
         space = function(**arguments)
     except ConfigError:
         raise

@@ -54,7 +54,8 @@ def _repeated(costs: Costs) -> dict[str, tuple[str, ...]]:
     """The places of every decision, in the order of the repetitions of the cell that they make up."""
     decisions, places = costs.decisions, costs.places
     repetitions = {len(found) for found in places.values()}
-    nested = any(arch.parent(decisions, name) for name in decisions)
+    everywhere = [place for found in places.values() for place in found]
+    nested = any(arch.parent(decisions, name) for name in decisions) or len(set(everywhere)) < len(everywhere)
     if places.keys() != decisions.keys() or nested or len(repetitions) > 1 or repetitions == {1}:
         raise ConfigError(
             "train.paths = cells is of a space that repeats one cell, as spaces.nasbench201, and this one does not: "

@@ -8,15 +8,19 @@ from typing import Any
 __all__ = ["PRESETS"]
 
 
-def _rlnas(population: int, parents: int, paths: str = "uniform") -> dict[str, Any]:
-    """RLNAS (Zhang et al., CVPR 2021) with its evolution: 20 generations, half of each mutants, half crossings."""
+def _rlnas(population: int, parents: int, paths: str = "uniform", **evolution: Any) -> dict[str, Any]:
+    """RLNAS (Zhang et al., CVPR 2021) with its evolution: 20 generations, half of each mutants, half crossings.
+
+    Where several architectures are the same network, as in the space of DARTS, RayNAS trains the form that it scores;
+    the paper trains them all.
+    """
     return {
         "train": {"labels": "random", "paths": paths},
         "search": {
             "trainable": "trainables.angle:Angle",
             "cohort": 64,  # an angle takes microseconds
             "method": "evolution",
-            "method_args": {"population": population, "parents": parents},
+            "method_args": {"population": population, "parents": parents, **evolution},
             "num_samples": 20 * population,
         },
     }
@@ -24,6 +28,6 @@ def _rlnas(population: int, parents: int, paths: str = "uniform") -> dict[str, A
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "rlnas": _rlnas(population=50, parents=10),
-    "rlnas_nasbench201": _rlnas(population=100, parents=30, paths="cells"),
+    "rlnas_nasbench201": _rlnas(population=100, parents=30, paths="cells", avoided=["none"]),
 }
 """By name, as nested dictionaries; rlnas is what the paper takes for DARTS and for MobileNet-like spaces."""

@@ -102,8 +102,8 @@ class Run(SearchRun):
             raise ConfigError(f"the space does not run on {data}: {str(error).splitlines()[0]}") from None
         if classes < data.classes:
             raise ConfigError(
-                f"the space tells {classes} classes apart, but the labels are of {data.classes}: "
-                f"set space_args.num_classes={data.classes}"
+                f"the space tells {classes} classes apart, but the labels are of {data.classes}: set "
+                f"space_args.num_classes={data.classes}, an argument that the function of the space must take"
             )
         self._open = NetworkSpace(config, space, costs, data)
         if config.search.joint and config.retrain.preset is not None:

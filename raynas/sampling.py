@@ -108,6 +108,7 @@ class CellPaths:
         decisions: Of the cell, as of the space.
         places: Where the Choices of each decision stand, one for every repetition.
         complete: What a cell that is drawn must be; others are drawn again.
+        attempts: After so many the last one is taken.
         seed: Of all draws.
     """
 

@@ -54,7 +54,8 @@ def test_mistakes_are_named_with_what_is_legal(override, message):
 def test_settings_that_come_with_raynas_are_taken_by_name(tmp_path, monkeypatch):
     config = load("rlnas_nasbench201", ["search.method_args.parents=20", "seed=3"])
     assert (config.train.labels, config.search.trainable) == ("random", "trainables.angle:Angle")
-    assert config.search.method_args == {"population": 100, "parents": 20} and config.search.num_samples == 2000
+    assert (config.train.paths, config.search.num_samples) == ("cells", 2000)
+    assert config.search.method_args == {"population": 100, "parents": 20, "avoided": ["none"]}
     settings = EvolutionSettings(**load("rlnas").search.method_args)
     assert (settings.population, settings.parents, settings.children) == (50, 10, (25, 25))
     assert settings.mutation_probability == 0.1

@@ -23,7 +23,7 @@ __all__ = ["Bayes", "BayesSettings", "SourceModel"]
 
 _PARENTS = 20  # so many of the best have mutants and crossings among the candidates
 _PAIRS = 2_500_000  # of candidates and known scores that are compared for one suggestion, a tenth of a second
-_FITTED = 150  # scores on which the weights of the model are fitted: a quarter of a second
+_FITTED = 200  # scores on which the weights of the model are fitted: a quarter of a second
 _CELLS = 8_000_000  # of candidates and cells of the grid of budgets, a tenth of a second
 
 

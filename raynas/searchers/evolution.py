@@ -31,6 +31,7 @@ class EvolutionSettings:
         crossovers: Children by crossover in each generation; by default the other half.
         mutation_probability: Chance of each decision to change in a mutation; at least one does.
         attempts: Children tried for each one wanted; the others were known already or infeasible.
+        avoided: Options to which no mutation changes a decision.
 
     Raises:
         ValueError: A count out of range; more children than the population holds.
@@ -42,8 +43,11 @@ class EvolutionSettings:
     crossovers: int | None = None
     mutation_probability: float = 0.1
     attempts: int = 10
+    avoided: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        check_ranges(self, {"avoided": (not isinstance(self.avoided, str), "a list of options")})
+        object.__setattr__(self, "avoided", list(self.avoided))  # as it comes back from JSON
         given = [name for name in ("mutations", "crossovers") if getattr(self, name) is not None]
         check_counts(self, {"population": 1, "parents": 1, "attempts": 1, **dict.fromkeys(given, 0)})
         check_numbers(self, ["mutation_probability"])
@@ -89,6 +93,10 @@ class Evolution(ArchitectureSearcher):
 
     def __init__(self, space: SearchSpace, **common: Any) -> None:
         super().__init__(space, **common)
+        there = sorted({option for options in space.decisions.values() for option in options})
+        for option in self.settings.avoided:
+            if option not in there:
+                raise ValueError(f"avoided: no decision has an option {option!r}; legal ones: {', '.join(there)}")
         self._number = -1  # of the current generation
         self._generation: dict[str, Architecture] = {}  # by key
         self._members: set[str] = set()  # keys of this and all earlier generations
@@ -186,7 +194,8 @@ class Evolution(ArchitectureSearcher):
 
     def _mutant(self, parents: list[Architecture], rng: Random) -> Child:
         parent = rng.choice(parents)
-        return mutate(self.space.decisions, parent, rng, self.settings.mutation_probability), [parent]
+        settings = self.settings
+        return mutate(self.space.decisions, parent, rng, settings.mutation_probability, settings.avoided), [parent]
 
     def _crossing(self, parents: list[Architecture], rng: Random) -> Child:
         first, second = rng.sample(parents, 2) if len(parents) > 1 else parents * 2

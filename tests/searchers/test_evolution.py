@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from random import Random
 from statistics import mean
+from typing import Any
 
 import pytest
 from ray.tune.search import Searcher
@@ -136,6 +137,26 @@ def test_crossings_take_every_decision_from_a_parent() -> None:
         assert child not in (first, second)
 
 
+def test_mutations_change_nothing_to_options_that_are_avoided() -> None:
+    space = SearchSpace({f"d{place}": ("none", "a", "b") for place in range(12)})
+    settings = EvolutionSettings(population=40, parents=1, mutations=40, crossovers=0, avoided=("none",))
+    searcher = Evolution(space, settings=settings)
+    generation: list[Architecture] = []
+
+    def report(i: int, architecture: Architecture) -> None:
+        generation.append(architecture)
+        searcher.on_trial_complete(f"t{i}", {"score": i})
+
+    play_one_generation(searcher, report)
+    changed = list[str]()
+    for i in range(40):
+        child = searcher.suggest(f"c{i}")["architecture"]
+        changed += [option for name, option in child.items() if option != generation[-1][name]]
+    assert len(changed) >= 40 and set(changed) == {"a", "b"}
+    with pytest.raises(ValueError, match="avoided: no decision has an option 'nothing'; legal ones: a, b, none"):
+        Evolution(space, settings=EvolutionSettings(avoided=["nothing"]))
+
+
 def test_what_the_children_leave_open_is_random() -> None:
     settings = EvolutionSettings(population=10, parents=1, mutations=2, crossovers=3, mutation_probability=0.0)
     searcher = Evolution(SPOS_SIZED, settings=settings)
@@ -211,10 +232,11 @@ def test_parents_that_break_the_limits_of_this_run_are_passed_over() -> None:
         ({"mutations": -1}, "mutations is -1; legal: a whole number, 0 or more"),
         ({"mutation_probability": 1.5}, r"mutation_probability is 1\.5; legal: from 0 to 1"),
         ({"mutation_probability": math.nan}, "mutation_probability is nan"),
+        ({"avoided": "none"}, "avoided is 'none'; legal: a list of options"),
         ({"population": 20, "mutations": 30, "crossovers": 20}, r"mutations \+ crossovers is 50; legal: up to .*, 20"),
     ],
 )
-def test_bad_settings(keywords: dict[str, float], match: str) -> None:
+def test_bad_settings(keywords: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         EvolutionSettings(**keywords)
 
