@@ -31,6 +31,7 @@ from raynas.ranking import compare
 from raynas.sample import random_architectures, ranks, score_sample
 from raynas.search_run import SearchRun
 from raynas.truth import LEAST, Truth, from_audit, from_retraining, from_table
+from raynas.warm_start import mode_of_scores
 
 __all__ = ["rank"]
 
@@ -82,10 +83,13 @@ def rank(run: SearchRun, join: Callable[[], None], audit: Callable[[], SearchRun
     else:
         truth = from_retraining(run.folder, scored)
         sample = _searched(run, rows)
-    found = judge(sample, truth, _costs(run, truth), name=_name(run), resamples=settings.resamples)
+    costs = _costs(run, truth)
+    found = judge(sample, truth, costs, name=_name(run), resamples=settings.resamples)
     found |= {"searched": _among_searched(run, rows, truth, settings.resamples), "winner": _winner(run, truth)}
     write_json(run.folder / "ranking.json", found)
     _show(run.view, found)
+    if not costs:
+        run.view.say("beside chance alone, no costs are known: a table's are named by search.trainable_args.columns")
     return found
 
 
@@ -144,7 +148,7 @@ def _searched(run: SearchRun, rows: Rows) -> Sample:
     fair = _is_random(run, rows)
     text = "drawn by chance from the space" if fair else "chosen by the search, no fair sample of the space"
     measure = scored_by(rows)
-    return Sample(text, told, results.mode_of(_leaderboard(run)) if measure is None else measure.mode)
+    return Sample(text, told, mode_of_scores(run.trainable, run.config) if measure is None else measure.mode)
 
 
 def _costs(run: SearchRun, truth: Truth) -> dict[str, dict[str, float]]:
