@@ -188,6 +188,7 @@ class Mirror:
         except OSError:
             self._claim = None  # it is tried again, all of it
             raise
+        self._note()
 
     def check(self) -> None:
         """Raise an :class:`OvertakenError` if this one has met the traces of another; asks nobody."""
