@@ -29,7 +29,7 @@ from raynas.evaluation import tally
 from raynas.images import steps_per_epoch
 from raynas.mirror import Mirror
 from raynas.nodes import Notice
-from raynas.patience import append_line, replace_text
+from raynas.patience import append_line, patiently, replace_text
 from raynas.placement import check_room, place_ranks
 from raynas.supernet import TrainingStatus
 from raynas.tasks import task_of
@@ -123,7 +123,7 @@ def retrain(
     """
     mirror = where if isinstance(where, Mirror) else None
     if mirror is not None:
-        mirror.pull()
+        patiently(mirror.pull, f"the copy of {mirror.uri}")
     folder = where.folder if isinstance(where, Mirror) else where.absolute()
     kept, result = folder / "recipe.json", folder / "result.json"
     decisive = {name: value for name, value in dataclasses.asdict(recipe).items() if name not in OPERATION}
@@ -134,14 +134,14 @@ def retrain(
     folder.mkdir(parents=True, exist_ok=True)
     kept.write_text(wanted, encoding="utf-8")
     if mirror is not None:
-        mirror.push()
+        patiently(mirror.push, mirror.uri)
     if not result.exists():
         # The subnet shares the space's weights: a copy of its own is trained.
         network, arrays = ray.put(copy.deepcopy(subnet)), ray.put(to_arrays(data))
         with _watched(folder / "training.jsonl", on_progress):
             _fit(_trainer(Job(network, arrays, recipe, seed, mirror or folder)))
         if mirror is not None:
-            mirror.pull()
+            patiently(mirror.pull, f"the copy of {mirror.uri}")
     return dict(json.loads(result.read_text(encoding="utf-8")))
 
 
@@ -256,7 +256,7 @@ def _train_worker(config: dict[str, Any]) -> None:
         result |= {"epochs": total / trainer.epoch_steps, "seconds": seconds + time.monotonic() - begin}
         replace_text(folder / "result.json", json.dumps(result))
         if mirror is not None:
-            mirror.push()
+            patiently(mirror.push, mirror.uri)
     if mirror is not None:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -266,7 +266,7 @@ def _own_folder(where: Path | Mirror) -> tuple[Path, Mirror | None]:
     if isinstance(where, Path):
         return where, None
     mirror = where.private()
-    mirror.pull()
+    patiently(mirror.pull, f"the copy of {mirror.uri}")
     return mirror.folder, mirror
 
 

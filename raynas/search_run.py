@@ -286,7 +286,7 @@ class SearchRun:
         kept = self.folder / "in-flight"
         mirror = None if self.mirror is None else self.mirror.below("in-flight")
         if mirror is not None:
-            mirror.pull()  # nodes that were lost have left theirs there
+            patiently(mirror.pull, f"the copy of {mirror.uri}")  # nodes that were lost have left theirs there
         for folder in kept.glob("*"):
             if folder.name not in running:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -251,19 +251,58 @@ def test_who_comes_back_after_another_has_gone_on_overwrites_nothing(
     assert found(there.folder) == {**kept, **logs, "more": "not lost by what is brought"}
 
 
-@pytest.mark.usefixtures("ray_session")
-def test_a_search_that_another_has_gone_on_with_ends(store: str, tmp_path: Path) -> None:
-    """Its log is written by another while it searches."""
-    (processes := tmp_path / "processes").mkdir()
-    search = SearchConfig(num_samples=2000, slices=1, scheduler="none", trainable_args={"folder": str(processes)})
+def searching(store: str, folder: Path, num_samples: int) -> tuple[SearchRun, Callable[[], None]]:
+    """A run in the store, and what waits until it scores."""
+    (processes := folder / "processes").mkdir()
+    search = SearchConfig(
+        num_samples=num_samples, slices=1, scheduler="none", trainable_args={"folder": str(processes)}
+    )
     config = Config(search=search, storage_path=store, name="run")
     space = SearchSpace({f"d{place}": tuple("abcd") for place in range(6)})
-    run = SearchRun(config, space, NoCosts(), RandomSearch, plain.Told)
 
-    def go_on() -> None:
+    def scores() -> None:
         deadline = time.monotonic() + 60
         while not any(processes.iterdir()) and time.monotonic() < deadline:
             time.sleep(0.2)
+
+    return SearchRun(config, space, NoCosts(), RandomSearch, plain.Told), scores
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_search_goes_on_while_the_store_fails(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, scores = searching(store, tmp_path, 120)
+    assert run.mirror is not None
+    good = os.environ["AWS_ENDPOINT_URL"]
+
+    def fail() -> None:
+        scores()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        deadline = time.monotonic() + 60
+        while "it is tried again" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.1)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", good)
+
+    failing = threading.Thread(target=fail)
+    failing.start()
+    run.search()
+    failing.join()
+    run.send()
+    run.close()
+    run.mirror.close()
+    assert "it is tried again" in caplog.text
+    rows = results.read(f"{store}/run/scored.parquet").to_pylist()
+    assert len(rows) == len({row["key"] for row in rows}) == 120
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_search_that_another_has_gone_on_with_ends(store: str, tmp_path: Path) -> None:
+    """Its log is written by another while it searches."""
+    run, scores = searching(store, tmp_path, 2000)
+
+    def go_on() -> None:
+        scores()
         other = Mirror(store, "run", tmp_path / "other")
         other.start()
         other.claim()

@@ -29,6 +29,7 @@ from raynas.evaluation import tally
 from raynas.joint import network, recipe, settings
 from raynas.mirror import Mirror
 from raynas.nodes import Notice
+from raynas.patience import patiently
 from raynas.placement import place
 from raynas.scoring import Scoring, check_arguments
 from raynas.tasks import task_of
@@ -139,7 +140,7 @@ class FromScratch(tune.Trainable):
         name, where = arch.key(self.architecture), self.job.where
         if isinstance(where, Mirror):
             self.mirror = where.below(name).private()
-            self.mirror.pull()
+            patiently(self.mirror.pull, f"the copy of {self.mirror.uri}")
             self.folder = self.mirror.folder
         else:
             self.folder = where / name
