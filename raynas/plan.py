@@ -34,6 +34,8 @@ def path_sampler(config: Config, costs: Costs, limits: Limits) -> PathSampler:
         sizes = functools.partial(_cost, costs, "parameters")
         largest = costs.profile()["parameters"].maximum
         return ProportionalPaths(decisions, sizes, largest, seed=seed, canonical=costs.canonical)
+    if wanted == "plain":
+        return UniformPaths(decisions, seed)
     if wanted == "cells":
         return CellPaths(decisions, _repeated(costs), costs.complete, seed=seed)
     if wanted == "constrained" and high is None:

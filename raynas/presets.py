@@ -8,12 +8,8 @@ from typing import Any
 __all__ = ["PRESETS"]
 
 
-def _rlnas(population: int, parents: int, paths: str = "uniform", **evolution: Any) -> dict[str, Any]:
-    """RLNAS (Zhang et al., CVPR 2021) with its evolution: 20 generations, half of each mutants, half crossings.
-
-    Where several architectures are the same network, as in the space of DARTS, RayNAS trains the form that it scores;
-    the paper trains them all.
-    """
+def _rlnas(population: int, parents: int, paths: str = "plain", **evolution: Any) -> dict[str, Any]:
+    """RLNAS (Zhang et al., CVPR 2021) with its evolution: 20 generations, half of each mutants, half crossings."""
     return {
         "train": {"labels": "random", "paths": paths},
         "search": {

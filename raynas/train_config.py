@@ -131,11 +131,12 @@ class TrainConfig:
     cutout: Annotated[int, Field(ge=0)] | None = None
     """Side in pixels of a square that is painted over in every training image (DeVries & Taylor, 2017). darts and
     nao: 16, the others: 0."""
-    paths: Literal["auto", "uniform", "constrained", "fair", "proportional", "cells"] = "auto"
+    paths: Literal["auto", "uniform", "constrained", "fair", "proportional", "plain", "cells"] = "auto"
     """Which paths a step trains: uniform (one form alone of those that are the same network); constrained (uniform over
     MAC bins, the default of SPOS where MACs are limited); fair (every option once a step, FairNAS); proportional (a
-    path in proportion to its parameters, as large ones need more training: NAO-V2); cells (every repetition of a cell
-    draws its own, RLNAS on NAS-Bench-201). auto: constrained if MACs are limited and additive."""
+    path in proportion to its parameters, as large ones need more training: NAO-V2); plain (uniform over all forms,
+    RLNAS); cells (every repetition of a cell draws its own, RLNAS on NAS-Bench-201). auto: constrained if MACs are
+    limited and additive."""
     labels: Literal["given", "random"] = "given"
     """random: the supernet learns labels drawn by chance, once for the whole run (RLNAS); retraining and validation
     keep the given ones."""

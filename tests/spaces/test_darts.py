@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
 
@@ -15,7 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from raynas import choice
 from raynas.architecture import sample, size
 from raynas.choice import decisions, derive
+from raynas.config import Config, TrainConfig
 from raynas.costs import Costs
+from raynas.limits import Limits
+from raynas.plan import path_sampler
 from spaces.darts import AuxiliaryHead, Cell, DropPath, FactorizedReduce, darts, darts_imagenet
 from spaces.darts_cells import DECISIONS, OPTIONS, canonical_form, choose, from_genotype, graph, to_genotype, wiring
 
@@ -121,6 +125,16 @@ def test_every_edge_has_its_place() -> None:
         return sum(map(ways, entering)) if entering else 1
 
     assert ways(6) == ways(13) == 30  # as RLNAS counts them
+
+
+def test_plain_paths_take_all_pairs_of_inputs_equally_often_as_in_rlnas() -> None:
+    with torch.device("meta"):
+        costs = Costs(darts(channels=4, cells=3), (torch.zeros(1, 3, 32, 32),))
+    sampler = path_sampler(Config(train=TrainConfig(paths="plain")), costs, Limits())
+    counts = Counter(item for step in range(3000) for item in sampler(step)[0].items())
+    for name, options in DECISIONS.items():
+        expected = 3000 / len(options)
+        assert all(abs(counts[name, option] - expected) < 5 * expected**0.5 for option in options), name
 
 
 def renumbered(architecture: dict[str, str], order: Sequence[int]) -> dict[str, str] | None:

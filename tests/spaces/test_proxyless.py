@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from random import Random
 
 import pytest
@@ -11,7 +12,10 @@ import torch
 from raynas import choice
 from raynas.architecture import sample, size
 from raynas.choice import decisions, derive
+from raynas.config import Config, TrainConfig
 from raynas.costs import Costs
+from raynas.limits import Limits
+from raynas.plan import path_sampler
 from spaces.proxyless import DECISIONS, InvertedResidual, canonical_form, from_digits, proxyless, proxyless_32
 
 # What RLNAS found under a limit of 475 million MACs, and the network that ProxylessNAS found for GPUs.
@@ -53,6 +57,15 @@ def test_skipped_layers_commute() -> None:
     for _ in range(50):
         form = choice.canonical(space, sample(DECISIONS, rng))
         assert choice.canonical(space, form) == form
+
+
+def test_plain_paths_take_every_option_of_every_layer_equally_often_as_in_rlnas(costs: Costs) -> None:
+    sampler = path_sampler(Config(train=TrainConfig(paths="plain")), costs, Limits())
+    drawn = [sampler(step)[0] for step in range(3000)]
+    for name, options in DECISIONS.items():
+        expected = 3000 / len(options)
+        counts = Counter(path[name] for path in drawn)
+        assert all(abs(counts[option] - expected) < 5 * expected**0.5 for option in options), name
 
 
 def test_the_layers_are_a_chain() -> None:
