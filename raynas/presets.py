@@ -16,7 +16,7 @@ def _rlnas(population: int, parents: int, paths: str = "plain", **evolution: Any
             "trainable": "trainables.angle:Angle",
             "cohort": 64,  # an angle takes microseconds
             "method": "evolution",
-            "method_args": {"population": population, "parents": parents, **evolution},
+            "method_args": {"population": population, "parents": parents, "waits": True, **evolution},
             "num_samples": 20 * population,
         },
     }

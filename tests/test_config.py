@@ -55,7 +55,7 @@ def test_settings_that_come_with_raynas_are_taken_by_name(tmp_path, monkeypatch)
     config = load("rlnas_nasbench201", ["search.method_args.parents=20", "seed=3"])
     assert (config.train.labels, config.search.trainable) == ("random", "trainables.angle:Angle")
     assert (config.train.paths, config.search.num_samples) == ("cells", 2000)
-    assert config.search.method_args == {"population": 100, "parents": 20, "avoided": ["none"]}
+    assert config.search.method_args == {"population": 100, "parents": 20, "waits": True, "avoided": ["none"]}
     assert load("rlnas").train.paths == "plain"
     settings = EvolutionSettings(**load("rlnas").search.method_args)
     assert (settings.population, settings.parents, settings.children) == (50, 10, (25, 25))

@@ -32,6 +32,7 @@ class EvolutionSettings:
         mutation_probability: Chance of each decision to change in a mutation; at least one does.
         attempts: Children tried for each one wanted; the others were known already or infeasible.
         avoided: Options to which no mutation changes a decision.
+        waits: Whether a generation waits for all of the one before, as in the papers, while workers stand idle.
 
     Raises:
         ValueError: A count out of range; more children than the population holds.
@@ -44,9 +45,13 @@ class EvolutionSettings:
     mutation_probability: float = 0.1
     attempts: int = 10
     avoided: Sequence[str] = ()
+    waits: bool = False
 
     def __post_init__(self) -> None:
-        check_ranges(self, {"avoided": (not isinstance(self.avoided, str), "a list of options")})
+        check_ranges(self, {
+            "avoided": (not isinstance(self.avoided, str), "a list of options"),
+            "waits": (isinstance(self.waits, bool), "true or false"),
+        })  # fmt: skip
         object.__setattr__(self, "avoided", list(self.avoided))  # as it comes back from JSON
         given = [name for name in ("mutations", "crossovers") if getattr(self, name) is not None]
         check_counts(self, {"population": 1, "parents": 1, "attempts": 1, **dict.fromkeys(given, 0)})
@@ -74,10 +79,10 @@ class Evolution(ArchitectureSearcher):
     A generation is made when the one before is scored; until then ``suggest`` returns None. So the children depend on
     scores alone, not on the order in which trials complete, and a replay makes the same generations again. Workers
     would stand idle while the last of a generation are scored: where :meth:`expect_in_flight` says that ``n`` trials
-    are in flight, the next generation is made without waiting for its last ``n`` members, which become parents one
-    generation later (``n`` at most half the population). Rows of
-    the log that belong to none of them (another searcher's, another seed's) join as if they had been scored before
-    the generation at which the replay ends.
+    are in flight, and the settings do not say to wait, the next generation is made without waiting for its last ``n``
+    members, which become parents one generation later (``n`` at most half the population). Rows of the log that belong
+    to none of them (another searcher's, another seed's) join as if they had been scored before the generation at which
+    the replay ends.
 
     Args:
         space: What may be proposed.
@@ -117,7 +122,7 @@ class Evolution(ArchitectureSearcher):
 
     def expect_in_flight(self, trials: int) -> None:
         """Begin a generation while up to so many members of the one before are still being scored."""
-        self._overlap = min(trials, self.settings.population // 2)
+        self._overlap = 0 if self.settings.waits else min(trials, self.settings.population // 2)
 
     def _awaited(self) -> list[str]:
         """The members of the current generation whose scores the next one needs."""

@@ -232,6 +232,7 @@ def test_parents_that_break_the_limits_of_this_run_are_passed_over() -> None:
         ({"mutations": -1}, "mutations is -1; legal: a whole number, 0 or more"),
         ({"mutation_probability": 1.5}, r"mutation_probability is 1\.5; legal: from 0 to 1"),
         ({"mutation_probability": math.nan}, "mutation_probability is nan"),
+        ({"waits": "yes"}, "waits is 'yes'; legal: true or false"),
         ({"avoided": "none"}, "avoided is 'none'; legal: a list of options"),
         ({"population": 20, "mutations": 30, "crossovers": 20}, r"mutations \+ crossovers is 50; legal: up to .*, 20"),
     ],
@@ -248,8 +249,8 @@ def test_other_settings_are_refused_at_restore() -> None:
 
 
 def test_with_an_overlap_no_worker_waits_and_the_order_of_completion_does_not_count() -> None:
-    def play(order: tuple[int, ...], overlap: int = 4) -> list[Architecture]:
-        searcher = Evolution(CHAIN, settings=EvolutionSettings(12, 3, 6, 6), seed=3)
+    def play(order: tuple[int, ...], overlap: int = 4, waits: bool = False) -> list[Architecture]:
+        searcher = Evolution(CHAIN, settings=EvolutionSettings(12, 3, 6, 6, waits=waits), seed=3)
         searcher.expect_in_flight(overlap)
         proposed: list[Architecture] = []
         flying: list[int] = []
@@ -269,6 +270,8 @@ def test_with_an_overlap_no_worker_waits_and_the_order_of_completion_does_not_co
     assert mean(map(preference, straight[-24:])) > mean(map(preference, straight[:12])) + 0.5
     with pytest.raises(AssertionError, match="had to wait"):
         play((0,), overlap=0)
+    with pytest.raises(AssertionError, match="had to wait"):
+        play((0,), waits=True)
 
 
 @pytest.mark.parametrize(
