@@ -28,7 +28,7 @@ def bare_space(config: Config, decisions: Mapping[str, Any]) -> SearchSpace:
     legal = ("canonical", "alike", "graph", "notation")
     unknown = [name for name in config.space_args if name not in legal]
     if unknown:
-        raise ConfigError(f"{config.space} has no argument {unknown[0]!r}; legal ones: {', '.join(legal) or 'none'}")
+        raise ConfigError(f"{config.space} has no argument {unknown[0]!r}; legal ones: {', '.join(legal)}")
     functions = {name: resolve(path, f"space_args.{name}") for name, path in config.space_args.items()}
     return SearchSpace({name: tuple(options) for name, options in decisions.items()}, **functions)
 

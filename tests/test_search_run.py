@@ -71,4 +71,4 @@ def test_a_searcher_that_waits_costs_no_processes(tmp_path: Path) -> None:
 def test_processes_that_die_while_they_wait_cost_no_score(tmp_path: Path) -> None:
     """A machine is lost with one trial and all that wait: the trial finds these dead before it gets a new process."""
     said = told(tmp_path, num_samples=5, population=4, others=3)
-    assert said.count("killed") == 4
+    assert said.count("killed") == 4 and len(said) <= 4 + 4

@@ -138,8 +138,7 @@ def test_a_store_that_fails_for_a_while_gets_everything_in_the_end(
 
 KILLED = """
 import os, pathlib, signal, sys
-from raynas.locks import alone, folders_of_the_dead, own_folder
-from raynas.mirror import Mirror, OvertakenError
+from raynas.mirror import Mirror
 
 mirror = Mirror(sys.argv[1], "run")
 mirror.pull()
@@ -298,7 +297,7 @@ def test_a_search_goes_on_while_the_store_fails(
 
 @pytest.mark.usefixtures("ray_session")
 def test_a_search_that_another_has_gone_on_with_ends(store: str, tmp_path: Path) -> None:
-    """Its log is written by another while it searches."""
+    """Another claims the run while it searches."""
     run, scores = searching(store, tmp_path, 2000)
 
     def go_on() -> None:

@@ -28,12 +28,12 @@ def fake_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(from_scratch, "ray", SimpleNamespace(get_runtime_context=lambda: context, util=util))
 
 
-def begun(where: Path, notices: list[bool]) -> FromScratch:
-    """A trial that learns at its steps whether its node must leave."""
+def begun(where: Path) -> FromScratch:
+    """A trial whose node may stay."""
     torch.manual_seed(0)
     trial: Any = object.__new__(FromScratch)
     trial.setup({"architecture": ARCHITECTURE}, Job(tiny.space(4), to_arrays(tiny.data()), RECIPE, 0, where))
-    trial.notice = SimpleNamespace(given=lambda: bool(notices) and notices.pop(0))
+    trial.notice = SimpleNamespace(given=lambda: False)
     return trial  # type: ignore[no-any-return]
 
 
@@ -47,18 +47,18 @@ def kept(trial: FromScratch) -> int:
 
 @pytest.mark.usefixtures("fake_ray")
 def test_a_node_that_must_leave_costs_a_trial_nothing(tmp_path: Path) -> None:
-    whole = begun(tmp_path / "whole", [])
+    whole = begun(tmp_path / "whole")
     end = [whole.step(), whole.step()]
     assert [told["fidelity"] for told in end] == [1, 2] and end[1]["done"]
     assert kept(whole) == 8
 
     # In the second epoch it is told, once, and is then ended before the epoch is.
-    leaves = begun(tmp_path / "leaves", [False] * 8)
+    leaves = begun(tmp_path / "leaves")
     leaves.step()
     leaves.notice = SimpleNamespace(given=iter([True]).__next__)
     with pytest.raises(StopIteration):
         leaves.step()
-    goes_on = begun(tmp_path / "leaves", [])
+    goes_on = begun(tmp_path / "leaves")
     assert 8 < kept(leaves) == goes_on.trainer.step < 16 and goes_on.seconds > 0
     told = goes_on.step()
     assert told["done"] and (told["score"], told["fidelity"]) == (end[1]["score"], 2)
