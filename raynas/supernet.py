@@ -44,6 +44,10 @@ __all__ = ["Supernet", "TrainingStatus"]
 log = logging.getLogger(__name__)
 _SHORT = 50
 """Steps of a schedule that no budget shortens: measuring would be a large part of it."""
+_FAR = 10**9
+"""Steps of a schedule that counts minutes, before anything is measured."""
+_MEASURED = 3.0
+"""Seconds of training after which its speed is known well enough to shorten a schedule of epochs."""
 CHUNK_SECONDS = 1.0
 """How long the actors train between two looks of the driver."""
 
@@ -56,6 +60,36 @@ class TrainingStatus:
     total: int
     loss: float
     images_per_second: float
+
+
+class _Pace:
+    """How many steps a schedule has: as many as are wanted, or as fit into its seconds.
+
+    Machines get slower and faster while it is followed, so it is planned after every chunk: the learning rate is at its
+    end when the time is.
+
+    Args:
+        wanted: The most steps.
+        seconds: The time from now on.
+        step: At which it goes on.
+        total: As it was planned before.
+    """
+
+    def __init__(self, wanted: int, seconds: float, step: int, total: int) -> None:
+        self.total = total
+        self._wanted, self._first, self._begin, self._end = wanted, step, time.monotonic(), time.monotonic() + seconds
+
+    def left(self) -> float:
+        """The seconds that are left."""
+        return max(self._end - time.monotonic(), 0.0)
+
+    def reached(self, step: int) -> None:
+        """So many steps are made now: plan anew."""
+        spent, left = time.monotonic() - self._begin, self.left()
+        if not left:
+            self.total = step
+        elif math.isfinite(left) and (spent >= _MEASURED or self._wanted == _FAR):
+            self.total = min(step + max(int(left * (step - self._first) / spent), 1), self._wanted)
 
 
 class Supernet:
@@ -96,7 +130,8 @@ class Supernet:
     ) -> None:
         """Train to the end of the schedule, from the newest checkpoint if there is one.
 
-        A schedule that is made now is shortened such that it takes ``seconds`` at most, unless it has few steps.
+        The schedule is shortened, and shortened further where the machines get slower, such that it takes ``seconds``
+        at most, unless it has few steps.
 
         A worker that is lost is replaced, and the training goes on from the last checkpoint. Ctrl-C saves a
         checkpoint first.
@@ -107,9 +142,10 @@ class Supernet:
                 ran out of memory.
         """
         lost, reached = 0, -1
+        end = math.inf if seconds is None else time.monotonic() + seconds
         while True:
             try:
-                self._train(paths, on_progress, seconds)
+                self._train(paths, on_progress, end)
                 return
             except (RayActorError, RayTaskError, OutOfMemoryError, ObjectLostError) as error:
                 # Where one rank dies, another may be the first to say so: its connection broke.
@@ -151,13 +187,12 @@ class Supernet:
                     told = True
                 time.sleep(1.0)
 
-    def _train(self, paths: PathSampler, on_progress: Callable[[TrainingStatus], None], seconds: float | None) -> None:
+    def _train(self, paths: PathSampler, on_progress: Callable[[TrainingStatus], None], end: float) -> None:
         saved = checkpoint.latest(self.folder)
-        total = None if saved is None else int(saved[2]["total"])
         if self.rounds is not None:
             self.rounds.load_state(None if saved is None else saved[2]["rounds"])
             paths = self.rounds.paths()
-        if saved is not None and saved[0] == total:
+        if saved is not None and saved[0] == int(saved[2]["total"]):
             return
         epoch_steps = self._start(paths)
         step = 0
@@ -168,29 +203,29 @@ class Supernet:
         else:
             initial = ray.get(self.actors[0].save.remote()).tensors()
             checkpoint.keep_initial(self.folder, model_tensors(initial))
-        if total is None:
-            step, total = self._plan(epoch_steps, seconds)
+        pace = self._pace(epoch_steps, end, step, {} if saved is None else saved[2])
         last_save, chunk, notice = time.monotonic(), 1, Notice()
         waiting: list[Any] = []
         try:
-            while step < total:
+            while step < pace.total:
                 pause = math.inf if self.rounds is None else self.rounds.next_round(epoch_steps)
                 if step >= pause:
-                    self._round(step, total)
+                    self._round(step, pace)
                     continue
-                until = int(min(step + chunk, total, pause))
-                waiting = [actor.train.remote(until, total) for actor in self.actors]
+                until = int(min(step + chunk, pace.total, pause))
+                waiting = [actor.train.remote(until, pace.total) for actor in self.actors]
                 progress = self.everyone(waiting)
                 step = until
-                self._report(progress, total, on_progress)
+                pace.reached(step)
+                self._report(progress, pace.total, on_progress)
                 chunk = progress[0].next_chunk(chunk, CHUNK_SECONDS)
-                due = step == total or time.monotonic() - last_save >= self.recipe.checkpoint_seconds
+                due = step == pace.total or time.monotonic() - last_save >= self.recipe.checkpoint_seconds
                 if due or notice.given():
-                    self._save(step, total)
+                    self._save(step, pace)
                     last_save = time.monotonic()
         except KeyboardInterrupt:
             if waiting:
-                self._save(max(made.step for made in self.everyone(waiting)), total)
+                self._save(max(made.step for made in self.everyone(waiting)), pace)
             raise
 
     def _start(self, paths: PathSampler) -> int:
@@ -202,25 +237,22 @@ class Supernet:
         joined = [actor.join.remote(paths, rank, where.count, address) for rank, actor in enumerate(self.actors)]
         return int(self.everyone(joined)[0])
 
-    def _plan(self, epoch_steps: int, most: float | None) -> tuple[int, int]:
-        """Decide how many steps the schedule has; returns the steps already made for it, and the total."""
+    def _pace(self, epoch_steps: int, end: float, step: int, saved: Mapping[str, Any]) -> _Pace:
+        """The schedule of this training, or of what is left of it.
+
+        Args:
+            epoch_steps: Steps of an epoch.
+            end: The moment at which it must be over.
+            step: At which it goes on.
+            saved: The values of its newest checkpoint.
+        """
         assert self.recipe.epochs is not None
-        wanted = max(round(self.recipe.epochs * epoch_steps), 1)
-        if self.recipe.minutes is None and (most is None or wanted < _SHORT):
-            return 0, wanted
-        span = min(
-            math.inf if limit is None else limit for limit in (self.recipe.minutes and self.recipe.minutes * 60, most)
-        )
-        # The first steps warm up caches and are not counted; the schedule hardly moves in those that measure.
-        begin, step, seconds, far = time.monotonic(), 3, 0.0, 10**9
-        self.everyone([actor.train.remote(step, far) for actor in self.actors])
-        measured = 0
-        while seconds < 3.0 and (self.recipe.minutes is not None or 5 * step < wanted):
-            made = self.everyone([actor.train.remote(step + 5, far) for actor in self.actors])[0]
-            step, measured, seconds = made.step, measured + 5, seconds + made.seconds
-        left = span - (time.monotonic() - begin)
-        total = step + max(int(left / (seconds / measured)), 1)
-        return step, total if self.recipe.minutes is not None else min(total, wanted)
+        seconds = end - time.monotonic()
+        if self.recipe.minutes is not None:
+            total = saved.get("total", _FAR)
+            return _Pace(_FAR, min(saved.get("left", 60 * self.recipe.minutes), seconds), step, total)
+        total = saved.get("total", max(round(self.recipe.epochs * epoch_steps), 1))
+        return _Pace(total, math.inf if total < _SHORT else seconds, step, total)
 
     def _report(self, progress: Sequence[Progress], total: int, tell: Callable[[TrainingStatus], None]) -> None:
         loss = sum(p.loss for p in progress) / len(progress)
@@ -230,18 +262,22 @@ class Supernet:
         append_line(self._curve, json.dumps({**line, "time": time.time()}))
         tell(status)
 
-    def _round(self, step: int, total: int) -> None:
+    def _round(self, step: int, pace: _Pace) -> None:
         """One round; the checkpoint afterwards holds what it made of the paths."""
         assert self.rounds is not None
         self.rounds.round(_Training(self), step)
         paths = self.rounds.paths()
         self.everyone([actor.follow.remote(paths) for actor in self.actors])
-        self._save(step, total)
+        self._save(step, pace)
         replace_text(self.folder / "rounds.json", json.dumps(self.rounds.state(), indent=2))
 
-    def _save(self, step: int, total: int) -> None:
+    def _save(self, step: int, pace: _Pace) -> None:
         tensors = ray.get(self.actors[0].save.remote()).tensors()
-        values = {"total": total} | ({} if self.rounds is None else {"rounds": self.rounds.state()})
+        values: dict[str, Any] = {"total": pace.total}
+        if self.recipe.minutes is not None:
+            values["left"] = pace.left()
+        if self.rounds is not None:
+            values["rounds"] = self.rounds.state()
         checkpoint.write(self.folder, step, tensors, values, self.recipe.keep_checkpoints)
 
     def replicas(self) -> list[Any]:

@@ -86,7 +86,8 @@ class TrainConfig:
     """Passes over the training images; may be a fraction. small: 60, spos: 120, darts and nao: 600,
     darts_imagenet: 250, words: 40, nao_words: 1000, penn_treebank: 4000, wikitext2: 2000."""
     minutes: Positive | None = None
-    """Time instead of epochs: as many steps as fit, decided from the first ones on this machine."""
+    """Time instead of epochs: as many steps as fit. The schedule follows the clock, so it ends in time also where the
+    machine becomes slower or faster."""
     batch_size: Count | None = None
     """Images a step over all workers together, rounded down to a multiple of them. small: 64, darts: 96, spos and
     darts_imagenet: 1024, nao: 128. Of a text: rows that are read side by side; words: 32, nao_words: 256, the others:

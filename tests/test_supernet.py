@@ -1,10 +1,12 @@
 """The supernet on real actors: data-parallel, resumed, and with workers that die."""
 
 import dataclasses
+import math
 import os
 import signal
 import sys
 import time
+from unittest.mock import Mock
 
 import pytest
 import ray
@@ -20,7 +22,7 @@ from raynas.evaluation import Scorer
 from raynas.host import publish
 from raynas.placement import Placement, place, place_ranks
 from raynas.sampling import UniformPaths
-from raynas.supernet import Supernet
+from raynas.supernet import _FAR, Supernet, _Pace
 from raynas.training import Trainer, TrainingDiverged, model_tensors
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -115,6 +117,52 @@ def test_minutes_decide_the_number_of_steps(tmp_path):
     assert seen[-1].step == seen[-1].total > 32
     # The start of the worker is not counted; a busy machine may take longer than planned, never without end.
     assert time.monotonic() - begin < 120
+
+
+def follow(monkeypatch, pace, speeds):
+    """Chunks of a second each, at so many steps a second; returns the totals as they were planned after each."""
+    clock = Mock(wraps=time, monotonic=lambda: now)
+    monkeypatch.setattr("raynas.supernet.time", clock)
+    now, step, totals = 0.0, 0, []
+    pace = pace()
+    for speed in speeds:
+        if step >= pace.total:
+            break
+        now, step = now + 1, min(step + speed, pace.total)
+        pace.reached(step)
+        totals.append(pace.total)
+    return step, totals
+
+
+def test_a_schedule_of_minutes_follows_the_clock(monkeypatch):
+    """It began slowly, because of other work, then other work came: it takes its 100 seconds all the same."""
+    speeds = [1] * 10 + [10] * 60 + [5] * 100
+    step, totals = follow(monkeypatch, lambda: _Pace(_FAR, 100, 0, _FAR), speeds)
+    assert step == totals[-1] == sum(speeds[:100]) and len(totals) == 100
+    assert totals[:2] == [100, 100] and 600 < totals[60] < 1000
+
+
+def test_a_schedule_of_epochs_is_shortened_where_its_time_is_short_and_no_other(monkeypatch):
+    assert follow(monkeypatch, lambda: _Pace(300, math.inf, 0, 300), [10] * 100) == (300, [300] * 30)
+    assert follow(monkeypatch, lambda: _Pace(300, 60, 0, 300), [10] * 100) == (300, [300] * 30)
+    step, totals = follow(monkeypatch, lambda: _Pace(300, 60, 0, 300), [10] * 20 + [1] * 100)
+    assert step == totals[-1] == 240 and totals[19] == 300, "it became slower"
+
+
+def test_what_is_left_of_the_minutes_is_in_the_checkpoint(tmp_path):
+    supernet, paths, _ = make(tmp_path, minutes=0.2, checkpoint_seconds=0.1)
+
+    def stop(status):
+        if status.step > 32:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        supernet.train(paths, stop)
+    saved = checkpoint.latest(tmp_path)
+    assert saved is not None and 0 < saved[2]["left"] < 12 and saved[0] < saved[2]["total"] < 10**9
+    supernet.train(paths)
+    ended = checkpoint.latest(tmp_path)
+    assert ended is not None and ended[0] == ended[2]["total"] > saved[0] and supernet.finished
 
 
 def test_replicas_need_a_trained_supernet(tmp_path):
