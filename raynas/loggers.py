@@ -114,11 +114,41 @@ def _make(name: str, folder: Path) -> LoggerCallback:
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.absolute() / 'mlflow.db'}"
         return MLflowLoggerCallback(uri, experiment_name=os.environ.get("MLFLOW_EXPERIMENT_NAME", "raynas"))
     if name == "wandb":
-        from ray.air.integrations.wandb import WandbLoggerCallback
-
-        return WandbLoggerCallback(project=os.environ.get("WANDB_PROJECT", "raynas"), resume="allow")
+        return _WandB()
     made: LoggerCallback = resolve(name, "search.loggers")()
     return made
+
+
+class _WandB(LoggerCallback):
+    """Logs from this process. Ray's own callback does so from an actor.
+
+    There ``WANDB_MODE`` and all else that is set here would be unknown, and its failures would be seen by nobody.
+    """
+
+    def setup(self, *arguments: Any, **keywords: Any) -> None:
+        """Look for a key where Ray's callback looks; ValueError where there is none."""
+        from ray.air.integrations.wandb import WandbLoggerCallback
+
+        WandbLoggerCallback(project="raynas").setup()
+
+    def log_trial_start(self, trial: Any) -> None:
+        import wandb
+
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "raynas"),
+            id=trial.trial_id,
+            name=str(trial),
+            resume="allow",
+            config=trial.config,
+            dir=trial.local_path,
+            settings=wandb.Settings(console="off"),
+        )
+
+    def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
+        self._run.log(result, step=iteration)
+
+    def log_trial_end(self, trial: Any, failed: bool = False) -> None:
+        self._run.finish()
 
 
 class _Feed:

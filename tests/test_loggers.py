@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from pathlib import Path
@@ -102,16 +103,48 @@ def test_a_logger_of_ones_own_and_one_that_fails(tmp_path: Path, caplog: pytest.
 
 
 def test_mlflow_has_one_run_with_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tracking = pytest.importorskip("mlflow.tracking", reason="needs mlflow (pip install mlflow)")
+    from mlflow.tracking import MlflowClient
+
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     log(tmp_path, "mlflow")
-    client = tracking.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("raynas")
     (run,) = client.search_runs([experiment.experiment_id])
     assert (run.info.run_name, run.info.status) == ("my-run", "FINISHED")
     assert run.data.params["search/num_samples"] == "200"
     history = client.get_metric_history(run.info.run_id, "best_score")
     assert [(point.step, point.value) for point in history] == [(1, 40.5), (2, 71.25), (3, 71.25)]
+
+
+def written(file: Path) -> list[Any]:
+    """The records of W&B's own file: after seven bytes each with its checksum, length, and a byte for its kind."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, found = file.read_bytes()[7:], []
+    while data:
+        length = int.from_bytes(data[4:6], "little")
+        found.append(Record.FromString(data[7 : 7 + length]))
+        data = data[7 + length :]
+    return found
+
+
+def test_wandb_has_one_run_with_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    log(tmp_path, "wandb")
+    (file,) = (tmp_path / "loggers").glob("wandb/offline-run-*/*.wandb")
+    records = written(file)
+    (run,) = (record.run for record in records if record.HasField("run"))
+    settings = {item.key: json.loads(item.value_json) for item in run.config.update}
+    assert (run.display_name, run.project, settings["search"]["num_samples"]) == ("my-run", "raynas", 200)
+    history = [record.history for record in records if record.HasField("history")]
+    told = [{"/".join(item.nested_key): json.loads(item.value_json) for item in one.item} for one in history]
+    assert [(one.step.num, step["best_score"]) for one, step in zip(history, told, strict=True)] == [
+        (1, 40.5),
+        (2, 71.25),
+        (3, 71.25),
+    ]
+    assert told[0]["metrics/accuracy"] == 40.5 and told[1]["macs"] == 3000
+    assert any(record.HasField("exit") for record in records)
 
 
 @pytest.mark.parametrize(
