@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import functools
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import plain
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from bare import DECISIONS
+from bare import DECISIONS, MANY
 from ray import tune
 
 from raynas import results
 from raynas.architecture import Architecture, enumerate_all
 from raynas.config import Config, SearchConfig
+from raynas.launch import main
 from raynas.results import Log
 from raynas.scoring import Scoring
 from raynas.search_run import NoCosts, SearchRun
@@ -72,3 +81,43 @@ def test_processes_that_die_while_they_wait_cost_no_score(tmp_path: Path) -> Non
     """A machine is lost with one trial and all that wait: the trial finds these dead before it gets a new process."""
     said = told(tmp_path, num_samples=5, population=4, others=3)
     assert said.count("killed") == 4 and len(said) <= 4 + 4
+
+
+def noisy(folder: Path) -> Path:
+    """A table of scores that get clearer from fidelity to fidelity."""
+    rng, rows = Random(0), list(enumerate_all(MANY))
+    values: dict[str, Any] = {name: [row[name] for row in rows] for name in MANY}
+    truth = [sum(("a", "b", "c", "d").index(option) for option in row.values()) for row in rows]
+    values |= {f"after_{step}": [score + rng.gauss(0, 4 / step) for score in truth] for step in (1, 2, 3, 4)}
+    pq.write_table(pa.table(values), folder / "scores.parquet")
+    return folder / "scores.parquet"
+
+
+def fates(folder: Path) -> list[tuple[Any, ...]]:
+    """All reports of a search in their order."""
+    rows = results.read(folder / "scored.parquet").to_pylist() if (folder / "scored.parquet").exists() else []
+    return [(row["key"], row["fidelity"], row["score"], row["status"]) for row in rows]
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_search_that_is_killed_twice_stops_the_same_early(tmp_path: Path) -> None:
+    """One trial at a time, so that the order of the reports, on which ASHA's decisions depend, is no chance."""
+    words = [
+        "--space", "bare:MANY", "--storage-path", str(tmp_path), "--num-samples", "50", "--max-concurrent", "1",
+        "search.method=random", "search.trainable=slow:SlowTable", "after=[]",
+        f"search.trainable_args.file={noisy(tmp_path)}", "search.trainable_args.metric=after_4",
+        "search.trainable_args.fidelities=[after_1,after_2,after_3]",
+    ]  # fmt: skip
+    assert main([*words, "--name", "whole"]) == 0
+    whole, killed = fates(tmp_path / "whole"), tmp_path / "killed"
+    assert {status for *_, status in whole} == {"running", "stopped", "complete"}
+    line = [sys.executable, "-m", "raynas.launch", *words, "--name", "killed"]
+    for more in ([], ["--resume"]):
+        with subprocess.Popen([*line, *more], stdout=subprocess.DEVNULL, start_new_session=True) as driver:
+            enough = len(fates(killed)) + len(whole) // 4
+            while len(fates(killed)) < enough and driver.poll() is None:
+                time.sleep(0.01)
+            os.killpg(driver.pid, signal.SIGKILL)
+        assert driver.returncode == -signal.SIGKILL and len(fates(killed)) < len(whole), "it ended before it was killed"
+    assert main([*words, "--name", "killed", "--resume"]) == 0
+    assert fates(killed) == whole

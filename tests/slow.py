@@ -1,0 +1,18 @@
+"""A table of scores that takes its time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from raynas.cohorts import Member
+from trainables.table import Table
+
+
+class SlowTable(Table):
+    """Looks up as a Table does, in a twentieth of a second."""
+
+    def advance(self, members: Sequence[Member], fidelity: int) -> None:
+        """Look up the next scores."""
+        time.sleep(0.05)
+        super().advance(members, fidelity)
