@@ -43,6 +43,9 @@ def main() -> None:
     parser.add_argument(
         "--width", type=float, default=1.0, help="of all layers of the supernet, relative to the table's"
     )
+    parser.add_argument("--size", type=int, default=None, help="edge length to which images are brought; default: 32")
+    parser.add_argument("--bn-images", type=int, default=2000, help="training images that recalibrate BatchNorms")
+    parser.add_argument("--workers", type=int, default=None, help="that train, of a core each; default: all cores")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--storage", default=None, help="keep the run here; default: a temporary folder")
     flags = parser.parse_args()
@@ -54,9 +57,16 @@ def main() -> None:
     config = Config(
         space="spaces.nasbench_macro:nasbench_macro",
         space_args={"channels": round(32 * flags.width), "head": round(1280 * flags.width)},
-        data=DataConfig(name="parquet", folder=str(flags.data / "cifar10"), validation=0.1),
+        data=DataConfig(name="parquet", folder=str(flags.data / "cifar10"), validation=0.1, search_size=flags.size),
         train=TrainConfig(
-            minutes=flags.minutes, paths=flags.paths, lr=flags.lr, batch_size=flags.batch_size, warmup=0.05, clip=5.0
+            minutes=flags.minutes,
+            paths=flags.paths,
+            lr=flags.lr,
+            batch_size=flags.batch_size,
+            warmup=0.05,
+            clip=5.0,
+            workers=flags.workers,
+            cpus_per_worker=None if flags.workers is None else 1,
         ),
         search=SearchConfig(slices=8, validation_images=flags.images, batch_size=250),
         storage_path=flags.storage or tempfile.mkdtemp(),
@@ -78,7 +88,7 @@ def main() -> None:
         [float(table[to_string(a)][column]) for a in chosen] for column in ("acc_mean", "flops", "params")
     )
     found: dict[str, object] = {"seconds of training": trained}
-    for name, images in (("recalibrated BatchNorm", 400), ("BatchNorm as trained", 0)):
+    for name, images in (("recalibrated BatchNorm", flags.bn_images), ("BatchNorm as trained", 0)):
         settings = dataclasses.replace(config, search=dataclasses.replace(config.search, bn_images=images))
         supernet = Supernet(run.space, run.data, settings, run.folder / "supernet")
         replicas = supernet.replicas()

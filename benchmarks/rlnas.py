@@ -113,7 +113,7 @@ def make(flags: argparse.Namespace, labels: str, seed: int) -> Run:
     config = Config(
         space=BENCHMARKS[flags.space].space,
         space_args={"channels": flags.channels} | json.loads(flags.space_args),
-        data=DataConfig(name="parquet", folder=str(flags.data / "cifar10"), validation=0.1),
+        data=DataConfig(name="parquet", folder=str(flags.data / "cifar10"), validation=0.1, search_size=flags.size),
         train=TrainConfig(
             labels=labels, paths=flags.paths, lr=flags.lr, batch_size=flags.batch_size, label_smoothing=0.0,
             nesterov=True, clip=5.0,
@@ -402,6 +402,7 @@ def main() -> None:
     parser.add_argument("--bn-images", type=int, default=250, help="training images that recalibrate its BatchNorms")
     parser.add_argument("--channels", type=int, default=16, help="of the stem; the tables' own have 16 and 32")
     parser.add_argument("--space-args", default="{}", help="further arguments of the space, as JSON")
+    parser.add_argument("--size", type=int, default=None, help="edge length to which images are brought; default: 32")
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--output", type=Path, default=Path("rlnas"), help="folder of supernets and figures")

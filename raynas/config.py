@@ -47,6 +47,10 @@ class DataConfig:
     """Use at most so many training images (before the split), or words."""
     size: Count | None = None
     """Edge length in pixels to which images of different sizes are brought (``images`` and ``parquet``)."""
+    search_size: Count | None = None
+    """Edge length to which a search brings the images by which it trains weights and scores with them: half of it takes
+    a quarter of the operations (EcoNAS, CVPR 2020). Costs, latency, scores without training, retraining and export are
+    of the images as they are. Default: as they are."""
 
 
 @dataclass(config=STRICT)

@@ -26,7 +26,7 @@ from raynas.named import resolve
 from raynas.readers import Source
 from raynas.text import TEXTS, TextData, load_text
 
-__all__ = ["NAMES", "Data", "DataError", "Dataset", "Split", "from_arrays", "load", "to_arrays"]
+__all__ = ["NAMES", "Data", "DataError", "Dataset", "Split", "for_search", "from_arrays", "load", "to_arrays"]
 
 NAMES = ("digits", "fashion_mnist", "cifar10", "cifar100", "images", "parquet", *TEXTS)
 
@@ -129,6 +129,24 @@ class Dataset:
         """The same with validation in the place of test: what a search may see."""
         return replace(self, test=self.validation)
 
+    def resized(self, size: int) -> Dataset:
+        """The same with images of ``size`` x ``size`` pixels.
+
+        Raises:
+            DataError: They are not larger than that.
+        """
+        from torchvision.transforms.v2.functional import resize
+
+        _, height, width = self.image_shape
+        if size >= min(height, width):
+            raise DataError(
+                f"data.search_size = {size}: the images of {self.name} have {height}x{width} pixels; legal: fewer"
+            )
+        made = {name: getattr(self, name) for name in _SPLITS}
+        smaller = {name: replace(split, inputs=resize(split.inputs, [size, size])) for name, split in made.items()}
+        mean, std = statistics(smaller["train"].inputs)
+        return replace(self, **smaller, mean=mean, std=std)
+
     def to(self, device: torch.device | str) -> Dataset:
         """The same data set with all images and labels on a device."""
         moved = {name: getattr(self, name).to(device) for name in _SPLITS}
@@ -137,6 +155,19 @@ class Dataset:
 
 Data = Dataset | TextData
 """What a run learns from; what is to be learned of it tells :mod:`raynas.tasks`."""
+
+
+def for_search(data: Data, size: int | None) -> Data:
+    """What a search may see: nothing of the test part, and images of ``size`` x ``size`` pixels, if that is given.
+
+    Raises:
+        DataError: The data are no images, or none that are larger.
+    """
+    if size is None:
+        return data.without_test()
+    if not isinstance(data, Dataset):
+        raise DataError(f"data.search_size = {size} is of images, and {data.name} is a text: leave it out")
+    return data.without_test().resized(size)
 
 
 def load(

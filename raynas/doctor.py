@@ -27,6 +27,7 @@ from raynas.run import Run
 from raynas.search_run import SearchRun
 from raynas.storage import remote
 from raynas.survey import NodeFacts, survey
+from raynas.tasks import task_of
 from raynas.timing import where
 
 __all__ = [
@@ -211,8 +212,8 @@ def _memory(run: Run, nodes: Sequence[NodeFacts]) -> Finding:
     except ValueError as error:
         return Finding("memory", "fail", str(error), "Ask for fewer train.workers, or add nodes")
     batch = max(min(recipe.batch_size or 1, run.task.batched(recipe)) // where.count, 1)
-    need = training_memory(run.space, run.task.example(1, recipe), batch, seed=run.config.seed)
-    return check_memory({**need, run.task.measure.examples: run.data.bytes}, where, nodes)
+    need = training_memory(run.space, task_of(run.search_data).example(1, recipe), batch, seed=run.config.seed)
+    return check_memory({**need, run.task.measure.examples: run.search_data.bytes}, where, nodes)
 
 
 def doctor(config: Config, prepare: Callable[[Config], Any], verbose: bool = False) -> int:

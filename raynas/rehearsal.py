@@ -44,10 +44,10 @@ def dry_run(run: SearchRun) -> None:
 def rehearse(run: Run, chosen: Architecture) -> tuple[str, Progress]:
     """Train an architecture for two steps and score it on one slice, in this process; says how that went."""
     space, path = copy.deepcopy(run.space), network(chosen)
-    trainer = Trainer(space, run.data, recipe(run.config.train, chosen), lambda step: [path], run.config.seed)
+    trainer = Trainer(space, run.search_data, recipe(run.config.train, chosen), lambda step: [path], run.config.seed)
     progress = trainer.run(2)
     begin = time.perf_counter()
-    tally, measure = Scorer(space, run.data, run.config.search).score([path], 0)[0], run.task.measure
+    tally, measure = Scorer(space, run.search_data, run.config.search).score([path], 0)[0], run.task.measure
     told = "".join(f", {name} {value}" for name, value in settings(chosen).items())
     text = (
         f"architecture {arch.key(chosen)} {run.costs_of(chosen)}{told}: loss {progress.loss:.3f} after two steps "
@@ -61,6 +61,8 @@ def _show(run: Run, chosen: Architecture) -> None:
     say = run.view.say
     for name in ("train", "validation", "test"):
         say(f"{name}: {len(getattr(run.data, name))} {run.data}")
+    if str(run.search_data) != str(run.data):
+        say(f"the search sees {run.search_data}")
     text, progress = rehearse(run, chosen)
     say(text)
     epochs = run.config.train.resolved().epochs

@@ -35,7 +35,7 @@ from raynas.architecture import Architecture, Decisions
 from raynas.choice import decisions, derive
 from raynas.config import Config, ConfigError, TrainConfig
 from raynas.costs import Costs
-from raynas.data import Data
+from raynas.data import Data, for_search
 from raynas.display import View
 from raynas.evaluation import Scorer
 from raynas.export import export
@@ -85,7 +85,7 @@ class Run(SearchRun):
     ) -> None:
         self.space, self.data = space, data
         self._retrained_in = space
-        self.search_data = data.without_test()
+        self.search_data = for_search(data, config.data.search_size)
         """What leaves this process before the end: a search cannot look at test data that it does not have."""
         self.task = task_of(data)
         for setting, preset in (("train", config.train.preset), ("retrain", config.retrain.preset)):
@@ -95,11 +95,12 @@ class Run(SearchRun):
         self.task.check(config.train)
         if config.train.preset == "auto":
             config = dataclasses.replace(config, train=dataclasses.replace(config.train, preset=self.task.preset))
-        try:
-            costs = Costs(space, (self.example(),))
-            classes = costs.classes()
-        except (RuntimeError, TypeError) as error:
-            raise ConfigError(f"the space does not run on {data}: {str(error).splitlines()[0]}") from None
+        for seen in (data,) if config.data.search_size is None else (self.search_data, data):
+            try:
+                costs = Costs(space, (task_of(seen).example(),))
+                classes = costs.classes()
+            except (RuntimeError, TypeError) as error:
+                raise ConfigError(f"the space does not run on {seen}: {str(error).splitlines()[0]}") from None
         if classes < data.classes:
             raise ConfigError(
                 f"the space tells {classes} classes apart, but the labels are of {data.classes}: set "

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from pyarrow import parquet as pq
 
-from raynas.data import DataError, Dataset, Split, from_arrays, load, to_arrays
+from raynas.data import DataError, Dataset, Split, for_search, from_arrays, load, to_arrays
 
 
 def _images(count: int, seed: int = 0, side: int = 8, channels: int = 3) -> np.ndarray:
@@ -224,6 +224,23 @@ def my_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
     yield "my_images.data"
     for name in ("my_images", "my_images.data"):
         sys.modules.pop(name, None)
+
+
+def test_images_are_made_smaller_for_a_search() -> None:
+    digits = load("digits")
+    seen = for_search(digits, 4)
+    assert isinstance(digits, Dataset) and isinstance(seen, Dataset)
+    assert seen.image_shape == (1, 4, 4) and seen.test is not digits.test and len(seen.test) == len(seen.validation)
+    # About the mean of two by two: the filter against aliasing reaches a little farther.
+    halves = torch.nn.functional.avg_pool2d(digits.train.inputs.float(), 2)
+    assert torch.corrcoef(torch.stack([halves.flatten(), seen.train.inputs.float().flatten()]))[0, 1] > 0.9
+    assert seen.mean == pytest.approx(digits.mean, abs=0.01) and seen.std[0] < digits.std[0]
+    assert for_search(digits, None).image_shape == (1, 8, 8)
+    for size in (8, 9):
+        with pytest.raises(DataError, match=rf"search_size = {size}: the images of digits have 8x8 pixels"):
+            for_search(digits, size)
+    with pytest.raises(DataError, match=r"search_size = 4 is of images, and pydoc_topics is a text"):
+        for_search(load("pydoc_topics"), 4)
 
 
 def test_function_of_a_user(my_package: str) -> None:

@@ -14,7 +14,7 @@ from raynas import checkpoint, results
 from raynas.architecture import enumerate_all
 from raynas.budget import training_seconds
 from raynas.choice import Choice
-from raynas.config import Config, ConfigError, SearchConfig, TrainConfig
+from raynas.config import Config, ConfigError, DataConfig, SearchConfig, TrainConfig
 from raynas.evaluation import Scorer
 from raynas.limits import InfeasibleError
 from raynas.run import Run
@@ -26,6 +26,7 @@ from trainables.shared_weights import SharedWeights
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
+RESULT = {"test_accuracy": 50.0, "validation_accuracy": 50.0, "epochs": 1.0}
 SEARCH = SearchConfig(num_samples=10, slices=4, bn_images=64, batch_size=32, replicas=1, max_concurrent=2, top=3)
 CONFIG = Config(
     train=TrainConfig(epochs=2, batch_size=32, workers=1, cpus_per_worker=1),
@@ -81,6 +82,26 @@ def test_a_search_keeps_its_budget_scores_nothing_twice_and_ranks_exactly(tmp_pa
         assert row["final_score"] == pytest.approx(100 * tally["correct"] / tally["images"])
     assert run.best() == best[0]["architecture"]
     run.close()
+
+
+def test_a_search_on_smaller_images_counts_and_retrains_on_those_of_the_data(tmp_path, monkeypatch):
+    data, small = tiny.data(), DataConfig(search_size=4)
+    config = dataclasses.replace(CONFIG, storage_path=str(tmp_path), limits={}, data=small)
+    run = Run(config, tiny.space(num_classes=4), data, RandomSearch, SharedWeights)
+    best = run.search()[0]
+    seen = data.resized(4)
+    assert str(run.search_data) == str(seen) == "images of shape [1, 4, 4]"
+    assert torch.equal(run.search_data.train.inputs, seen.train.inputs)
+    run.space.load_state_dict(model_tensors(checkpoint.latest(run.folder / "supernet")[1]))
+    scorer = Scorer(run.space, seen, with_search(slices=1))
+    (tally,) = scorer.score([best["architecture"]], 0)
+    assert best["final_score"] == pytest.approx(100 * tally["correct"] / tally["images"])
+    whole = make(tmp_path / "whole", limits={}).costs
+    assert all(row["macs"] == whole(json.loads(row["architecture"]))["macs"] for row in log(run))
+    given = []
+    monkeypatch.setattr("raynas.run.retrain", lambda network, data, *rest: given.append(data) or RESULT)
+    run.retrain(best["architecture"])
+    assert given == [data]
 
 
 def test_a_trained_supernet_is_searched_again_without_training(tmp_path):
