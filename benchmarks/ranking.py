@@ -90,7 +90,7 @@ def main() -> None:
     found: dict[str, object] = {"seconds of training": trained}
     for name, images in (("recalibrated BatchNorm", flags.bn_images), ("BatchNorm as trained", 0)):
         settings = dataclasses.replace(config, search=dataclasses.replace(config.search, bn_images=images))
-        supernet = Supernet(run.space, run.data, settings, run.folder / "supernet")
+        supernet = Supernet(run.space, run.search_data, settings, run.folder / "supernet")
         replicas = supernet.replicas()
         begin = time.time()
         asked = [

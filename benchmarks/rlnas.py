@@ -299,7 +299,7 @@ class Measuring:
     def __init__(self, flags: argparse.Namespace, seed: int, rows: Mapping[str, Any], kept: Kept) -> None:
         self.flags, self.seed, self.kept = flags, seed, kept
         self.known, self.rows = BENCHMARKS[flags.space], rows
-        self.runs = {labels: make(flags, labels, seed) for labels in LABELS}
+        self.runs = {labels: make(flags, labels, seed) for labels in LABELS[: 1 if flags.given_only else 2]}
         space = self.runs["given"].space
         forms = map(self.runs["given"].costs.canonical, arch.enumerate_all(decisions(space)))
         different = {arch.key(form): form for form in forms}
@@ -377,7 +377,7 @@ class Measuring:
         def both(one: arch.Architecture, labels: str = "given") -> float:
             return references[labels]({"accuracy": accuracy([one])[0], "angle": float(angles[labels]([one])[0])})
 
-        for labels in LABELS:
+        for labels in self.runs:
             combined = [both(one, labels) for one in self.sample]
             found[f"tau, accuracy and angle, {labels} labels, the sample"] = tau(combined, truth)
         settings = EvolutionSettings()
@@ -394,6 +394,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--space", choices=BENCHMARKS, default="nasbench201")
     parser.add_argument("--minutes", type=float, default=6.0, help="of training, for each of the two supernets a seed")
+    parser.add_argument("--given-only", action="store_true", help="leave out the supernet of random labels")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--paths", default="uniform", help="which paths are trained; cells: as RLNAS on NAS-Bench-201")
     parser.add_argument("--architectures", type=int, default=500, help="random ones of which the accuracy is measured")
@@ -410,7 +411,9 @@ def main() -> None:
     torch.set_num_threads(1)
     known = BENCHMARKS[flags.space]
     rows = {row["arch"]: row for row in pq.read_table(flags.data / known.file).to_pylist()}
-    settings = {name: value for name, value in vars(flags).items() if name not in ("data", "output", "seeds")}
+    settings = {
+        name: value for name, value in vars(flags).items() if name not in ("data", "output", "seeds", "given_only")
+    }
     kept = Kept(flags.output / f"{flags.space}.json", settings)
     measured = [Measuring(flags, seed, rows, kept)() for seed in range(flags.seeds)]
     for name in measured[0]:

@@ -204,7 +204,7 @@ class TruthConfig:
     table: dict[str, Any] = Field(default_factory=dict)
     """A table of true scores: {file: scores.parquet, metric: accuracy}; see raynas.tables.Layout."""
     epochs: Count | None = None
-    """Audit: random architectures are trained from scratch for so many epochs each..."""
+    """Audit: random architectures are trained from scratch for so many epochs each, on the images as they are..."""
     architectures: Annotated[int, Field(ge=10)] = 30
     """...so many of them..."""
     minutes: Positive | None = None

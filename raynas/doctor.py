@@ -212,8 +212,9 @@ def _memory(run: Run, nodes: Sequence[NodeFacts]) -> Finding:
     except ValueError as error:
         return Finding("memory", "fail", str(error), "Ask for fewer train.workers, or add nodes")
     batch = max(min(recipe.batch_size or 1, run.task.batched(recipe)) // where.count, 1)
-    need = training_memory(run.space, task_of(run.search_data).example(1, recipe), batch, seed=run.config.seed)
-    return check_memory({**need, run.task.measure.examples: run.search_data.bytes}, where, nodes)
+    data = run.data if "retrain" in run.config.after else run.search_data
+    need = training_memory(run.space, task_of(data).example(1, recipe), batch, seed=run.config.seed)
+    return check_memory({**need, run.task.measure.examples: data.bytes}, where, nodes)
 
 
 def doctor(config: Config, prepare: Callable[[Config], Any], verbose: bool = False) -> int:

@@ -34,11 +34,15 @@ class Images:
     """The task of telling classes of images apart; see :class:`raynas.tasks.Task`."""
 
     measure = ACCURACY
-    preset: Preset = "small"
     presets: tuple[Preset, ...] = ("auto", "small", "spos", "darts", "darts_imagenet", "nao")
 
     def __init__(self, data: Dataset) -> None:
         self.data = data
+
+    @property
+    def preset(self) -> Preset:
+        """The recipe for ImageNet where there are as large images, and many; else that for small data."""
+        return "spos" if self.data.image_shape[1] >= 128 and len(self.data.train) >= 100_000 else "small"
 
     @property
     def arguments(self) -> dict[str, int]:

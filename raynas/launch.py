@@ -220,6 +220,7 @@ def audit(run: SearchRun) -> Any:
     )
     config = dataclasses.replace(
         run.config,
+        data=dataclasses.replace(run.config.data, search_size=None),
         search=search,
         train=dataclasses.replace(
             run.config.train,

@@ -177,6 +177,8 @@ class _Feed:
             self._each("is left out from now on", "log_trial_result", step["training_iteration"], self._record, step)
         if missed:
             logger.warning("search.loggers: the last %d architectures are missing, the loggers were too slow", missed)
+        self._each("did not end well", "log_trial_end", self._record)
+        self._each("did not end well", "on_experiment_end", [self._record])
 
     def close(self) -> None:
         """End the records."""
@@ -185,9 +187,6 @@ class _Feed:
         self._thread.join(_PATIENCE + 5)
         if self._thread.is_alive():
             logger.warning("search.loggers: no answer for %g seconds, the records are left open", _PATIENCE)
-            return
-        self._each("did not end well", "log_trial_end", self._record)
-        self._each("did not end well", "on_experiment_end", [self._record])
 
     def _each(self, fault: str, method: str, *arguments: Any) -> None:
         for name, callback in list(self._live.items()):

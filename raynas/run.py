@@ -100,7 +100,8 @@ class Run(SearchRun):
                 costs = Costs(space, (task_of(seen).example(),))
                 classes = costs.classes()
             except (RuntimeError, TypeError) as error:
-                raise ConfigError(f"the space does not run on {seen}: {str(error).splitlines()[0]}") from None
+                why = "" if seen is data else " (data.search_size)"
+                raise ConfigError(f"the space does not run on {seen}{why}: {str(error).splitlines()[0]}") from None
         if classes < data.classes:
             raise ConfigError(
                 f"the space tells {classes} classes apart, but the labels are of {data.classes}: set "
@@ -300,7 +301,8 @@ class Run(SearchRun):
         lines = curve.read_text(encoding="utf-8").splitlines() if curve.exists() else []
         rates = [json.loads(line)["images_per_second"] for line in lines if line.endswith("}")]
         rate = statistics.median(rates or [0.0])
-        if self.budget.left and not (rates and self._retrained_in is self.space):
+        alike = self._retrained_in is self.space and self.config.data.search_size is None
+        if self.budget.left and not (rates and alike):
             self.close()
             rate = images_per_second(network, self.data, recipe, self.config.seed)
         takes = (recipe.epochs or 0.0) * len(self.data.train) / rate if rate else math.inf

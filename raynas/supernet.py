@@ -63,33 +63,33 @@ class TrainingStatus:
 
 
 class _Pace:
-    """How many steps a schedule has: as many as are wanted, or as fit into its seconds.
+    """How many steps a schedule has: as many as are wanted, or as fit into its time.
 
-    Machines get slower and faster while it is followed, so it is planned after every chunk: the learning rate is at its
-    end when the time is.
+    Machines get slower and faster while it is followed, so it is planned after every chunk: in the middle of the time
+    it is in its middle, and the learning rate is at its end when the time is.
 
     Args:
         wanted: The most steps.
-        seconds: The time from now on.
-        step: At which it goes on.
         total: As it was planned before.
+        spent: Seconds that its first steps took in earlier processes.
+        most: Seconds that it may still take.
     """
 
-    def __init__(self, wanted: int, seconds: float, step: int, total: int) -> None:
+    def __init__(self, wanted: int, total: int, spent: float, most: float) -> None:
         self.total = total
-        self._wanted, self._first, self._begin, self._end = wanted, step, time.monotonic(), time.monotonic() + seconds
+        self._wanted, self._end, self._begin = wanted, time.monotonic() + most, time.monotonic() - spent
 
-    def left(self) -> float:
-        """The seconds that are left."""
-        return max(self._end - time.monotonic(), 0.0)
+    def spent(self) -> float:
+        """The seconds that it took so far, in all processes."""
+        return time.monotonic() - self._begin
 
     def reached(self, step: int) -> None:
         """So many steps are made now: plan anew."""
-        spent, left = time.monotonic() - self._begin, self.left()
+        spent, left = self.spent(), max(self._end - time.monotonic(), 0.0)
         if not left:
             self.total = step
         elif math.isfinite(left) and (spent >= _MEASURED or self._wanted == _FAR):
-            self.total = min(step + max(int(left * (step - self._first) / spent), 1), self._wanted)
+            self.total = min(step + max(int(left * step / spent), 1), self._wanted)
 
 
 class Supernet:
@@ -154,6 +154,8 @@ class Supernet:
                 kept = checkpoint.newest(self.folder)
                 lost, reached = 1 if kept > reached else lost + 1, kept
                 if lost > self.recipe.max_failures:
+                    if _out_of_memory(error):  # Ray ended it
+                        raise _readable(error) from error
                     raise RuntimeError(f"a training worker was lost {lost} times, the last one: {error}") from error
                 log.warning("a training worker was lost; training goes on from the last checkpoint, step %d", kept)
             finally:
@@ -203,7 +205,7 @@ class Supernet:
         else:
             initial = ray.get(self.actors[0].save.remote()).tensors()
             checkpoint.keep_initial(self.folder, model_tensors(initial))
-        pace = self._pace(epoch_steps, end, step, {} if saved is None else saved[2])
+        pace = self._pace(epoch_steps, end - time.monotonic(), {} if saved is None else saved[2])
         last_save, chunk, notice = time.monotonic(), 1, Notice()
         waiting: list[Any] = []
         try:
@@ -225,7 +227,9 @@ class Supernet:
                     last_save = time.monotonic()
         except KeyboardInterrupt:
             if waiting:
-                self._save(max(made.step for made in self.everyone(waiting)), pace)
+                step = max(made.step for made in self.everyone(waiting))
+                pace.reached(step)
+                self._save(step, pace)
             raise
 
     def _start(self, paths: PathSampler) -> int:
@@ -237,22 +241,20 @@ class Supernet:
         joined = [actor.join.remote(paths, rank, where.count, address) for rank, actor in enumerate(self.actors)]
         return int(self.everyone(joined)[0])
 
-    def _pace(self, epoch_steps: int, end: float, step: int, saved: Mapping[str, Any]) -> _Pace:
+    def _pace(self, epoch_steps: int, most: float, saved: Mapping[str, Any]) -> _Pace:
         """The schedule of this training, or of what is left of it.
 
         Args:
             epoch_steps: Steps of an epoch.
-            end: The moment at which it must be over.
-            step: At which it goes on.
+            most: Seconds that it may still take.
             saved: The values of its newest checkpoint.
         """
         assert self.recipe.epochs is not None
-        seconds = end - time.monotonic()
+        spent = saved.get("seconds", 0.0)
         if self.recipe.minutes is not None:
-            total = saved.get("total", _FAR)
-            return _Pace(_FAR, min(saved.get("left", 60 * self.recipe.minutes), seconds), step, total)
-        total = saved.get("total", max(round(self.recipe.epochs * epoch_steps), 1))
-        return _Pace(total, math.inf if total < _SHORT else seconds, step, total)
+            return _Pace(_FAR, saved.get("total", _FAR), spent, min(60 * self.recipe.minutes - spent, most))
+        wanted = max(round(self.recipe.epochs * epoch_steps), 1)
+        return _Pace(wanted, saved.get("total", wanted), spent, math.inf if wanted < _SHORT else most)
 
     def _report(self, progress: Sequence[Progress], total: int, tell: Callable[[TrainingStatus], None]) -> None:
         loss = sum(p.loss for p in progress) / len(progress)
@@ -273,11 +275,8 @@ class Supernet:
 
     def _save(self, step: int, pace: _Pace) -> None:
         tensors = ray.get(self.actors[0].save.remote()).tensors()
-        values: dict[str, Any] = {"total": pace.total}
-        if self.recipe.minutes is not None:
-            values["left"] = pace.left()
-        if self.rounds is not None:
-            values["rounds"] = self.rounds.state()
+        values: dict[str, Any] = {"total": pace.total, "seconds": pace.spent()}
+        values |= {} if self.rounds is None else {"rounds": self.rounds.state()}
         checkpoint.write(self.folder, step, tensors, values, self.recipe.keep_checkpoints)
 
     def replicas(self) -> list[Any]:
@@ -369,18 +368,23 @@ class _Training:
 
 def _is_own(error: RayTaskError) -> bool:
     """Whether this is an error of the training itself, which no lost worker explains."""
-    return isinstance(error.cause, (TrainingDiverged, ValueError, MemoryError)) or "out of memory" in str(error.cause)
+    return isinstance(error.cause, (TrainingDiverged, ValueError)) or _out_of_memory(error.cause)
 
 
-def _readable(error: RayTaskError) -> Exception:
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of a GPU or of the machine was too small; for the latter PyTorch has words and no type."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, (MemoryError, OutOfMemoryError)) or any(each in str(error).lower() for each in words)
+
+
+def _readable(error: Exception) -> Exception:
     """What went wrong in a worker, in one line."""
-    cause = error.cause
+    cause = error.cause if isinstance(error, RayTaskError) else error
     if isinstance(cause, TrainingDiverged):
         return TrainingDiverged(str(cause))
-    if "out of memory" in str(cause).lower():
-        return RuntimeError(
-            f"a training worker ran out of memory: lower train.batch_size ({str(cause).splitlines()[0]})"
-        )
+    if _out_of_memory(cause):
+        told = (str(cause) or type(cause).__name__).strip().splitlines()[0]
+        return RuntimeError(f"a training worker ran out of memory: lower train.batch_size ({told})")
     if isinstance(cause, ValueError):
         return ValueError(str(cause))
     return RuntimeError(f"a training worker failed: {type(cause).__name__}: {cause}")

@@ -81,13 +81,14 @@ class TrainConfig:
     al. (ICLR 2019), by which a network of the DARTS space is trained by itself on CIFAR; darts_imagenet: that of RLNAS
     (Zhang et al., CVPR 2021) on ImageNet. nao: of Luo et al. (NeurIPS 2018), by which a network of its cells is trained
     by itself on CIFAR. For texts words, nao_words: of the supernet of NAO-WS; penn_treebank, wikitext2: those by which
-    a recurrent network is trained by itself there. auto: small, for texts words."""
+    a recurrent network is trained by itself there. auto: spos for 100,000 images or more of at least 128 pixels, else
+    small; for texts words."""
     epochs: Positive | None = None
     """Passes over the training images; may be a fraction. small: 60, spos: 120, darts and nao: 600,
     darts_imagenet: 250, words: 40, nao_words: 1000, penn_treebank: 4000, wikitext2: 2000."""
     minutes: Positive | None = None
-    """Time instead of epochs: as many steps as fit. The schedule follows the clock, so it ends in time also where the
-    machine becomes slower or faster."""
+    """Time instead of epochs: as many steps as fit. The schedule follows the clock: it ends in time also where the
+    machine becomes slower or faster, and no two such trainings are bit for bit the same."""
     batch_size: Count | None = None
     """Images a step over all workers together, rounded down to a multiple of them. small: 64, darts: 96, spos and
     darts_imagenet: 1024, nao: 128. Of a text: rows that are read side by side; words: 32, nao_words: 256, the others:

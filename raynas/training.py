@@ -2,7 +2,7 @@
 
 Everything that a step draws (images, augmentation, paths, dropout) is a function of the seed and the step number.
 A checkpoint therefore needs the weights, the momentum and one number, and a resumed run equals one that was never
-interrupted, bit for bit on the same machine.
+interrupted, bit for bit on the same machine, unless its schedule follows the clock (minutes, a budget that is short).
 """
 
 from __future__ import annotations

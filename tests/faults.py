@@ -397,9 +397,9 @@ the same scores, the winner is the same, and scoring it again gives the same. Af
 scored was lost, and no score was in the log twice.
 
 Seconds: from the fault to the next training steps, or to the next score. Where `--resume` is needed it comes at once,
-and the seconds are mostly Ray's and PyTorch's start. A node that vanishes Ray takes for lost after some 15 s. A fault in
-training delays the next score by these seconds and by the steps since the last checkpoint, which are made again: those
-of a minute at most (`train.checkpoint_seconds`).
+and the seconds are mostly Ray's and PyTorch's start. A node that vanishes Ray takes for lost after some 15 s. A fault
+in training delays the next score by these seconds and by the steps since the last checkpoint, which are made again: by
+a minute at most (`train.checkpoint_seconds`).
 
 | what fails | how | seconds | what became of it | lost / scored twice |
 |---|---|---|---|---|

@@ -18,6 +18,7 @@ from PIL import Image
 from pyarrow import parquet as pq
 
 from raynas.data import DataError, Dataset, Split, for_search, from_arrays, load, to_arrays
+from raynas.tasks import task_of
 
 
 def _images(count: int, seed: int = 0, side: int = 8, channels: int = 3) -> np.ndarray:
@@ -224,6 +225,15 @@ def my_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
     yield "my_images.data"
     for name in ("my_images", "my_images.data"):
         sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "preset"), [(10**5, 128, "spos"), (10**5, 32, "small"), (999, 224, "small")]
+)
+def test_data_like_imagenet_are_trained_by_the_recipe_for_it(images: int, size: int, preset: str) -> None:
+    inputs, targets = torch.zeros(1, 1, 1, 1, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64)
+    split = Split(inputs.expand(images, 1, size, size), targets.expand(images))
+    assert task_of(Dataset("many", split, split, split, 1, (0.5,), (0.5,))).preset == preset
 
 
 def test_images_are_made_smaller_for_a_search() -> None:

@@ -117,7 +117,8 @@ def test_a_search_that_is_killed_twice_stops_the_same_early(tmp_path: Path) -> N
             enough = len(fates(killed)) + len(whole) // 4
             while len(fates(killed)) < enough and driver.poll() is None:
                 time.sleep(0.01)
-            os.killpg(driver.pid, signal.SIGKILL)
+            if driver.poll() is None:
+                os.killpg(driver.pid, signal.SIGKILL)
         assert driver.returncode == -signal.SIGKILL and len(fates(killed)) < len(whole), "it ended before it was killed"
     assert main([*words, "--name", "killed", "--resume"]) == 0
     assert fates(killed) == whole

@@ -101,6 +101,27 @@ def test_workers_that_keep_dying_end_the_training_with_a_clear_error(tmp_path):
         supernet.train(paths, kill_always)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_worker_without_memory_says_what_to_change(tmp_path, monkeypatch, error):
+    supernet, paths, _ = make(tmp_path)
+
+    @ray.remote
+    def fail():
+        raise error
+
+    monkeypatch.setattr(Supernet, "_start", lambda supernet, paths: ray.get(fail.remote()))
+    with pytest.raises(RuntimeError, match=r"^a training worker ran out of memory: lower train\.batch_size \(.+\)$"):
+        supernet.train(paths)
+
+
 def test_a_loss_that_explodes_keeps_the_checkpoint_before(tmp_path):
     supernet, paths, _ = make(tmp_path, lr=1e25, schedule="constant")
     with pytest.raises(TrainingDiverged, match=r"train\.lr"):
@@ -119,12 +140,10 @@ def test_minutes_decide_the_number_of_steps(tmp_path):
     assert time.monotonic() - begin < 120
 
 
-def follow(monkeypatch, pace, speeds):
-    """Chunks of a second each, at so many steps a second; returns the totals as they were planned after each."""
-    clock = Mock(wraps=time, monotonic=lambda: now)
-    monkeypatch.setattr("raynas.supernet.time", clock)
-    now, step, totals = 0.0, 0, []
-    pace = pace()
+def follow(monkeypatch, pace, speeds, step=0, now=0.0):
+    """Chunks of a second each, at so many steps a second; returns the step and the totals planned after each."""
+    monkeypatch.setattr("raynas.supernet.time", Mock(wraps=time, monotonic=lambda: now))
+    pace, totals = pace(), []
     for speed in speeds:
         if step >= pace.total:
             break
@@ -137,19 +156,32 @@ def follow(monkeypatch, pace, speeds):
 def test_a_schedule_of_minutes_follows_the_clock(monkeypatch):
     """It began slowly, because of other work, then other work came: it takes its 100 seconds all the same."""
     speeds = [1] * 10 + [10] * 60 + [5] * 100
-    step, totals = follow(monkeypatch, lambda: _Pace(_FAR, 100, 0, _FAR), speeds)
+    step, totals = follow(monkeypatch, lambda: _Pace(_FAR, _FAR, 0, 100), speeds)
     assert step == totals[-1] == sum(speeds[:100]) and len(totals) == 100
-    assert totals[:2] == [100, 100] and 600 < totals[60] < 1000
+    for second, total in enumerate(totals, start=1):
+        assert sum(speeds[:second]) / total == pytest.approx(second / 100, abs=0.01)
+
+
+def test_a_schedule_of_minutes_that_goes_on_is_where_it_was(monkeypatch):
+    """Half of it was made at ten steps a second; where it goes on it is slow at first."""
+    pace, speeds = lambda: _Pace(_FAR, 1000, 50, 50), [1] * 5 + [10] * 100
+    step, totals = follow(monkeypatch, pace, speeds, step=500, now=86400.0)
+    assert step == totals[-1] and len(totals) == 50
+    for second, total in enumerate(totals, start=1):
+        made = 500 + sum(speeds[:second])
+        assert made / total == pytest.approx(0.5 + second / 100, abs=0.01)
 
 
 def test_a_schedule_of_epochs_is_shortened_where_its_time_is_short_and_no_other(monkeypatch):
-    assert follow(monkeypatch, lambda: _Pace(300, math.inf, 0, 300), [10] * 100) == (300, [300] * 30)
-    assert follow(monkeypatch, lambda: _Pace(300, 60, 0, 300), [10] * 100) == (300, [300] * 30)
-    step, totals = follow(monkeypatch, lambda: _Pace(300, 60, 0, 300), [10] * 20 + [1] * 100)
+    assert follow(monkeypatch, lambda: _Pace(300, 300, 0, math.inf), [10] * 100) == (300, [300] * 30)
+    assert follow(monkeypatch, lambda: _Pace(300, 300, 0, 60), [10] * 100) == (300, [300] * 30)
+    step, totals = follow(monkeypatch, lambda: _Pace(300, 300, 0, 60), [10] * 20 + [1] * 100)
     assert step == totals[-1] == 240 and totals[19] == 300, "it became slower"
+    # Its time was short, and is not any more.
+    assert follow(monkeypatch, lambda: _Pace(300, 150, 20, 600), [10] * 100, step=100)[0] == 300
 
 
-def test_what_is_left_of_the_minutes_is_in_the_checkpoint(tmp_path):
+def test_what_was_spent_of_the_minutes_is_in_the_checkpoint(tmp_path):
     supernet, paths, _ = make(tmp_path, minutes=0.2, checkpoint_seconds=0.1)
 
     def stop(status):
@@ -159,7 +191,7 @@ def test_what_is_left_of_the_minutes_is_in_the_checkpoint(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         supernet.train(paths, stop)
     saved = checkpoint.latest(tmp_path)
-    assert saved is not None and 0 < saved[2]["left"] < 12 and saved[0] < saved[2]["total"] < 10**9
+    assert saved is not None and 0 < saved[2]["seconds"] < 12 and saved[0] < saved[2]["total"] < 10**9
     supernet.train(paths)
     ended = checkpoint.latest(tmp_path)
     assert ended is not None and ended[0] == ended[2]["total"] > saved[0] and supernet.finished

@@ -22,7 +22,16 @@ from raynas import checkpoint, results, verdict
 from raynas.aggregate import Reference
 from raynas.architecture import enumerate_all, key
 from raynas.choice import decisions
-from raynas.config import Config, ConfigError, PoolConfig, SearchConfig, ShrinkConfig, TrainConfig, TruthConfig
+from raynas.config import (
+    Config,
+    ConfigError,
+    DataConfig,
+    PoolConfig,
+    SearchConfig,
+    ShrinkConfig,
+    TrainConfig,
+    TruthConfig,
+)
 from raynas.judge import Sample, judge, remarks
 from raynas.launch import audit, main, prepare
 from raynas.results import Log
@@ -220,7 +229,7 @@ def test_a_shrunk_run_is_judged_in_what_is_left(tmp_path: Path) -> None:
             log.append({"architecture": architecture, "status": "complete", "fidelity": 1, "searcher": "random",
                         "score": float(EVERYONE.index(architecture))})  # fmt: skip
     config = Config(
-        space="tiny:space", name="run", storage_path=str(tmp_path),
+        space="tiny:space", name="run", storage_path=str(tmp_path), data=DataConfig(search_size=4),
         train=TrainConfig(epochs=4, shrink=ShrinkConfig(every=1, until=2)),
         search=SearchConfig(trainable="trainables.angle:Angle", method="random"),
         truth=TruthConfig(table={"file": str(tmp_path / "truth.parquet"), "metric": "accuracy"}, resamples=100),
@@ -232,6 +241,7 @@ def test_a_shrunk_run_is_judged_in_what_is_left(tmp_path: Path) -> None:
     assert found["favourite"]["place"][1] == 27, "among all of the table"
     trained = audit(run)
     assert trained.search_space.decisions == left and trained.shrinking is None
+    assert trained.search_data.image_shape == run.data.image_shape != run.search_data.image_shape
     drawn = {key(trained.searcher().planned(i)) for i in range(12)}
     assert drawn == {key(architecture) for architecture in kept}
 

@@ -144,13 +144,16 @@ def test_a_job_brings_its_own_code(cluster: Machine, tmp_path: Path) -> None:
     work.mkdir()
     shutil.copy(Path(__file__).parents[1] / "tiny.py", work / "my_job_net.py")
     words = [word.replace("my_net", "my_job_net") for word in SEARCH]
-    line = ["ray", "job", "submit", "--address", "http://127.0.0.1:8265", "--working-dir", str(work)]
+    line = ["ray", "job", "submit", "--address", "http://127.0.0.1:8265", "--submission-id", "named"]
+    line += ["--working-dir", str(work)]
     search = ["python", "-m", "raynas.launch", *words, "--storage-path", str(tmp_path), "--name", "job"]
     refused = cluster.run(*line, "--", *search, fails=True, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="another")
     assert "403" in refused.stdout + refused.stderr or "uthentication" in refused.stdout + refused.stderr
     assert not (tmp_path / "job").exists()
     begin = time.time()
     cluster.run(*line, "--", *search, RAY_AUTH_MODE="token", PATH=f"{cluster.home}/raynas-env/bin:/usr/bin:/bin")
+    listed = cluster.run("ray", "job", "list", "--address", line[4], RAY_AUTH_MODE="token")
+    assert "submission_id='named'" in listed.stdout
     rows = results.read(tmp_path / "job" / "scored.parquet").to_pylist()
     assert len({row["key"] for row in rows if row["status"] in ("complete", "stopped")}) == 6
     assert all(row["time"].timestamp() >= begin - 1 for row in rows)
