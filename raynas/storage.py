@@ -25,8 +25,8 @@ PATIENCE = 30.0
 
 
 def remote(storage_path: str) -> bool:
-    """Whether runs are kept in an object store."""
-    return "://" in storage_path
+    """Whether runs are kept in an object store, or are meant to be: s3:/bucket is no folder, but a URI misspelt."""
+    return "://" in storage_path or re.match(rf"({'|'.join(SCHEMES)})(:|//)", storage_path) is not None
 
 
 def check_storage(storage_path: str) -> None:
@@ -36,7 +36,7 @@ def check_storage(storage_path: str) -> None:
         ConfigError: It is no URI of an object store, or this process cannot write there.
     """
     # First, for other messages show it. A secret may hold a slash: what stands before that is then no host with a port.
-    host, _, path = storage_path.partition("://")[2].partition("/")
+    host, _, path = re.sub(r"^\w*(:/*|//+)", "", storage_path).partition("/")
     if "@" in host or ("@" in path and not re.fullmatch(r"[^:]*(:\d+)?", host)):
         raise ConfigError("storage_path holds credentials, which would be written into files: set AWS_ACCESS_KEY_ID")
     uri = urlsplit(storage_path)
