@@ -7,6 +7,7 @@ Credentials come from the environment of each node (``AWS_PROFILE``, ``AWS_ACCES
 from __future__ import annotations
 
 import re
+import tempfile
 import threading
 import uuid
 from pathlib import Path
@@ -17,7 +18,7 @@ from pyarrow import ArrowException, fs
 from raynas.config import ConfigError
 from raynas.mirror import Mirror
 
-__all__ = ["check_storage", "fetch", "newest", "open_mirror", "remote", "unusable"]
+__all__ = ["check_folder", "check_storage", "fetch", "newest", "open_mirror", "remote", "unusable"]
 
 SCHEMES = ("s3", "gs")
 PATIENCE = 30.0
@@ -64,6 +65,20 @@ def check_storage(storage_path: str) -> None:
     said = outcome[0] if outcome else f"no answer within {PATIENCE:g} seconds"
     if said:
         raise ConfigError(f"cannot write to {storage_path}: {said}")
+
+
+def check_folder(folder: Path) -> None:
+    """See that the folder of a run is there and takes files, or that it can be made.
+
+    Raises:
+        ConfigError: This process cannot write there.
+    """
+    where = folder if folder.exists() else folder.parent
+    try:
+        where.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryDirectory(prefix=".raynas-", dir=where).cleanup()
+    except OSError as error:
+        raise ConfigError(f"cannot write into {where}: {error.strerror}; take another --storage-path") from None
 
 
 def unusable(storage_path: str) -> str | None:
