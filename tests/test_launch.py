@@ -144,6 +144,16 @@ def test_more_actors_than_fit_are_refused_before_anything_is_computed(tmp_path, 
     assert "9 actors of 1 CPUs and 1 GPUs do not fit into the cluster" in said and "\n" not in said
 
 
+def test_a_token_that_is_not_there_is_one_line(tmp_path):
+    line = [sys.executable, "-m", "raynas.launch", *TINY, "--storage-path", str(tmp_path)]
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "none")}
+    done = subprocess.run(line, capture_output=True, text=True, timeout=100, env={**os.environ, **token})
+    assert done.returncode == 2, done.stderr
+    (said,) = [line for line in done.stderr.splitlines() if "none" in line]
+    assert said.startswith("error: Ray does not start here: RAY_AUTH_TOKEN_PATH is set but file cannot be opened")
+    assert "Traceback" not in done.stderr and "what was computed" not in done.stderr
+
+
 def test_a_dry_run_tells_the_space_and_starts_nothing(tmp_path, capsys, caplog, no_ray):
     assert main([*TINY, "--storage-path", str(tmp_path), "--dry-run", "limits.parameters=1000"]) == 0
     said = capsys.readouterr().out

@@ -166,3 +166,33 @@ def test_who_may_not_join_is_told_why(machine: Machine, environment: dict[str, s
     assert re.search(f"(?m)^error: {message}" if "RAY_AUTH_TOKEN" in environment else message, said), said
     assert time.monotonic() - begin < 60 and "what was computed" not in said
     assert not (machine.home / "runs" / "stranger").exists()
+
+
+ASKED = """
+import sys
+from raynas.config import ConfigError
+from raynas.connection import asks_who_comes
+for address in sys.argv[1:]:
+    try:
+        print(asks_who_comes(address))
+    except ConfigError as error:
+        print(error)
+"""
+
+
+def test_a_head_tells_whether_it_asks_who_comes(machine: Machine) -> None:
+    """The last one here: a second head stays."""
+    start = ["ray", "start", "--disable-usage-stats", "--object-store-memory=100000000", "--include-dashboard=false"]
+    other = ["--head", "--port=6390", "--ray-client-server-port=9002", "--num-cpus=1"]
+    machine.run(*start, *other, RAY_AUTH_MODE="disabled", PYTHONPATH=PYTHONPATH)
+    free = "127.0.0.1:6390"
+    for mode in ("token", "disabled"):
+        asked = ["python", "-c", ASKED, HEAD, free, "127.0.0.1:10001", "127.0.0.1:9002"]
+        first, second, *clients = machine.run(*asked, RAY_AUTH_MODE=mode, PYTHONPATH=PYTHONPATH).stdout.splitlines()
+        assert (first, second) == ("True", "False")
+        assert len(clients) == 2 and all("but it is no Ray head" in said for said in clients), clients
+    said = machine.run(
+        "python", "-m", "raynas.launch", "doctor", *TINY, "--storage-path", "runs", "--address", free,
+        RAY_AUTH_MODE="token", PYTHONPATH=PYTHONPATH,
+    ).stdout  # fmt: skip
+    assert "warn  entry: the cluster asks for no token" in said and "ok    token: in" in said, said
