@@ -25,8 +25,6 @@ __all__ = ["LOOPBACK", "Terminated", "asks_who_comes", "check_address", "connect
 
 LOOPBACK = "127.0.0.1"
 _ELSEWHERE = "run on one of the cluster's nodes with --address auto, or use ray job submit (see cluster/README.md)"
-
-
 PATIENCE = 12.0
 """Seconds in which the head of a cluster must answer; Ray itself would wait for more than a minute."""
 _ASK = """
@@ -168,14 +166,19 @@ def _join(address: str, verbose: bool, level: int) -> None:
     """Join a cluster, and say in one line why not.
 
     Raises:
-        ConfigError: It is not there or no Ray head, wants another token, or is of another Ray or Python version.
+        ConfigError: It is not there or no Ray head, wants another token or none, or runs another Ray or Python.
     """
     if address != "auto":
         try:
             socket.create_connection((_split(address)[0], int(_split(address)[1])), timeout=10).close()
         except OSError as error:
             raise ConfigError(f"no Ray cluster answers at {address}: {error.strerror or error}") from None
-        asks_who_comes(address)
+        if asks_who_comes(address) is False and os.environ.get("RAY_AUTH_MODE") == "token":
+            # Ray lets it join, and ends each of its actors at once.
+            raise ConfigError(
+                f"the cluster at {address} asks for no token, and starts no actors of a program with "
+                "RAY_AUTH_MODE=token: start every node with RAY_AUTH_MODE=token"
+            )
     # So many attempts: Ray takes a refusal for a head that is still starting, and would ask for half a minute.
     os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "2")
     _init(address=address, log_to_driver=verbose, logging_level=level)

@@ -66,6 +66,15 @@ def test_what_listens_and_is_no_head_is_told_with_the_ports(no_ray, monkeypatch)
     assert time.monotonic() - begin < 10
 
 
+def test_a_token_for_a_head_that_asks_for_none_is_refused(no_ray, monkeypatch):
+    monkeypatch.setattr(connection, "asks_who_comes", lambda address: False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=f"the cluster at {address} asks for no token, and starts no actors"):
+            connect(Config(address=address))
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [

@@ -191,8 +191,8 @@ def test_a_head_tells_whether_it_asks_who_comes(machine: Machine) -> None:
         first, second, *clients = machine.run(*asked, RAY_AUTH_MODE=mode, PYTHONPATH=PYTHONPATH).stdout.splitlines()
         assert (first, second) == ("True", "False")
         assert len(clients) == 2 and all("but it is no Ray head" in said for said in clients), clients
-    said = machine.run(
-        "python", "-m", "raynas.launch", "doctor", *TINY, "--storage-path", "runs", "--address", free,
-        RAY_AUTH_MODE="token", PYTHONPATH=PYTHONPATH,
-    ).stdout  # fmt: skip
-    assert "warn  entry: the cluster asks for no token" in said and "ok    token: in" in said, said
+    doctor = ["python", "-m", "raynas.launch", "doctor", *TINY, "--storage-path", "runs", "--address", free]
+    said = machine.run(*doctor, PYTHONPATH=PYTHONPATH).stdout
+    assert "warn  entry: the cluster asks for no token" in said and "ok    nodes: 1 of 1" in said
+    said = machine.run(*doctor, fails=True, RAY_AUTH_MODE="token", PYTHONPATH=PYTHONPATH).stdout
+    assert f"fail  Ray: the cluster at {free} asks for no token, and starts no actors" in said
