@@ -84,8 +84,8 @@ def load(
         values: By keys with dots, taken as they are.
 
     Raises:
-        ConfigError: The file is missing or not a mapping, an override is not of the form key=value, or a setting
-            is illegal.
+        ConfigError: The file is missing, no text in UTF-8 or not a mapping, an override is not of the form key=value,
+            or a setting is illegal.
     """
     tree: dict[str, Any] = {}
     if file is not None and str(file) in PRESETS and not Path(file).exists():
@@ -112,6 +112,8 @@ def _read(file: str | Path) -> dict[str, Any]:
     except OSError as error:
         legal = ", ".join(PRESETS)
         raise ConfigError(f"cannot read the settings file {str(file)!r}: {error.strerror}; by name: {legal}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is no text in UTF-8: {error.reason} at byte {error.start}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(read or {}, dict):

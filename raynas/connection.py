@@ -9,19 +9,36 @@ import re
 import secrets
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError
 
 from raynas.config import Config, ConfigError
 
-__all__ = ["LOOPBACK", "Terminated", "check_address", "connect"]
+__all__ = ["LOOPBACK", "Terminated", "asks_who_comes", "check_address", "connect"]
 
 LOOPBACK = "127.0.0.1"
 _ELSEWHERE = "run on one of the cluster's nodes with --address auto, or use ray job submit (see cluster/README.md)"
+PATIENCE = 30.0
+"""Seconds in which the head of a cluster must answer; Ray itself would wait for more than a minute."""
+_ASK = """
+import sys
+from ray._raylet import GcsClient
+from ray.exceptions import AuthenticationError, RpcError
+try:
+    GcsClient(address=sys.argv[1])
+    print("open")
+except AuthenticationError:
+    print("token")
+except RpcError as error:
+    print("none" if error.rpc_code == 12 else "")  # gRPC's UNIMPLEMENTED: another of Ray's ports
+"""
 
 
 class Terminated(KeyboardInterrupt):
@@ -39,7 +56,7 @@ def connect(config: Config, dashboard: str | None = None, verbose: bool = False)
         verbose: Show what Ray and the workers print.
 
     Raises:
-        ConfigError: There is no cluster at that address that lets this program in.
+        ConfigError: There is no cluster at that address that lets this program in, or Ray does not start here.
     """
     if ray.is_initialized():
         return
@@ -63,13 +80,21 @@ def _connect(address: str | None, dashboard: str | None, verbose: bool) -> None:
     _check_dashboard(dashboard)
     if os.environ.get("RAY_AUTH_MODE", "token") == "token":
         _make_token()
-    ray.init(
-        address="local",
-        include_dashboard=dashboard is not None,
-        dashboard_host=dashboard or LOOPBACK,
-        log_to_driver=verbose,
-        logging_level=level,
-    )
+    shown = {"include_dashboard": dashboard is not None, "dashboard_host": dashboard or LOOPBACK}
+    _init(address="local", log_to_driver=verbose, logging_level=level, **shown)
+
+
+def _init(address: str, **options: Any) -> None:
+    """Call ``ray.init``, and say in one line why not.
+
+    Raises:
+        ConfigError: As :func:`connect` does.
+    """
+    try:
+        ray.init(address=address, **options)
+    except (AuthenticationError, OSError, RuntimeError, ValueError) as error:
+        ray.shutdown()
+        raise ConfigError(_why(address, error)) from error
 
 
 def check_address(config: Config) -> str | None:
@@ -141,30 +166,62 @@ def _join(address: str, verbose: bool, level: int) -> None:
     """Join a cluster, and say in one line why not.
 
     Raises:
-        ConfigError: It is not there, wants another token, or is of another Ray or Python version.
+        ConfigError: It is not there or no Ray head, wants another token or none, or runs another Ray or Python.
     """
     if address != "auto":
         try:
             socket.create_connection((_split(address)[0], int(_split(address)[1])), timeout=10).close()
         except OSError as error:
             raise ConfigError(f"no Ray cluster answers at {address}: {error.strerror or error}") from None
+        if asks_who_comes(address) is False and os.environ.get("RAY_AUTH_MODE") == "token":
+            # Ray lets it join, and ends each of its actors at once.
+            raise ConfigError(
+                f"the cluster at {address} asks for no token, and starts no actors of a program with "
+                "RAY_AUTH_MODE=token: start every node with RAY_AUTH_MODE=token"
+            )
     # So many attempts: Ray takes a refusal for a head that is still starting, and would ask for half a minute.
     os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "2")
+    _init(address=address, log_to_driver=verbose, logging_level=level)
+
+
+def asks_who_comes(address: str) -> bool | None:
+    """Whether the head of a cluster asks for a token; None where it does not become clear.
+
+    A process of its own asks without one: Ray has one mode of authentication for the whole of a process, and what
+    listens there may be anything.
+
+    Args:
+        address: host:port.
+
+    Raises:
+        ConfigError: What listens there is no head.
+    """
+    line, environment = [sys.executable, "-c", _ASK, address], {**os.environ, "RAY_AUTH_MODE": "disabled"}
     try:
-        ray.init(address=address, log_to_driver=verbose, logging_level=level)
-    except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
-        ray.shutdown()
-        raise ConfigError(_why(address, error)) from error
+        asked = subprocess.run(
+            line, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE
+        )
+        answer = asked.stdout.strip()
+    except subprocess.TimeoutExpired:
+        answer = "none"
+    if answer == "none":
+        raise ConfigError(
+            f"something answers at {address}, but it is no Ray head, or one that is busy for more than {PATIENCE:g} s: "
+            "the port is that of ray start --head (6379), not the dashboard's (8265) or the client's (10001)"
+        )
+    return {"token": True, "open": False}.get(answer)
 
 
 def _why(address: str, error: BaseException) -> str:
-    """What kept this program from joining, from what Ray says of it."""
+    """What kept this program from joining a cluster or starting Ray, from what Ray says of it."""
     chain: BaseException | None = error
     said = ""
     while chain is not None:
         said += f" {chain}"
         chain = chain.__cause__ or chain.__context__
     said = " ".join(said.split())
+    if address == "local":
+        return f"Ray does not start here: {said.partition('. Ensure')[0].partition('Traceback')[0][:300].strip()}"
     if "AuthToken" in said or isinstance(error, AuthenticationError):
         return (
             f"the cluster at {address} does not take this program's token: set RAY_AUTH_MODE=token, and "

@@ -19,7 +19,7 @@ import torch
 
 from raynas import architecture as arch
 from raynas.config import Config, ConfigError
-from raynas.connection import check_address, connect
+from raynas.connection import asks_who_comes, check_address, connect
 from raynas.memory import training_memory
 from raynas.placement import Placement, place_ranks
 from raynas.rehearsal import rehearse
@@ -34,6 +34,7 @@ __all__ = [
     "Finding",
     "check_architecture",
     "check_clock",
+    "check_entry",
     "check_gpus",
     "check_latency",
     "check_memory",
@@ -78,7 +79,7 @@ def check_settings(prepare: Callable[[Config], Any], config: Config) -> tuple[Fi
 
 
 def check_token(environment: Mapping[str, str], home: Path) -> Finding:
-    """Whether the cluster asks who comes, and whether the token is this user's alone."""
+    """Whether this program has a token, and whether it is this user's alone; the cluster: :func:`check_entry`."""
     if environment.get("RAY_AUTH_MODE", "token") != "token":
         return Finding(
             "token", "warn", "RAY_AUTH_MODE switches authentication off: who reaches the cluster runs code as you",
@@ -86,12 +87,35 @@ def check_token(environment: Mapping[str, str], home: Path) -> Finding:
         )  # fmt: skip
     if environment.get("RAY_AUTH_TOKEN"):
         return Finding("token", "ok", "in RAY_AUTH_TOKEN")
-    path = Path(environment.get("RAY_AUTH_TOKEN_PATH") or home / ".ray" / "auth_token")
+    named = environment.get("RAY_AUTH_TOKEN_PATH")
+    path = Path(named or home / ".ray" / "auth_token")
+    if named and not path.is_file():
+        return Finding(
+            "token", "fail", f"RAY_AUTH_TOKEN_PATH names {path}, which is no file", "Unset it, or put the token there"
+        )
     if not path.exists():
         return Finding("token", "warn", f"there is none in {path} yet", "Make one: ray get-auth-token --generate")
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         return Finding("token", "warn", f"others may read {path}", f"chmod 600 {path}")
     return Finding("token", "ok", f"in {path}")
+
+
+def check_entry(address: str) -> Finding:
+    """Whether the cluster asks who comes: one that does not lets in who has a token, too.
+
+    Args:
+        address: host:port of its head.
+    """
+    try:
+        asks = asks_who_comes(address)
+    except ConfigError:
+        asks = None
+    if asks:
+        return Finding("entry", "ok", "the cluster asks for a token")
+    advice = "Start every node with RAY_AUTH_MODE=token"
+    if asks is None:
+        return Finding("entry", "warn", f"{address} does not say whether it asks for a token", advice)
+    return Finding("entry", "warn", "the cluster asks for no token: who reaches it runs code as you", advice)
 
 
 def check_nodes(nodes: Sequence[NodeFacts]) -> Finding:
@@ -209,7 +233,7 @@ def _memory(run: Run, nodes: Sequence[NodeFacts]) -> Finding:
     recipe = dataclasses.replace(run.config.train.resolved(), wait_minutes=0)  # of the nodes that were visited
     try:
         where = place_ranks(recipe)
-    except ValueError as error:
+    except ConfigError as error:
         return Finding("memory", "fail", str(error), "Ask for fewer train.workers, or add nodes")
     batch = max(min(recipe.batch_size or 1, run.task.batched(recipe)) // where.count, 1)
     data = run.data if "retrain" in run.config.after else run.search_data
@@ -239,9 +263,13 @@ def doctor(config: Config, prepare: Callable[[Config], Any], verbose: bool = Fal
         connect(config, verbose=verbose)
     except (ValueError, RuntimeError, OSError) as error:
         said = " ".join(str(error).split())
-        tell(Finding("Ray", "fail", said, "Check --address, or start a cluster: ray start --head"))
+        given = config.address or os.environ.get("RAY_ADDRESS")
+        tell(Finding("Ray", "fail", said, "Check --address, or start a cluster: ray start --head" if given else ""))
     else:
-        tell(Finding("Ray", "ok", check_address(config) or "started here"))
+        joined = check_address(config)
+        tell(Finding("Ray", "ok", joined or "started here"))
+        if joined is not None:
+            tell(check_entry(ray.get_runtime_context().gcs_address))
         for finding in _cluster(config, run):
             tell(finding)
     if run is not None:

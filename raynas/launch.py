@@ -245,6 +245,7 @@ def execute(command: str, run: SearchRun, flags: argparse.Namespace) -> None:
     after = list(run.config.after) if command == "search" else [command]
     dashboard = flags.dashboard_host or (LOOPBACK if flags.dashboard else None)
     if command in ("search", "train-supernet", "retrain"):
+        run.check_folder()
         run.view.say(f"{command}: everything is kept in {run.place}")
         connect(run.config, dashboard, flags.verbose)
     if command == "search":
@@ -297,20 +298,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         return _failed(error, 2, verbose)
+    begun = run.begun
     try:
         execute(command, run, flags)
         run.send()
     except KeyboardInterrupt as stop:
         print(f"\nstopped; go on with: python -m raynas.launch --resume {run.place}", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
-    except ConfigError as error:
-        return _failed(error, 2, verbose)
     except OvertakenError as error:
         return _failed(error, 1, verbose)
     except Exception as error:
-        # Whatever happened on the cluster: one line, where the work is, and the rest on request.
-        code = _failed(error, 1, verbose)
-        print(f"what was computed is kept in {run.place}; go on with --resume (-v shows more)", file=sys.stderr)
+        # Whatever happened on the cluster: one line, where the work is if there is any, and the rest on request.
+        refused = isinstance(error, ConfigError)
+        code = _failed(error, 2 if refused else 1, verbose)
+        if run.begun and not (refused and begun):
+            print(f"what was computed is kept in {run.place}; go on with --resume (-v shows more)", file=sys.stderr)
         return code
     finally:
         run.close()

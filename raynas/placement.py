@@ -11,7 +11,7 @@ import ray
 from ray.autoscaler.sdk import request_resources
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from raynas.config import TrainConfig
+from raynas.config import ConfigError, TrainConfig
 
 __all__ = ["Placement", "check_room", "place", "place_ranks", "reserve"]
 
@@ -52,14 +52,14 @@ def place(
         wait_minutes: How long a cluster that starts nodes on demand may take to start those that are missing.
 
     Raises:
-        ValueError: The cluster cannot hold them; the message says what is missing.
+        ConfigError: The cluster cannot hold them; the message says what is missing.
     """
     deadline, asked = time.monotonic() + 60 * wait_minutes, False
     try:
         while True:
             try:
                 return _fit(count, cpus, gpus, most)
-            except ValueError as error:
+            except ConfigError as error:
                 if time.monotonic() >= deadline:
                     raise
                 if not asked:
@@ -99,7 +99,7 @@ def _fit(count: int | None, cpus: float | None, gpus: float | None, most: int | 
     if fitting < count:
         each = f"{cpus:g} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")
         had = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
-        raise ValueError(f"{count} actors of {each} do not fit into the cluster (its nodes: {had}): {fitting} would")
+        raise ConfigError(f"{count} actors of {each} do not fit into the cluster (its nodes: {had}): {fitting} would")
     return Placement(count, cpus, gpus)
 
 

@@ -330,7 +330,7 @@ class Run(SearchRun):
         if not (recipe.wait_minutes or self.budget.given or any(done)):
             try:
                 place_ranks(recipe)
-            except ValueError as error:
+            except ConfigError as error:
                 raise ConfigError(f"the winner could not be retrained (see retrain.workers): {error}") from None
 
     @alone

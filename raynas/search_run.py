@@ -49,7 +49,7 @@ from raynas.sample import check_combination, combined
 from raynas.scoring import Scoring, check_arguments
 from raynas.search import run_search
 from raynas.searchers import ArchitectureSearcher, SearchSpace
-from raynas.storage import open_mirror
+from raynas.storage import check_folder, open_mirror
 from raynas.warm_start import Source, mode_of_scores
 
 __all__ = ["CostModel", "NoCosts", "SearchRun"]
@@ -390,6 +390,20 @@ class SearchRun:
             ArchitectureError: The space does not contain it.
         """
         return self.search_space.form(architecture)
+
+    def check_folder(self) -> None:
+        """See that its folder can be written, before anything is started.
+
+        Raises:
+            ConfigError: It cannot.
+        """
+        if self.mirror is None:
+            check_folder(self.folder)
+
+    @property
+    def begun(self) -> bool:
+        """Whether its folder holds weights or scores."""
+        return any(True for kind in ("step-*.safetensors", "scored.parquet/*.parquet") for _ in self.folder.rglob(kind))
 
     @property
     def place(self) -> str:

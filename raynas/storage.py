@@ -7,6 +7,7 @@ Credentials come from the environment of each node (``AWS_PROFILE``, ``AWS_ACCES
 from __future__ import annotations
 
 import re
+import tempfile
 import threading
 import uuid
 from pathlib import Path
@@ -17,7 +18,7 @@ from pyarrow import ArrowException, fs
 from raynas.config import ConfigError
 from raynas.mirror import Mirror
 
-__all__ = ["check_storage", "fetch", "newest", "open_mirror", "remote", "unusable"]
+__all__ = ["check_folder", "check_storage", "fetch", "newest", "open_mirror", "remote", "unusable"]
 
 SCHEMES = ("s3", "gs")
 PATIENCE = 30.0
@@ -25,8 +26,8 @@ PATIENCE = 30.0
 
 
 def remote(storage_path: str) -> bool:
-    """Whether runs are kept in an object store."""
-    return "://" in storage_path
+    """Whether runs are kept in an object store, or are meant to be: s3:/bucket is no folder, but a URI misspelt."""
+    return "://" in storage_path or re.match(rf"({'|'.join(SCHEMES)})(:|//)", storage_path) is not None
 
 
 def check_storage(storage_path: str) -> None:
@@ -36,7 +37,7 @@ def check_storage(storage_path: str) -> None:
         ConfigError: It is no URI of an object store, or this process cannot write there.
     """
     # First, for other messages show it. A secret may hold a slash: what stands before that is then no host with a port.
-    host, _, path = storage_path.partition("://")[2].partition("/")
+    host, _, path = re.sub(r"^\w*(:/*|//+)", "", storage_path).partition("/")
     if "@" in host or ("@" in path and not re.fullmatch(r"[^:]*(:\d+)?", host)):
         raise ConfigError("storage_path holds credentials, which would be written into files: set AWS_ACCESS_KEY_ID")
     uri = urlsplit(storage_path)
@@ -64,6 +65,20 @@ def check_storage(storage_path: str) -> None:
     said = outcome[0] if outcome else f"no answer within {PATIENCE:g} seconds"
     if said:
         raise ConfigError(f"cannot write to {storage_path}: {said}")
+
+
+def check_folder(folder: Path) -> None:
+    """See that the folder of a run is there and takes files, or that it can be made.
+
+    Raises:
+        ConfigError: This process cannot write there.
+    """
+    where = folder if folder.exists() else folder.parent
+    try:
+        where.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryDirectory(prefix=".raynas-", dir=where).cleanup()
+    except OSError as error:
+        raise ConfigError(f"cannot write into {where}: {error.strerror}; take another --storage-path") from None
 
 
 def unusable(storage_path: str) -> str | None:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from raynas import checkpoint
 from raynas.actors import Hosted, SupernetActor
 from raynas.architecture import Architecture
-from raynas.config import Config
+from raynas.config import Config, ConfigError
 from raynas.data import Data, to_arrays
 from raynas.host import publish
 from raynas.nodes import Notice
@@ -183,7 +183,7 @@ class Supernet:
             try:
                 place_ranks(self.recipe)
                 return
-            except ValueError as error:
+            except ConfigError as error:
                 if not told:
                     log.warning("%s; waiting for another node", error)
                     told = True
@@ -300,7 +300,7 @@ class Supernet:
         """Where the replicas will stand.
 
         Raises:
-            ValueError: The cluster cannot hold them.
+            ConfigError: The cluster cannot hold them.
         """
         recipe = self.recipe
         return place(self.config.search.replicas, gpus=recipe.gpus_per_worker, wait_minutes=recipe.wait_minutes)

@@ -74,6 +74,9 @@ def test_files_that_are_none(tmp_path):
     (tmp_path / "torn.yaml").write_text("a: [1\n")
     with pytest.raises(ConfigError, match="is not YAML"):
         load(tmp_path / "torn.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(ConfigError, match=r"latin.yaml is no text in UTF-8: .* at byte 9$"):
+        load(tmp_path / "latin.yaml")
 
 
 def test_presets_fill_what_is_open_and_nothing_else():

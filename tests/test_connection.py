@@ -3,10 +3,13 @@
 import os
 import socket
 import stat
+import time
 
 import pytest
 import ray
+from ray.exceptions import AuthenticationError
 
+from raynas import connection
 from raynas.config import Config, ConfigError
 from raynas.connection import check_address, connect
 
@@ -51,6 +54,45 @@ def test_where_nobody_listens_it_says_so(no_ray):
         port = server.getsockname()[1]
     with pytest.raises(ConfigError, match=f"no Ray cluster answers at 127.0.0.1:{port}: Connection refused"):
         connect(Config(address=f"127.0.0.1:{port}"))
+
+
+def test_what_listens_and_is_no_head_is_told_with_the_ports(no_ray, monkeypatch):
+    monkeypatch.setattr(connection, "PATIENCE", 2.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # as sshd would, or the dashboard
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        begin = time.monotonic()
+        with pytest.raises(ConfigError, match=rf"something answers at {address}, but it is no Ray head.*\(6379\)"):
+            connect(Config(address=address))
+    assert time.monotonic() - begin < 10
+
+
+def test_a_token_for_a_head_that_asks_for_none_is_refused(no_ray, monkeypatch):
+    monkeypatch.setattr(connection, "asks_who_comes", lambda address: False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=f"the cluster at {address} asks for no token, and starts no actors"):
+            connect(Config(address=address))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (AuthenticationError("no token in /x"), "Ray does not start here: no token in /x"),
+        (
+            PermissionError(13, "Permission denied", "/tmp/ray"),
+            "Ray does not start here: .*Permission denied: '/tmp/ray'",
+        ),
+    ],
+)
+def test_why_ray_does_not_start_here_is_one_line(error, said, started, monkeypatch):
+    def refused(**options):
+        raise error
+
+    monkeypatch.setattr(ray, "init", refused)
+    with pytest.raises(ConfigError, match=said) as told:
+        connect(Config())
+    assert "\n" not in str(told.value) and len(str(told.value)) < 200
 
 
 def test_the_token_is_its_owners_alone(started, tmp_path):

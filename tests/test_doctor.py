@@ -8,12 +8,14 @@ import ray
 import tiny
 import torch
 
+from raynas import doctor as doctor_module
 from raynas import survey as survey_module
 from raynas.choice import decisions, derive
 from raynas.config import Config, ConfigError
 from raynas.doctor import (
     check_architecture,
     check_clock,
+    check_entry,
     check_gpus,
     check_memory,
     check_nodes,
@@ -109,6 +111,16 @@ def test_a_token_must_be_there_and_be_ones_own(tmp_path):
     path.chmod(0o600)
     found = [check_token({}, tmp_path), check_token({"RAY_AUTH_TOKEN": "a-secret-of-mine"}, Path("/nowhere"))]
     assert [f.level for f in found] == ["ok", "ok"] and "a-secret-of-mine" not in "".join(map(str, found))
+    named = check_token({"RAY_AUTH_TOKEN_PATH": str(tmp_path / "none")}, tmp_path)
+    assert named.level == "fail" and "none, which is no file" in named.found and "Unset it" in named.advice
+    assert check_token({"RAY_AUTH_TOKEN_PATH": str(path)}, Path("/nowhere")).level == "ok"
+
+
+@pytest.mark.parametrize(("asks", "level"), [(True, "ok"), (False, "warn"), (None, "warn")])
+def test_a_cluster_that_lets_everyone_in_is_told(asks, level, monkeypatch):
+    monkeypatch.setattr(doctor_module, "asks_who_comes", lambda address: asks)
+    finding = check_entry("10.0.0.1:6379")
+    assert finding.level == level and bool(finding.advice) == (level == "warn")
 
 
 def test_settings_and_data_that_cannot_be_are_one_line():

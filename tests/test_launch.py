@@ -15,7 +15,7 @@ import ray
 import raynas.launch as launch
 from raynas import checkpoint, results
 from raynas.command_line import read_arguments
-from raynas.config import Config, SearchConfig
+from raynas.config import Config, ConfigError, SearchConfig
 from raynas.launch import main, prepare
 from raynas.run import Run
 
@@ -58,6 +58,8 @@ PATH = json.dumps({"blocks.0": "k3", "blocks.1": "k1", "blocks.2": "skip"})
         (["export", "--architecture", "{nonsense"], "neither JSON nor a file"),
         (["export"], "run search first"),
         (["storage_path=ftp://bucket/x"], "is no storage; legal: a folder that all nodes mount, s3://bucket/path"),
+        (["storage_path=/proc/x"], "cannot write into /proc/x: .*take another --storage-path"),
+        (["storage_path=s3:/bucket/x"], "storage_path 's3:/bucket/x' is no storage; legal: .*s3://bucket/path"),
         (["data.limit=1"], "data.limit = 1.*greater than or equal to 2"),
         (
             ["search.loggers=[tensorbord]"],
@@ -116,6 +118,40 @@ def test_a_run_that_cannot_be_sent_has_failed(tmp_path, capsys, no_ray, monkeypa
     monkeypatch.setattr(Run, "send", refused)
     assert main([*TINY, "--storage-path", str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith("error: the store refused\n")
+
+
+@pytest.mark.parametrize("error", [ConfigError("9 actors do not fit"), RuntimeError("a worker was lost")])
+def test_what_was_computed_is_told_where_something_was(error, tmp_path, capsys, no_ray, monkeypatch):
+    def trained(command, run, flags):
+        run.open()
+        if run.config.name != "early":
+            checkpoint.write(run.folder / "supernet", 1, {}, {"total": 1})
+        raise error
+
+    monkeypatch.setattr(launch, "execute", trained)
+    code = 2 if isinstance(error, ConfigError) else 1
+    for name, words, lines in (("early", [], 1), ("late", [], 2), ("late", ["--resume"], 3 - code)):
+        assert main([*TINY, "--storage-path", str(tmp_path), "--name", name, *words]) == code
+        said = capsys.readouterr().err.splitlines()
+        assert said[0] == f"error: {error}" and len(said) == lines
+        assert lines == 1 or said[1].startswith(f"what was computed is kept in {tmp_path}/late; go on with --resume")
+
+
+def test_more_actors_than_fit_are_refused_before_anything_is_computed(tmp_path, capsys, ray_session):
+    words = ["--storage-path", str(tmp_path), "search.replicas=9", "train.gpus_per_worker=1", "after=[]"]
+    assert main([*TINY, *words]) == 2
+    said = capsys.readouterr().err.strip()
+    assert "9 actors of 1 CPUs and 1 GPUs do not fit into the cluster" in said and "\n" not in said
+
+
+def test_a_token_that_is_not_there_is_one_line(tmp_path):
+    line = [sys.executable, "-m", "raynas.launch", *TINY, "--storage-path", str(tmp_path)]
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "none")}
+    done = subprocess.run(line, capture_output=True, text=True, timeout=100, env={**os.environ, **token})
+    assert done.returncode == 2, done.stderr
+    (said,) = [line for line in done.stderr.splitlines() if "none" in line]
+    assert said.startswith("error: Ray does not start here: RAY_AUTH_TOKEN_PATH is set but file cannot be opened")
+    assert "Traceback" not in done.stderr and "what was computed" not in done.stderr
 
 
 def test_a_dry_run_tells_the_space_and_starts_nothing(tmp_path, capsys, caplog, no_ray):

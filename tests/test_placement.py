@@ -7,7 +7,7 @@ import pytest
 import ray
 
 from raynas import placement
-from raynas.config import TrainConfig
+from raynas.config import ConfigError, TrainConfig
 from raynas.placement import Placement, check_room, place, place_ranks, reserve
 
 
@@ -40,14 +40,14 @@ def test_nodes_that_are_missing_are_asked_for_and_waited_for(growing, caplog):
 
 
 def test_nobody_waits_unless_told_to(growing):
-    with pytest.raises(ValueError, match="4 actors of 1 CPUs and 1 GPUs do not fit into the cluster"):
+    with pytest.raises(ConfigError, match="4 actors of 1 CPUs and 1 GPUs do not fit into the cluster"):
         place(4, gpus=1)
     assert growing == []
 
 
 def test_waiting_ends(growing):
     begin = time.monotonic()
-    with pytest.raises(ValueError, match="1 actors of 9 CPUs do not fit into the cluster"):
+    with pytest.raises(ConfigError, match="1 actors of 9 CPUs do not fit into the cluster"):
         place(1, cpus=9, wait_minutes=0.02)
     assert time.monotonic() - begin < 5 and growing == [[{"CPU": 9.0}], 0]
 

@@ -409,6 +409,10 @@ def test_storage_that_cannot_be_used_is_told_in_one_line(
     for uri, message in {
         "ftp://host/runs": "is no storage; legal: a folder that all nodes mount, s3://bucket/path",
         "s3://": "is no storage",
+        "s3:/x": "is no storage; legal: .*s3://bucket/path",
+        "s3//b": "is no storage",
+        "gs:b/x": "is no storage",
+        "s3:/key:word@bucket/x": "holds credentials",
         "s3://key:word@bucket/x": "holds credentials",
         "s3://key:wo/rd@bucket/x": "holds credentials",
         "http://key:word@minio:9000/x": "holds credentials",
