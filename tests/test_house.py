@@ -227,7 +227,13 @@ def declared() -> dict[str, list[str]]:
     return {name.lower(): files.split(", ") for name, files in lines}
 
 
-IMPORT_NAME = {"mlflow-skinny": "mlflow", "pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn", "types-pyyaml": "yaml"}
+IMPORT_NAME = {
+    "mlflow-skinny": "mlflow",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
+    "types-pyyaml": "yaml",
+}
 
 
 def test_dependencies_are_declared_with_the_file_that_needs_them() -> None:
