@@ -182,7 +182,7 @@ def test_the_container_copies_what_is_there() -> None:
     assert all((REPOSITORY / path).exists() for path in copied)
 
 
-@pytest.mark.parametrize("name", ["setup.sh", "slurm.sh"])
+@pytest.mark.parametrize("name", ["setup.sh", "slurm.sh", "spot.sh"])
 def test_bash_reads_the_scripts(name: str) -> None:
     subprocess.run(["bash", "-n", CLUSTER / name], check=True)
     assert os.access(CLUSTER / name, os.X_OK)
