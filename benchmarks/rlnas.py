@@ -7,10 +7,10 @@ For every seed two supernets are trained on CIFAR-10, with the given and with ra
 one makes in ``--minutes`` of one core's time. Kendall's tau-b against the table: of the angle and of MACs over all
 architectures, of the angle also by two other rules for the fixed parts, which all of them share: without the BatchNorms
 of these, as in the paper's code for NAS-Bench-201, and without all of these; of the accuracy on validation images, with
-BatchNorm statistics recalibrated and as trained, and of its rank and the angle's combined, over ``--architectures``
-random ones. Then the accuracy in the table of what each search ends with: evolution by the angle, as in RLNAS, by
-accuracy, and by both combined; and how many architectures/s the angle scores, beside a loop over the modules on every
-way through the network.
+BatchNorm statistics recalibrated and as trained, and of its rank and the angle's combined, both alike and the accuracy
+at half its weight, over ``--architectures`` random ones. Then the accuracy in the table of what each search ends with:
+evolution by the angle, as in RLNAS, by accuracy, and by both combined; and how many architectures/s the angle scores,
+beside a loop over the modules on every way through the network.
 
 In one process on one core, without Ray. ``--output`` keeps supernets and figures; whoever starts again with the same
 settings goes on from there. Needs cifar10/ (parquet) and the table in the data folder.
@@ -49,6 +49,7 @@ from spaces import nasbench201, nasbench_macro
 
 GENERATIONS = 20  # of the search by the angle, as in RLNAS
 LABELS = ("given", "random")
+COMBINED = {"accuracy and angle": 1.0, "half the accuracy and angle": 0.5}  # what the accuracy weighs
 FEW = 200  # of the sample are scored without recalibration
 
 
@@ -370,18 +371,20 @@ class Measuring:
         found["tau, accuracy, the sample"] = tau(scores, truth)
         plain = self.once("accuracies, BatchNorm as trained", lambda: Accuracy(run, 0)(self.sample[:FEW]))
         found[f"tau, accuracy, BatchNorm as trained, {len(plain)} of the sample"] = tau(plain, truth[:FEW])
-        references = {
-            labels: Reference({"accuracy": scores, "angle": angle(self.sample)}) for labels, angle in angles.items()
-        }
+        searched: dict[str, Callable[[arch.Architecture], float]] = {"accuracy": lambda one: accuracy([one])[0]}
+        for name, weight in COMBINED.items():
+            for labels, angle in angles.items():
+                sample = {"accuracy": scores, "angle": angle(self.sample)}
+                reference = Reference(sample, {"accuracy": weight, "angle": 1.0})
 
-        def both(one: arch.Architecture, labels: str = "given") -> float:
-            return references[labels]({"accuracy": accuracy([one])[0], "angle": float(angles[labels]([one])[0])})
+                def both(one: arch.Architecture, reference: Reference = reference, angle: Angles = angle) -> float:
+                    return reference({"accuracy": accuracy([one])[0], "angle": float(angle([one])[0])})
 
-        for labels in self.runs:
-            combined = [both(one, labels) for one in self.sample]
-            found[f"tau, accuracy and angle, {labels} labels, the sample"] = tau(combined, truth)
+                found[f"tau, {name}, {labels} labels, the sample"] = tau([both(one) for one in self.sample], truth)
+                if labels == "given":
+                    searched[name] = both
         settings = EvolutionSettings()
-        for name, score in (("accuracy", lambda one: accuracy([one])[0]), ("accuracy and angle", both)):
+        for name, score in searched.items():
             winner = self.once(
                 f"search by {name}", lambda score=score: evolve(run, settings, self.flags.searched, score)
             )
