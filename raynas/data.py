@@ -142,8 +142,8 @@ class Dataset:
             raise DataError(
                 f"data.search_size = {size}: the images of {self.name} have {height}x{width} pixels; legal: fewer"
             )
-        made = {name: getattr(self, name) for name in _SPLITS}
-        smaller = {name: replace(split, inputs=resize(split.inputs, [size, size])) for name, split in made.items()}
+        splits = {name: getattr(self, name) for name in _SPLITS}
+        smaller = {name: replace(split, inputs=resize(split.inputs, [size, size])) for name, split in splits.items()}
         mean, std = statistics(smaller["train"].inputs)
         return replace(self, **smaller, mean=mean, std=std)
 

@@ -403,7 +403,7 @@ class SearchRun:
     @property
     def begun(self) -> bool:
         """Whether its folder holds weights or scores."""
-        return any(True for kind in ("step-*.safetensors", "scored.parquet/*.parquet") for _ in self.folder.rglob(kind))
+        return any(any(self.folder.rglob(kind)) for kind in ("step-*.safetensors", "scored.parquet/*.parquet"))
 
     @property
     def place(self) -> str:
