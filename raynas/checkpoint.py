@@ -6,11 +6,9 @@ is used. Nothing is unpickled.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from raynas.patience import patiently, reason
+from raynas.patience import reason, remove_abandoned, replace_bytes
+from raynas.removal import NotOwnedError, remove_file
 
 __all__ = ["CheckpointError", "check_initial", "keep_initial", "latest", "newest", "read", "read_initial", "write"]
 
@@ -49,7 +48,11 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], values: Mappin
     path = folder / f"step-{step:09d}{_SUFFIX}"
     _store(path, {"step": step, "values": dict(values)}, tensors)
     for old in sorted(folder.glob(f"step-*{_SUFFIX}"))[:-keep]:
-        old.unlink(missing_ok=True)
+        try:
+            remove_file(old)
+        except NotOwnedError as error:
+            log.warning("%s: %s", old, error.strerror)
+    remove_abandoned(folder)
     return path
 
 
@@ -91,23 +94,8 @@ def _store(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor])
     """Write one file so that a reader sees all of it or nothing."""
     described = {**header, "digest": _digest(tensors)}
     content = save(dict(tensors), {"raynas": json.dumps(described)})
-    part = path.with_suffix(".part")
-
-    def write() -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise
-
     try:
-        patiently(write, f"the checkpoint {path}")
+        replace_bytes(path, content)
     except OSError as error:
         raise CheckpointError(f"cannot write the checkpoint {path}: {reason(error)}") from error
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from raynas.forward_text import CodegenError, value_text, write_forward
+from raynas.forward_text import CodegenError, text_literal, value_text, write_forward
 
 __all__ = ["CodegenError", "source_of"]
 
@@ -99,7 +99,7 @@ def source_of(network: nn.Module, inputs: int) -> tuple[str, dict[str, Tensor]]:
             _put(members, path, _tensor_constructor(state[path]))
     names, body = write_forward(graph, "        ")
     text = _TEMPLATE.format(
-        title=type(network).__name__,
+        title=name if (name := type(network).__name__).isidentifier() else "Network",
         imports="".join(f"import {name}\n" for name in ("math", "operator") if f" {name}." in body),
         members=_nested(members, 2),
         inputs="".join(f", {name}" for name in names),
@@ -223,7 +223,7 @@ def _nested(members: Mapping[str, Any], depth: int) -> str:
     lines = []
     for name, value in members.items():
         text = value.replace("\n", f"\n{inner}") if isinstance(value, str) else f"Group({_nested(value, depth + 1)})"
-        lines.append(f'{inner}"{name}": {text},\n')
+        lines.append(f"{inner}{text_literal(name)}: {text},\n")
     return f"{{\n{''.join(lines)}{inner[4:]}}}"
 
 

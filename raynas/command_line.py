@@ -11,8 +11,9 @@ from pathlib import Path
 from raynas import checkpoint
 from raynas.config import Config, ConfigError, smoke_test
 from raynas.config_file import load
+from raynas.legal import check_name
 from raynas.presets import PRESETS
-from raynas.storage import fetch, newest, remote
+from raynas.storage import fetch, newest, remote, split_uri
 
 __all__ = ["COMMANDS", "OPERATION", "read_arguments", "refuse_changes"]
 
@@ -123,11 +124,13 @@ def _resumed(flags: argparse.Namespace, config: Config, overrides: Sequence[str]
     if flags.resume != "auto":
         folder = Path(flags.resume).expanduser()
         if remote(flags.resume):
-            storage, _, name = flags.resume.rstrip("/").rpartition("/")
-        elif folder.exists():
+            storage, name = split_uri(flags.resume)
+        elif _exists(folder):
+            folder = folder if folder.name not in ("", "..") else folder.resolve()
             storage, name = str(folder.parent), folder.name
         else:
             name = flags.resume
+        check_name(name, f"there is no run to resume in {flags.resume!a}: --resume")
     elif name is None:
         name = newest(storage)
         if name is None:
@@ -143,6 +146,13 @@ def _resumed(flags: argparse.Namespace, config: Config, overrides: Sequence[str]
     after = smoke_test(after) if flags.smoke_test else after
     refuse_changes(folder, before, after)
     return dataclasses.replace(after, name=folder.name, storage_path=storage if remote(storage) else str(folder.parent))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+        return False
 
 
 def refuse_changes(folder: Path, before: Config, after: Config) -> None:

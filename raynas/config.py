@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from raynas.legal import STRICT, ConfigError, Count, Domains, Duration, Place, Positive, Share
+from raynas.legal import STRICT, ConfigError, Count, Domains, Duration, Name, Place, Positive, Share
 from raynas.train_config import PoolConfig, Preset, ShrinkConfig, TrainConfig
 
 __all__ = [
@@ -241,7 +241,7 @@ class Config:
     """What follows a search: train the winner from scratch, write it as plain PyTorch, write a page about the run."""
     formats: list[Format] = Field(default_factory=lambda: list(get_args(Format))[:2])
     """What export writes: safetensors with a stand-alone .py, torch.export, ONNX (needs the extra raynas[onnx])."""
-    name: str | None = None
+    name: Name | None = None
     """The run's folder below ``storage_path``; default: made of space, data and time."""
     storage_path: str = "~/ray_results"
     """A folder that all nodes mount, or s3://bucket/path (credentials from the environment): see raynas.storage."""

@@ -20,6 +20,7 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from raynas.config import Config, ConfigError
+from raynas.patience import create_text
 
 __all__ = ["LOOPBACK", "Terminated", "asks_who_comes", "check_address", "connect"]
 
@@ -147,8 +148,7 @@ def _make_token() -> None:
             path.chmod(0o600)  # Ray leaves it readable by everyone
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(32))
+        create_text(path, secrets.token_hex(32), 0o600)
     except FileExistsError:
         return  # another run was faster
     except OSError as error:

@@ -9,10 +9,8 @@ import contextlib
 import copy
 import importlib.util
 import math
-import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from raynas.codegen import CodegenError, source_of
+from raynas.patience import put_in_place, replace_text
+from raynas.removal import MARKER, own, scratch
 
 __all__ = ["FORMATS", "ExportError", "ExportReport", "ExportedFile", "export"]
 
@@ -114,20 +114,20 @@ def export(
     if not math.isfinite(scale):
         raise ExportError("the network gives NaN or infinity on random inputs: there is nothing to compare with")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    own(folder)
     files = []
     for name in formats:
         # A draft beside the target, so that a file that failed its check never stands under its final name.
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".draft-") as draft:
-            main, run = _WRITERS[name](copy.deepcopy(network), trials[-1], Path(draft))
+        with scratch(".draft-", folder) as draft:
+            main, run = _WRITERS[name](copy.deepcopy(network), trials[-1], draft)
             with _explained(name, network):
                 found = run(trials)
             pairs = zip(expected, found, strict=True)
             difference = max(_difference(name, ours, theirs, tolerance) for ours, theirs in pairs)
-            written = sorted(Path(draft).iterdir())
+            written = sorted(file for file in draft.iterdir() if file.name != MARKER)
             size = sum(file.stat().st_size for file in written)
             for file in written:
-                os.replace(file, folder / file.name)
+                put_in_place(file, folder / file.name)
         files.append(ExportedFile(name, folder / main, difference, scale, size))
     return ExportReport(tuple(files))
 
@@ -207,7 +207,7 @@ def _write_safetensors(network: nn.Module, inputs: Inputs, folder: Path) -> tupl
         text, state = source_of(network, len(inputs))
     except CodegenError as error:
         raise ExportError(_failure("safetensors", network, error)) from error
-    (folder / "model.py").write_text(text)
+    replace_text(folder / "model.py", text, patience=0)
     save_file(state, folder / "model.safetensors")
     return "model.py", lambda trials: _run_alone(folder, trials, hidden)
 
@@ -224,7 +224,7 @@ spec = importlib.util.spec_from_file_location("model", folder + "/model.py")
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 network = module.load()
-for trial in sorted(pathlib.Path(exchange).iterdir()):
+for trial in sorted(pathlib.Path(exchange).glob("*.safetensors")):
     inputs = load_file(trial)
     with torch.no_grad():
         found = pytree.tree_leaves(network(*(inputs[str(i)] for i in range(len(inputs)))))
@@ -235,12 +235,12 @@ for trial in sorted(pathlib.Path(exchange).iterdir()):
 
 def _run_alone(folder: Path, trials: Trials, hidden: Sequence[str]) -> list[list[Tensor]]:
     """Run ``model.py`` in a fresh Python that cannot import the ``hidden`` packages."""
-    with tempfile.TemporaryDirectory() as exchange:
-        files = [Path(exchange) / f"{index}.safetensors" for index in range(len(trials))]
+    with scratch() as exchange:
+        files = [exchange / f"{index}.safetensors" for index in range(len(trials))]
         for inputs, file in zip(trials, files, strict=True):
             save_file({str(i): value.contiguous() for i, value in enumerate(inputs)}, file)
         # -I: neither the current folder nor PYTHONPATH nor the user's own packages.
-        command = [sys.executable, "-I", "-c", _RUNNER, str(folder), exchange, *hidden]
+        command = [sys.executable, "-I", "-c", _RUNNER, str(folder), str(exchange), *hidden]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import builtins
+import cmath
 import inspect
 import json
 import keyword
 import math
 import operator
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,13 +17,27 @@ import torch
 from torch import fx
 from torch.nn import functional as F
 
-__all__ = ["CodegenError", "member", "value_text", "write_forward"]
+__all__ = ["CodegenError", "member", "text_literal", "value_text", "write_forward"]
 
 # Where a function is looked for, in this order, and what stands before its name.
 _NAMESPACES = {
     "F.": F, "torch.": torch, "torch.fft.": torch.fft, "torch.linalg.": torch.linalg,
     "torch.special.": torch.special, "math.": math, "operator.": operator, "": builtins,
 }  # fmt: skip
+_RUNS_CODE = {
+    "breakpoint",
+    "compile",
+    "delattr",
+    "eval",
+    "exec",
+    "globals",
+    "input",
+    "locals",
+    "open",
+    "setattr",
+    "vars",
+}
+"""Built-in functions that no network needs."""
 _RESERVED = {"F", "torch", "math", "operator", "nn", "self"}
 _BINARY: dict[Callable[..., Any], str] = {
     operator.add: "+", operator.sub: "-", operator.mul: "*", operator.truediv: "/", operator.floordiv: "//",
@@ -54,7 +70,8 @@ def write_forward(graph: fx.Graph, indent: str) -> tuple[list[str], str]:
     place = ""
     for node in graph.nodes:
         if node.op == "placeholder":
-            names[node] = node.target if node.target not in _RESERVED else f"{node.target}_"
+            name = _identifier(node.target, "argument of forward")
+            names[node] = name if name not in _RESERVED else f"{name}_"
             inputs.append(names[node])
             continue
         if node.op == "get_attr":
@@ -66,13 +83,13 @@ def write_forward(graph: fx.Graph, indent: str) -> tuple[list[str], str]:
             break
         dying = [names.pop(used) for used in node.all_input_nodes if last_use[used] is node]
         # The result takes the shortest name that it sets free: a chain of layers reads x = ...(x), as by hand.
-        free = [name for name in dying if not name.startswith("self.")]
+        free = [name for name in dying if not name.startswith(("self.", "self["))]
         name = min(free, key=lambda each: (len(each), each)) if free else _fresh(names, inputs[0] if inputs else "x")
         if node.target is getattr:
-            name = _fresh(names, str(node.args[1]))
+            name = _fresh(names, _identifier(node.args[1], "attribute"))
         here = _place(node)
         if here != place:
-            lines.append(f"{indent}# {here}" if here else "")
+            lines.append(f"{indent}# {_one_line(here)}" if here else "")
             place = here
         if node in last_use:
             names[node] = name
@@ -96,13 +113,13 @@ def _place(node: fx.Node) -> str:
 
 def _expression(node: fx.Node, names: dict[fx.Node, str]) -> str:
     args = [value_text(value, names) for value in node.args]
-    named = [f"{name}={value_text(value, names)}" for name, value in node.kwargs.items()]
+    named = [f"{_identifier(name, 'argument')}={value_text(value, names)}" for name, value in node.kwargs.items()]
     if node.op == "output":
         return args[0]
     if node.op == "call_module":
         return f"{member(str(node.target))}({', '.join(args + named)})"
     if node.op == "call_method":
-        return f"{args[0]}.{node.target}({', '.join(args[1:] + named)})"
+        return f"{args[0]}.{_identifier(node.target, 'method')}({', '.join(args[1:] + named)})"
     assert callable(node.target)
     defaults = _defaults(node.target)
     named = [
@@ -128,7 +145,7 @@ def _call(function: Callable[..., Any], values: Sequence[Any], args: list[str], 
         left, right = (f"({text})" if text.startswith("-") else text for text in args)
         return f"{left} {_BINARY[function]} {right}"
     if function is getattr and len(args) == 2:
-        return f"{args[0]}.{values[1]}"
+        return f"{args[0]}.{_identifier(values[1], 'attribute')}"
     if function is operator.getitem:
         index = args[1]
         return f"{args[0]}[{index[1:-1] if isinstance(values[1], tuple) and len(values[1]) > 1 else index}]"
@@ -136,7 +153,7 @@ def _call(function: Callable[..., Any], values: Sequence[Any], args: list[str], 
         return f"-{args[0]}"
     for prefix, namespace in _NAMESPACES.items():
         for name, value in vars(namespace).items():
-            if value is function and (not name.startswith("_") or name == "_assert"):
+            if value is function and (not name.startswith("_") or name == "_assert") and name not in _RUNS_CODE:
                 return f"{prefix}{name}({', '.join(args + named)})"
     name = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', function)}"
     raise CodegenError(f"forward calls {name}, which is not part of torch")
@@ -160,27 +177,59 @@ def value_text(value: Any, names: dict[fx.Node, str]) -> str:
     if isinstance(value, list):
         return f"[{', '.join(value_text(item, names) for item in value)}]"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{key!r}: {value_text(item, names)}' for key, item in value.items())}}}"
+        return f"{{{', '.join(f'{value_text(key, names)}: {value_text(item, names)}' for key, item in value.items())}}}"
     if isinstance(value, torch.device):
         return f'torch.device("{value}")'
     if isinstance(value, (torch.dtype, torch.layout, torch.memory_format)):
         return str(value)
     if isinstance(value, float) and not math.isfinite(value):
         return f'float("{value}")'
+    if isinstance(value, complex) and not cmath.isfinite(value):
+        return f"complex({value_text(value.real, names)}, {value_text(value.imag, names)})"
     if value is Ellipsis:
         return "..."
     if isinstance(value, str):
-        return json.dumps(value) if value.isascii() and value.isprintable() else repr(value)
-    if value is None or isinstance(value, (bool, int, float, complex)):
-        return repr(value)
+        return text_literal(value)
+    for kind in (bool, int, float, complex):
+        if isinstance(value, kind):
+            return kind.__repr__(value)  # not that of a class derived from it, which may be anything
+    if value is None:
+        return "None"
     raise CodegenError(f"forward uses {value!r}, a {type(value).__name__} that cannot be written as code")
+
+
+def text_literal(text: str) -> str:
+    """A text as a Python literal on one line."""
+    text = str.__str__(text)
+    return json.dumps(text) if text.isascii() and text.isprintable() else repr(text)
+
+
+def _is_identifier(text: Any) -> bool:
+    """Whether a text stands for itself as a name in Python code: not as a keyword, not in another normal form."""
+    return (
+        isinstance(text, str)
+        and text.isidentifier()
+        and not keyword.iskeyword(text)
+        and unicodedata.normalize("NFKC", text) == text
+    )
+
+
+def _identifier(text: Any, what: str) -> str:
+    if not _is_identifier(text):
+        raise CodegenError(f"forward uses the {what} {text!r}, which is no name in Python")
+    return str(text)
+
+
+def _one_line(text: str) -> str:
+    return text if text.isprintable() else text_literal(text)
 
 
 def member(path: str) -> str:
     """``blocks.3.conv`` as ``self.blocks[3].conv``."""
     text = "self"
     for part in path.split("."):
-        if part.isidentifier() and not keyword.iskeyword(part):
+        # Within a class Python would read a name that begins with two underscores as another one.
+        if _is_identifier(part) and not part.startswith("__"):
             text += f".{part}"
         else:
             text += f"[{part}]" if part.isdecimal() and part == str(int(part)) else f"[{value_text(part, {})}]"

@@ -24,6 +24,7 @@ from raynas.architecture import Architecture, key
 from raynas.costs import Costs
 from raynas.limits import LATENCY, Limits, Profile, violation
 from raynas.patience import append_line
+from raynas.removal import free_name, move
 from raynas.ridge import OptionRidge
 from raynas.sample import random_architectures
 from raynas.searchers import SearchSpace
@@ -184,10 +185,8 @@ class Latency:
     def _begin(self, device: str) -> None:
         """Start a new file; one of another device, or of other settings, is kept beside it."""
         self._device, self.measured, self._model = device, {}, None
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
-            earlier = len(list(self.path.parent.glob(f"{self.path.stem}-*{self.path.suffix}")))
-            self.path.rename(self.path.with_name(f"{self.path.stem}-{earlier}{self.path.suffix}"))
+            move(self.path, free_name(self.path))
         self._append({"device": device, **self._subject})
 
     def _keep(self, architecture: Architecture, rounds: Sequence[Timing], predicted: float | None = None) -> None:

@@ -40,6 +40,7 @@ from raynas.data import Data
 from raynas.data import load as load_data
 from raynas.display import View
 from raynas.doctor import doctor
+from raynas.legal import legal_name
 from raynas.mirror import OvertakenError
 from raynas.named import resolve
 from raynas.rehearsal import dry_run
@@ -176,7 +177,7 @@ def prepare(
 def _named(config: Config, *parts: str) -> Config:
     if config.name is not None:
         return config
-    return dataclasses.replace(config, name="-".join((*parts, f"{datetime.now():%Y%m%d-%H%M%S}")))
+    return dataclasses.replace(config, name=legal_name(f"{'-'.join(parts)[:50]}-{datetime.now():%Y%m%d-%H%M%S}"))
 
 
 def _load(config: Config) -> Data:

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from raynas.domains import all_as_data
 
-__all__ = ["STRICT", "ConfigError", "Count", "Domains", "Duration", "NotNegative", "Place", "Positive", "Share"]
+__all__ = [
+    "NAMING",
+    "STRICT",
+    "ConfigError",
+    "Count",
+    "Domains",
+    "Duration",
+    "Name",
+    "NotNegative",
+    "Place",
+    "Positive",
+    "Share",
+    "check_name",
+    "is_component",
+    "is_name",
+    "legal_name",
+]
 
 STRICT = ConfigDict(extra="forbid", validate_assignment=True)
 Count = Annotated[int, Field(ge=1)]
@@ -46,3 +63,60 @@ Place = Annotated[str, AfterValidator(_place)]
 
 class ConfigError(ValueError):
     """A setting that does not exist or has an illegal value; one line per mistake."""
+
+
+_MOST_BYTES = 200
+NAMING = f"one component of a path is legal: no '/' or '\\', no control characters, no dot at its start, at most {_MOST_BYTES} bytes"
+"""What a name of a run may be."""
+
+
+def is_component(text: str, most: int = 255) -> bool:
+    """Whether a text is one plain component of a path: not empty, ``.`` or ``..``, nothing that ends or leaves it.
+
+    Args:
+        text: A name of a file, a folder or of a part of an object's key.
+        most: Bytes in UTF-8.
+    """
+    if text in ("", ".", "..") or "/" in text or "\\" in text:
+        return False
+    # Cc: control characters, NUL among them; Cs: halves of characters, which UTF-8 does not have; Zl, Zp: line ends.
+    if any(unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in text):
+        return False
+    return len(text.encode()) <= most
+
+
+def is_name(text: str) -> bool:
+    """Whether a text may be the name of a run, as for :func:`check_name`."""
+    return is_component(text, _MOST_BYTES) and not text.startswith(".")
+
+
+def check_name(name: str, what: str = "name") -> str:
+    """Return the name of a run, which is one plain component of a path, wherever it comes from.
+
+    Args:
+        name: Any text; letters of all languages are legal.
+        what: Where it comes from, for the message.
+
+    Raises:
+        ConfigError: It could lead out of the folder of the runs, or be no file's name.
+    """
+    if not is_name(name):
+        shown = name if len(name) <= 80 else f"{name[:80]}..."
+        raise ConfigError(f"{what} = {shown!r} is no name of a run: {NAMING}")
+    return name
+
+
+def legal_name(text: str) -> str:
+    """A name of a run that looks like a text: what is not legal in it becomes a hyphen."""
+    kept = "".join(each if is_component(each) or each == "." else "-" for each in text).lstrip(".")
+    return kept.encode()[:_MOST_BYTES].decode(errors="ignore") or "run"
+
+
+def _name(value: str) -> str:
+    try:
+        return check_name(value)
+    except ConfigError:
+        raise ValueError(NAMING) from None
+
+
+Name = Annotated[str, AfterValidator(_name)]

@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from raynas.config import ConfigError
+from raynas.legal import ConfigError
+from raynas.patience import open_lock, reason
+from raynas.removal import adopt, move, own
 
 __all__ = ["alone", "folders_of_the_dead", "holding", "own_folder"]
 
@@ -54,7 +56,7 @@ def alone(method: _Method) -> _Method:
 
     @functools.wraps(method)
     def held(self: Any, *arguments: Any, **keywords: Any) -> Any:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        adopt(self.folder)
         with holding(self.folder):
             return method(self, *arguments, **keywords)
 
@@ -70,9 +72,9 @@ def own_folder(base: Path) -> Path:
 def _make_own(base: Path, process: int) -> Path:
     folder = base / f"{socket.gethostname()}-{process}-{uuid.uuid4().hex[:8]}"
     made = folder.with_name(f".{folder.name}")
-    made.mkdir(parents=True)
+    own(made)
     _opened(made)  # open to the end of this process
-    made.rename(folder)
+    move(made, folder)
     return folder
 
 
@@ -81,7 +83,7 @@ def folders_of_the_dead(base: Path) -> list[Path]:
     dead = []
     for folder in base.glob(f"{socket.gethostname()}-*"):
         with contextlib.suppress(OSError):
-            file = os.open(folder / _LOCK, os.O_RDWR)
+            file = open_lock(folder / _LOCK, create=False)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 dead.append(folder)
@@ -92,7 +94,10 @@ def folders_of_the_dead(base: Path) -> list[Path]:
 
 def _opened(folder: Path) -> int:
     """A lock file, locked where the file system can do that; it tells who holds it."""
-    file = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        file = open_lock(folder / _LOCK)
+    except OSError as error:
+        raise ConfigError(f"cannot lock {folder / _LOCK}: {reason(error)}") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

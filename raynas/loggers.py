@@ -25,6 +25,7 @@ from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 from raynas.config import Config, ConfigError
 from raynas.named import resolve
 from raynas.recorder import SearchStatus
+from raynas.removal import own
 
 __all__ = ["LOGGERS", "Record", "check_loggers", "listening", "step_of"]
 
@@ -55,7 +56,7 @@ class Record:
 
     def init_local_path(self) -> None:
         """Make the folder."""
-        Path(self.local_path).mkdir(parents=True, exist_ok=True)
+        own(Path(self.local_path))
 
     def __str__(self) -> str:
         return self.trial_id

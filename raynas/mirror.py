@@ -14,24 +14,27 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import hashlib
 import json
 import logging
 import math
 import os
-import shutil
-import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pyarrow import fs
 
+from raynas.legal import check_name
+from raynas.listing import Held, copy_stream, legal_path, local_files, passing, stamp
 from raynas.locks import folders_of_the_dead, own_folder
+from raynas.patience import replace_file, replace_text
+from raynas.removal import NotOwnedError, make_folder, move, own, remove_file, remove_tree, scratch_folder
 
 __all__ = ["Mirror", "OvertakenError"]
 
@@ -40,7 +43,6 @@ EVERY = 2.0
 """Seconds between two looks for files that have changed."""
 _RATE = 1e5
 """Bytes a second that may go into sending one file, which grows, again and again."""
-_TEMPORARY = (".part", ".tmp")
 _NOTE, _DRIVER = ".mirror.json", ".driver"
 """What a driver notes here, and there."""
 _DRIVERS: set[str] = set()
@@ -59,11 +61,16 @@ class Mirror:
         name: Of the part: a run, or something in one.
         folder: Default: one of this process.
         claim: Which part must be claimed by which driver for this one to write; default: it does not matter.
+
+    Raises:
+        ConfigError: The name is none.
     """
 
     def __init__(
         self, storage_path: str, name: str, folder: Path | None = None, claim: tuple[str, str] | None = None
     ) -> None:
+        for part in name.split("/"):
+            check_name(part, f"{part!r} in {storage_path}" if part != name else "name")
         self.storage_path, self.name, self._claim = storage_path, name, claim
         self.folder = folder or own_folder(_base(storage_path)) / name
         self._known: dict[str, tuple[int, int]] = {}
@@ -76,6 +83,8 @@ class Mirror:
         self._last: str | None = None
         """The driver that had claimed the run when this one started."""
         self._overtaken: OvertakenError | None = None
+        self._held = Held(self.folder)
+        """Held by a driver."""
 
     def __reduce__(self) -> tuple[type[Mirror], tuple[str, str, Path, tuple[str, str] | None]]:
         """Pickle as another mirror of the same."""
@@ -85,7 +94,7 @@ class Mirror:
     def uri(self) -> str:
         """Where the copy is of."""
         uri = urlsplit(self.storage_path)
-        return uri._replace(path=f"{uri.path.rstrip('/')}/{self.name}").geturl()
+        return uri._replace(path=f"{uri.path.rstrip('/')}/{quote(self.name)}").geturl()
 
     def below(self, name: str) -> Mirror:
         """The mirror of something in this."""
@@ -93,7 +102,7 @@ class Mirror:
 
     def private(self) -> Mirror:
         """The same with a copy of its own, in a temporary folder: for a process that writes this part alone."""
-        return Mirror(self.storage_path, self.name, Path(tempfile.mkdtemp(prefix="raynas-")), self._claim)
+        return Mirror(self.storage_path, self.name, scratch_folder(), self._claim)
 
     def pull(self) -> None:
         """Make the folder what the store holds; files that are the same already stay. Nothing there: no folder.
@@ -103,24 +112,33 @@ class Mirror:
         """
         with self._busy:
             storage, root = self._open()
-            found = storage.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
-            there = {info.path[len(root) + 1 :]: info for info in found if info.type == fs.FileType.File}
-            there = {name: info for name, info in there.items() if ".." not in Path(name).parts and not _passing(name)}
-            for name in self._local().keys() - there.keys():
-                (self.folder / name).unlink(missing_ok=True)
+            there = self._there(storage, root)
+            for name in local_files(self.folder).keys() - there.keys():
+                remove_file(self.folder / name)
             if not there:
-                shutil.rmtree(self.folder, ignore_errors=True)
+                remove_tree(self.folder)
             self._known = {}
-            for name, info in there.items():
-                target = self.folder / name
-                if not (target.is_file() and _stamp(target) == (info.mtime_ns, info.size)):
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    part = target.with_name(f"{target.name}-{uuid.uuid4().hex[:8]}.part")
-                    with storage.open_input_stream(info.path) as source, part.open("wb") as file:
-                        shutil.copyfileobj(source, file)
-                    os.utime(part, ns=(info.mtime_ns, info.mtime_ns))
-                    os.replace(part, target)
-                self._known[name] = _stamp(target)
+            self._bring(storage, there)
+
+    def _there(self, storage: Any, root: str) -> dict[str, Any]:
+        """What the store holds, by path below the part; what could not be a file of ours is left out, and said."""
+        found = storage.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
+        there = {info.path[len(root) + 1 :]: info for info in found if info.type == fs.FileType.File}
+        foreign = [name for name in there if not legal_path(name)]
+        if foreign:
+            log.warning("%s holds %r, which is no name of a file here: it is left there", self.uri, foreign[0])
+        return {name: info for name, info in there.items() if name not in foreign and not passing(name)}
+
+    def _bring(self, storage: Any, there: Mapping[str, Any]) -> None:
+        """Bring files of the store here that are others than here."""
+        if there:
+            make_folder(self.folder)
+        for name, info in there.items():
+            target = self.folder / name
+            if not (target.is_file() and stamp(target) == (info.mtime_ns, info.size)):
+                with storage.open_input_stream(info.path) as source:
+                    replace_file(target, functools.partial(copy_stream, source, info.mtime_ns))
+            self._known[name] = stamp(target)
 
     def push(self, everything: bool = True) -> None:
         """Send what has changed here since the last time, oldest first; then delete there what was deleted here.
@@ -133,8 +151,8 @@ class Mirror:
             OvertakenError: Another has claimed the run.
         """
         with self._busy:
-            if self._known and not self.folder.is_dir():
-                raise FileNotFoundError(f"{self.folder} is gone; what {self.uri} holds stays as it is")
+            if self._known and self._held.lost:
+                self._refill()
             if self._driver is not None and not (self.folder / _NOTE).exists():
                 self._note()  # even if the store never answers
             known = dict(self._known)
@@ -144,16 +162,36 @@ class Mirror:
                     self._refuse_to_meet()
                     self._delete(gone)
             finally:
-                if self._driver is not None and self._known != known:
-                    self._note()
+                if self._driver is not None:
+                    self._held.hold()
+                    if self._known != known:
+                        self._note()
+
+    def _refill(self) -> None:
+        """Somebody has deleted the folder: a driver brings back what the store holds, and deletes nothing there.
+
+        Raises:
+            FileNotFoundError: This is no driver.
+            OSError: The store refused.
+        """
+        if self._driver is None:
+            raise FileNotFoundError(f"{self.folder} is gone; what {self.uri} holds stays as it is")
+        log.warning("somebody has deleted %s: it is made again from %s", self.folder, self.uri)
+        storage, root = self._open()
+        here = local_files(self.folder)
+        self._known = {}
+        own(self.folder)
+        self._bring(storage, {name: info for name, info in self._there(storage, root).items() if name not in here})
+        self._held.release()
+        self._held.hold()
 
     def _send(self, everything: bool) -> Set[str]:
         """Send what has changed; returns all that is here."""
         storage, root = self._open()
-        here = self._local()
-        for name, stamp in sorted(here.items(), key=lambda item: item[1]):
-            lately = time.monotonic() - self._sent.get(name, -math.inf) < stamp[1] / _RATE
-            if self._known.get(name) == stamp or (lately and not everything):
+        here = local_files(self.folder)
+        for name, version in sorted(here.items(), key=lambda item: item[1]):
+            lately = time.monotonic() - self._sent.get(name, -math.inf) < version[1] / _RATE
+            if self._known.get(name) == version or (lately and not everything):
                 continue
             try:
                 content = (self.folder / name).read_bytes()
@@ -162,7 +200,7 @@ class Mirror:
             self._refuse_to_meet()
             with storage.open_output_stream(f"{root}/{name}") as stream:
                 stream.write(content)
-            self._known[name], self._sent[name] = stamp, time.monotonic()
+            self._known[name], self._sent[name] = version, time.monotonic()
         return here.keys()
 
     def claim(self) -> None:
@@ -214,11 +252,11 @@ class Mirror:
 
     def _note(self) -> None:
         """Note what the store has."""
-        part = self.folder / f"{_NOTE}.part"
         with contextlib.suppress(OSError):  # there is no folder yet, or no room
             last = self._last if self._claim is None else self._driver
-            part.write_text(json.dumps({"driver": self._driver, "last": last, "known": self._known}), encoding="utf-8")
-            os.replace(part, self.folder / _NOTE)
+            note = json.dumps({"driver": self._driver, "last": last, "known": self._known})
+            if self.folder.is_dir():
+                replace_text(self.folder / _NOTE, note, patience=0)
 
     def recover(self) -> None:
         """Send what a driver of this run on this machine had not sent when it was killed; before :meth:`pull`.
@@ -233,8 +271,9 @@ class Mirror:
             if self._left(folder) is None:
                 continue
             try:
-                self.folder.parent.mkdir(parents=True, exist_ok=True)
-                folder.rename(self.folder)  # or another start has taken it already
+                own(self.folder.parent)
+                if folder != self.folder:
+                    move(folder, self.folder)  # or another start has taken it already
             except OSError:
                 continue
             left = self._left(self.folder)
@@ -243,40 +282,39 @@ class Mirror:
                 left._send(everything=True)
             elif left is not None and left.unsent:
                 left._keep_aside()
-            (self.folder / _NOTE).unlink(missing_ok=True)
-            shutil.rmtree(self.folder, ignore_errors=True)
+            remove_file(self.folder / _NOTE)
+            remove_tree(self.folder)
         for folder in folders_of_the_dead(_base(self.storage_path)):
             # Other runs wait for their own start.
             if not any(left and left.unsent for left in map(self._left, folder.glob("*"))):
-                shutil.rmtree(folder, ignore_errors=True)
+                with contextlib.suppress(NotOwnedError):  # of a version that marked none
+                    remove_tree(folder)
 
     @property
     def unsent(self) -> bool:
         """Whether something is here that the store does not have."""
-        return any(self._known.get(name) != stamp for name, stamp in self._local().items())
+        return any(self._known.get(name) != version for name, version in local_files(self.folder).items())
 
     def _left(self, folder: Path) -> Mirror | None:
         """What a driver that has ended left in a folder, by its note; None where none did."""
+        left = Mirror(self.storage_path, self.name, folder)
         try:
             note = json.loads((folder / _NOTE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            left._last = note.get("last", note["driver"])
+            left._known = {name: (int(changed), int(size)) for name, (changed, size) in note["known"].items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
-        if note["driver"] in _DRIVERS:
-            return None
-        left = Mirror(self.storage_path, self.name, folder)
-        left._last = note.get("last", note["driver"])
-        left._known = {name: (changed, size) for name, (changed, size) in note["known"].items()}
-        return left
+        return None if note["driver"] in _DRIVERS else left
 
     def _keep_aside(self) -> None:
         aside = self.folder.parent.with_name(f"{self.folder.name}-unsent-{uuid.uuid4().hex[:8]}")
-        self.folder.rename(aside)
+        move(self.folder, aside)
         log.error("another has gone on with %s; what was not sent before is in %s", self.uri, aside)
 
     def forget(self) -> None:
         """Delete everything that is known, here and there; where the store refuses, some of it may stay there."""
         with self._busy:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            remove_tree(self.folder)
             with contextlib.suppress(OSError, OvertakenError):
                 self._refuse_to_meet()
                 self._delete(set(self._known))
@@ -318,6 +356,7 @@ class Mirror:
             atexit.unregister(self.close)
             self._thread = None
             _DRIVERS.discard(str(self._driver))
+            self._held.release()
         try:
             if not self.try_push() and self.folder.is_dir():
                 log.error("it is kept in %s, and sent when the run is opened again on this machine", self.folder)
@@ -338,30 +377,6 @@ class Mirror:
     def _open(self) -> tuple[Any, str]:
         storage, root = fs.FileSystem.from_uri(self.storage_path)
         return storage, f"{root.rstrip('/')}/{self.name}"
-
-    def _local(self) -> dict[str, tuple[int, int]]:
-        """The files of the folder, by path below it; temporary ones left out."""
-        found = {}
-        for path in self.folder.rglob("*"):
-            if _passing(path.name):
-                continue
-            try:
-                if path.is_file():
-                    found[path.relative_to(self.folder).as_posix()] = _stamp(path)
-            except FileNotFoundError:
-                continue
-        return found
-
-
-def _passing(name: str) -> bool:
-    """Whether a file is a temporary one, or somebody else's."""
-    path = Path(name)
-    return path.name.startswith(".") or path.suffix in _TEMPORARY
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    facts = path.stat()
-    return facts.st_mtime_ns, facts.st_size
 
 
 def _base(storage_path: str) -> Path:

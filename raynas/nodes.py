@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib.util
 import logging
 import math
-import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import ray
@@ -17,6 +16,8 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raynas.config import ConfigError
+from raynas.patience import replace_file
+from raynas.removal import own, remove_tree
 from raynas.storage import unusable
 
 __all__ = ["PATIENCE", "Notice", "appears", "check_nodes", "last_line", "meeting_in"]
@@ -85,11 +86,12 @@ def meeting_in(folder: Path) -> Iterator[Path]:
         OSError: This process itself cannot write there.
     """
     meeting = folder.absolute() / f".meeting-{uuid.uuid4().hex[:8]}"
-    meeting.mkdir()
+    own(meeting)
     try:
         yield meeting
     finally:
-        shutil.rmtree(meeting, ignore_errors=True)
+        with suppress(OSError):
+            remove_tree(meeting)
 
 
 def appears(path: Path, seconds: float = 3.0) -> bool:
@@ -135,7 +137,7 @@ def _visit(meeting: Path | str | None, name: str, modules: Sequence[str]) -> str
     if not appears(meeting):
         return f"does not see {meeting.parent} as the driver does: take a storage_path that all nodes mount"
     try:
-        (meeting / name).touch()
+        replace_file(meeting / name, lambda file: None)
     except OSError as error:
         return f"cannot write into {meeting.parent}: {error.strerror}"
     return None

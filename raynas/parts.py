@@ -7,11 +7,8 @@ written. Small parts are merged by :func:`compact`.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
-import os
-import time
 import uuid
 import warnings
 from pathlib import Path
@@ -19,6 +16,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
+
+from raynas.patience import remove_abandoned, replace_file
+from raynas.removal import own, remove_file
 
 __all__ = ["Folder", "compact", "number_of"]
 
@@ -40,6 +40,7 @@ class Folder:
             self._path = path.rstrip("/")
         else:
             self._storage, self._path = fs.LocalFileSystem(), Path(location).absolute().as_posix()
+        self._local = isinstance(self._storage, fs.LocalFileSystem)
 
     def create(self) -> None:
         """Make the folder, unless it is there.
@@ -47,7 +48,10 @@ class Folder:
         Raises:
             OSError: The storage refused.
         """
-        self._storage.create_dir(self._path, recursive=True)
+        if self._local:
+            own(Path(self._path))
+        else:
+            self._storage.create_dir(self._path, recursive=True)
 
     def parts(self) -> list[str]:
         """Names of the parts, oldest first.
@@ -71,26 +75,11 @@ class Folder:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
         name = f"part-{number:08d}-{uuid.uuid4().hex[:8]}.parquet"
-        if not isinstance(self._storage, fs.LocalFileSystem):
+        if not self._local:
             with self._storage.open_output_stream(f"{self._path}/{name}") as stream:
                 stream.write(sink.getvalue())  # an object store shows whole objects only
             return
-        temporary = Path(self._path, f".{name}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(sink.getvalue())
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(Path(self._path, name))
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        with contextlib.suppress(OSError):  # the new name, too, where the system can sync a folder
-            descriptor = os.open(self._path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        replace_file(Path(self._path, name), lambda file: file.write(sink.getvalue()))
 
     def read(self, schema: pa.Schema) -> pa.Table:
         """All rows, oldest part first; columns that a part lacks are null.
@@ -112,11 +101,17 @@ class Folder:
             self.write(merged, max(map(number_of, tables)))
             replaced = names
         for name in replaced:
-            self._storage.delete_file(f"{self._path}/{name}")
-        for info in self._storage.get_file_info(fs.FileSelector(self._path)):
-            if info.base_name.endswith(".tmp") and time.time() - info.mtime_ns / 1e9 > _ABANDONED:
-                self._storage.delete_file(info.path)
+            self._delete(name)
+        if self._local:
+            remove_abandoned(Path(self._path), _ABANDONED)
         return len(tables) if len(tables) > 1 else 0
+
+    def _delete(self, name: str) -> None:
+        """Remove a part; the name is one of :meth:`parts`."""
+        if self._local:
+            remove_file(Path(self._path, name))
+        else:
+            self._storage.delete_file(f"{self._path}/{name}")
 
     def _load(self) -> tuple[dict[str, pa.Table], list[str]]:
         """The parts by name, and the names of those that an interrupted compaction left behind."""

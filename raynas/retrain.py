@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import shutil
 import signal
 import threading
 import time
@@ -31,6 +30,7 @@ from raynas.mirror import Mirror
 from raynas.nodes import Notice
 from raynas.patience import append_line, patiently, replace_text
 from raynas.placement import check_room, place_ranks
+from raynas.removal import free_name, move, own, remove_tree
 from raynas.supernet import TrainingStatus
 from raynas.tasks import task_of
 from raynas.training import Trainer
@@ -130,9 +130,10 @@ def retrain(
     size = sum(p.numel() for p in subnet.parameters())
     wanted = json.dumps({"seed": seed, "size": size, **decisive}, sort_keys=True)
     if kept.exists() and kept.read_text(encoding="utf-8") != wanted:
-        folder.rename(folder.with_name(f"{folder.name}-{len(list(folder.parent.glob(folder.name + '-*')))}"))
-    folder.mkdir(parents=True, exist_ok=True)
-    kept.write_text(wanted, encoding="utf-8")
+        move(folder, free_name(folder))
+    own(folder)
+    if not kept.exists():
+        replace_text(kept, wanted)
     if mirror is not None:
         patiently(mirror.push, mirror.uri)
     if not result.exists():
@@ -258,7 +259,7 @@ def _train_worker(config: dict[str, Any]) -> None:
         if mirror is not None:
             patiently(mirror.push, mirror.uri)
     if mirror is not None:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
 
 
 def _own_folder(where: Path | Mirror) -> tuple[Path, Mirror | None]:
@@ -273,7 +274,7 @@ def _own_folder(where: Path | Mirror) -> tuple[Path, Mirror | None]:
 @contextmanager
 def _watched(curve: Path, on_progress: Callable[[TrainingStatus], None]) -> Iterator[None]:
     """Tell what the workers write into their training curve: ``fit`` itself says nothing until it ends."""
-    curve.parent.mkdir(parents=True, exist_ok=True)
+    own(curve.parent)
     ended = threading.Event()
 
     def watch() -> None:

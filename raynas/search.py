@@ -12,7 +12,6 @@ import logging
 import math
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +27,7 @@ from raynas.config import SearchConfig
 from raynas.patience import patiently
 from raynas.placement import check_room
 from raynas.recorder import Recorder, SearchStatus
+from raynas.removal import scratch
 from raynas.results import Log
 from raynas.reuse import kept_processes
 from raynas.scoring import HEAD, Scoring
@@ -191,10 +191,10 @@ class _Simulated(tune.Stopper):
 def _fit(trainable: Any, tune_config: tune.TuneConfig, recorder: Recorder, stop: Any) -> None:
     """Run Tune. It keeps a folder for every trial; these do not outlive the search, the log holds all that matters."""
     _quiet_tune()
-    with tempfile.TemporaryDirectory(prefix="raynas-tune-", ignore_cleanup_errors=True) as scratch:
+    with scratch("raynas-tune-") as kept:
         run_config = tune.RunConfig(
             name="search",
-            storage_path=scratch,
+            storage_path=str(kept),
             callbacks=[recorder],
             stop=stop,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),

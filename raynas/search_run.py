@@ -16,7 +16,6 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,8 +40,9 @@ from raynas.loggers import check_loggers, listening
 from raynas.metrics import RunMetrics
 from raynas.mirror import OvertakenError
 from raynas.nodes import check_nodes
-from raynas.patience import patiently, replace_text, write_json
+from raynas.patience import patiently, remove_abandoned, replace_text, write_json
 from raynas.recorder import Recorder
+from raynas.removal import adopt, free_name, remove_tree
 from raynas.report import write_report
 from raynas.results import Log
 from raynas.sample import check_combination, combined
@@ -169,12 +169,13 @@ class SearchRun:
         Raises:
             ConfigError: The folder holds weights or scores that do not belong to these settings.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        adopt(self.folder)
+        remove_abandoned(self.folder)
         path, text = self.folder / "config.yaml", dump(self.config)
         if path.exists():
             refuse_changes(self.folder, load(path), self.config)
         if path.exists() and path.read_text(encoding="utf-8") != text:
-            shutil.copy(path, self.folder / f"config-{len(list(self.folder.glob('config-*.yaml')))}.yaml")
+            replace_text(free_name(path), path.read_text(encoding="utf-8"), patience=0)
         replace_text(path, text, patience=0)
         if self.source is not None:
             self.source.keep(self.folder)
@@ -289,11 +290,11 @@ class SearchRun:
             patiently(mirror.pull, f"the copy of {mirror.uri}")  # nodes that were lost have left theirs there
         for folder in kept.glob("*"):
             if folder.name not in running:
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_tree(folder)
         if mirror is not None:
             mirror.try_push()
         if kept.exists() and not any(kept.iterdir()):
-            kept.rmdir()
+            remove_tree(kept)
 
     def scoring(self) -> Scoring:
         """How the trainable scores; whatever it needs for that is trained and started."""
@@ -319,6 +320,8 @@ class SearchRun:
         With ``search.objectives`` the whole front is scored once more; those that are on it afterwards are returned by
         :meth:`front`.
         """
+        if not (self.folder / "config.yaml").exists():
+            self.open()  # somebody has deleted the folder meanwhile
         top, objectives = self.config.search.top, self.search_space.objectives
         rows = self._candidates(scoring.mode, None if objectives else top, list(map(key, recommended)))
         if not rows:

@@ -7,18 +7,18 @@ Credentials come from the environment of each node (``AWS_PROFILE``, ``AWS_ACCES
 from __future__ import annotations
 
 import re
-import tempfile
 import threading
 import uuid
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pyarrow import ArrowException, fs
 
-from raynas.config import ConfigError
+from raynas.legal import ConfigError, check_name, is_name
 from raynas.mirror import Mirror
+from raynas.removal import remove_tree, scratch_folder
 
-__all__ = ["check_folder", "check_storage", "fetch", "newest", "open_mirror", "remote", "unusable"]
+__all__ = ["check_folder", "check_storage", "fetch", "newest", "open_mirror", "remote", "split_uri", "unusable"]
 
 SCHEMES = ("s3", "gs")
 PATIENCE = 30.0
@@ -28,6 +28,12 @@ PATIENCE = 30.0
 def remote(storage_path: str) -> bool:
     """Whether runs are kept in an object store, or are meant to be: s3:/bucket is no folder, but a URI misspelt."""
     return "://" in storage_path or re.match(rf"({'|'.join(SCHEMES)})(:|//)", storage_path) is not None
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """The storage path and the name of a run of which this is the URI."""
+    storage, _, name = uri.rstrip("/").rpartition("/")
+    return storage, unquote(name)
 
 
 def check_storage(storage_path: str) -> None:
@@ -41,7 +47,7 @@ def check_storage(storage_path: str) -> None:
     if "@" in host or ("@" in path and not re.fullmatch(r"[^:]*(:\d+)?", host)):
         raise ConfigError("storage_path holds credentials, which would be written into files: set AWS_ACCESS_KEY_ID")
     uri = urlsplit(storage_path)
-    if uri.scheme not in SCHEMES or not uri.netloc:
+    if uri.scheme not in SCHEMES or not uri.netloc or {".", ".."} & set(unquote(uri.path).split("/")):
         raise ConfigError(
             f"storage_path {storage_path!r} is no storage; legal: a folder that all nodes mount, "
             f"{', '.join(f'{scheme}://bucket/path' for scheme in SCHEMES)}"
@@ -76,7 +82,7 @@ def check_folder(folder: Path) -> None:
     where = folder if folder.exists() else folder.parent
     try:
         where.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryDirectory(prefix=".raynas-", dir=where).cleanup()
+        remove_tree(scratch_folder(".raynas-", where))
     except OSError as error:
         raise ConfigError(f"cannot write into {where}: {error.strerror}; take another --storage-path") from None
 
@@ -94,8 +100,9 @@ def open_mirror(storage_path: str, name: str) -> Mirror | None:
     """The mirror of a run, its folder brought here; None where the storage is a folder itself.
 
     Raises:
-        ConfigError: The storage cannot be used.
+        ConfigError: The storage cannot be used, or the name is none.
     """
+    check_name(name)
     if not remote(storage_path):
         return None
     check_storage(storage_path)
@@ -118,13 +125,13 @@ def newest(storage_path: str) -> str | None:
         ConfigError: The storage cannot be used.
     """
     if not remote(storage_path):
-        runs = sorted(Path(storage_path).expanduser().glob("*/config.yaml"), key=lambda p: p.stat().st_mtime)
-        return runs[-1].parent.name if runs else None
+        kept = Path(storage_path).expanduser().glob("*/config.yaml")
+        found = {path.parent.name: path.stat().st_mtime_ns for path in kept if is_name(path.parent.name)}
+        return max(found, key=lambda name: found[name], default=None)
     check_storage(storage_path)
     storage, root = fs.FileSystem.from_uri(storage_path)
     folders = storage.get_file_info(fs.FileSelector(root, allow_not_found=True))
-    infos = storage.get_file_info(
-        [f"{each.path}/config.yaml" for each in folders if each.type == fs.FileType.Directory]
-    )
+    runs = [each for each in folders if each.type == fs.FileType.Directory and is_name(each.base_name)]
+    infos = storage.get_file_info([f"{each.path}/config.yaml" for each in runs])
     there = [info for info in infos if info.type == fs.FileType.File]
     return max(there, key=lambda info: info.mtime_ns).path.split("/")[-2] if there else None

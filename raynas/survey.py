@@ -16,6 +16,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raynas.nodes import PATIENCE, appears, last_line, meeting_in
+from raynas.patience import replace_file
 from raynas.storage import unusable
 
 __all__ = ["NodeFacts", "survey"]
@@ -83,7 +84,7 @@ def _share(meeting: Path | str | None, node: str) -> str:
     if not appears(meeting):
         return f"does not see {meeting.parent} as this machine does"
     try:
-        (meeting / node).write_text(node, encoding="utf-8")
+        replace_file(meeting / node, lambda file: file.write(node.encode()))
     except OSError as error:
         return f"cannot write into {meeting.parent}: {error.strerror}"
     return ""

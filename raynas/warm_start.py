@@ -12,12 +12,13 @@ from raynas import results
 from raynas.architecture import Architecture, ArchitectureError
 from raynas.config import Config, ConfigError
 from raynas.config_file import load
+from raynas.legal import NAMING, is_name
 from raynas.measure import scored_by
 from raynas.named import resolve
 from raynas.patience import replace_text
 from raynas.search import History
 from raynas.searchers import ArchitectureSearcher, SearchSpace
-from raynas.storage import fetch, remote
+from raynas.storage import fetch, remote, split_uri
 
 __all__ = ["Source", "mode_of_scores"]
 
@@ -102,14 +103,22 @@ def _log(config: Config) -> Path:
     """The log that ``search.warm_start`` names: a run by its folder or its name, or the log itself."""
     given = str(config.search.warm_start)
     named = Path(given).expanduser()
-    for folder in (named / "scored.parquet", named):
-        if any(folder.glob("part-*.parquet")):
-            return folder
-    storage, _, name = given.rstrip("/").rpartition("/") if remote(given) else (config.storage_path, "", str(named))
+    try:
+        for folder in (named / "scored.parquet", named):
+            if any(folder.glob("part-*.parquet")):
+                return folder
+    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+        pass
+    storage, name = split_uri(given) if remote(given) else (config.storage_path, given)
+    missing = f"search.warm_start: there is no run with scores in {given}; legal: a run's folder or its name"
+    if not is_name(name):
+        raise ConfigError(
+            f"{missing} ({NAMING})" if given.isprintable() else f"search.warm_start = {given!r}: {NAMING}"
+        )
     below = fetch(storage, name) / "scored.parquet"
     if any(below.glob("part-*.parquet")):
         return below
-    raise ConfigError(f"search.warm_start: there is no run with scores in {named}; legal: a run's folder or its name")
+    raise ConfigError(missing)
 
 
 def _mode_beside(log: Path, otherwise: str) -> str:

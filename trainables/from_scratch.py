@@ -10,7 +10,6 @@ import copy
 import dataclasses
 import math
 import os
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from raynas.mirror import Mirror
 from raynas.nodes import Notice
 from raynas.patience import patiently
 from raynas.placement import place
+from raynas.removal import remove_tree
 from raynas.scoring import Scoring, check_arguments
 from raynas.tasks import task_of
 from raynas.training import Trainer, TrainingDiverged
@@ -215,7 +215,7 @@ class FromScratch(tune.Trainable):
         """Of trials that ended a while ago, weights are not needed any more."""
         last = time.monotonic() - _LINGER
         for _, folder, mirror in (one for one in self._left if one[0] <= last):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
             if mirror is not None:
                 mirror.forget()
         self._left = [one for one in self._left if one[0] > last]
@@ -224,7 +224,7 @@ class FromScratch(tune.Trainable):
         """The process ends. The weights stay for the search to remove: perhaps nobody has noted yet what ended."""
         for mirror in (self.mirror, *(mirror for _, _, mirror in self._left)):
             if mirror is not None:
-                shutil.rmtree(mirror.folder, ignore_errors=True)  # a copy of this process alone
+                remove_tree(mirror.folder)  # a copy of this process alone
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         """Nothing for Tune to keep: the weights are in the run's own folder."""

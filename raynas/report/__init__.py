@@ -6,7 +6,6 @@ there yet is said, never filled in. ``account`` reads the folder, ``figures`` dr
 
 from __future__ import annotations
 
-import os
 import shlex
 from datetime import datetime, timezone
 from html import escape
@@ -14,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
+from raynas.patience import replace_text
 from raynas.report import figures
 from raynas.report.account import Account, read_account
 from raynas.report.learned import learned
@@ -58,9 +58,7 @@ def write_report(folder: Path) -> Path:
         written=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
     )
     target = account.folder / "report.html"
-    part = target.with_suffix(".part")
-    part.write_text(page, encoding="utf-8")
-    os.replace(part, target)
+    replace_text(target, page, patience=0)
     return target
 
 

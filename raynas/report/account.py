@@ -149,7 +149,8 @@ def read_account(folder: Path) -> Account:
     if best and not _keeps(limits, best[0]):
         notes.append("The leaderboard was made under other limits than those of config.yaml.")
     texts = [kept, *sorted(folder.glob("config-*.yaml"))]
-    curves = [(folder / "supernet", "supernet"), *((folder / "retrain" / row["key"], "winner") for row in best[:1])]
+    winner = [key_of(row["architecture"]) for row in best[:1]]
+    curves = [(folder / "supernet", "supernet"), *((folder / "retrain" / key, "winner") for key in winner)]
     training = {what: read_curve(place / "training.jsonl", what, notes) for place, what in curves}
     journal, rounds = folder / "searcher.json", folder / "supernet" / "rounds.json"
     return Account(

@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, key
+from raynas.patience import replace_text
 from raynas.searchers.drawing import Drawer, SearchSpace, UnsatisfiableError
 from raynas.searchers.ledger import Entry, Ledger
 from raynas.searchers.origin import Origin
@@ -373,7 +374,7 @@ class ArchitectureSearcher(Searcher):
 
     def save(self, checkpoint_path: str) -> None:
         """Write the state to a JSON file."""
-        Path(checkpoint_path).write_text(json.dumps(self.get_state()))
+        replace_text(Path(checkpoint_path), json.dumps(self.get_state()), patience=0)
 
     def restore(self, checkpoint_path: str) -> None:
         """Read the state that :meth:`save` wrote, into a searcher made with the same arguments.

@@ -10,6 +10,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from raynas.architecture import key
+from raynas.patience import replace_text
 from raynas.searchers.base import ArchitectureSearcher
 
 __all__ = ["Cohort"]
@@ -130,7 +131,7 @@ class Cohort(Searcher):
 
     def save(self, checkpoint_path: str) -> None:
         """Write the state to a JSON file."""
-        Path(checkpoint_path).write_text(json.dumps(self.get_state()))
+        replace_text(Path(checkpoint_path), json.dumps(self.get_state()), patience=0)
 
     def restore(self, checkpoint_path: str) -> None:
         """Read the state that :meth:`save` wrote, into a cohort made with the same arguments."""

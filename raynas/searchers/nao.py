@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from raynas.architecture import Architecture, key
+from raynas.patience import replace_text
 from raynas.searchers.base import ArchitectureSearcher, Entry
 from raynas.searchers.nao_settings import NAOSettings
 from raynas.searchers.nao_space import LearnedSpace
@@ -172,10 +173,8 @@ class NAO(ArchitectureSearcher):
                 if entry is not None:
                     each["score"] = entry.scores.get(row["fidelity"])
         if self.journal is not None and self.diagnostics:
-            whole = self.journal.with_suffix(".new")  # a process may be killed while it writes
             try:
-                whole.write_text(json.dumps(self.diagnostics), encoding="utf-8")
-                whole.replace(self.journal)
+                replace_text(self.journal, json.dumps(self.diagnostics), patience=0)
             except OSError as error:  # an account is no reason to end a search
                 log.warning("cannot write %s, it is tried again after the next score: %s", self.journal, error)
 
