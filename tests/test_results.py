@@ -23,9 +23,18 @@ import pytest
 from pyarrow import fs
 
 from raynas import architecture, parts, results
+from raynas.removal import own
 from raynas.results import Log
 
 MANUAL = math.inf  # rows wait until they are flushed
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """A folder below one that RayNAS has marked: elsewhere it removes nothing."""
+    own(tmp_path / "marked")
+    (tmp_path / "marked" / "folder").mkdir()
+    return tmp_path / "marked" / "folder"
 
 
 def row(number: int = 0, **changes: object) -> dict[str, object]:

@@ -28,6 +28,7 @@ from raynas.command_line import read_arguments
 from raynas.config import Config, ConfigError, SearchConfig
 from raynas.locks import alone, folders_of_the_dead, own_folder
 from raynas.mirror import Mirror, OvertakenError
+from raynas.removal import MARKER
 from raynas.search_run import NoCosts, SearchRun
 from raynas.searchers import RandomSearch, SearchSpace
 from raynas.storage import check_storage, newest, open_mirror, unusable
@@ -58,6 +59,7 @@ def store(server: ThreadedMotoServer, monkeypatch: pytest.MonkeyPatch, tmp_path:
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }.items():
         monkeypatch.setenv(name, value)
+    (tmp_path / MARKER).touch()  # the folders of these tests are ours to remove
     storage, bucket = fs.FileSystem.from_uri("s3://runs?allow_bucket_creation=true&region=us-east-1")
     storage.create_dir(bucket)
     return f"s3://runs/{tmp_path.name}"
