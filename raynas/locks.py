@@ -108,6 +108,6 @@ def _opened(folder: Path) -> int:
                 f"{holder} is at work on {folder}: wait for its end, or give this run another --name"
             ) from None
         log.warning("nothing keeps a second process from writing into %s: it cannot be locked (%s)", folder, error)
-    os.truncate(file, 0)
+    os.ftruncate(file, 0)
     os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
     return file

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from raynas.patience import remove_abandoned, replace_file
-from raynas.removal import own, remove_file
+from raynas.removal import check_owned, own
 
 __all__ = ["Folder", "compact", "number_of"]
 
@@ -109,9 +109,8 @@ class Folder:
     def _delete(self, name: str) -> None:
         """Remove a part; the name is one of :meth:`parts`."""
         if self._local:
-            remove_file(Path(self._path, name))
-        else:
-            self._storage.delete_file(f"{self._path}/{name}")
+            check_owned(Path(self._path, name))
+        self._storage.delete_file(f"{self._path}/{name}")
 
     def _load(self) -> tuple[dict[str, pa.Table], list[str]]:
         """The parts by name, and the names of those that an interrupted compaction left behind."""

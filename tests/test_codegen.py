@@ -11,7 +11,10 @@ from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
 from raynas import export as exporting
+from raynas.choice import Choice, derive
+from raynas.codegen import source_of
 from raynas.export import ExportError, export
+from raynas.forward_text import CodegenError, value_text
 
 
 @pytest.fixture
@@ -113,3 +116,76 @@ def test_what_cannot_be_written_is_refused(
     ) as caught:
         export(network, images, tmp_path)
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+class Named(nn.Module):
+    """A layer, a parameter and an option under names that may be anything."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.stages = nn.ModuleDict({name: nn.ModuleDict({"conv": nn.Conv2d(3, 3, 1)}), "last": nn.Identity()})
+        self.block = Choice({name: nn.Sequential(nn.Conv2d(3, 3, 1), Zoo()), "other": nn.Identity()})
+        self.register_parameter(f"{name}x", nn.Parameter(torch.ones(1, 3, 1, 1)))
+        self.add_module(f"{name}y", nn.Conv2d(3, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.block(self.stages[self.name]["conv"](x)) * getattr(self, f"{self.name}x")
+        return getattr(self, f"{self.name}y")(x)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["plain", "3x3 conv", "class", "5×5", "名前", 'an "old" one', "back\\slash", "two\nlines", "tab\t", "__private", "ﬁ",
+     "nul\0", "{brace}", '"""', "'", "\u2028", "\\N{BULLET}", '": 0})\nfrom os import makedirs; makedirs(PLACE)\nx = ({"',
+     "a\nfrom os import makedirs; makedirs(PLACE)\n#", "#"],
+)  # fmt: skip
+def test_names_of_modules_are_data(name: str, images: tuple[Tensor], tmp_path: Path) -> None:
+    place = tmp_path / "attacked"
+    name = name.replace("PLACE", repr(str(place)))
+    torch.manual_seed(0)
+    report = export(derive(Named(name), {"block": name}), images, tmp_path / "out", ["safetensors"])
+    assert report.files[0].difference < 1e-6 and not place.exists()
+
+
+@pytest.mark.parametrize("name", ['x"""\nimport os\nos.makedirs(PLACE)\n"""', "a b", "é", "\\"])
+def test_names_of_classes_are_data(name: str, images: tuple[Tensor], tmp_path: Path) -> None:
+    kind = type(name.replace("PLACE", repr(str(tmp_path / "attacked"))), (Zoo,), {})
+    export(kind(), images, tmp_path / "out", ["safetensors"])
+    assert not (tmp_path / "attacked").exists()
+
+
+class Keyword(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x, **{"out=print(1), input": None})  # type: ignore[call-overload,no-any-return]
+
+
+class Attribute(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return getattr(x, "T\nimport os")  # type: ignore[no-any-return]
+
+
+class Method(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return getattr(x, "abs()\nimport os")()  # type: ignore[no-any-return]
+
+
+class Liar(int):
+    """A number that says to be code."""
+
+    def __repr__(self) -> str:
+        return "__import__('os').getpid()"
+
+
+class Lies(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum(Liar(1), keepdim=True) + torch.add(x, Liar(2))
+
+
+def test_what_is_no_name_in_python_is_refused() -> None:
+    for network in (Keyword(), Attribute(), Method()):
+        with pytest.raises(CodegenError, match="which is no name in Python"):
+            source_of(network, 1)
+    text, _ = source_of(Lies(), 1)
+    assert "getpid" not in text and "x.sum(1, keepdim=True)" in text
+    assert value_text(complex("nan"), {}) == 'complex(float("nan"), 0.0)'

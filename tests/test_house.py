@@ -84,7 +84,7 @@ ALLOWED = {  # the longest name that fits says which modules of ours may be impo
     "raynas": ("raynas",),
     "raynas.architecture": (),
     "raynas.choice": ("raynas.architecture",),
-    "raynas.searchers": ("raynas.architecture", "raynas.searchers"),
+    "raynas.searchers": ("raynas.architecture", "raynas.patience", "raynas.searchers"),
     "spaces": ("raynas.choice", "spaces"),
     "trainables": ("raynas", "trainables"),
 }
@@ -191,6 +191,79 @@ def test_nothing_loads_code_from_data(module: str) -> None:
             assert safe, f"{module}:{node.lineno} calls torch.load without weights_only=True"
         if called.startswith("yaml.") and "load" in called:
             assert "safe" in called.lower() or "Safe" in ast.unparse(node), f"{module}:{node.lineno} calls {called}"
+
+
+WRITERS = {"raynas.patience", "raynas.removal"}
+"""The modules through which everything of ours is written, moved and removed."""
+CHANGING = {
+    *("os.open", "os.remove", "os.unlink", "os.rename", "os.renames", "os.replace", "os.rmdir", "os.removedirs"),
+    *("os.truncate", "os.ftruncate", "os.link", "os.symlink", "os.fdopen", "np.save", "np.savez", "np.savetxt"),
+    *("torch.save", "save_file", "torch.export.save", "torch.onnx.export"),
+}
+"""Functions that write, move or remove files by name."""
+CHANGING_METHODS = {
+    *("write_text", "write_bytes", "touch", "unlink", "rmdir", "rename", "symlink_to", "hardlink_to", "savefig"),
+    *("to_csv", "to_parquet", "to_json", "to_pickle", "delete_file", "delete_dir", "delete_dir_contents"),
+}
+EXCEPTIONS = {
+    ("raynas.export", "save_file"): "drafts in a scratch folder, put in place by put_in_place",
+    ("raynas.export", "torch.export.save"): "as above",
+    ("raynas.export", "torch.onnx.export"): "as above",
+    ("raynas.parts", "delete_file"): "parts of a log in any storage, after check_owned where that is a folder",
+    ("raynas.mirror", "delete_file"): "objects of the part that the mirror is of",
+    ("raynas.storage", "delete_file"): "the object that tries out a store",
+    ("raynas.listing", "os.open"): "a folder, for reading",
+    ("raynas.locks", "os.ftruncate"): "the lock file, opened by open_lock",
+}
+
+
+def changing(call: ast.Call) -> str | None:
+    """By which function a call writes, moves or removes files; None if by none."""
+    called = ast.unparse(call.func)
+    method = called.rpartition(".")[2]
+    if called in CHANGING or method in CHANGING_METHODS:
+        return called if called in CHANGING else method
+    if called.split(".")[0] in ("shutil", "tempfile") and method != "which":
+        return None if method in ("copyfileobj", "disk_usage", "gettempdir") else called
+    if method == "replace" and len(call.args) == 1 and not call.keywords and called != "dataclasses.replace":
+        return called  # Path.replace; that of a str takes two
+    if called in ("open", "io.open") or (method == "open" and isinstance(call.func, ast.Attribute)):
+        given = [*call.args, *(word.value for word in call.keywords if word.arg == "mode")]
+        modes = [each.value for each in given if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+        return (
+            called if any(re.fullmatch(r"[rwaxbt+]{1,3}", mode) and set(mode) & set("wax+") for mode in modes) else None
+        )
+    if method == "write_table":
+        return None if ast.unparse(call.args[1]) == "sink" else called  # a buffer
+    return None
+
+
+@pytest.mark.parametrize("module", [module for module in modules() if not module.startswith("spaces")])
+def test_files_are_written_and_removed_by_two_modules_alone(module: str) -> None:
+    if module in WRITERS:
+        return
+    calls = [(node.lineno, changing(node)) for node in ast.walk(tree(module)) if isinstance(node, ast.Call)]
+    found = {(line, how) for line, how in calls if how is not None and (module, how) not in EXCEPTIONS}
+    assert not found, f"{module}: see raynas.patience and raynas.removal"
+    bare = {name for name in imports(module) if name.startswith(("os.", "shutil.")) and name not in ("os.path",)}
+    assert bare <= {"shutil.copyfileobj"}, f"{module} imports functions that change files by their bare names"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("p.write_text('x')", True), ("open(p, 'w')", True), ("p.open(mode='ab')", True), ("open(p)", False),
+        ("p.open('rb')", False), ("os.replace(a, b)", True), ("part.replace(path)", True),
+        ("'a'.replace('b', 'c')", False),
+        ("dataclasses.replace(c, x=1)", False), ("shutil.rmtree(p)", True), ("tempfile.mkdtemp()", True),
+        ("pq.write_table(t, path)", True), ("pq.write_table(t, sink)", False), ("os.remove(p)", True),
+        ("Image.open(file)", False), ("names.remove(x)", False), ("p.unlink()", True), ("open(p, 'r+b')", True),
+    ],
+)  # fmt: skip
+def test_what_counts_as_a_change_of_files(text: str, found: bool) -> None:
+    call = ast.parse(text).body[0]
+    assert isinstance(call, ast.Expr) and isinstance(call.value, ast.Call)
+    assert (changing(call.value) is not None) == found
 
 
 @pytest.mark.parametrize("module", modules())

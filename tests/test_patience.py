@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import errno
+import math
+import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from raynas.patience import append_line, patiently
+from raynas.checkpoint import latest, write
+from raynas.config import ConfigError
+from raynas.locks import holding
+from raynas.patience import append_line, patiently, reason, remove_abandoned, replace_text, write_json
+from raynas.removal import own
+from raynas.results import Log, read
 
 
 def test_a_write_is_tried_again_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -72,3 +81,90 @@ def test_a_line_that_a_power_cut_has_torn_stays_alone(tmp_path):
     append_line(path, '{"a": 3}')
     append_line(path, '{"a": 4}')
     assert path.read_text().splitlines() == ['{"a": 1}', '{"a": ', '{"a": 3}', '{"a": 4}']
+
+
+@pytest.mark.parametrize("write", [append_line, replace_text, lambda path, text: write_json(path, text)])
+def test_no_link_is_followed(tmp_path, write, monkeypatch):
+    """A link where a file is to be written, and links under the names that temporary files might have."""
+    victim, path = tmp_path / "victim", tmp_path / "run" / "file.json"
+    victim.write_text("theirs")
+    path.parent.mkdir()
+    for name in (path, path.with_suffix(".part"), path.with_name("file.json.part"), path.parent / ".lock"):
+        name.symlink_to(victim)
+    begin = time.monotonic()
+    try:
+        write(path, "ours")
+    except OSError as error:
+        assert reason(error).startswith("it is a symbolic link") and time.monotonic() - begin < 60
+    else:
+        assert not path.is_symlink() and "ours" in path.read_text()
+    with (
+        pytest.raises(ConfigError, match=r"cannot lock .*/\.lock: it is a symbolic link.*: remove it"),
+        holding(path.parent),
+    ):
+        pass
+    os.remove(path.parent / ".lock")
+    os.mkfifo(path.parent / ".lock")
+    with pytest.raises(ConfigError, match="it is no regular file"), holding(path.parent):
+        pass
+    assert victim.read_text() == "theirs"
+
+
+def test_temporary_names_cannot_be_foretold(tmp_path, monkeypatch):
+    seen = []
+    put = os.replace
+    monkeypatch.setattr(os, "replace", lambda part, path: (seen.append(part.name), put(part, path)))
+    for _ in range(2):
+        replace_text(tmp_path / "file", "text")
+    assert len(set(seen)) == 2 and all(len(name) > 16 and name.startswith(".") for name in seen)
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from raynas import patience
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (40, resource.RLIM_INFINITY))
+try:
+    patience.replace_text(Path(sys.argv[1]), "new " * 100, patience=0)
+except OSError:
+    print("refused")
+"""
+
+
+def test_a_full_disk_truncates_nothing(tmp_path):
+    path = tmp_path / "recipe.json"
+    path.write_text("old")
+    done = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "refused"
+    assert path.read_text() == "old" and [each.name for each in tmp_path.iterdir()] == ["recipe.json"]
+
+
+def test_a_folder_that_was_deleted_is_made_again(tmp_path):
+    """What is in memory is written at once, not after the patience has ended."""
+    begin = time.monotonic()
+    for deep in ("curve.jsonl", "a/b/curve.jsonl"):
+        append_line(tmp_path / "run" / deep, "a")
+        replace_text(tmp_path / "run" / deep, "b\n")
+        shutil.rmtree(tmp_path / "run")
+        append_line(tmp_path / "run" / deep, "c")
+        assert (tmp_path / "run" / deep).read_text() == "c\n"
+    with Log(tmp_path / "run" / "scored.parquet", math.inf) as log:
+        for option in "ab":
+            log.append({"architecture": {"block": option}, "status": "complete", "score": 1.0, "fidelity": 1})
+            shutil.rmtree(tmp_path / "run")
+    write(tmp_path / "run" / "supernet", 1, {"a": torch.ones(2)}, {})
+    shutil.rmtree(tmp_path / "run" / "supernet")
+    write(tmp_path / "run" / "supernet", 2, {"a": torch.ones(2)}, {})
+    assert latest(tmp_path / "run" / "supernet")[0] == 2
+    assert read(tmp_path / "run" / "scored.parquet").num_rows == 2
+    assert time.monotonic() - begin < 60
+
+
+def test_what_killed_writers_left_is_removed(tmp_path):
+    own(tmp_path / "run")
+    for name, age in ((".a.part", 7200), (".b.part", 10), (".c.tmp", 7200), ("d.part", 7200)):
+        (tmp_path / "run" / name).write_text("half")
+        os.utime(tmp_path / "run" / name, times=(time.time() - age,) * 2)
+    remove_abandoned(tmp_path / "run")
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [".b.part", ".raynas", "d.part"]
