@@ -99,7 +99,7 @@ def test_no_link_is_followed(tmp_path, write, monkeypatch):
     else:
         assert not path.is_symlink() and "ours" in path.read_text()
     with (
-        pytest.raises(ConfigError, match=r"cannot lock .*/\.lock: it is a symbolic link.*: remove it"),
+        pytest.raises(ConfigError, match=r"cannot lock .*/\.lock: it is a symbolic link"),
         holding(path.parent),
     ):
         pass
@@ -152,7 +152,7 @@ def test_a_folder_that_was_deleted_is_made_again(tmp_path):
     with Log(tmp_path / "run" / "scored.parquet", math.inf) as log:
         for option in "ab":
             log.append({"architecture": {"block": option}, "status": "complete", "score": 1.0, "fidelity": 1})
-            shutil.rmtree(tmp_path / "run")
+            shutil.rmtree(tmp_path / "run", ignore_errors=True)
     write(tmp_path / "run" / "supernet", 1, {"a": torch.ones(2)}, {})
     shutil.rmtree(tmp_path / "run" / "supernet")
     write(tmp_path / "run" / "supernet", 2, {"a": torch.ones(2)}, {})

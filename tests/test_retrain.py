@@ -77,3 +77,22 @@ def test_when_a_node_must_leave_a_checkpoint_is_written_at_once(tmp_path, monkey
     assert steps[1:] == [16]
     lines = [json.loads(line)["step"] for line in (tmp_path / "training.jsonl").read_text().splitlines()]
     assert lines == sorted(set(lines)), "it went on from that checkpoint"
+
+
+def test_a_finished_training_is_not_made_again_and_its_recipe_not_written(
+    tmp_path: Path, no_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full when a retraining is asked for once more costs nothing."""
+    folder = tmp_path / "retrain"
+    folder.mkdir()
+    (folder / "result.json").write_text('{"test_accuracy": 50.0}')
+    network, recipe = torch.nn.Linear(2, 2), TrainConfig(preset="sgd").resolved()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert retrain(network, None, recipe, 0, folder) == {"test_accuracy": 50.0}  # type: ignore[arg-type]
+    before = (folder / "recipe.json").read_text()
+    monkeypatch.setattr(os, "fsync", full)
+    assert retrain(network, None, recipe, 0, folder) == {"test_accuracy": 50.0}  # type: ignore[arg-type]
+    assert (folder / "recipe.json").read_text() == before and json.loads(before)["seed"] == 0

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pickle
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
 
 import plain
 import pytest
@@ -26,6 +29,8 @@ from pyarrow import fs
 from raynas import results
 from raynas.command_line import read_arguments
 from raynas.config import Config, ConfigError, SearchConfig
+from raynas.config_file import dump
+from raynas.launch import main
 from raynas.locks import alone, folders_of_the_dead, own_folder
 from raynas.mirror import Mirror, OvertakenError
 from raynas.removal import MARKER
@@ -250,6 +255,154 @@ def test_who_comes_back_after_another_has_gone_on_overwrites_nothing(
     logs = {"log/0": "0", "log/1": "1", "log/2": "of the other"}
     kept = {"settings": "old", "export": "of one who only looks", "in-flight/a/weights": "w"}
     assert found(there.folder) == {**kept, **logs, "more": "not lost by what is brought"}
+
+
+NO_NAMES = [
+    "..",
+    ".",
+    "",
+    "../x",
+    "../../../../x",
+    "a/../../x",
+    "/x",
+    "a/b",
+    "a\\b",
+    "a\0b",
+    "a\nb",
+    "x" * 201,
+    "\u00e9" * 101,
+]
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_a_name_leads_nowhere_else(
+    store: str,
+    tmp_path: Path,
+    no_ray: None,
+    name: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By every way in which a run is named: refused in one line before anything is read or removed."""
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path, x="theirs", cache__x="theirs", cache__raynas__x="theirs")
+    before = found(tmp_path)
+    (tmp_path / "sent.yaml").write_text(json.dumps({"name": name, "storage_path": store}))
+    quick = ["--space", "bare:DECISIONS", "search.trainable=plain:Told"]
+    for storage in (store, str(tmp_path / "runs")):
+        where = [*quick, "--storage-path", storage]
+        ways = [
+            [*where, "--name", name], [*where, "--name", name, "--dry-run"], ["doctor", *where, "--name", name],
+            ["report", *where, "--name", name], [*where, "--config", "sent.yaml"],
+            [*where, "--name", "ok", "--dry-run", f"search.warm_start={json.dumps(name)}"],
+            *([[*where, "--resume", name], ["report", *where, "--resume", name]] if name not in (".", "..") else []),
+        ]  # fmt: skip
+        ways += [["--resume", f"{store}/{quote(name, safe='/')}"], ["--resume", f"{store}/{quote(name, safe='')}"]]
+        for words in ways:
+            assert main(words) == 2, words
+            said = capsys.readouterr().err
+            assert said.count("\n") == 1 and ("one component of a path" in said or "no run" in said), (words, said)
+    for make in (lambda: open_mirror(store, name), lambda: Mirror(store, name), lambda: Config(name=name)):
+        with pytest.raises(ValueError, match="one component of a path is legal"):
+            make()
+    assert {key: text for key, text in found(tmp_path).items() if key in before} == before
+
+
+@pytest.mark.parametrize("name", ["\u00fcn\u00efc\u00f6d\u00e9 \u540d", "a b", "x#y?z=%41", "a=1&b", "x" * 200])
+def test_other_names_are_names(store: str, tmp_path: Path, no_ray: None, name: str) -> None:
+    mirror = Mirror(store, name, tmp_path / "here")
+    put(mirror.folder, **{"config.yaml": dump(Config(name=name, storage_path=store))})
+    mirror.push()
+    assert newest(store) == name
+    for words in (["--resume"], ["--resume", name], ["--resume", mirror.uri], ["--name", name, "--resume"]):
+        assert read_arguments([*words, "--storage-path", store])[1].name == name
+    storage, path = fs.FileSystem.from_uri(mirror.uri)
+    assert storage.get_file_info(f"{path}/config.yaml").type == fs.FileType.File
+    local = Config(name=name, storage_path=str(tmp_path / "runs"))
+    put(tmp_path / "runs" / name, **{"config.yaml": dump(local)})
+    assert read_arguments(["--resume", "--storage-path", str(tmp_path / "runs")])[1].name == name
+
+
+def test_keys_of_the_store_lead_nowhere_else(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(tmp_path, x="theirs")
+    mirror = Mirror(store, "run", tmp_path / "a" / "here")
+    put(mirror.folder, fine="1")
+    mirror.push()
+    there = mirror._there
+
+    def hostile(storage: object, root: str) -> dict[str, object]:
+        """Keys that pyarrow would have to hand on."""
+        info = next(iter(there(storage, root).values()))
+        names = (
+            "../../x",
+            "..",
+            "a/../../../x",
+            f"/{tmp_path}/x",
+            "",
+            "a//b",
+            "nul\0",
+            "a\nb",
+            "x" * 300,
+            ".",
+            "c:\\x",
+        )
+        infos = [Info(f"{root}/{name}", fs.FileType.File, info.mtime_ns, info.size) for name in names]
+        return Mirror._there(mirror, Lists(infos + [info]), root)
+
+    monkeypatch.setattr(mirror, "_there", hostile)
+    mirror.pull()
+    assert found(mirror.folder) == {"fine": "1"} and (tmp_path / "x").read_text() == "theirs"
+    assert "is no name of a file here: it is left there" in caplog.text
+
+
+class Info(NamedTuple):
+    path: str
+    type: fs.FileType
+    mtime_ns: int
+    size: int
+
+
+class Lists:
+    """A store that says to hold these objects."""
+
+    def __init__(self, infos: list[object]) -> None:
+        self.infos = infos
+
+    def get_file_info(self, selector: object) -> list[object]:
+        return self.infos
+
+
+def test_nothing_is_removed_where_nothing_is_marked(store: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A mirror of somebody's folder, by whatever fault."""
+    theirs = tmp_path_factory.mktemp("theirs")
+    put(theirs, thesis="theirs")
+    for act in (lambda m: m.pull(), lambda m: m.forget(), lambda m: m._keep_aside()):
+        with pytest.raises(OSError, match="RayNAS has not made the folder"):
+            act(Mirror(store, "run", theirs))
+    assert found(theirs) == {"thesis": "theirs"}
+
+
+def test_a_copy_that_was_deleted_is_made_again(store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Also where the run has written into a new folder meanwhile: nothing is deleted in the store."""
+    driver = Mirror(store, "run", tmp_path / "here")
+    driver.pull()
+    driver.start()
+    driver.claim()
+    put(driver.folder, settings="s", log__0="0")
+    driver.push()
+    for number in (1, 2):
+        shutil.rmtree(driver.folder)
+        if number == 1:
+            put(driver.folder, log__1="1")
+        driver.push()
+    driver.close()
+    there = Mirror(store, "run", tmp_path / "there")
+    there.pull()
+    assert {"settings": "s", "log/0": "0", "log/1": "1"}.items() <= found(there.folder).items()
+    assert {"settings": "s", "log/0": "0", "log/1": "1"}.items() <= found(driver.folder).items()
+    assert "somebody has deleted" in caplog.text
 
 
 def searching(store: str, folder: Path, num_samples: int) -> tuple[SearchRun, Callable[[], None]]:
