@@ -1,11 +1,15 @@
 """By which recipe a found architecture is trained from scratch."""
 
+import errno
 import itertools
 import json
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import tiny
+import torch
 
 from raynas import checkpoint, prepare, retrain
 from raynas.choice import derive
@@ -86,13 +90,13 @@ def test_a_finished_training_is_not_made_again_and_its_recipe_not_written(
     folder = tmp_path / "retrain"
     folder.mkdir()
     (folder / "result.json").write_text('{"test_accuracy": 50.0}')
-    network, recipe = torch.nn.Linear(2, 2), TrainConfig(preset="sgd").resolved()
+    network, recipe = torch.nn.Linear(2, 2), TrainConfig(epochs=1, preset="spos").resolved()
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    assert retrain(network, None, recipe, 0, folder) == {"test_accuracy": 50.0}  # type: ignore[arg-type]
+    assert retrain.retrain(network, None, recipe, 0, folder) == {"test_accuracy": 50.0}  # type: ignore[arg-type]
     before = (folder / "recipe.json").read_text()
     monkeypatch.setattr(os, "fsync", full)
-    assert retrain(network, None, recipe, 0, folder) == {"test_accuracy": 50.0}  # type: ignore[arg-type]
+    assert retrain.retrain(network, None, recipe, 0, folder) == {"test_accuracy": 50.0}  # type: ignore[arg-type]
     assert (folder / "recipe.json").read_text() == before and json.loads(before)["seed"] == 0
