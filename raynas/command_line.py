@@ -8,13 +8,13 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from raynas import checkpoint
 from raynas.config import Config, ConfigError, smoke_test
 from raynas.config_file import load
+from raynas.fingerprint import refuse_changes
 from raynas.presets import PRESETS
 from raynas.storage import fetch, newest, remote
 
-__all__ = ["COMMANDS", "OPERATION", "read_arguments", "refuse_changes"]
+__all__ = ["COMMANDS", "read_arguments"]
 
 COMMANDS = {
     "search": "everything: train the supernet, search, then what `after` lists (the default)",
@@ -25,18 +25,8 @@ COMMANDS = {
     "report": "write a page about the run",
     "doctor": "check all that a run needs; each line says what to do",
 }
-OPERATION = (
-    *("workers", "gpus_per_worker", "cpus_per_worker", "wait_minutes"),
-    *("checkpoint_seconds", "keep_checkpoints", "max_failures"),
-)
-"""Settings of ``train`` that a resumed run may change: where it runs, not what it computes."""
 _TOP = ("space", "address", "storage_path", "name", "seed", "time_budget", "budget_gpu_hours")
 """Settings without a group that have a flag."""
-_SCORING = (
-    "trainable", "trainable_args", "joint", "combine", "reference", "slices", "validation_images", "bn_images",
-    "batch_size", "epochs",
-)  # fmt: skip
-"""What the scores depend on besides: where there are scores, these are kept too."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -143,35 +133,3 @@ def _resumed(flags: argparse.Namespace, config: Config, overrides: Sequence[str]
     after = smoke_test(after) if flags.smoke_test else after
     refuse_changes(folder, before, after)
     return dataclasses.replace(after, name=folder.name, storage_path=storage if remote(storage) else str(folder.parent))
-
-
-def refuse_changes(folder: Path, before: Config, after: Config) -> None:
-    """What weights and scores depend on must stay: else they would not belong together.
-
-    Args:
-        folder: Of the run.
-        before: The settings it was made with.
-        after: Those it is to go on with.
-
-    Raises:
-        ConfigError: There are weights or scores, and settings that they depend on differ; they are named.
-    """
-    scored = any((folder / "scored.parquet").glob("*.parquet"))
-    changed = [name for name in ("space", "space_args", "seed") if getattr(before, name) != getattr(after, name)]
-    for group, free in (("data", ("folder",)), ("train", OPERATION)):
-        old, new = dataclasses.asdict(getattr(before, group)), dataclasses.asdict(getattr(after, group))
-        changed += [f"{group}.{name}" for name in old if name not in free and old[name] != new[name]]
-    trained = checkpoint.latest(folder / "supernet")
-    if trained is not None and trained[0] != trained[2]["total"] and before.limits != after.limits:
-        changed.append("limits (which paths are trained depends on them; finish the training first)")
-    if changed and (scored or trained is not None):
-        raise ConfigError(
-            f"{', '.join(changed)} differ from the settings under which {folder} was trained and scored: "
-            "leave them, or start a new run"
-        )
-    changed = [f"search.{name}" for name in _SCORING if getattr(before.search, name) != getattr(after.search, name)]
-    if changed and scored:
-        raise ConfigError(
-            f"{', '.join(changed)} differ from the settings under which the architectures in {folder} were scored: "
-            "the scores would not compare; leave them, or start a new run"
-        )

@@ -31,6 +31,7 @@ from raynas.actors import Hosted, SupernetActor
 from raynas.architecture import Architecture
 from raynas.config import Config, ConfigError
 from raynas.data import Data, to_arrays
+from raynas.fingerprint import contents, training_settings
 from raynas.host import publish
 from raynas.nodes import Notice
 from raynas.patience import append_line, replace_text
@@ -108,6 +109,8 @@ class Supernet:
     ) -> None:
         self.config, self.folder, self.rounds = config, folder, rounds
         self.recipe = config.train.resolved()
+        self.settings = training_settings(config) | {"limits": config.limits, "data.contents": contents(data)}
+        """What the weights depend on."""
         self._hosted = Hosted(ray.put(space), ray.put(to_arrays(data)))
         self.actors: list[Any] = []
         """Handles of the :class:`SupernetActor` that train or score now."""
@@ -119,8 +122,8 @@ class Supernet:
     @property
     def finished(self) -> bool:
         """Whether it is trained to the end of its schedule."""
-        saved = checkpoint.latest(self.folder)
-        return saved is not None and saved[0] == int(saved[2]["total"])
+        saved = checkpoint.latest_header(self.folder, ("total",))
+        return saved is not None and saved[0] == saved[1]["total"]
 
     def train(
         self,
@@ -190,7 +193,7 @@ class Supernet:
                 time.sleep(1.0)
 
     def _train(self, paths: PathSampler, on_progress: Callable[[TrainingStatus], None], end: float) -> None:
-        saved = checkpoint.latest(self.folder)
+        saved = checkpoint.latest(self.folder, ("total",))
         if self.rounds is not None:
             self.rounds.load_state(None if saved is None else saved[2]["rounds"])
             paths = self.rounds.paths()
@@ -275,7 +278,7 @@ class Supernet:
 
     def _save(self, step: int, pace: _Pace) -> None:
         tensors = ray.get(self.actors[0].save.remote()).tensors()
-        values: dict[str, Any] = {"total": pace.total, "seconds": pace.spent()}
+        values: dict[str, Any] = {"total": pace.total, "seconds": pace.spent(), "settings": self.settings}
         values |= {} if self.rounds is None else {"rounds": self.rounds.state()}
         checkpoint.write(self.folder, step, tensors, values, self.recipe.keep_checkpoints)
 
@@ -285,7 +288,7 @@ class Supernet:
         Raises:
             RuntimeError: The supernet is not trained to the end.
         """
-        saved = checkpoint.latest(self.folder)
+        saved = checkpoint.latest(self.folder, ("total",))
         if saved is None or saved[0] != int(saved[2]["total"]):
             raise RuntimeError(f"there is no fully trained supernet in {self.folder}: run train-supernet first")
         self.close()

@@ -6,24 +6,37 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from raynas import results
 from raynas.architecture import Architecture, ArchitectureError
 from raynas.config import Config, ConfigError
 from raynas.config_file import load
+from raynas.fingerprint import changed
 from raynas.measure import scored_by
 from raynas.named import resolve
 from raynas.patience import replace_text
 from raynas.search import History
 from raynas.searchers import ArchitectureSearcher, SearchSpace
 from raynas.storage import fetch, remote
+from raynas.stored import read_or
 
 __all__ = ["Source", "mode_of_scores"]
 
 Scores = list[tuple[Architecture, dict[int, float]]]
 """Architectures with their scores by fidelity."""
 _KEPT = "warm_start.json"
+
+
+class _File(TypedDict):
+    """The content of warm_start.json."""
+
+    named: str
+    mode: Literal["max", "min"]
+    scores: list[tuple[Architecture, dict[Annotated[str, Field(pattern=r"^\d{1,6}$")], float]]]
 
 
 @dataclass(frozen=True)
@@ -53,8 +66,8 @@ class Source:
             ConfigError: There is no such run, it has no scores, or it searched among other decisions.
         """
         named, kept = str(config.search.warm_start), folder / _KEPT
-        told = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-        if (told.get("named"), told.get("mode")) == (named, mode):
+        told = read_or(kept, _File, None, f"{named} is read once more")
+        if told is not None and not changed(told, {"named": named, "mode": mode}):
             scores = [(each, {int(step): score for step, score in found.items()}) for each, found in told["scores"]]
             return cls(named, mode, scores)
         return cls(named, mode, _read(_log(config), space, mode))

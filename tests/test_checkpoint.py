@@ -113,7 +113,11 @@ METADATA = {
     "null": lambda header: None,
     "no step": lambda header: {n: v for n, v in header.items() if n != "step"},
     "a step as text": lambda header: {**header, "step": "2"},
-    "another step": lambda header: {**header, "step": 3, "header_digest": checkpoint._header_digest({**header, "step": 3})},
+    "another step": lambda header: {
+        **header,
+        "step": 3,
+        "header_digest": checkpoint._header_digest({**header, "step": 3}),
+    },
     "values as a list": lambda header: {**header, "values": []},
     "no digest": lambda header: {n: v for n, v in header.items() if n != "digest"},
     "an edited value": lambda header: {**header, "values": {**header["values"], "total": 98}},
@@ -144,7 +148,12 @@ def test_metadata_of_the_wrong_shape_are_named_and_the_one_before_is_used(tmp_pa
 
 def test_files_of_somebody_else_are_passed_over(tmp_path):
     write(tmp_path, 2, TENSORS, {})
-    for name in ("step-last.safetensors", "step-9.safetensors", "step-000000003.safetensors.bak", "step-²²²²²²²²².safetensors"):
+    for name in (
+        "step-last.safetensors",
+        "step-9.safetensors",
+        "step-000000003.safetensors.bak",
+        "step-²²²²²²²²².safetensors",
+    ):
         (tmp_path / name).write_bytes(b"")
     assert latest(tmp_path)[0] == latest_header(tmp_path)[0] == newest(tmp_path) == 2
     write(tmp_path, 3, TENSORS, {}, keep=1)

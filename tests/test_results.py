@@ -30,7 +30,8 @@ MANUAL = math.inf  # rows wait until they are flushed
 
 def row(number: int = 0, **changes: object) -> dict[str, object]:
     chosen = {"block": f"option{number}"}
-    return {"architecture": chosen, "status": "complete", "fidelity": 1, "max_fidelity": 1, "score": 0.5, **changes}
+    last = max(1, int(str(changes.get("fidelity", 1))))
+    return {"architecture": chosen, "status": "complete", "fidelity": 1, "max_fidelity": last, "score": 0.5, **changes}
 
 
 def table(*rows: dict[str, object], folder: Path | str) -> pa.Table:
