@@ -10,7 +10,7 @@ from pathlib import Path
 
 from raynas.config import Config, ConfigError, smoke_test
 from raynas.config_file import load
-from raynas.fingerprint import refuse_changes
+from raynas.fingerprint import begun, refuse_changes
 from raynas.presets import PRESETS
 from raynas.storage import fetch, newest, remote
 
@@ -25,6 +25,7 @@ COMMANDS = {
     "report": "write a page about the run",
     "doctor": "check all that a run needs; each line says what to do",
 }
+_NEWEST, _AUTO = "", "auto"
 _TOP = ("space", "address", "storage_path", "name", "seed", "time_budget", "budget_gpu_hours")
 """Settings without a group that have a flag."""
 
@@ -58,7 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     ):
         parser.add_argument(flag, dest=key, help=f"{text} ({key})")
     parser.add_argument(
-        "--resume", nargs="?", const="auto", metavar="FOLDER", help="go on with a run; default: the newest"
+        "--resume",
+        nargs="?",
+        const=_NEWEST,
+        metavar="FOLDER",
+        help="go on with a run; default: the newest; auto: start the run of this --name, or go on if it is there",
     )
     parser.add_argument("--architecture", help="for retrain and export: JSON, or a file; default: the winner")
     parser.add_argument("--smoke-test", action="store_true", help="the same run, as small as it can be")
@@ -81,26 +86,37 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Name
     words = list(flags.words)
     if flags.resume is not None and re.match(r"[\w.]+=", flags.resume) and not Path(flags.resume).exists():
         words.append(flags.resume)  # --resume key=value: the newest run, and a setting
-        flags.resume = "auto"
+        flags.resume = _NEWEST
     command = words.pop(0) if words and "=" not in words[0] else "search"
     if command not in COMMANDS:
         raise ConfigError(f"unknown command {command!r}; legal ones: {', '.join(COMMANDS)}")
     # Flags hold text, which stays text where a setting takes text; numbers are read by the settings' own types.
     named = {key: value for key, value in vars(flags).items() if value is not None and ("." in key or key in _TOP)}
     config = load(flags.config, words, named)
-    there = config.name is not None and _folder(config).exists()
+    there = config.name is not None and _is_there(_folder(config))
+    if flags.resume == _AUTO and not Path(_AUTO).exists():
+        if config.name is None:
+            raise ConfigError("--resume auto needs --name: by it the same command line finds its run again")
+        if not (_folder(config) / "config.yaml").exists():
+            return command, smoke_test(config) if flags.smoke_test else config, flags
+        flags.resume = _NEWEST  # of this name
     if (
         flags.resume is None
         and command in ("retrain", "export", "rank", "report")
         and (there or (config.name is None and flags.architecture is None) or command == "report")
     ):
-        flags.resume = "auto"  # these go on with a run that is there
+        flags.resume = _NEWEST  # these go on with a run that is there
     if flags.resume is not None:
         return command, _resumed(flags, config, words, named), flags
     if there and not flags.dry_run and command != "doctor":
         place = f"{config.storage_path}/{config.name}"
         raise ConfigError(f"the run {place} is there already: add --resume to go on, or take another --name")
     return command, smoke_test(config) if flags.smoke_test else config, flags
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether a run of this folder must not be started anew. One that ended before anything was computed may be."""
+    return folder.exists() and (begun(folder) or not (folder / "config.yaml").exists())
 
 
 def _folder(config: Config) -> Path:
@@ -110,7 +126,7 @@ def _folder(config: Config) -> Path:
 def _resumed(flags: argparse.Namespace, config: Config, overrides: Sequence[str], values: Mapping[str, str]) -> Config:
     """The settings of the run to go on with, changed by what was given now."""
     storage, name = config.storage_path, config.name
-    if flags.resume != "auto":
+    if flags.resume != _NEWEST:
         folder = Path(flags.resume).expanduser()
         if remote(flags.resume):
             storage, _, name = flags.resume.rstrip("/").rpartition("/")
@@ -126,7 +142,7 @@ def _resumed(flags: argparse.Namespace, config: Config, overrides: Sequence[str]
     kept = folder / "config.yaml"
     if not kept.exists():
         place = f"{storage}/{name}" if remote(storage) else folder
-        raise ConfigError(f"there is no run to resume in {place}: it has no config.yaml")
+        raise ConfigError(f"there is no run to resume in {place}: it has no config.yaml (--resume auto with --name starts it)")
     before, after = load(kept), load(flags.config or kept, overrides, values)
     if after.train.preset == "auto":  # the data decided, and config.yaml says how
         after = dataclasses.replace(after, train=dataclasses.replace(after.train, preset=before.train.preset))

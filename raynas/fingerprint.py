@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # not needed to compare
 __all__ = [
     "OPERATION",
     "Fingerprint",
+    "begun",
     "changed",
     "contents",
     "flat",
@@ -45,6 +46,11 @@ _SCORING = (
     "batch_size", "epochs",
 )  # fmt: skip
 """What the scores depend on besides."""
+
+
+def begun(folder: Path) -> bool:
+    """Whether the folder of a run holds weights or scores."""
+    return any(any(folder.rglob(kind)) for kind in ("step-*.safetensors", "scored.parquet/*.parquet"))
 
 
 def flat(settings: Any, prefix: str = "") -> Fingerprint:

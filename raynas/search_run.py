@@ -31,7 +31,7 @@ from raynas.config import Config, ConfigError
 from raynas.config_file import dump, load
 from raynas.connection import check_address, connect
 from raynas.display import View
-from raynas.fingerprint import Fingerprint, refuse_changes, scoring_settings, warn_if_unknown
+from raynas.fingerprint import Fingerprint, begun, refuse_changes, scoring_settings, warn_if_unknown
 from raynas.front import Hypervolume, front_of
 from raynas.graphs import graphs
 from raynas.joint import joined, unfolded
@@ -173,9 +173,9 @@ class SearchRun:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path, text = self.folder / "config.yaml", dump(self.config)
-        if path.exists():
-            refuse_changes(self.folder, load(path), self.config, self.settings().get("data.contents"))
-            warn_if_unknown(self.folder)
+        before = load(path) if path.exists() else self.config
+        refuse_changes(self.folder, before, self.config, self.settings().get("data.contents"))
+        warn_if_unknown(self.folder)
         if path.exists() and path.read_text(encoding="utf-8") != text:
             shutil.copy(path, self.folder / f"config-{len(list(self.folder.glob('config-*.yaml')))}.yaml")
         replace_text(path, text, patience=0)
@@ -183,16 +183,26 @@ class SearchRun:
             self.source.keep(self.folder)
 
     def begin(self) -> None:
-        """Join the cluster and open the folder; see that all nodes have both the folder and the code.
+        """Keep the settings and join the cluster; see that all nodes have both the folder and the code.
 
         Raises:
             ConfigError: There is no such cluster, or some of its nodes lack something.
         """
+        self.keep_settings()
         connect(self.config)
+        self.check_nodes()
+
+    def keep_settings(self) -> None:
+        """Open the folder, in an object store, too: from then on ``--resume`` finds the run.
+
+        Raises:
+            ConfigError: As :meth:`open`.
+        """
         if self.mirror is not None:
             patiently(self.mirror.claim, self.mirror.uri)
         self.open()
-        self.check_nodes()
+        if self.mirror is not None:
+            patiently(self.mirror.push, self.mirror.uri)
 
     def check_nodes(self) -> None:
         """See that all nodes have both the folder and the code.
@@ -410,7 +420,7 @@ class SearchRun:
     @property
     def begun(self) -> bool:
         """Whether its folder holds weights or scores."""
-        return any(any(self.folder.rglob(kind)) for kind in ("step-*.safetensors", "scored.parquet/*.parquet"))
+        return begun(self.folder)
 
     @property
     def place(self) -> str:

@@ -30,7 +30,8 @@ MANUAL = math.inf  # rows wait until they are flushed
 
 def row(number: int = 0, **changes: object) -> dict[str, object]:
     chosen = {"block": f"option{number}"}
-    last = max(1, int(str(changes.get("fidelity", 1))))
+    reached = changes.get("fidelity", 1)
+    last = reached if isinstance(reached, int) and reached > 0 else 1
     return {"architecture": chosen, "status": "complete", "fidelity": 1, "max_fidelity": last, "score": 0.5, **changes}
 
 
