@@ -124,7 +124,7 @@ def refuse_changes(folder: Path, before: Config, after: Config, data: str | None
             if differ and not (name == "sample" and settings is None):
                 raise ConfigError(
                     f"{_named(differ)} differ from the settings under which the architectures in {folder} were scored "
-                    f"({name}/{part}): the scores would not compare; set back config.yaml, or start a new run"
+                    f"({name}/{part}): the scores would not compare; set them back (in config.yaml, or on the command line), or start a new run"
                 )
 
 
@@ -141,7 +141,7 @@ def _refuse_other_weights(supernet: Path, before: Config, after: Config, data: s
     if differ:
         raise ConfigError(
             f"{_named(differ)} differ from the settings under which {supernet} was trained: "
-            "set back config.yaml, or start a new run"
+            "set them back (in config.yaml, or on the command line), or start a new run"
         )
 
 
