@@ -27,6 +27,7 @@ from raynas.patience import patiently, reason
 
 __all__ = [
     "CheckpointError",
+    "check_fit",
     "check_initial",
     "keep_initial",
     "latest",
@@ -279,6 +280,27 @@ def _newest_of(folder: Path, use: Callable[[Path], Any], needs: Sequence[str]) -
     if problems:
         raise CheckpointError("; ".join(problems) + f": no usable checkpoint is left in {folder}; delete it to restart")
     return None
+
+
+def check_fit(folder: Path, tensors: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are not those of a model.
+
+    Args:
+        folder: Where they come from.
+        tensors: By name.
+        model: Its ``state_dict``.
+
+    Raises:
+        CheckpointError: A tensor is missing, too many, or of another shape.
+    """
+    shapes = [{name: tuple(tensor.shape) for name, tensor in each.items()} for each in (tensors, model)]
+    wrong = sorted(name for name in {**shapes[0], **shapes[1]} if shapes[0].get(name) != shapes[1].get(name))
+    if wrong:
+        told = " but ".join(str(shape.get(wrong[0], "nothing")) for shape in shapes)
+        raise CheckpointError(
+            f"the checkpoint in {folder} is of another network: {wrong[0]} is {told} is wanted; {len(wrong)} tensors "
+            "differ; take the space that it was made with, or start a new run"
+        )
 
 
 def newest(folder: Path) -> int:

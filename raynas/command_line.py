@@ -142,7 +142,9 @@ def _resumed(flags: argparse.Namespace, config: Config, overrides: Sequence[str]
     kept = folder / "config.yaml"
     if not kept.exists():
         place = f"{storage}/{name}" if remote(storage) else folder
-        raise ConfigError(f"there is no run to resume in {place}: it has no config.yaml (--resume auto with --name starts it)")
+        raise ConfigError(
+            f"there is no run to resume in {place}: it has no config.yaml (--resume auto with --name starts it)"
+        )
     before, after = load(kept), load(flags.config or kept, overrides, values)
     if after.train.preset == "auto":  # the data decided, and config.yaml says how
         after = dataclasses.replace(after, train=dataclasses.replace(after.train, preset=before.train.preset))

@@ -41,6 +41,7 @@ OPERATION = (
     *("checkpoint_seconds", "keep_checkpoints", "max_failures"),
 )
 """Settings of ``train`` that a resumed run may change: where it runs, not what it computes."""
+_CURE = "set them back (in config.yaml, or on the command line), or start a new run"
 _SCORING = (
     "trainable", "trainable_args", "joint", "combine", "reference", "slices", "validation_images", "bn_images",
     "batch_size", "epochs",
@@ -124,7 +125,7 @@ def refuse_changes(folder: Path, before: Config, after: Config, data: str | None
             if differ and not (name == "sample" and settings is None):
                 raise ConfigError(
                     f"{_named(differ)} differ from the settings under which the architectures in {folder} were scored "
-                    f"({name}/{part}): the scores would not compare; set them back (in config.yaml, or on the command line), or start a new run"
+                    f"({name}/{part}): the scores would not compare; {_CURE}"
                 )
 
 
@@ -139,10 +140,7 @@ def _refuse_other_weights(supernet: Path, before: Config, after: Config, data: s
     if trained[0] != trained[1].get("total") and changed(was, {"limits": after.limits}):
         differ.append("limits (which paths are trained depends on them; finish the training first)")
     if differ:
-        raise ConfigError(
-            f"{_named(differ)} differ from the settings under which {supernet} was trained: "
-            "set them back (in config.yaml, or on the command line), or start a new run"
-        )
+        raise ConfigError(f"{_named(differ)} differ from the settings under which {supernet} was trained: {_CURE}")
 
 
 def _now(settings: Any, config: Config, kept: Mapping[str, Any], data: str | None) -> Fingerprint:

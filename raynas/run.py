@@ -39,7 +39,7 @@ from raynas.data import Data, for_search
 from raynas.display import View
 from raynas.evaluation import Scorer
 from raynas.export import export
-from raynas.fingerprint import Fingerprint, contents
+from raynas.fingerprint import Fingerprint, contents, refuse_changes
 from raynas.joint import joined
 from raynas.limits import LATENCY, InfeasibleError, Profile
 from raynas.locks import alone
@@ -48,6 +48,7 @@ from raynas.patience import write_json
 from raynas.placement import place_ranks
 from raynas.plan import make_pool, make_shrinking, path_sampler, refuse_rounds
 from raynas.retrain import images_per_second, retrain, retrain_recipe
+from raynas.rounds import restore
 from raynas.sample import random_architectures
 from raynas.sampling import PathSampler
 from raynas.search_run import SearchRun
@@ -245,7 +246,7 @@ class Run(SearchRun):
             return
         saved = checkpoint.latest_header(self.folder / "supernet", ("total", "rounds"))
         if saved is not None and saved[0] == saved[1]["total"]:
-            self.shrinking.load_state(saved[1]["rounds"])
+            restore(self.shrinking, saved[1]["rounds"], self.folder / "supernet")
             self.narrow(self.shrinking.decisions)
 
     # Angles.
@@ -397,11 +398,14 @@ class Run(SearchRun):
             ConfigError: Neither it nor the supernet was trained.
         """
         chosen = self.check(architecture)
+        refuse_changes(self.folder, self.config, self.config, self._contents)
         subnet = copy.deepcopy(derive(self._retrained_in, joint.network(chosen)))
         retrained = self.folder / "retrain" / arch.key(chosen)
         if (retrained / "result.json").exists():
             finished = checkpoint.latest(retrained)
-            assert finished is not None
+            if finished is None:
+                raise ConfigError(f"there is a result but no checkpoint in {retrained}: delete that folder and retrain")
+            checkpoint.check_fit(retrained, model_tensors(finished[1]), subnet.state_dict())
             subnet.load_state_dict(model_tensors(finished[1]))
             return subnet.eval()
         shared = checkpoint.latest(self.folder / "supernet")
@@ -410,6 +414,7 @@ class Run(SearchRun):
         if self.config.train.labels == "random":
             raise ConfigError("the shared weights learned labels drawn by chance, they tell nothing: run retrain first")
         trained = copy.deepcopy(self.space)
+        checkpoint.check_fit(self.folder / "supernet", model_tensors(shared[1]), trained.state_dict())
         trained.load_state_dict(model_tensors(shared[1]))
         settings = self.config.search
         return Scorer(trained, self.data, settings).network(joint.network(chosen))

@@ -36,7 +36,7 @@ from raynas.host import publish
 from raynas.nodes import Notice
 from raynas.patience import append_line, replace_text
 from raynas.placement import Placement, place, place_ranks, reserve
-from raynas.rounds import Rounds
+from raynas.rounds import Rounds, restore
 from raynas.sampling import PathSampler
 from raynas.training import Progress, TrainingDiverged, model_tensors
 
@@ -111,6 +111,7 @@ class Supernet:
         self.recipe = config.train.resolved()
         self.settings = training_settings(config) | {"limits": config.limits, "data.contents": contents(data)}
         """What the weights depend on."""
+        self._shapes = {name: tensor.to("meta") for name, tensor in space.state_dict().items()}
         self._hosted = Hosted(ray.put(space), ray.put(to_arrays(data)))
         self.actors: list[Any] = []
         """Handles of the :class:`SupernetActor` that train or score now."""
@@ -124,6 +125,13 @@ class Supernet:
         """Whether it is trained to the end of its schedule."""
         saved = checkpoint.latest_header(self.folder, ("total",))
         return saved is not None and saved[0] == saved[1]["total"]
+
+    def _latest(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+        """The newest checkpoint; its weights are those of the space."""
+        saved = checkpoint.latest(self.folder, ("total",) if self.rounds is None else ("total", "rounds"))
+        if saved is not None:
+            checkpoint.check_fit(self.folder, model_tensors(saved[1]), self._shapes)
+        return saved
 
     def train(
         self,
@@ -193,9 +201,9 @@ class Supernet:
                 time.sleep(1.0)
 
     def _train(self, paths: PathSampler, on_progress: Callable[[TrainingStatus], None], end: float) -> None:
-        saved = checkpoint.latest(self.folder, ("total",))
+        saved = self._latest()
         if self.rounds is not None:
-            self.rounds.load_state(None if saved is None else saved[2]["rounds"])
+            restore(self.rounds, None if saved is None else saved[2]["rounds"], self.folder)
             paths = self.rounds.paths()
         if saved is not None and saved[0] == int(saved[2]["total"]):
             return
@@ -288,7 +296,7 @@ class Supernet:
         Raises:
             RuntimeError: The supernet is not trained to the end.
         """
-        saved = checkpoint.latest(self.folder, ("total",))
+        saved = self._latest()
         if saved is None or saved[0] != int(saved[2]["total"]):
             raise RuntimeError(f"there is no fully trained supernet in {self.folder}: run train-supernet first")
         self.close()

@@ -96,7 +96,7 @@ def test_other_settings_may_be_edited(tmp_path: Path, name: str, value: Any) -> 
 def test_limits_stay_while_a_supernet_is_trained(tmp_path: Path) -> None:
     run = trained(made(tmp_path), step=3)
     edit(run, "limits", {"macs": 1e9})
-    with pytest.raises(ConfigError, match="limits .which paths are trained depends on them"):
+    with pytest.raises(ConfigError, match=r"limits .which paths are trained depends on them"):
         resume(run)
 
 
@@ -112,7 +112,7 @@ def test_other_labels_under_the_same_name_are_refused(tmp_path: Path) -> None:
     made(tmp_path).open()
     targets = data.validation.targets.flip(0)
     other = dataclasses.replace(data, validation=dataclasses.replace(data.validation, targets=targets))
-    with pytest.raises(ConfigError, match="data.folder or what it holds"):
+    with pytest.raises(ConfigError, match=r"data.folder or what it holds"):
         made(tmp_path, other).open()
     pixels = dataclasses.replace(data.train, inputs=data.train.inputs.clamp(max=200))
     assert contents(dataclasses.replace(data, train=pixels)) == contents(data), "two readers may differ by a bit"
@@ -122,7 +122,7 @@ def test_a_run_of_an_earlier_version_goes_on_and_that_is_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = scored(made(tmp_path), settings=False)
-    with pytest.raises(ConfigError, match="search.slices"):
+    with pytest.raises(ConfigError, match=r"search.slices"):
         read_arguments(["report", "--resume", str(run.folder), "search.slices=3"])
     with caplog.at_level(logging.WARNING):
         resume(run)
@@ -133,7 +133,7 @@ def test_a_run_of_an_earlier_version_goes_on_and_that_is_said_once(
     made(tmp_path).open()
     assert not caplog.records
     edit(run, "search.slices", 3)
-    with pytest.raises(ConfigError, match="search.slices"):
+    with pytest.raises(ConfigError, match=r"search.slices"):
         resume(run)
 
 
@@ -169,7 +169,7 @@ def test_a_fingerprint_holds_what_counts_and_no_more() -> None:
 
 def test_a_network_that_was_retrained_by_other_settings_is_kept_aside(tmp_path: Path, no_ray: None) -> None:
     """recipe.json, and where that is damaged the checkpoint, says how a network was retrained."""
-    from raynas import retrain  # noqa: PLC0415 - it takes Ray Train
+    from raynas import retrain
 
     data, recipe = tiny.data(), TrainConfig(epochs=1, preset="small").resolved()
     folder = tmp_path / "retrain" / "key"
