@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from raynas.config import Config, ConfigError, smoke_test
-from raynas.config_file import load
+from raynas.config_file import load, load_kept
 from raynas.fingerprint import begun, refuse_changes
 from raynas.presets import PRESETS
 from raynas.storage import fetch, newest, remote
@@ -145,7 +145,7 @@ def _resumed(flags: argparse.Namespace, config: Config, overrides: Sequence[str]
         raise ConfigError(
             f"there is no run to resume in {place}: it has no config.yaml (--resume auto with --name starts it)"
         )
-    before, after = load(kept), load(flags.config or kept, overrides, values)
+    before, after = load_kept(kept), load(flags.config or kept, overrides, values)
     if after.train.preset == "auto":  # the data decided, and config.yaml says how
         after = dataclasses.replace(after, train=dataclasses.replace(after.train, preset=before.train.preset))
     after = smoke_test(after) if flags.smoke_test else after

@@ -23,7 +23,7 @@ from pydantic import ConfigDict, Field, FiniteFloat
 from scipy import stats
 from typing_extensions import TypedDict
 
-from raynas.architecture import Architecture, key
+from raynas.architecture import Architecture, ArchitectureError, key
 from raynas.costs import Costs
 from raynas.fingerprint import changed
 from raynas.limits import LATENCY, Limits, Profile, violation
@@ -226,14 +226,20 @@ class Latency:
     def _read(self) -> None:
         known = read_lines(self.path, _Subject | _Line)
         if not known or "device" not in known[0]:
-            if known:
+            if self.path.exists():
                 log.warning("%s does not begin with what was measured: it is kept aside, and measured anew", self.path)
             return
-        if changed(known[0], self._subject):
+        differ = changed(known[0], self._subject)
+        if differ:
+            log.warning("%s is of other %s: it is kept aside, and measured anew", self.path, " and ".join(differ))
             return
         self._device = known[0]["device"]
-        measured = (Measured(**line) for line in known[1:] if "ms" in line)
-        self.measured = {key(each.architecture): each for each in measured}
+        for number, line in enumerate(known[1:], 2):
+            try:
+                self.costs(line["architecture"])
+                self.measured[key(line["architecture"])] = Measured(**line)
+            except (ArchitectureError, KeyError, TypeError) as error:
+                log.warning("%s, measurement %d is of another space and left out: %s", self.path, number, error)
         if len(self.measured) >= _LEAST:
             self._fit()
 

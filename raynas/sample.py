@@ -29,7 +29,7 @@ from raynas.row_checks import MOST_FIDELITY
 from raynas.scoring import Scoring
 from raynas.search import History, run_search
 from raynas.searchers import RandomSearch, SearchSpace
-from raynas.stored import read_or
+from raynas.stored import read_or, sealed
 
 if TYPE_CHECKING:  # it imports this module
     from raynas.search_run import SearchRun
@@ -168,7 +168,7 @@ def ranks(run: SearchRun, scoring: Scoring) -> dict[int, Reference]:
     found = references(sample, weights)
     wanted = ("key", "architecture", "fidelity", "status", "metrics")
     told = {name: [{column: row[column] for column in wanted} for row in rows] for name, rows in sample.items()}
-    write_json(path, {"settings": settings, "sample": told})
+    write_json(path, sealed({"settings": settings, "sample": told}))
     return found
 
 

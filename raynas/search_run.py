@@ -28,7 +28,7 @@ from raynas import results
 from raynas.architecture import Architecture, key
 from raynas.budget import Budget
 from raynas.config import Config, ConfigError
-from raynas.config_file import dump, load
+from raynas.config_file import dump, load_kept
 from raynas.connection import check_address, connect
 from raynas.display import View
 from raynas.fingerprint import Fingerprint, begun, refuse_changes, scoring_settings, warn_if_unknown
@@ -173,7 +173,7 @@ class SearchRun:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path, text = self.folder / "config.yaml", dump(self.config)
-        before = load(path) if path.exists() else self.config
+        before = load_kept(path) if path.exists() else self.config
         refuse_changes(self.folder, before, self.config, self.settings().get("data.contents"))
         warn_if_unknown(self.folder)
         if path.exists() and path.read_text(encoding="utf-8") != text:

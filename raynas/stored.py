@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import logging
 from collections.abc import Callable
@@ -30,6 +31,7 @@ __all__ = [
     "read_json",
     "read_lines",
     "read_or",
+    "sealed",
 ]
 
 log = logging.getLogger(__name__)
@@ -136,18 +138,24 @@ class _Earlier(TypedDict):
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
     mode: NotRequired[None]
+    generated: NotRequired[None]
 
 
 class _Round(TypedDict):
-    new: NotRequired[list[_Architecture]]
-    learned: NotRequired[dict[str, Any] | None]
+    new: list[_Architecture]
+    learned: NotRequired[_Learned | _Earlier | None]
 
 
-class Rounds(TypedDict):
-    """The content of supernet/rounds.json."""
-
+class _Pool(TypedDict):
     rounds: list[_Round]
-    members: NotRequired[list[_Architecture]]
+    members: list[_Architecture]
+
+
+class _Shrinking(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+    rounds: list[dict[str, Any]]
+    decisions: dict[str, list[str]]
+    anchored: bool
 
 
 class Result(TypedDict):
@@ -173,7 +181,9 @@ Leaderboard = Annotated[list[BoardRow], Len(1)]
 Winners = Annotated[list[_Winner], Len(1)]
 Front = list[BoardRow]
 Graphs = _Wiring | Annotated[dict[str, Any], Len(0, 0)]
-Journal = list[_Learned | _Earlier]
+Journal = Annotated[list[_Learned | _Earlier], Len(1)]
+Rounds = _Pool | _Shrinking
+"""The content of supernet/rounds.json."""
 
 
 def read_json(path: Path, shape: Any, cure: str) -> Any:
@@ -191,9 +201,22 @@ def read_json(path: Path, shape: Any, cure: str) -> Any:
         DamagedError: It is no JSON, or of another shape.
     """
     try:
-        return accept(path.read_bytes(), shape)
+        found = accept(path.read_bytes(), shape)
+        if isinstance(found, dict) and found.get("digest", _digest(found)) != _digest(found):
+            raise ValueError("is damaged: it does not fit its digest")
+        return found
     except ValueError as error:
         raise DamagedError(f"{path} {error}; {cure}") from None
+
+
+def sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """The content of a file with a digest of it, which :func:`read_json` checks: for what scores depend on."""
+    return {**content, "digest": _digest(content)}
+
+
+def _digest(content: dict[str, Any]) -> str:
+    told = json.dumps({name: value for name, value in content.items() if name != "digest"}, sort_keys=True)
+    return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
 
 
 def read_or(path: Path, shape: Any, otherwise: T, instead: str) -> Any | T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from raynas.tables import Layout, ScoreTable
 
 __all__ = ["LEAST", "Truth", "from_audit", "from_retraining", "from_table"]
 
+log = logging.getLogger(__name__)
 LEAST = 10
 """So many architectures must have both scores."""
 
@@ -96,6 +98,8 @@ def from_retraining(folder: Path, scored: Mapping[str, Architecture]) -> Truth:
     for path in sorted(folder.glob("retrain/*/result.json")):
         told: dict[str, Any] = read_or(path, Result, {}, "it is left out")
         own = retrained_by(told)
+        if own is None:
+            log.warning("%s has no result on the test images and is left out", path)
         if path.parent.name in scored and own is not None and math.isfinite(told[f"test_{own.name}"]):
             measure = own
             found[path.parent.name] = float(told[f"test_{own.name}"])

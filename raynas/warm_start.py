@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,10 +23,11 @@ from raynas.patience import replace_text
 from raynas.search import History
 from raynas.searchers import ArchitectureSearcher, SearchSpace
 from raynas.storage import fetch, remote
-from raynas.stored import read_or
+from raynas.stored import DamagedError, read_json, sealed
 
 __all__ = ["Source", "mode_of_scores"]
 
+log = logging.getLogger(__name__)
 Scores = list[tuple[Architecture, dict[int, float]]]
 """Architectures with their scores by fidelity."""
 _KEPT = "warm_start.json"
@@ -66,15 +68,27 @@ class Source:
             ConfigError: There is no such run, it has no scores, or it searched among other decisions.
         """
         named, kept = str(config.search.warm_start), folder / _KEPT
-        told = read_or(kept, _File, None, f"{named} is read once more")
+        told, damage = None, ""
+        try:
+            told = read_json(kept, _File, f"{named} is read once more") if kept.is_file() else None
+        except DamagedError as error:
+            damage = str(error)
         if told is not None and not changed(told, {"named": named, "mode": mode}):
             scores = [(each, {int(step): score for step, score in found.items()}) for each, found in told["scores"]]
             return cls(named, mode, scores)
-        return cls(named, mode, _read(_log(config), space, mode))
+        try:
+            found = cls(named, mode, _read(_log(config), space, mode))
+        except ConfigError as error:
+            if damage:
+                raise DamagedError(f"{damage}, but {error}") from None
+            raise
+        if damage:
+            log.warning("%s", damage)
+        return found
 
     def keep(self, folder: Path) -> None:
         """Write it into the folder of the run."""
-        replace_text(folder / _KEPT, json.dumps(asdict(self)))
+        replace_text(folder / _KEPT, json.dumps(sealed(json.loads(json.dumps(asdict(self))))))
 
     def warm(self, make: Callable[..., ArchitectureSearcher]) -> Callable[..., ArchitectureSearcher]:
         """A maker of searchers that start with these scores."""

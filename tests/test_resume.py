@@ -1,4 +1,4 @@
-"""The same command line every time: ``--resume auto`` starts a run, or goes on from whatever moment it was killed at."""
+"""The same command line every time: ``--resume auto`` starts a run, or goes on, whenever it was killed."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from raynas.searchers.base import ArchitectureSearcher, Entry
 from raynas.searchers.nao_settings import NAOSettings
 from raynas.searchers.nao_space import LearnedSpace
 from raynas.searchers.rounds import common_fidelity
+from raynas.stored import Journal, read_or
 
 __all__ = ["NAO", "NAOSettings"]
 
@@ -182,7 +183,7 @@ class NAO(ArchitectureSearcher):
     def _recall(self) -> None:
         """Read what an earlier process wrote into the journal."""
         if not self.diagnostics and self.journal is not None and self.journal.exists():
-            rows = json.loads(self.journal.read_text(encoding="utf-8"))
+            rows: list[dict[str, Any]] = read_or(self.journal, Journal, [], "the account begins anew")
             self.diagnostics = [row for row in rows if "fidelity" in row]  # older ones were of several
 
     def get_state(self) -> dict[str, Any]:
