@@ -46,6 +46,7 @@ from raynas.searchers import SearchSpace
 from raynas.searchers.nao import NAO
 from raynas.stored import Leaderboard, read_json, read_lines, sealed
 from raynas.timing import Timing
+from raynas.truth import from_retraining
 from raynas.verdict import rank
 from raynas.warm_start import Source
 
@@ -183,6 +184,10 @@ def ranked(folder: Path) -> Any:
     return found["score"]["tau"], found["architectures"], found["winner"] and found["winner"]["key"]
 
 
+def truths(folder: Path) -> Any:
+    return from_retraining(folder, {key(form): form for form in EVERYONE}).values
+
+
 def warm(folder: Path) -> Any:
     run = opened(folder.parent / "other", warm_start=str(folder))
     assert run.source is not None
@@ -223,17 +228,17 @@ def journal(folder: Path) -> Any:
 
 
 READERS: dict[str, tuple[Callable[[Path], Any], ...]] = {
-    "leaderboard.json": (report, export, ranked),
+    "leaderboard.json": (report, export),
     "ranking.json": (report,),
     "graphs.json": (report,),
     "searcher.json": (report, journal),
     "supernet/rounds.json": (report,),
     "supernet/training.jsonl": (report, resume),
-    f"retrain/{key(EVERYONE[3])}/result.json": (report, ranked),
+    f"retrain/{key(EVERYONE[3])}/result.json": (report, truths),
     "latency.jsonl": (latency,),
     "warm_start.json": (kept,),
     "reference.json": (reference,),
-    "config.yaml": (report, resume, warm),
+    "config.yaml": (report, resume),
 }
 
 
@@ -431,11 +436,11 @@ def test_weights_of_another_network_are_refused_in_one_line(folder: Path) -> Non
     other = {f"model/{name}": tensor for name, tensor in tiny.Tiny(num_classes=4, width=4).state_dict().items()}
     checkpoint.write(folder / "supernet", 5, other, {"total": 5})
     with pytest.raises(checkpoint.CheckpointError, match=r"of another network: .* tensors differ") as caught:
-        run.network(EVERYONE[0])
+        run.network(EVERYONE[13])
     assert "\n" not in str(caught.value)
     save_file(other, folder / "supernet" / "step-000000006.safetensors")
     with pytest.raises(checkpoint.CheckpointError, match=r"of another network"):
-        run.network(EVERYONE[0])
+        run.network(EVERYONE[13])
 
 
 def test_lines_that_cannot_be_read_are_named_and_a_torn_last_one_is_not(tmp_path: Path) -> None:
@@ -452,3 +457,20 @@ def test_an_empty_leaderboard_is_one_line(folder: Path) -> None:
         opened(folder).best()
     with pytest.raises(ConfigError, match=r"leaderboard.json is damaged: .*; do this"):
         read_json(folder / "leaderboard.json", Leaderboard, "do this")
+    assert ranked(folder)[1:] == (12, None), "it is not needed to rank"
+
+
+def test_a_log_with_bad_rows_still_ranks_and_warms(folder: Path, whole: Path) -> None:
+    part = the_part(folder)
+    table = pq.read_table(part)
+    rows = table.to_pylist()
+    rows[1]["fidelity"], rows[3]["score"], rows[5]["architecture"] = 10**9, INF, "{"
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), part)
+    with pytest.warns(RuntimeWarning, match=r"row 2 .*'fidelity'"):
+        assert ranked(folder)[1] == 9, "three have no full score any more"
+    before = dict(zip(map(key, EVERYONE), (scores for _, scores in made_of(warm, whole)), strict=True))
+    with pytest.warns(RuntimeWarning, match=r"inf is no accuracy"):
+        found = {key(form): scores for form, scores in warm(folder)}
+    assert {name: scores for name, scores in found.items() if len(scores) == 2 and name != key(EVERYONE[1])} == {
+        name: before[name] for name in map(key, EVERYONE[3:])
+    }
