@@ -194,7 +194,7 @@ def _header(path: Path, file: Any) -> dict[str, Any]:
     text = (file.metadata() or {}).get("raynas")
     if text is None:
         raise ValueError("it has no metadata of RayNAS")
-    header = json.loads(text)
+    header: dict[str, Any] = json.loads(text)
     types = {"step": int, "values": dict, "digest": str}
     for name, kind in types.items():
         if not isinstance(header, dict) or type(header.get(name)) is not kind:
@@ -253,7 +253,8 @@ def latest(folder: Path, needs: Sequence[str] = ()) -> tuple[int, dict[str, Tens
     Raises:
         CheckpointError: There are checkpoints, but all of them are damaged.
     """
-    return _newest_of(folder, read, needs)
+    found: tuple[int, dict[str, Tensor], dict[str, Any]] | None = _newest_of(folder, read, needs)
+    return found
 
 
 def latest_header(folder: Path, needs: Sequence[str] = ()) -> tuple[int, dict[str, Any]] | None:
@@ -262,7 +263,8 @@ def latest_header(folder: Path, needs: Sequence[str] = ()) -> tuple[int, dict[st
     Raises:
         CheckpointError: There are checkpoints, but all of them are damaged.
     """
-    return _newest_of(folder, read_header, needs)
+    found: tuple[int, dict[str, Any]] | None = _newest_of(folder, read_header, needs)
+    return found
 
 
 def _newest_of(folder: Path, use: Callable[[Path], Any], needs: Sequence[str]) -> Any:

@@ -89,7 +89,8 @@ def training_settings(config: Config) -> Fingerprint:
     """What shared weights depend on."""
     found = {name: getattr(config, name) for name in ("space", "space_args", "seed")}
     found |= {f"data.{name}": value for name, value in flat(config.data).items() if name != "folder"}
-    return json.loads(json.dumps(found)) | recipe_settings(config.train)
+    plain: Fingerprint = json.loads(json.dumps(found))
+    return plain | recipe_settings(config.train)
 
 
 def recipe_settings(train: TrainConfig) -> Fingerprint:

@@ -33,7 +33,7 @@ from raynas.mirror import Mirror
 from raynas.nodes import Notice
 from raynas.patience import append_line, patiently, replace_text
 from raynas.placement import check_room, place_ranks
-from raynas.stored import DamagedError, Result, accept, read_json, read_or
+from raynas.stored import DamagedError, accept, read_json, read_or
 from raynas.supernet import TrainingStatus
 from raynas.tasks import task_of
 from raynas.training import Trainer
@@ -84,7 +84,7 @@ class Job:
     """What the result depends on."""
 
 
-class _Finished(Result):
+class _Finished(TypedDict):
     epochs: FiniteFloat
     seconds: FiniteFloat
 

@@ -37,7 +37,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 _Architecture = dict[str, str]
-_Place = NotRequired[FiniteFloat | None]
 
 
 class DamagedError(ConfigError):
@@ -52,9 +51,9 @@ class BoardRow(TypedDict):
     score: FiniteFloat
     fidelity: NotRequired[int]
     final_score: NotRequired[float]
-    macs: _Place
-    parameters: _Place
-    latency_ms: _Place
+    macs: NotRequired[FiniteFloat | None]
+    parameters: NotRequired[FiniteFloat | None]
+    latency_ms: NotRequired[FiniteFloat | None]
 
 
 class _Winner(TypedDict):
