@@ -10,8 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from annotated_types import Len
-from pydantic import ConfigDict, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 from typing_extensions import NotRequired, TypedDict
 
 from raynas.config import ConfigError
@@ -176,11 +175,11 @@ class CurveLine(TypedDict):
     gpus: NotRequired[FiniteFloat]
 
 
-Leaderboard = Annotated[list[BoardRow], Len(1)]
-Winners = Annotated[list[_Winner], Len(1)]
+Leaderboard = Annotated[list[BoardRow], Field(min_length=1)]
+Winners = Annotated[list[_Winner], Field(min_length=1)]
 Front = list[BoardRow]
-Graphs = _Wiring | Annotated[dict[str, Any], Len(0, 0)]
-Journal = Annotated[list[_Learned | _Earlier], Len(1)]
+Graphs = _Wiring | Annotated[dict[str, Any], Field(max_length=0)]
+Journal = Annotated[list[_Learned | _Earlier], Field(min_length=1)]
 Rounds = _Pool | _Shrinking
 """The content of supernet/rounds.json."""
 
