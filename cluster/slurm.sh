@@ -3,6 +3,9 @@
 #
 #   sbatch cluster/slurm.sh --config run.yaml --name mine       (what follows goes to raynas.launch)
 #
+# A job that SLURM puts back into the queue (a node failed, another job went first) goes on with its run: `--resume auto`
+# starts the run of this name, or goes on where it is there. Without --name it is named by the number of the job.
+#
 # The home folder, or whatever --storage-path names, must be mounted on all nodes; `python` and `ray` must be those of
 # the environment into which RayNAS is installed.
 #SBATCH --job-name=raynas
@@ -11,6 +14,8 @@
 #SBATCH --exclusive
 #SBATCH --gpus-per-node=4
 #SBATCH --time=12:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
 set -euo pipefail
 
 # A token for this job alone.
@@ -25,4 +30,4 @@ port=$((20000 + SLURM_JOB_ID % 10000))
 RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=${RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT:-300} \
     srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" \
     ray symmetric-run --address "$head:$port" --min-nodes "$SLURM_JOB_NUM_NODES" --disable-usage-stats \
-    -- python -m raynas.launch --address auto "$@"
+    -- python -m raynas.launch --address auto --resume auto --name "slurm-$SLURM_JOB_ID" "$@"

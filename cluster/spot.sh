@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Starts a Ray node on a spot machine: `spot.sh aws|gcp ARGUMENTS` is `ray start ARGUMENTS`. When the cloud announces
 # that it takes the machine back (AWS two minutes before, Google 30 seconds), the node is told to leave. It then tells
-# the cluster, and trainings write a checkpoint at once. What the node says stands in /tmp/raynas-spot.log.
+# the cluster, and trainings write a checkpoint at once. Where the head may be taken back, too, start the search by
+# `--resume auto --name NAME`: the same command line on the next head goes on. What the node says stands in /tmp/raynas-spot.log.
 set -uo pipefail
 
 announced() {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from raynas import results
 from raynas.config import Config, ConfigError
 from raynas.report.clock import PAUSE, read_clock
+from raynas.stored import CurveLine, read_lines
 
 __all__ = ["Budget", "search_seconds", "training_seconds"]
 
@@ -21,10 +21,7 @@ def training_seconds(curve: Path) -> tuple[float, float]:
     Args:
         curve: The ``training.jsonl`` of a supernet; what came before its first line does not count.
     """
-    if not curve.exists():
-        return 0.0, 0.0
-    lines = curve.read_text(encoding="utf-8").splitlines()
-    points = [json.loads(line) for line in lines if line.endswith("}")]  # the last one may be torn
+    points = [line for line in read_lines(curve, CurveLine) if "time" in line]
     spent = gpu = 0.0
     for before, point in itertools.pairwise(points):
         took = point["time"] - before["time"]

@@ -8,14 +8,14 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from raynas import checkpoint
 from raynas.config import Config, ConfigError, smoke_test
-from raynas.config_file import load
+from raynas.config_file import load, load_kept
+from raynas.fingerprint import begun, refuse_changes
 from raynas.legal import check_name
 from raynas.presets import PRESETS
 from raynas.storage import fetch, newest, remote, split_uri
 
-__all__ = ["COMMANDS", "OPERATION", "read_arguments", "refuse_changes"]
+__all__ = ["COMMANDS", "read_arguments"]
 
 COMMANDS = {
     "search": "everything: train the supernet, search, then what `after` lists (the default)",
@@ -26,18 +26,9 @@ COMMANDS = {
     "report": "write a page about the run",
     "doctor": "check all that a run needs; each line says what to do",
 }
-OPERATION = (
-    *("workers", "gpus_per_worker", "cpus_per_worker", "wait_minutes"),
-    *("checkpoint_seconds", "keep_checkpoints", "max_failures"),
-)
-"""Settings of ``train`` that a resumed run may change: where it runs, not what it computes."""
+_NEWEST, _AUTO = "", "auto"
 _TOP = ("space", "address", "storage_path", "name", "seed", "time_budget", "budget_gpu_hours")
 """Settings without a group that have a flag."""
-_SCORING = (
-    "trainable", "trainable_args", "joint", "combine", "reference", "slices", "validation_images", "bn_images",
-    "batch_size", "epochs",
-)  # fmt: skip
-"""What the scores depend on besides: where there are scores, these are kept too."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,7 +60,11 @@ def _parser() -> argparse.ArgumentParser:
     ):
         parser.add_argument(flag, dest=key, help=f"{text} ({key})")
     parser.add_argument(
-        "--resume", nargs="?", const="auto", metavar="FOLDER", help="go on with a run; default: the newest"
+        "--resume",
+        nargs="?",
+        const=_NEWEST,
+        metavar="FOLDER",
+        help="go on with a run; default: the newest; auto: start the run of this --name, or go on if it is there",
     )
     parser.add_argument("--architecture", help="for retrain and export: JSON, or a file; default: the winner")
     parser.add_argument("--smoke-test", action="store_true", help="the same run, as small as it can be")
@@ -92,26 +87,37 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Name
     words = list(flags.words)
     if flags.resume is not None and re.match(r"[\w.]+=", flags.resume) and not Path(flags.resume).exists():
         words.append(flags.resume)  # --resume key=value: the newest run, and a setting
-        flags.resume = "auto"
+        flags.resume = _NEWEST
     command = words.pop(0) if words and "=" not in words[0] else "search"
     if command not in COMMANDS:
         raise ConfigError(f"unknown command {command!r}; legal ones: {', '.join(COMMANDS)}")
     # Flags hold text, which stays text where a setting takes text; numbers are read by the settings' own types.
     named = {key: value for key, value in vars(flags).items() if value is not None and ("." in key or key in _TOP)}
     config = load(flags.config, words, named)
-    there = config.name is not None and _folder(config).exists()
+    there = config.name is not None and _is_there(_folder(config))
+    if flags.resume == _AUTO and not Path(_AUTO).exists():
+        if config.name is None:
+            raise ConfigError("--resume auto needs --name: by it the same command line finds its run again")
+        if not (_folder(config) / "config.yaml").exists():
+            return command, smoke_test(config) if flags.smoke_test else config, flags
+        flags.resume = _NEWEST  # of this name
     if (
         flags.resume is None
         and command in ("retrain", "export", "rank", "report")
         and (there or (config.name is None and flags.architecture is None) or command == "report")
     ):
-        flags.resume = "auto"  # these go on with a run that is there
+        flags.resume = _NEWEST  # these go on with a run that is there
     if flags.resume is not None:
         return command, _resumed(flags, config, words, named), flags
     if there and not flags.dry_run and command != "doctor":
         place = f"{config.storage_path}/{config.name}"
         raise ConfigError(f"the run {place} is there already: add --resume to go on, or take another --name")
     return command, smoke_test(config) if flags.smoke_test else config, flags
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether a run of this folder must not be started anew. One that ended before anything was computed may be."""
+    return folder.exists() and (begun(folder) or not (folder / "config.yaml").exists())
 
 
 def _folder(config: Config) -> Path:
@@ -121,7 +127,7 @@ def _folder(config: Config) -> Path:
 def _resumed(flags: argparse.Namespace, config: Config, overrides: Sequence[str], values: Mapping[str, str]) -> Config:
     """The settings of the run to go on with, changed by what was given now."""
     storage, name = config.storage_path, config.name
-    if flags.resume != "auto":
+    if flags.resume != _NEWEST:
         folder = Path(flags.resume).expanduser()
         if remote(flags.resume):
             storage, name = split_uri(flags.resume)
@@ -139,8 +145,10 @@ def _resumed(flags: argparse.Namespace, config: Config, overrides: Sequence[str]
     kept = folder / "config.yaml"
     if not kept.exists():
         place = f"{storage}/{name}" if remote(storage) else folder
-        raise ConfigError(f"there is no run to resume in {place}: it has no config.yaml")
-    before, after = load(kept), load(flags.config or kept, overrides, values)
+        raise ConfigError(
+            f"there is no run to resume in {place}: it has no config.yaml (--resume auto with --name starts it)"
+        )
+    before, after = load_kept(kept), load(flags.config or kept, overrides, values)
     if after.train.preset == "auto":  # the data decided, and config.yaml says how
         after = dataclasses.replace(after, train=dataclasses.replace(after.train, preset=before.train.preset))
     after = smoke_test(after) if flags.smoke_test else after
@@ -153,35 +161,3 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # a name that is too long, or holds a NUL
         return False
-
-
-def refuse_changes(folder: Path, before: Config, after: Config) -> None:
-    """What weights and scores depend on must stay: else they would not belong together.
-
-    Args:
-        folder: Of the run.
-        before: The settings it was made with.
-        after: Those it is to go on with.
-
-    Raises:
-        ConfigError: There are weights or scores, and settings that they depend on differ; they are named.
-    """
-    scored = any((folder / "scored.parquet").glob("*.parquet"))
-    changed = [name for name in ("space", "space_args", "seed") if getattr(before, name) != getattr(after, name)]
-    for group, free in (("data", ("folder",)), ("train", OPERATION)):
-        old, new = dataclasses.asdict(getattr(before, group)), dataclasses.asdict(getattr(after, group))
-        changed += [f"{group}.{name}" for name in old if name not in free and old[name] != new[name]]
-    trained = checkpoint.latest(folder / "supernet")
-    if trained is not None and trained[0] != trained[2]["total"] and before.limits != after.limits:
-        changed.append("limits (which paths are trained depends on them; finish the training first)")
-    if changed and (scored or trained is not None):
-        raise ConfigError(
-            f"{', '.join(changed)} differ from the settings under which {folder} was trained and scored: "
-            "leave them, or start a new run"
-        )
-    changed = [f"search.{name}" for name in _SCORING if getattr(before.search, name) != getattr(after.search, name)]
-    if changed and scored:
-        raise ConfigError(
-            f"{', '.join(changed)} differ from the settings under which the architectures in {folder} were scored: "
-            "the scores would not compare; leave them, or start a new run"
-        )

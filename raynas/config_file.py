@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from raynas.config import Config, ConfigError
 from raynas.presets import PRESETS
 
-__all__ = ["dump", "load", "parse"]
+__all__ = ["dump", "load", "load_kept", "parse"]
 
 _ADAPTER = TypeAdapter(Config)
 
@@ -105,6 +105,19 @@ def load(
     return parse(tree)
 
 
+def load_kept(file: Path) -> Config:
+    """The settings that a run has kept.
+
+    Raises:
+        ConfigError: They cannot be read; the file is named.
+    """
+    try:
+        return load(file)
+    except ConfigError as error:
+        told = "; ".join(str(error).splitlines())
+        raise ConfigError(told if str(file) in told else f"{file} cannot be read: {told}") from None
+
+
 def _read(file: str | Path) -> dict[str, Any]:
     """The nested dictionaries in a YAML file."""
     try:
@@ -114,6 +127,8 @@ def _read(file: str | Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read the settings file {str(file)!r}: {error.strerror}; by name: {legal}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file} is no text in UTF-8: {error.reason} at byte {error.start}") from None
+    except RecursionError:
+        raise ConfigError(f"{file} is nested too deep") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(read or {}, dict):

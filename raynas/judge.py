@@ -64,7 +64,8 @@ def judge(
         ConfigError: Too few architectures have both scores.
     """
     last = max((row["fidelity"] or 0 for rows in sample.rows.values() for row in rows), default=0)
-    by_fidelity = {fidelity: scores_at(sample, fidelity) for fidelity in range(1, last + 1)}
+    told = sorted({row["fidelity"] for rows in sample.rows.values() for row in rows if row["fidelity"]})
+    by_fidelity = {fidelity: scores_at(sample, fidelity) for fidelity in told}
     columns = by_fidelity.get(last, {"score": {}})
     names = [one for one in columns["score"] if one in truth.values]
     if len(names) < LEAST:

@@ -10,28 +10,34 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import logging
 import math
 import random
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import ConfigDict, Field, FiniteFloat
 from scipy import stats
+from typing_extensions import TypedDict
 
-from raynas.architecture import Architecture, key
+from raynas.architecture import Architecture, ArchitectureError, key
 from raynas.costs import Costs
+from raynas.fingerprint import changed
 from raynas.limits import LATENCY, Limits, Profile, violation
 from raynas.patience import append_line
 from raynas.removal import free_name, move
 from raynas.ridge import OptionRidge
 from raynas.sample import random_architectures
 from raynas.searchers import SearchSpace
+from raynas.stored import read_lines
 from raynas.timing import Stopwatch, Timing
 
 __all__ = ["Latency", "Measured", "timed"]
 
+log = logging.getLogger(__name__)
 _LEAST = 16
 """So many measurements make a model."""
 _DOUBTFUL = 0.1
@@ -48,6 +54,24 @@ class Measured:
     """The distance between the quartiles of the runs."""
     predicted: float | None = None
     """What the model had said; None of those that it was made of at the start."""
+
+
+class _Subject(TypedDict):
+    """The first line of the file."""
+
+    device: str
+    settings: dict[str, Any]
+    costs: list[Any]
+
+
+class _Line(TypedDict):
+    """Any other line."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+    architecture: Architecture
+    ms: Annotated[FiniteFloat, Field(gt=0)]
+    spread: FiniteFloat
+    predicted: FiniteFloat | None
 
 
 class Latency:
@@ -199,13 +223,22 @@ class Latency:
         append_line(self.path, json.dumps(line))
 
     def _read(self) -> None:
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
-        known = [line for line in map(_parsed, lines) if line is not None]
-        if not known or {name: known[0].get(name) for name in self._subject} != json.loads(json.dumps(self._subject)):
+        known = read_lines(self.path, _Subject | _Line)
+        if not known or "device" not in known[0]:
+            if self.path.exists():
+                log.warning("%s does not begin with what was measured: it is kept aside, and measured anew", self.path)
+            return
+        differ = changed(known[0], self._subject)
+        if differ:
+            log.warning("%s is of other %s: it is kept aside, and measured anew", self.path, " and ".join(differ))
             return
         self._device = known[0]["device"]
-        measured = (Measured(**line) for line in known[1:])
-        self.measured = {key(each.architecture): each for each in measured}
+        for number, line in enumerate(known[1:], 2):
+            try:
+                self.costs(line["architecture"])
+                self.measured[key(line["architecture"])] = Measured(**line)
+            except (ArchitectureError, KeyError, TypeError) as error:
+                log.warning("%s, measurement %d is of another space and left out: %s", self.path, number, error)
         if len(self.measured) >= _LEAST:
             self._fit()
 
@@ -227,12 +260,3 @@ def timed(space: SearchSpace, costs: Costs, latency: Latency, limits: Limits) ->
 
 def _everything(costs: Costs, latency: Latency, architecture: Mapping[str, str]) -> dict[str, float]:
     return {**costs(architecture), LATENCY: latency(dict(architecture))}
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    """A line of the file; None for what a crash has left of one."""
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None

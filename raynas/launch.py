@@ -6,6 +6,7 @@
         search.trainable_args.file=scores.parquet search.trainable_args.metric=accuracy     from a table, no network
     python -m raynas.launch --config run.yaml --address auto       the same on a cluster
     python -m raynas.launch --resume                               goes on with the newest run
+    python -m raynas.launch --resume auto --name mine ...          starts it, or goes on: the same line every time
     python -m raynas.launch retrain --resume --name my-run         one more step for a run that is there
 
 This is the only place that turns names into objects.
@@ -22,7 +23,8 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,7 @@ from raynas.data import load as load_data
 from raynas.display import View
 from raynas.doctor import doctor
 from raynas.legal import legal_name
+from raynas.locks import holding
 from raynas.mirror import OvertakenError
 from raynas.named import resolve
 from raynas.rehearsal import dry_run
@@ -248,6 +251,7 @@ def execute(command: str, run: SearchRun, flags: argparse.Namespace) -> None:
     if command in ("search", "train-supernet", "retrain"):
         run.check_folder()
         run.view.say(f"{command}: everything is kept in {run.place}")
+        run.keep_settings()  # before Ray starts, which takes a while: a run that is killed meanwhile can go on
         connect(run.config, dashboard, flags.verbose)
     if command == "search":
         if isinstance(run, Run) and "retrain" in after:
@@ -301,7 +305,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(error, 2, verbose)
     begun = run.begun
     try:
-        execute(command, run, flags)
+        with _alone(run) if command in ("search", "train-supernet", "retrain") else nullcontext():
+            execute(command, run, flags)
         run.send()
     except KeyboardInterrupt as stop:
         print(f"\nstopped; go on with: python -m raynas.launch --resume {run.place}", file=sys.stderr)
@@ -318,6 +323,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         run.close()
     return 0
+
+
+@contextmanager
+def _alone(run: SearchRun) -> Iterator[None]:
+    """Nobody else is at work in the folder of a run, from its settings to the end of the command."""
+    run.check_folder()
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with holding(run.folder):
+        yield
 
 
 def _report(storage_path: str, name: str) -> str:

@@ -31,6 +31,8 @@ class Measure:
     """What the answers are about, in the plural: the name under which a tally counts them."""
     of_means: Callable[[float, float], float]
     """Of the share of right answers and the mean loss."""
+    span: tuple[float, float]
+    """The least and the most that it can be."""
 
     def __call__(self, tally: Mapping[str, float]) -> float:
         """The measure of ``correct`` and ``loss``, sums over as many examples as the tally says."""
@@ -46,8 +48,8 @@ class Measure:
         return self.text(value) if self.unit else f"{self.name} {self.text(value)}"
 
 
-ACCURACY = Measure("accuracy", "max", "%", "images", _percent)
-PERPLEXITY = Measure("perplexity", "min", "", "words", _perplexity)
+ACCURACY = Measure("accuracy", "max", "%", "images", _percent, (0.0, 100.0))
+PERPLEXITY = Measure("perplexity", "min", "", "words", _perplexity, (1.0, math.inf))
 MEASURES = (ACCURACY, PERPLEXITY)
 
 

@@ -20,6 +20,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import threading
 import time
 import uuid
@@ -43,6 +44,8 @@ EVERY = 2.0
 """Seconds between two looks for files that have changed."""
 _RATE = 1e5
 """Bytes a second that may go into sending one file, which grows, again and again."""
+_PIECE = 2**22
+"""Bytes of a file that are in memory at once."""
 _NOTE, _DRIVER = ".mirror.json", ".driver"
 """What a driver notes here, and there."""
 _DRIVERS: set[str] = set()
@@ -194,12 +197,13 @@ class Mirror:
             if self._known.get(name) == version or (lately and not everything):
                 continue
             try:
-                content = (self.folder / name).read_bytes()
+                file = (self.folder / name).open("rb")
             except FileNotFoundError:
                 continue  # deleted meanwhile
-            self._refuse_to_meet()
-            with storage.open_output_stream(f"{root}/{name}") as stream:
-                stream.write(content)
+            with file:
+                self._refuse_to_meet()
+                with storage.open_output_stream(f"{root}/{name}") as stream:
+                    shutil.copyfileobj(file, stream, _PIECE)  # a checkpoint need not fit into memory once more
             self._known[name], self._sent[name] = version, time.monotonic()
         return here.keys()
 

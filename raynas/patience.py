@@ -31,6 +31,7 @@ __all__ = [
     "put_in_place",
     "reason",
     "remove_abandoned",
+    "replace_by_draft",
     "replace_bytes",
     "replace_file",
     "replace_text",
@@ -175,6 +176,19 @@ def _fill(file: int, path: Path, write: Callable[[BinaryIO], object]) -> None:
     except BaseException:
         with contextlib.suppress(OSError):
             path.unlink()
+        raise
+
+
+def replace_by_draft(path: Path, write: Callable[[Path], object]) -> None:
+    """As :func:`replace_file`, where a library makes the file itself: it gets a temporary path."""
+    make_folder(path.parent)
+    draft = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        write(draft)
+        put_in_place(draft, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            draft.unlink()
         raise
 
 

@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import threading
+import warnings
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,8 +24,9 @@ from typing import Any
 import pyarrow as pa
 
 from raynas.architecture import key as key_of
-from raynas.parts import Folder, compact, number_of
+from raynas.parts import Folder, number_of
 from raynas.patience import patiently, reason
+from raynas.row_checks import STATUSES, check_rows, check_scores
 from raynas.standings import latest, leaderboard, mode_of, pareto
 
 __all__ = [
@@ -39,11 +41,11 @@ __all__ = [
     "mode_of",
     "pareto",
     "read",
+    "settings",
 ]
 
 logger = logging.getLogger(__name__)
 
-STATUSES = ("running", "stopped", "complete", "error")
 SIMULATED = "simulated"
 """The worker of scores whose seconds were told, by a table, and not spent."""
 
@@ -99,17 +101,21 @@ class Log:
         flush_seconds: The time between two parts: the first row after a longer pause is written at once. Grows with
             the number of parts up to 10 s, so that a run of many hours does not fill the folder with small files.
             ``math.inf``: rows wait for :meth:`flush` and :meth:`close`.
+        settings: What the scores depend on, as JSON can hold it; kept in every part, see :func:`settings`.
 
     Raises:
         OSError: The folder cannot be made.
     """
 
-    def __init__(self, folder: str | Path, flush_seconds: float = 1.0) -> None:
+    def __init__(
+        self, folder: str | Path, flush_seconds: float = 1.0, settings: Mapping[str, Any] | None = None
+    ) -> None:
         if not flush_seconds > 0:
             raise ValueError(f"flush_seconds must be above 0, not {flush_seconds}")
         self.folder = str(folder)
         self._flush_seconds = flush_seconds
-        self._storage = Folder(folder)
+        self._settings = None if settings is None else dict(settings)
+        self._storage = Folder(folder, SCHEMA)
         self._storage.create()
         parts = self._storage.parts()
         self._next = max(map(number_of, parts), default=-1) + 1
@@ -159,7 +165,7 @@ class Log:
             if not rows:
                 return
             try:
-                self._storage.write(pa.Table.from_pylist(rows, SCHEMA), self._next)
+                self._storage.write(pa.Table.from_pylist(rows, SCHEMA), self._next, self._settings)
             except OSError as error:
                 raise OSError(
                     error.errno or errno.EIO,
@@ -214,9 +220,9 @@ class Log:
         """Close, also after an error."""
         self.close()
 
-    def __reduce__(self) -> tuple[type[Log], tuple[str, float]]:
+    def __reduce__(self) -> tuple[type[Log], tuple[str, float, dict[str, Any] | None]]:
         """Pickle as the folder alone, so that a Tune callback may hold a log."""
-        return type(self), (self.folder, self._flush_seconds)
+        return type(self), (self.folder, self._flush_seconds, self._settings)
 
 
 class Meter:
@@ -235,12 +241,34 @@ class Meter:
 def read(folder: str | Path) -> pa.Table:
     """All rows of a log in the order they were flushed, also while others write to it.
 
-    A part that cannot be read is named in a ``RuntimeWarning``, and the rest is returned.
+    A part that cannot be read, or rows that cannot be, are named in a ``RuntimeWarning``, and the rest is returned.
 
     Raises:
         FileNotFoundError: There is no such folder.
     """
-    return Folder(folder).read(SCHEMA)
+    tables, told = [SCHEMA.empty_table()], []
+    for name, part in Folder(folder, SCHEMA).load().items():
+        rows, faults = check_rows(part)
+        tables.append(rows)
+        told += [f"{folder}/{name}: {fault}" for fault in faults]
+    table, faults = check_scores(pa.concat_tables(tables, promote_options="default"))
+    for text in (*told, *(f"{folder}: {fault}" for fault in faults)):
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+    return table
+
+
+def compact(folder: str | Path) -> int:
+    """See :func:`raynas.parts.compact`; what is no part of a log is left alone."""
+    return Folder(folder, SCHEMA).compact()
+
+
+def settings(folder: str | Path) -> dict[str, dict[str, Any] | None]:
+    """What the scores in each part of a log depend on, by the name of the part; None where it does not say so.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+    """
+    return Folder(folder, SCHEMA).settings()
 
 
 def _check(row: Mapping[str, Any]) -> dict[str, Any]:

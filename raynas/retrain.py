@@ -8,7 +8,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,26 +16,36 @@ from typing import Any
 
 import ray
 import ray.train
+from pydantic import FiniteFloat
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
+from typing_extensions import TypedDict
 
 from raynas import checkpoint
-from raynas.command_line import OPERATION
 from raynas.config import Config, TrainConfig
 from raynas.data import Data, from_arrays, to_arrays
 from raynas.evaluation import tally
+from raynas.fingerprint import Fingerprint, changed, contents, recipe_settings
 from raynas.images import steps_per_epoch
 from raynas.mirror import Mirror
 from raynas.nodes import Notice
 from raynas.patience import append_line, patiently, replace_text
 from raynas.placement import check_room, place_ranks
-from raynas.removal import free_name, move, own, remove_tree
+from raynas.removal import free_name, move, own, remove_file, remove_tree
+from raynas.stored import DamagedError, accept, read_json, read_or
 from raynas.supernet import TrainingStatus
 from raynas.tasks import task_of
 from raynas.training import Trainer
 
 __all__ = ["Averaging", "Job", "images_per_second", "retrain", "retrain_recipe"]
+
+
+class _Progress(TypedDict):
+    step: int
+    total: int
+    loss: float
+    images_per_second: float
 
 
 class Averaging:
@@ -70,9 +80,16 @@ class Job:
     recipe: TrainConfig
     seed: int
     where: Path | Mirror
+    settings: Fingerprint = dataclasses.field(default_factory=dict)
+    """What the result depends on."""
 
 
-def retrain_recipe(config: Config, supernet: tuple[int, Any, Mapping[str, Any]] | None, images: int) -> TrainConfig:
+class _Finished(TypedDict):
+    epochs: FiniteFloat
+    seconds: FiniteFloat
+
+
+def retrain_recipe(config: Config, supernet: tuple[Any, ...] | None, images: int) -> TrainConfig:
     """The recipe of ``train`` with what ``retrain`` says otherwise.
 
     Args:
@@ -87,7 +104,7 @@ def retrain_recipe(config: Config, supernet: tuple[int, Any, Mapping[str, Any]] 
     if config.train.minutes is not None and own.epochs is None and own.preset is None and supernet is not None:
         shared = config.train.resolved()
         assert shared.batch_size is not None
-        recipe.epochs = int(supernet[2]["total"]) / steps_per_epoch(images, min(shared.batch_size, images))
+        recipe.epochs = int(supernet[-1]["total"]) / steps_per_epoch(images, min(shared.batch_size, images))
     return recipe
 
 
@@ -126,24 +143,52 @@ def retrain(
         patiently(mirror.pull, f"the copy of {mirror.uri}")
     folder = where.folder if isinstance(where, Mirror) else where.absolute()
     kept, result = folder / "recipe.json", folder / "result.json"
-    decisive = {name: value for name, value in dataclasses.asdict(recipe).items() if name not in OPERATION}
-    size = sum(p.numel() for p in subnet.parameters())
-    wanted = json.dumps({"seed": seed, "size": size, **decisive}, sort_keys=True)
-    if kept.exists() and kept.read_text(encoding="utf-8") != wanted:
+    wanted = _settings(subnet, data, recipe, seed)
+    if changed(_kept_settings(folder), wanted):
         move(folder, free_name(folder))
     own(folder)
-    if not kept.exists():
-        replace_text(kept, wanted)
+    text = json.dumps(wanted, sort_keys=True)
+    if not kept.exists() or kept.read_text(encoding="utf-8", errors="replace") != text:
+        replace_text(kept, text)
+    told = read_or(result, _Finished, None, "it is evaluated once more")
     if mirror is not None:
         patiently(mirror.push, mirror.uri)
-    if not result.exists():
+    if told is None:
         # The subnet shares the space's weights: a copy of its own is trained.
         network, arrays = ray.put(copy.deepcopy(subnet)), ray.put(to_arrays(data))
+        remove_file(result)
         with _watched(folder / "training.jsonl", on_progress):
-            _fit(_trainer(Job(network, arrays, recipe, seed, mirror or folder)))
+            _fit(_trainer(Job(network, arrays, recipe, seed, mirror or folder, wanted)))
         if mirror is not None:
             patiently(mirror.pull, f"the copy of {mirror.uri}")
-    return dict(json.loads(result.read_text(encoding="utf-8")))
+        told = read_json(result, _Finished, "the same command evaluates it once more")
+    return dict(told)
+
+
+def _settings(subnet: nn.Module, data: Data, recipe: TrainConfig, seed: int) -> Fingerprint:
+    """What a retraining depends on."""
+    known = {name.removeprefix("train."): value for name, value in recipe_settings(recipe).items()}
+    size = sum(p.numel() for p in subnet.parameters())
+    return {"seed": seed, "size": size, "data.contents": contents(data), **known}
+
+
+def _kept_settings(folder: Path) -> Fingerprint:
+    """What the retraining in a folder depends on; empty where there is none.
+
+    Where recipe.json is damaged, the newest checkpoint says it, too.
+
+    Raises:
+        DamagedError: Nothing says it.
+    """
+    path = folder / "recipe.json"
+    found = read_or(path, dict[str, Any], None, "the newest checkpoint is asked")
+    if found is None:
+        saved = checkpoint.latest_header(folder)
+        found = None if saved is None else saved[1].get("settings")
+    begun = any(any(folder.glob(kind)) for kind in ("step-*.safetensors", "result.json"))
+    if found is None and path.exists() and begun:
+        raise DamagedError(f"{path} is damaged, nothing else says how {folder} was trained: move that folder away")
+    return found or {}
 
 
 def images_per_second(subnet: nn.Module, data: Data, recipe: TrainConfig, seed: int) -> float:
@@ -217,14 +262,14 @@ def _train_worker(config: dict[str, Any]) -> None:
     begin = time.monotonic()
     trainer = Trainer(ray.get(job.network), data, job.recipe, seed=job.seed, rank=rank)
     folder, mirror = _own_folder(job.where)
-    saved = checkpoint.latest(folder)
+    saved = checkpoint.latest(folder, ("seconds",))
     seconds = 0.0
     if saved is not None:
         trainer.load_state(saved[1], saved[0])
         seconds = float(saved[2]["seconds"])
     averaging = None if trainer.recipe.average_after is None else Averaging(trainer.recipe.average_after)
     if saved is not None and averaging is not None:
-        averaging.losses = list(saved[2]["losses"])
+        averaging.losses = list(saved[2].get("losses", []))
     last_save, total, chunk, notice = time.monotonic(), trainer.total_steps, 1, Notice()
     while trainer.step < total:
         pause = total if averaging is None else (trainer.step // trainer.epoch_steps + 1) * trainer.epoch_steps
@@ -246,6 +291,7 @@ def _train_worker(config: dict[str, Any]) -> None:
         due = trainer.step == total or time.monotonic() - last_save >= job.recipe.checkpoint_seconds
         if due or notice.given():
             values = {"seconds": spent, "losses": [] if averaging is None else averaging.losses}
+            values["settings"] = job.settings
             checkpoint.write(folder, trainer.step, trainer.state(), values, job.recipe.keep_checkpoints)
             if mirror is not None:
                 mirror.try_push()
@@ -285,7 +331,7 @@ def _watched(curve: Path, on_progress: Callable[[TrainingStatus], None]) -> Iter
             lines = text[: text.rfind("\n") + 1].splitlines()
             for line in lines[seen:][-1:]:
                 try:
-                    told = json.loads(line)
+                    told = accept(line.encode(), _Progress)
                 except ValueError:
                     continue  # torn by a power cut
                 on_progress(TrainingStatus(told["step"], told["total"], told["loss"], told["images_per_second"]))

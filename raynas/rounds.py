@@ -7,14 +7,16 @@ renewed (:mod:`raynas.pool`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from raynas.architecture import Architecture
+from raynas.checkpoint import CheckpointError
 from raynas.sampling import PathSampler
 
-__all__ = ["Rounds", "Training"]
+__all__ = ["Rounds", "Training", "restore"]
 
 
 class Training(Protocol):
@@ -54,3 +56,16 @@ class Rounds(Protocol):
 
     def round(self, training: Training, step: int) -> None:
         """Carry out a round."""
+
+
+def restore(rounds: Rounds, state: Mapping[str, Any] | None, folder: Path) -> None:
+    """Load the state that a checkpoint of a folder holds.
+
+    Raises:
+        CheckpointError: It has another shape, or is of another space.
+    """
+    try:
+        rounds.load_state(state)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"the checkpoint in {folder} holds rounds that cannot be read ({why})") from error

@@ -39,6 +39,7 @@ from raynas.data import Data, for_search
 from raynas.display import View
 from raynas.evaluation import Scorer
 from raynas.export import export
+from raynas.fingerprint import Fingerprint, contents, refuse_changes
 from raynas.joint import joined
 from raynas.limits import LATENCY, InfeasibleError, Profile
 from raynas.locks import alone
@@ -47,10 +48,12 @@ from raynas.patience import write_json
 from raynas.placement import place_ranks
 from raynas.plan import make_pool, make_shrinking, path_sampler, refuse_rounds
 from raynas.retrain import images_per_second, retrain, retrain_recipe
+from raynas.rounds import restore
 from raynas.sample import random_architectures
 from raynas.sampling import PathSampler
 from raynas.search_run import SearchRun
 from raynas.searchers import ArchitectureSearcher, UnsatisfiableError
+from raynas.stored import CurveLine, read_lines
 from raynas.supernet import Supernet
 from raynas.tasks import task_of
 from raynas.training import dropping, model_tensors
@@ -87,6 +90,7 @@ class Run(SearchRun):
         self._retrained_in = space
         self.search_data = for_search(data, config.data.search_size)
         """What leaves this process before the end: a search cannot look at test data that it does not have."""
+        self._contents = contents(self.search_data)
         self.task = task_of(data)
         for setting, preset in (("train", config.train.preset), ("retrain", config.retrain.preset)):
             if preset is not None and preset not in self.task.presets:
@@ -179,6 +183,10 @@ class Run(SearchRun):
 
     # Training.
 
+    def settings(self) -> Fingerprint:
+        """See :meth:`SearchRun.settings`; the labels of the data are part of it."""
+        return super().settings() | {"data.contents": self._contents}
+
     def paths(self) -> PathSampler:
         """Which paths the supernet trains; see ``train.paths``."""
         return path_sampler(self.config, self.costs, self.limits)
@@ -234,9 +242,11 @@ class Run(SearchRun):
 
     def _narrow_as_trained(self) -> None:
         """Where a training has shrunk the space to its end, what is left is the space."""
-        saved = None if self.shrinking is None else checkpoint.latest(self.folder / "supernet")
-        if self.shrinking is not None and saved is not None and saved[0] == int(saved[2]["total"]):
-            self.shrinking.load_state(saved[2]["rounds"])
+        if self.shrinking is None:
+            return
+        saved = checkpoint.latest_header(self.folder / "supernet", ("total", "rounds"))
+        if saved is not None and saved[0] == saved[1]["total"]:
+            restore(self.shrinking, saved[1]["rounds"], self.folder / "supernet")
             self.narrow(self.shrinking.decisions)
 
     # Angles.
@@ -298,8 +308,7 @@ class Run(SearchRun):
         if self.budget.left is None or "retrain" not in steps:
             return list(steps)
         network, recipe = self._alone(self.best())
-        lines = curve.read_text(encoding="utf-8").splitlines() if curve.exists() else []
-        rates = [json.loads(line)["images_per_second"] for line in lines if line.endswith("}")]
+        rates = [line["images_per_second"] for line in read_lines(curve, CurveLine) if "images_per_second" in line]
         rate = statistics.median(rates or [0.0])
         alike = self._retrained_in is self.space and self.config.data.search_size is None
         if self.budget.left and not (rates and alike):
@@ -369,7 +378,7 @@ class Run(SearchRun):
     def _alone(self, chosen: Architecture) -> tuple[nn.Module, TrainConfig]:
         """The network of an architecture as it is trained by itself, and how."""
         config = dataclasses.replace(self.config, train=joint.recipe(self.config.train, chosen))
-        recipe = retrain_recipe(config, checkpoint.latest(self.folder / "supernet"), self._batched())
+        recipe = retrain_recipe(config, checkpoint.latest_header(self.folder / "supernet", ("total",)), self._batched())
         return derive(self._retrained_in, joint.network(chosen)), recipe
 
     def trained(self, architecture: Mapping[str, str], command: str) -> None:
@@ -379,7 +388,7 @@ class Run(SearchRun):
             ConfigError: Neither the architecture nor the supernet was trained.
         """
         own = self.folder / "retrain" / arch.key(self.check(architecture)) / "result.json"
-        if command == "export" and not own.exists() and checkpoint.latest(self.folder / "supernet") is None:
+        if command == "export" and not own.exists() and checkpoint.latest_header(self.folder / "supernet") is None:
             raise ConfigError(f"nothing was trained yet in {self.folder}: run search or retrain first")
 
     def network(self, architecture: Mapping[str, str]) -> nn.Module:
@@ -389,11 +398,14 @@ class Run(SearchRun):
             ConfigError: Neither it nor the supernet was trained.
         """
         chosen = self.check(architecture)
+        refuse_changes(self.folder, self.config, self.config, self._contents)
         subnet = copy.deepcopy(derive(self._retrained_in, joint.network(chosen)))
         retrained = self.folder / "retrain" / arch.key(chosen)
         if (retrained / "result.json").exists():
             finished = checkpoint.latest(retrained)
-            assert finished is not None
+            if finished is None:
+                raise ConfigError(f"there is a result but no checkpoint in {retrained}: delete that folder and retrain")
+            checkpoint.check_fit(retrained, model_tensors(finished[1]), subnet.state_dict())
             subnet.load_state_dict(model_tensors(finished[1]))
             return subnet.eval()
         shared = checkpoint.latest(self.folder / "supernet")
@@ -402,6 +414,7 @@ class Run(SearchRun):
         if self.config.train.labels == "random":
             raise ConfigError("the shared weights learned labels drawn by chance, they tell nothing: run retrain first")
         trained = copy.deepcopy(self.space)
+        checkpoint.check_fit(self.folder / "supernet", model_tensors(shared[1]), trained.state_dict())
         trained.load_state_dict(model_tensors(shared[1]))
         settings = self.config.search
         return Scorer(trained, self.data, settings).network(joint.network(chosen))

@@ -11,19 +11,25 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from raynas import results
 from raynas.aggregate import Reference
 from raynas.architecture import Architecture, key
 from raynas.cohorts import CohortTrial, Rungs
 from raynas.config import ConfigError, SearchConfig
+from raynas.fingerprint import changed
 from raynas.patience import write_json
 from raynas.recorder import Recorder
 from raynas.results import Log
+from raynas.row_checks import MOST_FIDELITY
 from raynas.scoring import Scoring
 from raynas.search import History, run_search
 from raynas.searchers import RandomSearch, SearchSpace
+from raynas.stored import read_or, sealed
 
 if TYPE_CHECKING:  # it imports this module
     from raynas.search_run import SearchRun
@@ -31,6 +37,21 @@ if TYPE_CHECKING:  # it imports this module
 __all__ = ["check_combination", "combined", "random_architectures", "ranks", "references", "score_sample"]
 
 Rows = list[dict[str, Any]]
+
+
+class _Told(TypedDict):
+    key: str
+    architecture: str
+    fidelity: Annotated[int, Field(ge=0, le=MOST_FIDELITY)]
+    status: str
+    metrics: dict[str, Any]
+
+
+class _Kept(TypedDict):
+    """The content of reference.json."""
+
+    settings: dict[str, Any]
+    sample: dict[str, list[_Told]]
 
 
 def random_architectures(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
@@ -57,7 +78,7 @@ def score_sample(run: SearchRun, scoring: Scoring, architectures: Sequence[Archi
     searcher = RandomSearch(space, seed=run.config.seed, metric="score", mode=scoring.mode)
     folder = run.folder / "sample"
     stamp = {"run": run.config.name, "searcher": "random"}
-    with Log(folder) as log:
+    with Log(folder, settings=run.settings()) as log:
         history = History(results.read(folder), searcher.drawer.feasible)
         left = {*wanted, *history.in_flight} - set(history.ended)
         if left:
@@ -139,15 +160,15 @@ def ranks(run: SearchRun, scoring: Scoring) -> dict[int, Reference]:
     if not weights:
         return {}
     path, settings = run.folder / "reference.json", {"metrics": sorted(weights), "architectures": search.reference}
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if kept.get("settings") == settings:
+    kept = read_or(path, _Kept, None, "it is made anew of the log of the sample")
+    if kept is not None and not changed(kept["settings"], settings):
         return references(kept["sample"], weights)
     drawn = random_architectures(run.search_space, search.reference, run.config.seed)
     sample = score_sample(run, scoring, drawn)
     found = references(sample, weights)
     wanted = ("key", "architecture", "fidelity", "status", "metrics")
     told = {name: [{column: row[column] for column in wanted} for row in rows] for name, rows in sample.items()}
-    write_json(path, {"settings": settings, "sample": told})
+    write_json(path, sealed({"settings": settings, "sample": told}))
     return found
 
 

@@ -23,7 +23,7 @@ from ray.tune.error import TuneError
 
 from raynas import results, schedulers
 from raynas.architecture import Architecture
-from raynas.config import SearchConfig
+from raynas.config import ConfigError, SearchConfig
 from raynas.patience import patiently
 from raynas.placement import check_room
 from raynas.recorder import Recorder, SearchStatus
@@ -68,6 +68,20 @@ class History:
     def in_flight(self) -> dict[str, dict[str, Any]]:
         """The last row of each architecture that was being scored when the run stopped, by key."""
         return {key: rows[-1] for key, rows in self.rows.items() if rows[-1]["status"] == "running"}
+
+    def check(self, most: int, where: str) -> None:
+        """Refuse scores of a higher fidelity than a full score of this search has.
+
+        Raises:
+            ConfigError: There are some; the first is named.
+        """
+        for key, rows in self.rows.items():
+            for row in rows:
+                if (row["fidelity"] or 0) > most:
+                    raise ConfigError(
+                        f"{where}: a row of {key} has fidelity {row['fidelity']}, but a full score has {most}: "
+                        "it is damaged, or the log is another search's; start a new run"
+                    )
 
     def replay(self, searcher: ArchitectureSearcher, scheduler: Any | None) -> None:
         """Tell a fresh searcher and scheduler everything that happened, in the order in which it happened."""
@@ -128,6 +142,7 @@ def run_search(
     searcher.expect_in_flight(scoring.concurrent * config.cohort)
     log.flush()
     history = History(results.read(log.folder), lambda architecture: searcher.drawer.feasible(architecture))
+    history.check(scoring.max_fidelity, log.folder)
     history.replay(searcher, scheduler)
     recorder.remember(history.ended.values(), config.num_samples, history.in_flight.values())
     recorder.origin = searcher.origins.get

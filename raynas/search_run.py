@@ -26,11 +26,11 @@ import ray
 from raynas import results
 from raynas.architecture import Architecture, key
 from raynas.budget import Budget
-from raynas.command_line import refuse_changes
 from raynas.config import Config, ConfigError
-from raynas.config_file import dump, load
+from raynas.config_file import dump, load_kept
 from raynas.connection import check_address, connect
 from raynas.display import View
+from raynas.fingerprint import Fingerprint, begun, refuse_changes, scoring_settings, warn_if_unknown
 from raynas.front import Hypervolume, front_of
 from raynas.graphs import graphs
 from raynas.joint import joined, unfolded
@@ -50,12 +50,14 @@ from raynas.scoring import Scoring, check_arguments
 from raynas.search import run_search
 from raynas.searchers import ArchitectureSearcher, SearchSpace
 from raynas.storage import check_folder, open_mirror
+from raynas.stored import Front, Winners, read_json
 from raynas.warm_start import Source, mode_of_scores
 
 __all__ = ["CostModel", "NoCosts", "SearchRun"]
 
 
 _Status = TypeVar("_Status")
+_AGAIN = "run search once more, it writes it anew from the log"
 
 
 class CostModel(Protocol):
@@ -172,8 +174,9 @@ class SearchRun:
         adopt(self.folder)
         remove_abandoned(self.folder)
         path, text = self.folder / "config.yaml", dump(self.config)
-        if path.exists():
-            refuse_changes(self.folder, load(path), self.config)
+        before = load_kept(path) if path.exists() else self.config
+        refuse_changes(self.folder, before, self.config, self.settings().get("data.contents"))
+        warn_if_unknown(self.folder)
         if path.exists() and path.read_text(encoding="utf-8") != text:
             replace_text(free_name(path), path.read_text(encoding="utf-8"), patience=0)
         replace_text(path, text, patience=0)
@@ -181,16 +184,26 @@ class SearchRun:
             self.source.keep(self.folder)
 
     def begin(self) -> None:
-        """Join the cluster and open the folder; see that all nodes have both the folder and the code.
+        """Keep the settings and join the cluster; see that all nodes have both the folder and the code.
 
         Raises:
             ConfigError: There is no such cluster, or some of its nodes lack something.
         """
+        self.keep_settings()
         connect(self.config)
+        self.check_nodes()
+
+    def keep_settings(self) -> None:
+        """Open the folder, in an object store, too: from then on ``--resume`` finds the run.
+
+        Raises:
+            ConfigError: As :meth:`open`.
+        """
         if self.mirror is not None:
             patiently(self.mirror.claim, self.mirror.uri)
         self.open()
-        self.check_nodes()
+        if self.mirror is not None:
+            patiently(self.mirror.push, self.mirror.uri)
 
     def check_nodes(self) -> None:
         """See that all nodes have both the folder and the code.
@@ -229,7 +242,7 @@ class SearchRun:
             early = "; nobody is stopped early, or the cheap would be" if settings.scheduler == "asha" else ""
             self.view.say(f"looking for the front of score against {' and '.join(objectives)}{early}")
         with (
-            Log(folder) as log,
+            Log(folder, settings=self.settings()) as log,
             self.view.search() as show,
             self.metrics.search(self.seen_by(show)) as told,
             listening(self.config, self.folder) as heard,
@@ -372,7 +385,7 @@ class SearchRun:
         path = self.folder / "pareto.json"
         if not path.exists():
             raise ConfigError(f"there is no front in {self.folder}: run search with search.objectives first")
-        rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        rows: list[dict[str, Any]] = read_json(path, Front, _AGAIN)
         return rows
 
     def best(self) -> Architecture:
@@ -384,7 +397,7 @@ class SearchRun:
         path = self.folder / "leaderboard.json"
         if not path.exists():
             raise ConfigError(f"there is no leaderboard in {self.folder}: run search first, or give an architecture")
-        return dict(json.loads(path.read_text(encoding="utf-8"))[0]["architecture"])
+        return dict(read_json(path, Winners, _AGAIN)[0]["architecture"])
 
     def check(self, architecture: Mapping[str, str]) -> Architecture:
         """The canonical form of an architecture that a person gave.
@@ -393,6 +406,10 @@ class SearchRun:
             ArchitectureError: The space does not contain it.
         """
         return self.search_space.form(architecture)
+
+    def settings(self) -> Fingerprint:
+        """What its scores depend on."""
+        return scoring_settings(self.config)
 
     def check_folder(self) -> None:
         """See that its folder can be written, before anything is started.
@@ -406,7 +423,7 @@ class SearchRun:
     @property
     def begun(self) -> bool:
         """Whether its folder holds weights or scores."""
-        return any(any(self.folder.rglob(kind)) for kind in ("step-*.safetensors", "scored.parquet/*.parquet"))
+        return begun(self.folder)
 
     @property
     def place(self) -> str:

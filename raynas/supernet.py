@@ -31,11 +31,12 @@ from raynas.actors import Hosted, SupernetActor
 from raynas.architecture import Architecture
 from raynas.config import Config, ConfigError
 from raynas.data import Data, to_arrays
+from raynas.fingerprint import contents, training_settings
 from raynas.host import publish
 from raynas.nodes import Notice
 from raynas.patience import append_line, replace_text
 from raynas.placement import Placement, place, place_ranks, reserve
-from raynas.rounds import Rounds
+from raynas.rounds import Rounds, restore
 from raynas.sampling import PathSampler
 from raynas.training import Progress, TrainingDiverged, model_tensors
 
@@ -108,6 +109,9 @@ class Supernet:
     ) -> None:
         self.config, self.folder, self.rounds = config, folder, rounds
         self.recipe = config.train.resolved()
+        self.settings = training_settings(config) | {"limits": config.limits, "data.contents": contents(data)}
+        """What the weights depend on."""
+        self._shapes = {name: tensor.to("meta") for name, tensor in space.state_dict().items()}
         self._hosted = Hosted(ray.put(space), ray.put(to_arrays(data)))
         self.actors: list[Any] = []
         """Handles of the :class:`SupernetActor` that train or score now."""
@@ -119,8 +123,15 @@ class Supernet:
     @property
     def finished(self) -> bool:
         """Whether it is trained to the end of its schedule."""
-        saved = checkpoint.latest(self.folder)
-        return saved is not None and saved[0] == int(saved[2]["total"])
+        saved = checkpoint.latest_header(self.folder, ("total",))
+        return saved is not None and saved[0] == saved[1]["total"]
+
+    def _latest(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+        """The newest checkpoint; its weights are those of the space."""
+        saved = checkpoint.latest(self.folder, ("total",) if self.rounds is None else ("total", "rounds"))
+        if saved is not None:
+            checkpoint.check_fit(self.folder, model_tensors(saved[1]), self._shapes)
+        return saved
 
     def train(
         self,
@@ -190,9 +201,9 @@ class Supernet:
                 time.sleep(1.0)
 
     def _train(self, paths: PathSampler, on_progress: Callable[[TrainingStatus], None], end: float) -> None:
-        saved = checkpoint.latest(self.folder)
+        saved = self._latest()
         if self.rounds is not None:
-            self.rounds.load_state(None if saved is None else saved[2]["rounds"])
+            restore(self.rounds, None if saved is None else saved[2]["rounds"], self.folder)
             paths = self.rounds.paths()
         if saved is not None and saved[0] == int(saved[2]["total"]):
             return
@@ -275,7 +286,7 @@ class Supernet:
 
     def _save(self, step: int, pace: _Pace) -> None:
         tensors = ray.get(self.actors[0].save.remote()).tensors()
-        values: dict[str, Any] = {"total": pace.total, "seconds": pace.spent()}
+        values: dict[str, Any] = {"total": pace.total, "seconds": pace.spent(), "settings": self.settings}
         values |= {} if self.rounds is None else {"rounds": self.rounds.state()}
         checkpoint.write(self.folder, step, tensors, values, self.recipe.keep_checkpoints)
 
@@ -285,7 +296,7 @@ class Supernet:
         Raises:
             RuntimeError: The supernet is not trained to the end.
         """
-        saved = checkpoint.latest(self.folder)
+        saved = self._latest()
         if saved is None or saved[0] != int(saved[2]["total"]):
             raise RuntimeError(f"there is no fully trained supernet in {self.folder}: run train-supernet first")
         self.close()

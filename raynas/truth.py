@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +18,12 @@ from raynas import results
 from raynas.architecture import Architecture, Decisions, key
 from raynas.config import ConfigError, TruthConfig
 from raynas.measure import ACCURACY, retrained_by, scored_by
+from raynas.stored import Result, read_or
 from raynas.tables import Layout, ScoreTable
 
 __all__ = ["LEAST", "Truth", "from_audit", "from_retraining", "from_table"]
 
+log = logging.getLogger(__name__)
 LEAST = 10
 """So many architectures must have both scores."""
 
@@ -92,10 +96,13 @@ def from_retraining(folder: Path, scored: Mapping[str, Architecture]) -> Truth:
     found: dict[str, float] = {}
     measure = ACCURACY
     for path in sorted(folder.glob("retrain/*/result.json")):
-        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if path.parent.name in scored:
-            measure = retrained_by(told) or measure
-            found[path.parent.name] = float(told[f"test_{measure.name}"])
+        told: dict[str, Any] = read_or(path, Result, {}, "it is left out")
+        own = retrained_by(told)
+        if own is None:
+            log.warning("%s has no result on the test images and is left out", path)
+        if path.parent.name in scored and own is not None and math.isfinite(told[f"test_{own.name}"]):
+            measure = own
+            found[path.parent.name] = float(told[f"test_{own.name}"])
     if len(found) < LEAST:
         raise ConfigError(
             f"{len(found)} of the architectures that {folder} has scored were retrained, a ranking needs {LEAST}: name "

@@ -30,6 +30,7 @@ from raynas.patience import write_json
 from raynas.ranking import compare
 from raynas.sample import random_architectures, ranks, score_sample
 from raynas.search_run import SearchRun
+from raynas.stored import Front, read_or
 from raynas.truth import LEAST, Truth, from_audit, from_retraining, from_table
 from raynas.warm_start import mode_of_scores
 
@@ -106,8 +107,8 @@ def _name(run: SearchRun) -> str:
 
 
 def _leaderboard(run: SearchRun) -> Rows:
-    path = run.folder / "leaderboard.json"
-    return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
+    told = "the winner is left out"
+    return list(read_or(run.folder / "leaderboard.json", Front, [], told))
 
 
 # The sample.

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from raynas import results
 from raynas.architecture import Architecture, ArchitectureError
 from raynas.config import Config, ConfigError
 from raynas.config_file import load
+from raynas.fingerprint import changed
 from raynas.legal import NAMING, is_name
 from raynas.measure import scored_by
 from raynas.named import resolve
@@ -19,12 +24,22 @@ from raynas.patience import replace_text
 from raynas.search import History
 from raynas.searchers import ArchitectureSearcher, SearchSpace
 from raynas.storage import fetch, remote, split_uri
+from raynas.stored import DamagedError, read_json, sealed
 
 __all__ = ["Source", "mode_of_scores"]
 
+log = logging.getLogger(__name__)
 Scores = list[tuple[Architecture, dict[int, float]]]
 """Architectures with their scores by fidelity."""
 _KEPT = "warm_start.json"
+
+
+class _File(TypedDict):
+    """The content of warm_start.json."""
+
+    named: str
+    mode: Literal["max", "min"]
+    scores: list[tuple[Architecture, dict[Annotated[str, Field(pattern=r"^\d{1,6}$")], float]]]
 
 
 @dataclass(frozen=True)
@@ -54,15 +69,27 @@ class Source:
             ConfigError: There is no such run, it has no scores, or it searched among other decisions.
         """
         named, kept = str(config.search.warm_start), folder / _KEPT
-        told = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-        if (told.get("named"), told.get("mode")) == (named, mode):
+        told, damage = None, ""
+        try:
+            told = read_json(kept, _File, f"{named} is read once more") if kept.is_file() else None
+        except DamagedError as error:
+            damage = str(error)
+        if told is not None and not changed(told, {"named": named, "mode": mode}):
             scores = [(each, {int(step): score for step, score in found.items()}) for each, found in told["scores"]]
             return cls(named, mode, scores)
-        return cls(named, mode, _read(_log(config), space, mode))
+        try:
+            found = cls(named, mode, _read(_log(config), space, mode))
+        except ConfigError as error:
+            if damage:
+                raise DamagedError(f"{damage}, but {error}") from None
+            raise
+        if damage:
+            log.warning("%s", damage)
+        return found
 
     def keep(self, folder: Path) -> None:
         """Write it into the folder of the run."""
-        replace_text(folder / _KEPT, json.dumps(asdict(self)))
+        replace_text(folder / _KEPT, json.dumps(sealed(json.loads(json.dumps(asdict(self))))))
 
     def warm(self, make: Callable[..., ArchitectureSearcher]) -> Callable[..., ArchitectureSearcher]:
         """A maker of searchers that start with these scores."""

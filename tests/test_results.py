@@ -39,7 +39,9 @@ def tmp_path(tmp_path: Path) -> Path:
 
 def row(number: int = 0, **changes: object) -> dict[str, object]:
     chosen = {"block": f"option{number}"}
-    return {"architecture": chosen, "status": "complete", "fidelity": 1, "max_fidelity": 1, "score": 0.5, **changes}
+    reached = changes.get("fidelity", 1)
+    last = reached if isinstance(reached, int) and reached > 0 else 1
+    return {"architecture": chosen, "status": "complete", "fidelity": 1, "max_fidelity": last, "score": 0.5, **changes}
 
 
 def table(*rows: dict[str, object], folder: Path | str) -> pa.Table:

@@ -501,6 +501,33 @@ with holding(pathlib.Path(sys.argv[1])):
 """
 
 
+STARTS = """
+import os, signal, sys
+import raynas.launch
+raynas.launch.connect = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+raynas.launch.main(sys.argv[1:])
+"""
+
+
+def test_a_run_that_was_killed_while_ray_started_is_in_the_store_and_goes_on(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same line every time, on another machine, with another cache."""
+    line = [
+        *("--resume", "auto", "--name", "mine", "--storage-path", store, "--space", "spaces.nasbench201:DECISIONS"),
+        *("search.trainable=plain:Counting", "seed=7"),
+    ]
+    done = subprocess.run([sys.executable, "-c", STARTS, *line], env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)})
+    assert done.returncode == -signal.SIGKILL
+    assert newest(store) == "mine"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    config = read_arguments(line)[1]
+    assert (config.name, config.seed) == ("mine", 7)
+    with pytest.raises(ConfigError, match="no run to resume"):
+        read_arguments(["--resume", "other", "--storage-path", store])
+    assert read_arguments(["--resume", "--storage-path", store])[1].seed == 7
+
+
 class Works:
     """What a run is to its lock."""
 

@@ -148,7 +148,7 @@ class FromScratch(tune.Trainable):
         subnet = copy.deepcopy(derive(self.job.space, network(self.architecture)))
         self.trainer = Trainer(subnet, self.data, recipe(self.job.recipe, self.architecture), seed=self.job.seed)
         self.seconds = 0.0
-        saved = checkpoint.latest(self.folder)
+        saved = checkpoint.latest(self.folder, ("seconds",))
         if saved is not None:
             self.trainer.load_state(saved[1], saved[0])
             self.seconds = float(saved[2]["seconds"])

@@ -27,6 +27,7 @@ from raynas.measure import ACCURACY, Measure, retrained_by, scored_by
 from raynas.report.clock import Clock, read_clock
 from raynas.report.curves import Curve, read_curve
 from raynas.searchers.rounds import common_fidelity, judged
+from raynas.stored import DamagedError, Graphs, Journal, Leaderboard, Ranking, Result, Rounds, read_json
 
 __all__ = ["Account", "Scored", "read_account"]
 
@@ -145,7 +146,7 @@ def read_account(folder: Path) -> Account:
     scored = _scored(rows, clocks, limits)
     drawn = sorted(_read_log(folder / "sample", notes).to_pylist(), key=lambda row: row["time"])
     best = board or _best_of_log(scored, mode, config.search.top)
-    retrained = {path.parent.name: _read_json(path, notes) for path in sorted(folder.glob("retrain/*/result.json"))}
+    retrained = {path.parent.name: _read(path, Result, notes) for path in sorted(folder.glob("retrain/*/result.json"))}
     if best and not _keeps(limits, best[0]):
         notes.append("The leaderboard was made under other limits than those of config.yaml.")
     texts = [kept, *sorted(folder.glob("config-*.yaml"))]
@@ -163,14 +164,14 @@ def read_account(folder: Path) -> Account:
         best=best,
         mode=mode,
         measure=measure,
-        retrained={key: result for key, result in retrained.items() if isinstance(result, dict)},
+        retrained={key: result for key, result in retrained.items() if result is not None},
         training=training["supernet"],
         retraining=training.get("winner"),
         clock=clock,
-        ranking=_read_json(folder / "ranking.json", notes) if (folder / "ranking.json").exists() else None,
-        graphs=_read_graphs(folder / "graphs.json", notes),
-        learned=[row for row in (_read_json(journal, notes) if journal.exists() else None) or [] if "mode" in row],
-        pooled=_pooled(_read_json(rounds, notes) if rounds.exists() else {}, [] if config.search.combine else rows),
+        ranking=_read(folder / "ranking.json", Ranking, notes),
+        graphs=_read(folder / "graphs.json", Graphs, notes) or {},
+        learned=[row for row in _read(journal, Journal, notes) or [] if "mode" in row],
+        pooled=_pooled(_read(rounds, Rounds, notes), [] if config.search.combine else rows),
         sample=_scored(drawn, [(0.0, 0.0)] * len(drawn), limits),
         notes=notes,
     )
@@ -186,17 +187,13 @@ def _read_log(folder: Path, notes: list[str]) -> pa.Table:
     return table
 
 
-def _read_json(path: Path, notes: list[str]) -> Any:
+def _read(path: Path, shape: Any, notes: list[str]) -> Any:
+    """What a file holds; None where it is not there, and where it is damaged, which is noted."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        notes.append(f"{path} is not JSON and is left out.")
+        return read_json(path, shape, "it is left out.") if path.is_file() else None
+    except DamagedError as error:
+        notes.append(str(error))
         return None
-
-
-def _read_graphs(path: Path, notes: list[str]) -> dict[str, Any]:
-    found = _read_json(path, notes) if path.exists() else {}
-    return found if isinstance(found, dict) else {}
 
 
 def _pooled(state: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -223,9 +220,8 @@ def _read_board(path: Path, rows: list[dict[str, Any]], notes: list[str]) -> lis
         if rows:
             notes.append("The search has not ended: there is no leaderboard yet. What is shown as best is preliminary.")
         return []
-    board = _read_json(path, notes) or []
-    if not isinstance(board, list) or not all(isinstance(row, dict) and "architecture" in row for row in board):
-        notes.append(f"{path} is not a list of architectures and is left out.")
+    board: list[dict[str, Any]] | None = _read(path, Leaderboard, notes)
+    if board is None:
         return []
     written = path.stat().st_mtime
     later = {row["key"] for row in rows if row["time"].timestamp() > written + 1.0}

@@ -35,12 +35,12 @@ def read_curve(path: Path, what: str, notes: list[str]) -> Curve | None:
         return None
     entries: list[dict[str, float]] = []
     seconds, before, broken = 0.0, math.nan, 0
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             entry = {name: float(value) for name, value in json.loads(line).items()}
             step, now = entry["step"], entry.get("time", entry.get("seconds", math.nan))
             entry["loss"], entry["total"]
-        except (ValueError, KeyError, AttributeError, TypeError):
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             broken += 1
             continue
         if 0 <= now - before <= PAUSE:

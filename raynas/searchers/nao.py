@@ -181,7 +181,13 @@ class NAO(ArchitectureSearcher):
     def _recall(self) -> None:
         """Read what an earlier process wrote into the journal."""
         if not self.diagnostics and self.journal is not None and self.journal.exists():
-            rows = json.loads(self.journal.read_text(encoding="utf-8"))
+            try:
+                rows = json.loads(self.journal.read_text(encoding="utf-8"))
+                if not isinstance(rows, list) or not rows or not all(map(_is_round, rows)):
+                    raise ValueError("it does not hold rounds")
+            except (ValueError, RecursionError) as error:
+                log.warning("%s is damaged: %s; the account begins anew", self.journal, error)
+                return
             self.diagnostics = [row for row in rows if "fidelity" in row]  # older ones were of several
 
     def get_state(self) -> dict[str, Any]:
@@ -195,3 +201,33 @@ class NAO(ArchitectureSearcher):
             None if state["round"] is None else (list(state["round"][0]), [(f, p) for f, p in state["round"][1]])
         )
         self.diagnostics = copy.deepcopy(state["diagnostics"])
+
+
+def _is_round(row: Any) -> bool:
+    """Whether this may be a round of the journal; those of earlier versions have other names in it."""
+    if not isinstance(row, dict):
+        return False
+    if "fidelity" not in row and "generated" not in row:
+        return True
+    kinds = {
+        "scores": int,
+        "steps": int,
+        "bound": bool,
+        "fidelity": int,
+        "mode": str,
+        "pool": (int, float),
+        "seconds": (int, float),
+    }
+    shares = (row.get(name, "") for name in ("reconstructed", "pairwise", "held_out"))
+    return (
+        all(isinstance(row.get(name), kind) for name, kind in kinds.items())
+        and all(share is None or isinstance(share, (int, float)) for share in shares)
+        and isinstance(row.get("generated"), list)
+        and all(isinstance(each, dict) and _is_told(each) for each in row["generated"])
+    )
+
+
+def _is_told(each: dict[str, Any]) -> bool:
+    score = each.get("score", "")
+    right = score is None or isinstance(score, (int, float))
+    return right and isinstance(each.get("key"), str) and isinstance(each.get("predicted"), (int, float))
