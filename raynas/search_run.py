@@ -29,7 +29,7 @@ from raynas.architecture import Architecture, key
 from raynas.budget import Budget
 from raynas.command_line import refuse_changes
 from raynas.config import Config, ConfigError
-from raynas.config_file import dump, load
+from raynas.config_file import dump, read
 from raynas.connection import check_address, connect
 from raynas.display import View
 from raynas.front import Hypervolume, front_of
@@ -172,7 +172,7 @@ class SearchRun:
         self.folder.mkdir(parents=True, exist_ok=True)
         path, text = self.folder / "config.yaml", dump(self.config)
         if path.exists():
-            refuse_changes(self.folder, load(path), self.config)
+            refuse_changes(self.folder, read(path), self.config)
         if path.exists() and path.read_text(encoding="utf-8") != text:
             shutil.copy(path, self.folder / f"config-{len(list(self.folder.glob('config-*.yaml')))}.yaml")
         replace_text(path, text, patience=0)
