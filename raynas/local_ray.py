@@ -71,7 +71,7 @@ def _private_folder(process: int) -> Path:
 
 def _base() -> Path:
     """A folder with a path that is short enough."""
-    candidates = [tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"]
+    candidates = [tempfile.gettempdir(), "/tmp", "/var/tmp"]
     for name in candidates:
         if len(os.fsencode(os.path.realpath(name))) <= _LONGEST and os.access(name, os.W_OK | os.X_OK):
             return Path(name).resolve()
