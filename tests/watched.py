@@ -1,13 +1,12 @@
 """A program that runs searches on a Ray of its own, and tells who could have reached it and what it wrote down.
 
-    python watched.py FOLDER SECRET ...     prints JSON: code, sockets, found, modes
+    python watched.py FOLDER SECRET ...     the last line is JSON
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import stat
 import sys
 import threading
@@ -15,8 +14,7 @@ import time
 from pathlib import Path
 
 import ray
-from ray._private.utils import get_system_memory  # noqa: F401  makes Ray's own psutil importable
-import psutil
+from ray._private.utils import psutil  # Ray's own
 
 from raynas.launch import main
 from raynas.local_ray import private_folder
@@ -79,10 +77,10 @@ if __name__ == "__main__":
         "codes": codes,
         "sockets": sorted(watch.sockets),
         "files": len(written),
-        "agent": sum("runtime_env_agent" in path.name for path in written),
+        "agent": sum(path.stat().st_size for path in written if path.name == "runtime_env_agent.log"),
         "found": [line for path in written for line in holds(path, secrets)],
         "place": str(place),
         "mode": stat.S_IMODE(place.stat().st_mode),
         "inside": ray._private.worker._global_node.get_session_dir_path().startswith(str(place)),
     }
-    print("told " + json.dumps(told))
+    print(json.dumps(told))
