@@ -20,10 +20,11 @@ from raynas.launch import main
 from raynas.local_ray import private_folder
 
 TINY = "--space tiny:space --data tiny:arrays data.limit=300 train.epochs=1 train.batch_size=64 after=[]"
-SEARCHES = {
-    "thin": "train.workers=2 search.replicas=2 search.num_samples=4 search.slices=1",
-    "scratch": "search.trainable=trainables.from_scratch:FromScratch search.num_samples=2 search.epochs=1",
-}
+COMMANDS = (
+    "--name thin train.workers=2 search.replicas=2 search.num_samples=4 search.slices=1",
+    "--name scratch search.trainable=trainables.from_scratch:FromScratch search.num_samples=2 search.epochs=1",
+    "retrain --name scratch --resume --trust retrain.workers=2 retrain.epochs=1",
+)
 
 
 class Watch(threading.Thread):
@@ -65,8 +66,8 @@ if __name__ == "__main__":
     watch = Watch()
     watch.start()
     codes = [
-        main([*TINY.split(), *words.split(), "--storage-path", str(folder), "--name", name, "--dashboard"])
-        for name, words in SEARCHES.items()
+        main([*words.split(), *TINY.split(), "--storage-path", str(folder), "--dashboard"])
+        for words in COMMANDS
     ]
     time.sleep(1)  # Ray writes its logs a little later
     watch.look()
