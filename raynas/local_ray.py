@@ -25,8 +25,10 @@ __all__ = ["on_loopback", "private_folder"]
 
 log = logging.getLogger(__name__)
 _PREFIX = "rn-"
+_MADE: dict[int, Path] = {}
+"""The folder of a process, by its id."""
 _LONGEST = 107 - len("/rn-12345678/r/session_2026-12-01_00-17-01_596212_1234567/sockets/plasma_store.1")
-"""Bytes of the folder below which sockets still have a path that Linux takes."""
+"""Bytes of the path of the folder below which sockets still have a path that Linux takes."""
 
 
 @contextlib.contextmanager
@@ -65,7 +67,7 @@ def _private_folder(process: int) -> Path:
     folder = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=base))  # for its owner alone
     keep_locked(folder)
     folder = folder.rename(base / folder.name[1:])  # from now on others may look whether it is locked
-    atexit.register(_remove, folder, process)
+    _MADE[process] = folder
     return folder
 
 
@@ -90,7 +92,12 @@ def _remove_dead(base: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove(folder: Path, process: int) -> None:
-    if os.getpid() == process:  # and not one that was forked from it
-        ray.shutdown()
+def _remove() -> None:
+    """At the end of the process, unless that was forked from the one that made the folder."""
+    folder = _MADE.get(os.getpid())
+    if folder is not None:
+        ray.shutdown(_exiting_interpreter=True)  # as Ray does by itself, a moment later: it would make the folder again
         shutil.rmtree(folder, ignore_errors=True)
+
+
+atexit.register(_remove)  # here, so that it comes after all that may still ask Ray

@@ -99,7 +99,7 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A temporary folder of its own, with a short path."""
     folder = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    monkeypatch.setattr(local_ray.atexit, "register", lambda *ignored: None)
+    monkeypatch.setattr(local_ray, "_MADE", {})
     local_ray._private_folder.cache_clear()
     yield folder
     local_ray._private_folder.cache_clear()
