@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A search as one SLURM job: Ray starts on all its nodes, the search runs on the first, Ray stops.
 #
-#   sbatch cluster/slurm.sh --config run.yaml --name mine       (what follows goes to raynas.launch)
+#   sbatch cluster/slurm.sh --config run.yaml --name mine       (what follows goes to raynas.launch;
+#   with --trust where run.yaml, or the folder of a run that is gone on with, names code of your own)
 #
 # The home folder, or whatever --storage-path names, must be mounted on all nodes; `python` and `ray` must be those of
 # the environment into which RayNAS is installed.
