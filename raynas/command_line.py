@@ -80,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
         "--dashboard-host", metavar="HOST", help="start it on another address; it asks for a token there"
     )
     parser.add_argument(
-        "--trust", action="store_true", help="run code that the settings file or the run's folder names: settings are code"
+        "--trust",
+        action="store_true",
+        help="run code that the settings file or the run's folder names: settings are code",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="show what Ray and the workers print")
     return parser

@@ -321,7 +321,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         refused = isinstance(error, ConfigError)
         code = _failed(error, 2 if refused else 1, verbose)
         if run.begun and not (refused and begun):
-            print(f"what was computed is kept in {run.place}; go on with --resume{trust} (-v shows more)", file=sys.stderr)
+            print(
+                f"what was computed is kept in {run.place}; go on with --resume{trust} (-v shows more)", file=sys.stderr
+            )
         return code
     finally:
         run.close()

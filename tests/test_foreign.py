@@ -87,7 +87,9 @@ def test_nothing_that_a_file_names_is_imported(
     folder = keep(tmp_path / "got", setting, value)
     for words in (["--resume", str(folder)], ["--config", str(folder / "config.yaml"), "--dry-run"]):
         assert main(words) == 2
-        assert f"config.yaml names code that is not RayNAS' own, and would run it: {setting} = " in capsys.readouterr().err
+        assert (
+            f"config.yaml names code that is not RayNAS' own, and would run it: {setting} = " in capsys.readouterr().err
+        )
     with pytest.raises(ConfigError, match=re.escape(f"{setting} = ")):
         prepare(folder / "config.yaml")
     with pytest.raises(ConfigError, match="in Python trust=True"):
@@ -187,7 +189,7 @@ def test_a_warm_start_imports_nothing_that_the_other_folder_names(evil: Path, tm
             log.append({"architecture": {"a": option}, "status": "complete", "fidelity": 1, "score": 0.5})
     words = ["search.trainable=plain:Told", f"search.warm_start={other}", f"storage_path={tmp_path}"]
     space = {"a": ("k3", "k5")}
-    with pytest.raises(ConfigError, match=re.escape(f"other/config.yaml names code that is not RayNAS' own")):
+    with pytest.raises(ConfigError, match=re.escape("other/config.yaml names code that is not RayNAS' own")):
         prepare(load(None, words), space=space)
     assert not evil.exists()
     assert prepare(load(None, words), space=space, trust=True).source.mode == "max" and evil.exists()
@@ -203,7 +205,11 @@ def test_a_run_of_ones_own_package_is_told_with_trust(tmp_path: Path) -> None:
 def test_all_places_that_turn_names_into_code_are_looked_at(repository: Path) -> None:
     """A new call of ``resolve`` fails here until its setting is in ``raynas.foreign.settings``."""
     calls = set()
-    for path in [*repository.glob("raynas/**/*.py"), *repository.glob("trainables/*.py"), *repository.glob("spaces/*.py")]:
+    for path in [
+        *repository.glob("raynas/**/*.py"),
+        *repository.glob("trainables/*.py"),
+        *repository.glob("spaces/*.py"),
+    ]:
         if path.name not in ("named.py", "foreign.py"):
             for call in re.findall(r"\bresolve\(\w[^,()]*, ([^)]+)\)", path.read_text(encoding="utf-8")):
                 calls.add((path.stem, call.strip('"')))

@@ -30,9 +30,7 @@ SECRETS = {
 }
 
 
-def test_only_this_machine_reaches_a_search_and_no_secret_is_written_down(
-    tmp_path: Path, repository: Path
-) -> None:
+def test_only_this_machine_reaches_a_search_and_no_secret_is_written_down(tmp_path: Path, repository: Path) -> None:
     """Shared weights on two ranks and two replicas, then training from scratch, with Ray's dashboard."""
     if ray.is_initialized():
         ray.shutdown()  # two clusters on one small machine get into each other's way
@@ -151,7 +149,7 @@ def test_where_the_temporary_folder_has_a_long_path_another_is_taken(
     monkeypatch.setattr(tempfile, "tempdir", str(long))
     assert local_ray._base() == Path("/tmp")
     monkeypatch.setattr(local_ray.os, "access", lambda *ignored: False)
-    with pytest.raises(ConfigError, match="none of .*x, /tmp, /var/tmp is one; name another one by TMPDIR"):
+    with pytest.raises(ConfigError, match=r"none of .*x, /tmp, /var/tmp is one; name another one by TMPDIR"):
         local_ray._base()
 
 

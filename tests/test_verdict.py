@@ -130,8 +130,8 @@ def test_rank_against_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     path, truth = table(tmp_path)
     assert main(bare(tmp_path)) == 0
     searched = results.read(tmp_path / "run" / "scored.parquet").num_rows
-    given = ["rank", "--trust", "--resume", str(tmp_path / "run"), f"truth.table.file={path}", "truth.table.metric=accuracy",
-             "truth.sample=20", "truth.resamples=100"]  # fmt: skip
+    given = ["rank", "--trust", "--resume", str(tmp_path / "run"), f"truth.table.file={path}",
+             "truth.table.metric=accuracy", "truth.sample=20", "truth.resamples=100"]  # fmt: skip
     assert main(given) == 0
     found = json.loads((tmp_path / "run" / "ranking.json").read_text())
     assert found["architectures"] == 20 and found["sample"].startswith("drawn by chance")

@@ -1,12 +1,11 @@
 """A program that runs searches on a Ray of its own, and tells who could have reached it and what it wrote down.
 
-    python watched.py FOLDER SECRET ...     the last line is JSON
+python watched.py FOLDER SECRET ...     the last line is JSON
 """
 
 from __future__ import annotations
 
 import json
-import os
 import stat
 import sys
 import threading
@@ -65,10 +64,7 @@ if __name__ == "__main__":
     folder, secrets = Path(sys.argv[1]), [secret.encode() for secret in sys.argv[2:]]
     watch = Watch()
     watch.start()
-    codes = [
-        main([*words.split(), *TINY.split(), "--storage-path", str(folder), "--dashboard"])
-        for words in COMMANDS
-    ]
+    codes = [main([*words.split(), *TINY.split(), "--storage-path", str(folder), "--dashboard"]) for words in COMMANDS]
     time.sleep(1)  # Ray writes its logs a little later
     watch.look()
     watch.ended.set()
