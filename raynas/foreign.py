@@ -20,8 +20,8 @@ from raynas.named import resolve
 __all__ = ["ForeignError", "foreign", "refuse", "refuse_foreign", "trusting", "words"]
 
 _OWN = ("spaces", "trainables", "raynas.architecture", "raynas.searchers", "raynas.proxies", "raynas.az_nas")
-"""Packages and modules of RayNAS with what settings are meant to name. Other functions of ``raynas`` write files or read
-command lines, so that a file could do harm by calling them."""
+"""Packages and modules of RayNAS with what settings are meant to name. Other functions of ``raynas`` write files or
+read command lines, so that a file could do harm by calling them."""
 _OF_DECISIONS = ("canonical", "alike", "graph", "notation")
 _TRUSTED: ContextVar[bool] = ContextVar("trusted", default=False)
 
