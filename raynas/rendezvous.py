@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from datetime import timedelta
+from typing import Any
 from urllib.parse import urlsplit
 
 from torch import distributed as dist
@@ -14,7 +15,7 @@ from torch import distributed as dist
 __all__ = ["meet"]
 
 
-def meet(address: str, rank: int, world: int, timeout: timedelta) -> dist.Store:
+def meet(address: str, rank: int, world: int, timeout: timedelta) -> Any:
     """The store by which ranks find each other; torch's own way would let rank 0 listen on all interfaces.
 
     Args:
@@ -34,9 +35,8 @@ def meet(address: str, rank: int, world: int, timeout: timedelta) -> dist.Store:
             listens = socket.create_server((host, port), family=family, backlog=max(world, 128)).detach()
         except OSError:
             pass  # behind an address translation it has another address than others call it by
-    return dist.TCPStore(
-        host, port, world, rank == 0, timeout=timeout, wait_for_workers=False, master_listen_fd=listens
-    )
+    make: Any = dist.TCPStore  # type: ignore[attr-defined]
+    return make(host, port, world, rank == 0, timeout=timeout, wait_for_workers=False, master_listen_fd=listens)
 
 
 def _is_loopback(host: str) -> bool:

@@ -36,7 +36,7 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         """Look again and again."""
-        while not self.ended.wait(0.2):
+        while not self.ended.wait(1.0):
             self.look()
 
     def look(self) -> None:
