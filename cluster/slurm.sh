@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A search as one SLURM job: Ray starts on all its nodes, the search runs on the first, Ray stops.
 #
-#   sbatch cluster/slurm.sh --config run.yaml --name mine       (what follows goes to raynas.launch)
+#   sbatch cluster/slurm.sh --config run.yaml --name mine       (what follows goes to raynas.launch;
+#   with --trust where run.yaml, or the folder of a run that is gone on with, names code of your own)
 #
 # A job that SLURM puts back into the queue (a node failed, another job went first) goes on with its run: `--resume auto`
 # starts the run of this name, or goes on where it is there. Without --name it is named by the number of the job.

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from raynas.config import Config, ConfigError, smoke_test
 from raynas.config_file import load, load_kept
 from raynas.fingerprint import begun, refuse_changes
+from raynas.foreign import ForeignError
 from raynas.legal import check_name
 from raynas.presets import PRESETS
 from raynas.storage import fetch, newest, remote, split_uri
@@ -73,6 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dashboard-host", metavar="HOST", help="start it on another address; it asks for a token there"
     )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="run code that the settings file or the run's folder names: settings are code",
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="show what Ray and the workers print")
     return parser
 
@@ -81,8 +88,16 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Name
     """The command, the settings and the flags of a command line.
 
     Raises:
-        ConfigError: Something in it is illegal.
+        ConfigError: Something in it is illegal, or a file names code that this command line does not.
     """
+    try:
+        return _read_arguments(arguments)
+    except ForeignError as error:
+        line = shlex.join(["python", "-m", "raynas.launch", *arguments, "--trust"])
+        raise ForeignError(f"{error}; that is: {line}") from None
+
+
+def _read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Namespace]:
     flags = _parser().parse_intermixed_args(arguments)
     words = list(flags.words)
     if flags.resume is not None and re.match(r"[\w.]+=", flags.resume) and not Path(flags.resume).exists():
@@ -93,7 +108,8 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Name
         raise ConfigError(f"unknown command {command!r}; legal ones: {', '.join(COMMANDS)}")
     # Flags hold text, which stays text where a setting takes text; numbers are read by the settings' own types.
     named = {key: value for key, value in vars(flags).items() if value is not None and ("." in key or key in _TOP)}
-    config = load(flags.config, words, named)
+    flags.trust |= command == "report"  # it runs nothing of what they name
+    config = load(flags.config, words, named, trust=flags.trust)
     there = config.name is not None and _is_there(_folder(config))
     if flags.resume == _AUTO and not Path(_AUTO).exists():
         if config.name is None:
@@ -148,7 +164,7 @@ def _resumed(flags: argparse.Namespace, config: Config, overrides: Sequence[str]
         raise ConfigError(
             f"there is no run to resume in {place}: it has no config.yaml (--resume auto with --name starts it)"
         )
-    before, after = load_kept(kept), load(flags.config or kept, overrides, values)
+    before, after = load_kept(kept), load(flags.config or kept, overrides, values, trust=flags.trust)
     if after.train.preset == "auto":  # the data decided, and config.yaml says how
         after = dataclasses.replace(after, train=dataclasses.replace(after.train, preset=before.train.preset))
     after = smoke_test(after) if flags.smoke_test else after

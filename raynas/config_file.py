@@ -20,9 +20,10 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from raynas.config import Config, ConfigError
+from raynas.foreign import refuse_foreign, words
 from raynas.presets import PRESETS
 
-__all__ = ["dump", "load", "load_kept", "parse"]
+__all__ = ["dump", "load", "load_kept", "parse", "read"]
 
 _ADAPTER = TypeAdapter(Config)
 
@@ -74,7 +75,11 @@ def _explain(mistake: Any) -> str:
 
 
 def load(
-    file: str | Path | None = None, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None
+    file: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    values: Mapping[str, Any] | None = None,
+    *,
+    trust: bool = False,
 ) -> Config:
     """Read a YAML file, if given, then set ``values``, then apply ``key=value`` overrides.
 
@@ -82,17 +87,38 @@ def load(
         file: Settings in YAML, or the name of some that come with RayNAS: see :mod:`raynas.presets`.
         overrides: Keys with dots, values in YAML.
         values: By keys with dots, taken as they are.
+        trust: Whether code that the file alone names may be run though it is not RayNAS' own.
 
     Raises:
         ConfigError: The file is missing, no text in UTF-8 or not a mapping, an override is not of the form key=value,
-            or a setting is illegal.
+            a setting is illegal, or the file names code that is not to be trusted.
     """
     tree: dict[str, Any] = {}
     if file is not None and str(file) in PRESETS and not Path(file).exists():
         tree = copy.deepcopy(dict(PRESETS[str(file)]))
     elif file is not None:
         tree = _read(file)
-    for name, value in (values or {}).items():
+    given: dict[str, Any] = {}
+    _apply(given, overrides, values or {})
+    _apply(tree, overrides, values or {})
+    config = parse(tree)
+    if file is not None and not trust:
+        refuse_foreign(config, file, named=set(words(given)))
+    return config
+
+
+def read(file: str | Path) -> Config:
+    """The settings in a file, to be looked at: what they name is not to be run.
+
+    Raises:
+        ConfigError: As :func:`load` does.
+    """
+    return parse(_read(file))
+
+
+def _apply(tree: dict[str, Any], overrides: Sequence[str], values: Mapping[str, Any]) -> None:
+    """Set ``values``, then what ``key=value`` says."""
+    for name, value in values.items():
         _set(tree, name, value)
     for override in overrides:
         name, equals, text = override.partition("=")
@@ -102,7 +128,6 @@ def load(
             _set(tree, name, _Loader(text).get_single_data())
         except (yaml.YAMLError, ValueError):
             raise ConfigError(f"the value of {override!r} is not YAML") from None
-    return parse(tree)
 
 
 def load_kept(file: Path) -> Config:
@@ -112,7 +137,7 @@ def load_kept(file: Path) -> Config:
         ConfigError: They cannot be read; the file is named.
     """
     try:
-        return load(file)
+        return read(file)
     except ConfigError as error:
         told = "; ".join(str(error).splitlines())
         raise ConfigError(told if str(file) in told else f"{file} cannot be read: {told}") from None

@@ -20,6 +20,7 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from raynas.config import Config, ConfigError
+from raynas.local_ray import on_loopback, private_folder
 from raynas.patience import create_text
 
 __all__ = ["LOOPBACK", "Terminated", "asks_who_comes", "check_address", "connect"]
@@ -82,7 +83,8 @@ def _connect(address: str | None, dashboard: str | None, verbose: bool) -> None:
     if os.environ.get("RAY_AUTH_MODE", "token") == "token":
         _make_token()
     shown = {"include_dashboard": dashboard is not None, "dashboard_host": dashboard or LOOPBACK}
-    _init(address="local", log_to_driver=verbose, logging_level=level, **shown)
+    with on_loopback():
+        _init(address="local", log_to_driver=verbose, logging_level=level, _temp_dir=private_folder(), **shown)
 
 
 def _init(address: str, **options: Any) -> None:

@@ -22,6 +22,7 @@ from raynas.config import Config, SearchConfig
 from raynas.data import Data, from_arrays
 from raynas.evaluation import Scorer
 from raynas.metrics import ActorMetrics
+from raynas.rendezvous import meet
 from raynas.sampling import PathSampler
 from raynas.training import Progress, Trainer, best_device, place_model, use_bfloat16
 
@@ -106,9 +107,9 @@ class Host:
             # NCCL refuses two ranks on one GPU.
             whole = ray.get_runtime_context().get_assigned_resources().get("GPU", 0) >= 1
             backend = "nccl" if whole and best_device().type == "cuda" else "gloo"
-            dist.init_process_group(
-                backend, init_method=address, rank=rank, world_size=world, timeout=timedelta(minutes=10)
-            )
+            patience = timedelta(minutes=10)
+            store = meet(address, rank, world, patience)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=patience)
         self.trainer = Trainer(self.space, self.data, self.config.train, paths, self.config.seed, (rank, world))
         return self.trainer.epoch_steps
 

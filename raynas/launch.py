@@ -42,6 +42,7 @@ from raynas.data import Data
 from raynas.data import load as load_data
 from raynas.display import View
 from raynas.doctor import doctor
+from raynas.foreign import foreign, trusting
 from raynas.legal import legal_name
 from raynas.locks import holding
 from raynas.mirror import OvertakenError
@@ -134,6 +135,7 @@ def prepare(
     space: nn.Module | SearchSpace | Mapping[str, Sequence[str]] | None = None,
     data: Data | None = None,
     view: View | None = None,
+    trust: bool = False,
 ) -> Any:
     """Turn settings into a run, without starting Ray. Whatever is wrong with them is said here.
 
@@ -143,14 +145,21 @@ def prepare(
             decisions alone, for a trainable that needs no network: then there are no data either.
         data: Instead of what ``config.data`` names.
         view: Where progress is shown.
+        trust: Whether to run code that is not RayNAS' own and named by a file alone: the YAML file, or the run of
+            ``search.warm_start``. What settings made in Python name is run.
 
     Returns:
         A :class:`Run`; of decisions alone a :class:`raynas.search_run.SearchRun`.
 
     Raises:
-        ValueError: An illegal setting, data that cannot be read, limits that nothing keeps.
+        ValueError: An illegal setting, data that cannot be read, limits that nothing keeps, or a file that names code
+            which is not to be trusted.
     """
-    config = config if isinstance(config, Config) else load(config)
+    with trusting(trust):
+        return _prepare(config if isinstance(config, Config) else load(config, trust=trust), space, data, view)
+
+
+def _prepare(config: Config, space: Any, data: Data | None, view: View | None) -> SearchRun:
     check_address(config)
     trainable = resolve(config.search.trainable, "search.trainable")
     if not (isinstance(trainable, type) and issubclass(trainable, tune.Trainable)):
@@ -289,8 +298,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"report: {_report(config.storage_path, str(config.name))}")
             return 0
         if command == "doctor":
-            return doctor(config, prepare, verbose)
-        run = prepare(config)
+            return doctor(config, functools.partial(prepare, trust=flags.trust), verbose)
+        run = prepare(config, trust=flags.trust)
         if command not in ("search", "rank") and not isinstance(run, Run):
             legal = "search, rank, report"
             raise ConfigError(f"{command} needs a network, but {config.space} is bare decisions; legal: {legal}")
@@ -303,13 +312,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         return _failed(error, 2, verbose)
-    begun = run.begun
+    begun, trust = run.begun, " --trust" if foreign(run.config) else ""
     try:
         with _alone(run) if command in ("search", "train-supernet", "retrain") else nullcontext():
             execute(command, run, flags)
         run.send()
     except KeyboardInterrupt as stop:
-        print(f"\nstopped; go on with: python -m raynas.launch --resume {run.place}", file=sys.stderr)
+        print(f"\nstopped; go on with: python -m raynas.launch --resume {run.place}{trust}", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
     except OvertakenError as error:
         return _failed(error, 1, verbose)
@@ -318,7 +327,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         refused = isinstance(error, ConfigError)
         code = _failed(error, 2 if refused else 1, verbose)
         if run.begun and not (refused and begun):
-            print(f"what was computed is kept in {run.place}; go on with --resume (-v shows more)", file=sys.stderr)
+            print(
+                f"what was computed is kept in {run.place}; go on with --resume{trust} (-v shows more)", file=sys.stderr
+            )
         return code
     finally:
         run.close()

@@ -19,7 +19,7 @@ from raynas.legal import ConfigError
 from raynas.patience import open_lock, reason
 from raynas.removal import adopt, move, own
 
-__all__ = ["alone", "folders_of_the_dead", "holding", "own_folder"]
+__all__ = ["alone", "folders_of_the_dead", "holding", "is_free", "keep_locked", "own_folder"]
 
 log = logging.getLogger(__name__)
 _LOCK = ".lock"
@@ -80,16 +80,24 @@ def _make_own(base: Path, process: int) -> Path:
 
 def folders_of_the_dead(base: Path) -> list[Path]:
     """The folders below ``base`` of processes of this machine that have ended: nobody holds their locks any more."""
-    dead = []
-    for folder in base.glob(f"{socket.gethostname()}-*"):
-        with contextlib.suppress(OSError):
-            file = open_lock(folder / _LOCK, create=False)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                dead.append(folder)
-            finally:
-                os.close(file)
-    return dead
+    return [folder for folder in base.glob(f"{socket.gethostname()}-*") if is_free(folder)]
+
+
+def keep_locked(folder: Path) -> None:
+    """Hold the lock of a folder to the end of this process."""
+    _opened(folder)
+
+
+def is_free(folder: Path) -> bool:
+    """Whether a folder has a lock, and nobody holds it."""
+    with contextlib.suppress(OSError):
+        file = open_lock(folder / _LOCK, create=False)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        finally:
+            os.close(file)
+    return False
 
 
 def _opened(folder: Path) -> int:

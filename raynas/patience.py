@@ -224,7 +224,7 @@ def remove_abandoned(folder: Path, seconds: float = _ABANDONED) -> None:
         folder: Not those below it.
         seconds: Age from which a file has no writer any more.
     """
-    for part in (*folder.glob(".*.part"), *folder.glob(".*.tmp")):
+    for part in (*folder.glob(".*.part"), *folder.glob(".*.tmp"), *folder.glob(".tmp??????")):  # the last: safetensors
         with contextlib.suppress(OSError):
             if part.is_file() and time.time() - part.stat().st_mtime > seconds:
                 remove_file(part)

@@ -21,7 +21,7 @@ import ray
 from ray import tune
 from ray.tune.error import TuneError
 
-from raynas import results, schedulers
+from raynas import credentials, results, schedulers
 from raynas.architecture import Architecture
 from raynas.config import ConfigError, SearchConfig
 from raynas.patience import patiently
@@ -217,7 +217,7 @@ def _fit(trainable: Any, tune_config: tune.TuneConfig, recorder: Recorder, stop:
             verbose=0,
         )
         try:
-            with kept_processes():
+            with kept_processes(), credentials.kept_out():
                 tune.Tuner(trainable, tune_config=tune_config, run_config=run_config).fit()
         except TuneError as error:
             # Tune wraps what its callbacks raise into the text of a whole traceback.

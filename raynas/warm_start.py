@@ -15,8 +15,9 @@ from typing_extensions import TypedDict
 from raynas import results
 from raynas.architecture import Architecture, ArchitectureError
 from raynas.config import Config, ConfigError
-from raynas.config_file import load
+from raynas.config_file import read
 from raynas.fingerprint import changed
+from raynas.foreign import foreign, refuse
 from raynas.legal import NAMING, is_name
 from raynas.measure import scored_by
 from raynas.named import resolve
@@ -78,7 +79,7 @@ class Source:
             scores = [(each, {int(step): score for step, score in found.items()}) for each, found in told["scores"]]
             return cls(named, mode, scores)
         try:
-            found = cls(named, mode, _read(_log(config), space, mode))
+            found = cls(named, mode, _read(_log(config), space, mode, config.search.trainable))
         except ConfigError as error:
             if damage:
                 raise DamagedError(f"{damage}, but {error}") from None
@@ -102,14 +103,14 @@ class Source:
         return fresh
 
 
-def _read(log: Path, space: SearchSpace, mode: str) -> Scores:
+def _read(log: Path, space: SearchSpace, mode: str, trainable: str) -> Scores:
     """The scores of a run, in the order in which they came in; of the other mode with another sign.
 
     The settings that lie beside the log, if they do, say whether its scores were to be high or low.
     """
     table = results.read(log)
     measure = scored_by(table.to_pylist())
-    theirs = _mode_beside(log, otherwise=mode) if measure is None else measure.mode
+    theirs = _mode_beside(log, mode, trainable) if measure is None else measure.mode
     sign = 1.0 if theirs == mode else -1.0
     source: Scores = []
     for rows in History(table, lambda _: True).ended.values():
@@ -148,13 +149,15 @@ def _log(config: Config) -> Path:
     raise ConfigError(missing)
 
 
-def _mode_beside(log: Path, otherwise: str) -> str:
-    """What the settings beside a log say of its scores."""
+def _mode_beside(log: Path, otherwise: str, trainable: str) -> str:
+    """What the settings beside a log say of its scores; they may name the trainable of this run, or RayNAS' own."""
     kept = log.parent / "config.yaml"
     if not kept.exists():
         return otherwise
     try:
-        config = load(kept)
+        config = read(kept)
+        if config.search.trainable != trainable and "search.trainable" in foreign(config):
+            refuse({"search.trainable": config.search.trainable}, kept)
         return mode_of_scores(resolve(config.search.trainable, "search.trainable"), config)
     except ConfigError as error:
         raise ConfigError(f"search.warm_start: in {kept}: {error}") from None

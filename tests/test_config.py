@@ -11,7 +11,9 @@ from raynas.searchers import EvolutionSettings
 def test_file_and_overrides(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text("space: my.net:space\ntrain: {epochs: 7, lr: 0.3}\nlimits: {macs: 3.3e8}\n")
-    config = load(file, ["train.lr=0.2", "limits.parameters=[1e6, 5e6]", "search.method_args.population=20"])
+    config = load(
+        file, ["train.lr=0.2", "limits.parameters=[1e6, 5e6]", "search.method_args.population=20"], trust=True
+    )
     assert (config.space, config.train.epochs, config.train.lr) == ("my.net:space", 7, 0.2)
     assert config.limits == {"macs": 3.3e8, "parameters": [1e6, 5e6]}
     assert config.search.method_args == {"population": 20}

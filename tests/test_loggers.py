@@ -151,7 +151,7 @@ def test_wandb_has_one_run_with_the_settings(tmp_path: Path, monkeypatch: pytest
     ("name", "message"),
     [
         ("tensorbord", "unknown logger 'tensorbord' in search.loggers; legal ones: tensorboard, mlflow, wandb, or"),
-        ("json:dumps", "search.loggers: 'json:dumps' is no class of ray.tune.logger.LoggerCallback"),
+        ("yaml:dump", "search.loggers: 'yaml:dump' is no class of ray.tune.logger.LoggerCallback"),
         ("nowhere.at:All", "search.loggers 'nowhere.at:All': cannot import nowhere.at"),
         (f"{__name__}:Mute", f"search.loggers: {__name__}:Mute cannot start: OSError: no server"),
     ],

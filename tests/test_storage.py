@@ -641,7 +641,7 @@ def test_a_lost_head_costs_nothing_that_was_sent(store: str, tmp_path: Path) -> 
     first.wait()
     rows = results.read(log).to_pylist()
 
-    second = launch("--resume", f"{store}/run", cache="fresh")
+    second = launch("--trust", "--resume", f"{store}/run", cache="fresh")
     said = second.communicate(timeout=200)[0]
     assert second.returncode == 0, said
     after = results.read(log).to_pylist()

@@ -130,8 +130,8 @@ def test_rank_against_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     path, truth = table(tmp_path)
     assert main(bare(tmp_path)) == 0
     searched = results.read(tmp_path / "run" / "scored.parquet").num_rows
-    given = ["rank", "--resume", str(tmp_path / "run"), f"truth.table.file={path}", "truth.table.metric=accuracy",
-             "truth.sample=20", "truth.resamples=100"]  # fmt: skip
+    given = ["rank", "--trust", "--resume", str(tmp_path / "run"), f"truth.table.file={path}",
+             "truth.table.metric=accuracy", "truth.sample=20", "truth.resamples=100"]  # fmt: skip
     assert main(given) == 0
     found = json.loads((tmp_path / "run" / "ranking.json").read_text())
     assert found["architectures"] == 20 and found["sample"].startswith("drawn by chance")
@@ -185,7 +185,7 @@ def test_what_cannot_be_judged_is_refused_at_once(
     table(tmp_path)
     run = logged(tmp_path, list(np.arange(float(scores))))
     given = [text.replace("FOLDER", str(tmp_path)) for text in settings]
-    assert main(["rank", "--resume", str(run), *given]) == 2
+    assert main(["rank", "--trust", "--resume", str(run), *given]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert re.search(message, said), said
@@ -196,7 +196,7 @@ def test_a_random_log_without_early_stopping_is_the_sample(tmp_path: Path) -> No
     path, truth = table(tmp_path)
     run = logged(tmp_path, [truth[key(a)] for a in EVERYONE])
     given = [f"truth.table.file={path}", "truth.table.metric=accuracy", "truth.resamples=100"]
-    code = main(["rank", "--resume", str(run), *given])
+    code = main(["rank", "--trust", "--resume", str(run), *given])
     found = json.loads((run / "ranking.json").read_text())
     assert code == 0 and found["architectures"] == 27 and found["sample"].startswith("drawn by chance")
 
@@ -208,7 +208,7 @@ def test_what_was_retrained_is_a_truth(tmp_path: Path) -> None:
         (run / "retrain" / key(architecture)).mkdir(parents=True)
         (run / "retrain" / key(architecture) / "result.json").write_text(json.dumps({"test_accuracy": 50 - i}))
     assert from_retraining(run, {key(a): a for a in EVERYONE[:10]}).values[key(EVERYONE[3])] == 47
-    assert main(["rank", "--resume", str(run), "truth.resamples=100"]) == 0
+    assert main(["rank", "--trust", "--resume", str(run), "truth.resamples=100"]) == 0
     found = json.loads((run / "ranking.json").read_text())
     assert found["architectures"] == 12 and found["score"]["tau"]["value"] == pytest.approx(-1)
     assert [row["name"] for row in found["baselines"]] == ["MACs", "parameters", "chance"]

@@ -149,6 +149,6 @@ def test_refusals(named: str, message: str, tmp_path: Path, capsys: Any, no_ray:
     with pytest.raises(ConfigError, match=message):
         prepare(settings(tmp_path, warm_start=named))
     (tmp_path / "run.yaml").write_text(dump(settings(tmp_path, warm_start=named)))
-    assert main(["--config", str(tmp_path / "run.yaml")]) == 2
+    assert main(["--trust", "--config", str(tmp_path / "run.yaml")]) == 2
     said = capsys.readouterr().err.strip()
     assert said.startswith("error: ") and "\n" not in said and re.search(message, said)

@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
+from raynas.foreign import foreign
 from raynas.patience import replace_text
 from raynas.report import figures
 from raynas.report.account import Account, read_account
@@ -206,10 +207,11 @@ def _time(account: Account) -> str:
 def _repeat(account: Account) -> str:
     """All settings, and the commands that use them."""
     name = account.config.name or account.folder.name
-    again = f"python -m raynas.launch --config config.yaml --name {shlex.quote(f'{name}-again')}"
+    vouched = " --trust" if foreign(account.config) else ""
+    again = f"python -m raynas.launch --config config.yaml{vouched} --name {shlex.quote(f'{name}-again')}"
     kept_in = account.config.storage_path
     place = f"{kept_in.rstrip('/')}/{name}" if remote(kept_in) else str(account.folder)
-    onward = f"python -m raynas.launch --resume {shlex.quote(place)} search.num_samples=N"
+    onward = f"python -m raynas.launch --resume {shlex.quote(place)}{vouched} search.num_samples=N"
     kept = []
     for file, text in account.settings.items():
         newest = file == "config.yaml"

@@ -20,7 +20,7 @@ from raynas import results
 from raynas.architecture import Architecture
 from raynas.architecture import key as key_of
 from raynas.config import Config
-from raynas.config_file import load
+from raynas.config_file import read
 from raynas.joint import network, settings
 from raynas.limits import COSTS, LATENCY, Limits
 from raynas.measure import ACCURACY, Measure, retrained_by, scored_by
@@ -129,7 +129,7 @@ def read_account(folder: Path) -> Account:
     if not kept.is_file():
         raise ValueError(f"{folder} is no folder of a run: it has no config.yaml")
     try:
-        config = load(kept)
+        config = read(kept)
         # The run has checked what can be limited and minimised.
         known = dict.fromkeys(config.search.objectives, (None, None)) | config.limits
         limits = Limits.parse(known, known)

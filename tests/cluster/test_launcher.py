@@ -133,7 +133,7 @@ def test_submit_runs_the_file_alone_on_both_machines(cluster: Machine, source: P
 def test_exec_goes_on_with_the_run(cluster: Machine, source: Path) -> None:
     if not (cluster.home / "runs" / "submitted").exists():
         pytest.skip("there is no run to go on with")
-    words = "python -m raynas.launch --storage-path runs --resume submitted search.num_samples=8"
+    words = "python -m raynas.launch --storage-path runs --resume submitted --trust search.num_samples=8"
     cluster.run("ray", "exec", "--no-config-cache", "mine.yaml", words, folder=source)
     rows = results.read(cluster.home / "runs" / "submitted" / "scored.parquet").to_pylist()
     assert len({row["key"] for row in rows if row["status"] in ("complete", "stopped")}) == 8

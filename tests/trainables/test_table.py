@@ -379,7 +379,10 @@ def test_steps_that_need_a_network_are_left_out(tmp_path: Path, capsys: Any) -> 
     assert "no retrain and no export: the space has no network" in said and "report: " in said
     page = (tmp_path / "runs" / "run" / "report.html").read_text(encoding="utf-8")
     assert "Score against size" in page and "bare:DECISIONS scored by trainables.table:Table" in page
-    assert main(["--storage-path", str(tmp_path / "runs"), "--resume", "search.trainable_args.metric=after_1"]) == 2
+    assert (
+        main(["--storage-path", str(tmp_path / "runs"), "--trust", "--resume", "search.trainable_args.metric=after_1"])
+        == 2
+    )
     assert "search.trainable_args differ from the settings" in capsys.readouterr().err
-    assert main(["--storage-path", str(tmp_path / "runs"), "--resume", "search.num_samples=8"]) == 0
+    assert main(["--storage-path", str(tmp_path / "runs"), "--trust", "--resume", "search.num_samples=8"]) == 0
     assert len(results.read(tmp_path / "runs" / "run" / "scored.parquet")) == 8
