@@ -36,6 +36,8 @@ __all__ = [
     "size",
 ]
 
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
 Architecture = dict[str, str]
 Decisions = Mapping[str, Sequence[str]]
 Graph = Sequence[tuple[int, int, "str | None"]]
@@ -76,6 +78,8 @@ def parent(decisions: Decisions, name: str) -> tuple[str, str] | None:
 
 def _is_active(decisions: Decisions, architecture: Mapping[str, str], name: str) -> bool:
     """Whether every option above ``name`` is chosen in ``architecture``."""
+    if name.count(".") < 2:  # nothing can stand above it
+        return True
     above = parent(decisions, name)
     while above is not None:
         outer, option = above
@@ -132,8 +136,7 @@ def key(architecture: Mapping[str, str]) -> str:
     Equal dictionaries have equal keys, whatever their order. Bring different dictionaries of the same network
     to their canonical form first.
     """
-    text = json.dumps(dict(architecture), sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(_JSON.encode(dict(architecture)).encode(), digest_size=8).hexdigest()
 
 
 def sample(decisions: Decisions, rng: Random) -> Architecture:
