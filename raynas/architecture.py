@@ -15,6 +15,7 @@ import itertools
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from random import Random
 
 __all__ = [
@@ -36,6 +37,8 @@ __all__ = [
     "size",
 ]
 
+_depth = methodcaller("count", ".")
+"""Dots in the name of a decision; with fewer than two it stands under no other."""
 _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 Architecture = dict[str, str]
@@ -78,8 +81,6 @@ def parent(decisions: Decisions, name: str) -> tuple[str, str] | None:
 
 def _is_active(decisions: Decisions, architecture: Mapping[str, str], name: str) -> bool:
     """Whether every option above ``name`` is chosen in ``architecture``."""
-    if name.count(".") < 2:  # nothing can stand above it
-        return True
     above = parent(decisions, name)
     while above is not None:
         outer, option = above
@@ -107,7 +108,7 @@ def canonical(decisions: Decisions, architecture: Mapping[str, str]) -> Architec
         raise ArchitectureError(f"unknown decision {unknown[0]!r}; legal ones: {_shorten(decisions)}")
     result: Architecture = {}
     for name, options in decisions.items():
-        if not _is_active(decisions, architecture, name):
+        if _depth(name) > 1 and not _is_active(decisions, architecture, name):
             continue
         if name not in architecture:
             raise ArchitectureError(f"decision {name!r} is missing; its options: {_shorten(options)}")
@@ -163,8 +164,8 @@ def complete(
     """
     result = dict(partial)
     # An outer decision may be listed after the ones nested in it: decide from the outside to the inside.
-    for name in sorted(decisions, key=lambda n: n.count(".")):
-        if not _is_active(decisions, result, name):
+    for name in sorted(decisions, key=_depth):
+        if _depth(name) > 1 and not _is_active(decisions, result, name):
             result.pop(name, None)
         elif name not in result:
             result[name] = pick(name, tuple(decisions[name]))

@@ -14,8 +14,15 @@ from raynas.report.plots import DOTS, Axis, Plot
 from raynas.results import Log, read
 from raynas.scoring import HEAD, check_processes, memory_of_head
 from raynas.search import History
-from raynas.searchers import ArchitectureSearcher, Evolution, LocalSearch, RandomSearch, RegularizedEvolution
-from raynas.searchers import SearchSpace, base
+from raynas.searchers import (
+    ArchitectureSearcher,
+    Evolution,
+    LocalSearch,
+    RandomSearch,
+    RegularizedEvolution,
+    SearchSpace,
+    base,
+)
 
 SPACE = SearchSpace({f"layer.{number}": tuple("abcd") for number in range(6)})  # 4,096 architectures
 
