@@ -139,8 +139,8 @@ def fill(folder: Path, rows: int, method: str) -> None:
             row = {"run": "load", "trial": f"{number // COHORT:08x}", "searcher": method, "architecture": one,
                    "status": "complete", "fidelity": 1, "max_fidelity": 1, "score": score(one), "seconds": 1.0,
                    "metrics": {"accuracy": score(one), "loss": -score(one)}, "macs": 10**6 + number,
-                   "worker": f"127.0.0.1:{number % 8}", "origin": origin.how, "parents": " ".join(origin.parents)}  # fmt: skip
-            written.append(row)
+                   "worker": f"127.0.0.1:{number % 8}", "origin": origin.how}  # fmt: skip
+            written.append({**row, "parents": " ".join(origin.parents)})
 
 
 def measured(what: str, work: Callable[[], Any]) -> None:

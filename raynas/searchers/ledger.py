@@ -60,8 +60,10 @@ class Ledger(Mapping[str, Entry]):
 
     @property
     def ended(self) -> list[str]:
-        """The keys of those that have ended, in their order here. Who has looked at the first n need not look again:
-        the same list only grows, and where an earlier entry changes it is another list.
+        """The keys of those that have ended, in their order here.
+
+        Who has looked at the first n need not look again: the same list only grows, and where an earlier entry changes
+        it is another list.
         """
         if self._ended is None:
             self._ended = [name for name, entry in self._entries.items() if entry.status != "running"]
