@@ -15,6 +15,7 @@ import itertools
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from random import Random
 
 __all__ = [
@@ -35,6 +36,10 @@ __all__ = [
     "sample",
     "size",
 ]
+
+_depth = methodcaller("count", ".")
+"""Dots in the name of a decision; with fewer than two it stands under no other."""
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 Architecture = dict[str, str]
 Decisions = Mapping[str, Sequence[str]]
@@ -103,7 +108,7 @@ def canonical(decisions: Decisions, architecture: Mapping[str, str]) -> Architec
         raise ArchitectureError(f"unknown decision {unknown[0]!r}; legal ones: {_shorten(decisions)}")
     result: Architecture = {}
     for name, options in decisions.items():
-        if not _is_active(decisions, architecture, name):
+        if _depth(name) > 1 and not _is_active(decisions, architecture, name):
             continue
         if name not in architecture:
             raise ArchitectureError(f"decision {name!r} is missing; its options: {_shorten(options)}")
@@ -132,8 +137,7 @@ def key(architecture: Mapping[str, str]) -> str:
     Equal dictionaries have equal keys, whatever their order. Bring different dictionaries of the same network
     to their canonical form first.
     """
-    text = json.dumps(dict(architecture), sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(_JSON.encode(dict(architecture)).encode(), digest_size=8).hexdigest()
 
 
 def sample(decisions: Decisions, rng: Random) -> Architecture:
@@ -160,8 +164,8 @@ def complete(
     """
     result = dict(partial)
     # An outer decision may be listed after the ones nested in it: decide from the outside to the inside.
-    for name in sorted(decisions, key=lambda n: n.count(".")):
-        if not _is_active(decisions, result, name):
+    for name in sorted(decisions, key=_depth):
+        if _depth(name) > 1 and not _is_active(decisions, result, name):
             result.pop(name, None)
         elif name not in result:
             result[name] = pick(name, tuple(decisions[name]))

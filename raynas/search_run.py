@@ -46,7 +46,7 @@ from raynas.removal import adopt, free_name, remove_tree
 from raynas.report import write_report
 from raynas.results import Log
 from raynas.sample import check_combination, combined
-from raynas.scoring import Scoring, check_arguments
+from raynas.scoring import Scoring, check_arguments, check_processes, memory_here, memory_of_head
 from raynas.search import run_search
 from raynas.searchers import ArchitectureSearcher, SearchSpace
 from raynas.storage import check_folder, open_mirror
@@ -131,6 +131,8 @@ class SearchRun:
         """All that was open at first; a supernet may leave less of it in ``search_space``: see ``train.shrink``."""
         self.searcher()
         check_combination(trainable, config.search)
+        if check_address(config) is None:
+            check_processes(trainable, config.search, memory_here(), "this machine")
         check_loggers(config.search.loggers)
         if hasattr(trainable, "check"):
             trainable.check(config.search)
@@ -191,6 +193,8 @@ class SearchRun:
         """
         self.keep_settings()
         connect(self.config)
+        if check_address(self.config) is not None:
+            check_processes(self.trainable, self.config.search, memory_of_head(ray.nodes()), "the head node")
         self.check_nodes()
 
     def keep_settings(self) -> None:

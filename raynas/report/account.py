@@ -11,6 +11,8 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,12 @@ class Account:
         """The costs that the page is about: those of a network, or what else is known or limited."""
         known = dict.fromkeys(name for one in self.scored for name in one.costs)
         return tuple(known) or COSTS
+
+    @cached_property
+    def options(self) -> frozenset[str]:
+        """All options of the network that were chosen in any architecture."""
+        shown = chain((row["architecture"] for row in self.best), (one.architecture for one in self.scored))
+        return frozenset(chain.from_iterable(self.parts(architecture)[0].values() for architecture in shown))
 
     def tested(self, key: str) -> tuple[Measure, dict[str, Any]]:
         """What an architecture was retrained to, and by which measure."""
@@ -242,20 +250,21 @@ def _scored(rows: Sequence[Mapping[str, Any]], clocks: Sequence[tuple[float, flo
         fidelity = row["fidelity"] or 0
         if row["score"] is not None and math.isfinite(row["score"]) and fidelity >= score.get(row["key"], (0, 0.0))[0]:
             score[row["key"]] = (fidelity, row["score"])
-    found = []
+    found, parse = [], json.JSONDecoder().decode
     for key, (row, (seconds, spent)) in last.items():
         fidelity, value = score.get(key, (row["fidelity"] or 0, math.nan))
+        costs = _costs(limits, row)
         origin, parents = origins.get(key, ("random" if row["searcher"] == "random" else "", ()))
         found.append(
             Scored(
                 key=key,
-                architecture=json.loads(row["architecture"]),
+                architecture=parse(row["architecture"]),
                 status=row["status"],
                 fidelity=fidelity,
                 max_fidelity=row["max_fidelity"] or fidelity,
                 score=value,
-                costs=_costs(limits, row),
-                allowed=_keeps(limits, row),
+                costs=costs,
+                allowed=_allowed(limits, costs),
                 seconds=seconds,
                 spent=spent,
                 took=math.nan if row["seconds"] is None else row["seconds"],
@@ -279,15 +288,19 @@ def _hypervolumes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
 
 def _keeps(limits: Limits, row: Mapping[str, Any]) -> bool:
     """Whether an architecture keeps the limits; one whose costs nobody noted cannot be said to break them."""
-    known = _costs(limits, row)
+    return _allowed(limits, _costs(limits, row))
+
+
+def _allowed(limits: Limits, known: Mapping[str, float]) -> bool:
     bounds = {name: pair for name, pair in limits.bounds.items() if name in known}
     return Limits(bounds).violation(known) == 0.0
 
 
 def _costs(limits: Limits, row: Mapping[str, Any]) -> dict[str, float]:
     """What is known of the costs: the log's own columns, and what is limited besides."""
-    metrics = json.loads(row.get("metrics") or "{}")
-    others = {name: metrics.get(name, row.get(name)) for name in limits.bounds if name not in COSTS}
+    further = [name for name in limits.bounds if name not in COSTS]
+    metrics = json.loads(row.get("metrics") or "{}") if further else {}
+    others = {name: metrics.get(name, row.get(name)) for name in further}
     found = {name: row.get(name) for name in (*COSTS, LATENCY)} | others
     return {name: value for name, value in found.items() if isinstance(value, (int, float))}
 

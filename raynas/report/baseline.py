@@ -97,6 +97,8 @@ def expected_best(values: Sequence[float], count: int) -> float:
     for place in range(len(values) - 1, count - 2, -1):
         total += weight * values[place]
         weight *= (place - count + 1) / max(place, 1)
+        if weight < 1e-20:  # the rest of the weights is below the precision of the sum
+            break
     return total
 
 

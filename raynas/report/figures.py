@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
 from collections.abc import Sequence
 from html import escape
 
-import pyarrow as pa
-
-from raynas import results
 from raynas.architecture import Architecture
+from raynas.front import front_of
 from raynas.report.account import Account, Scored
 from raynas.report.curves import Curve
 from raynas.report.plots import HUES, Axis, Plot, common_prefix, far, lattice
@@ -27,7 +24,7 @@ POINTS = 400
 
 def figure(plot: Plot, title: str, text: str) -> str:
     """A plot with a caption."""
-    return f"<figure>{plot.svg()}<figcaption><b>{escape(title)}.</b> {escape(text)}</figcaption></figure>"
+    return f"<figure>{plot.svg()}<figcaption><b>{escape(title)}.</b> {escape(text + plot.note)}</figcaption></figure>"
 
 
 def front(account: Account) -> str:
@@ -71,13 +68,8 @@ def _front(account: Account, cost: str) -> str:
 
 def _pareto(full: Sequence[Scored], cost: str, mode: str) -> list[Scored]:
     """Those that no other one beats, from the cheapest on."""
-    names = ("key", "score", "fidelity", "max_fidelity")
-    rows = [
-        {**{n: getattr(one, n) for n in names}, **one.costs, "metrics": json.dumps(dict(one.costs))} for one in full
-    ]
-    best = results.pareto(pa.Table.from_pylist(rows, results.SCHEMA), {"score": mode, cost: "min"})
-    keys = set(best.column("key").to_pylist())
-    return sorted((one for one in full if one.key in keys), key=lambda one: one.costs[cost])
+    rows = [{"score": one.score, cost: one.costs[cost]} for one in full]
+    return sorted((full[place] for place in sorted(front_of(rows, [cost], mode))), key=lambda one: one.costs[cost])
 
 
 def fates(account: Account) -> str:
@@ -131,9 +123,7 @@ def _thinned(curve: Curve) -> list[tuple[float, float]]:
 
 def _options(account: Account) -> list[str]:
     """All options that appear, each with a row and a colour of its own."""
-    shown = [row["architecture"] for row in account.best] + [one.architecture for one in account.scored]
-    found = {option for architecture in shown for option in account.parts(architecture)[0].values()}
-    return sorted(found, key=lambda option: re.sub(r"\d+", lambda digits: digits[0].zfill(9), option))
+    return sorted(account.options, key=lambda option: re.sub(r"\d+", lambda digits: digits[0].zfill(9), option))
 
 
 def winner(account: Account) -> str:
@@ -143,9 +133,9 @@ def winner(account: Account) -> str:
     best = account.best[0]
     path, settings = account.parts(best["architecture"])
     seen: dict[str, Counter[str]] = {}
-    for one in account.scored:
-        for name, option in account.parts(one.architecture)[0].items():
-            seen.setdefault(name, Counter())[option] += 1
+    taken = Counter(pair for one in account.scored for pair in account.parts(one.architecture)[0].items())
+    for (name, option), times in taken.items():
+        seen.setdefault(name, Counter())[option] = times
     listed = "".join(f"<li><b>{escape(n)}</b> {escape(o)}</li>" for n, o in best["architecture"].items())
     prefix = common_prefix([*path, *seen])
     found = ", ".join(f"{name} <b>{escape(str(value))}</b>" for name, value in settings.items())

@@ -70,6 +70,10 @@ def far(values: Iterable[float], mode: str = "max", keep: Iterable[float] = ()) 
     return lambda value: sign * max(sign * value, edge)
 
 
+DOTS = 4000
+"""A plot shows at most so many dots of one kind."""
+
+
 class Plot:
     """Points and lines over two axes. Kinds are classes of the style sheet.
 
@@ -82,6 +86,8 @@ class Plot:
     def __init__(self, x: Axis, y: Axis, title: str) -> None:
         self.x, self.y, self.title = x, y, title
         self._parts: list[str] = []
+        self.note = ""
+        """What the caption must say besides."""
 
     def _place(self, point: Point) -> tuple[float, float]:
         return (
@@ -90,8 +96,12 @@ class Plot:
         )
 
     def dots(self, points: Iterable[Point], kind: str) -> None:
-        """Many small points as one path; those that fall on one another are drawn once."""
-        places = dict.fromkeys(self._place(point) for point in points)
+        """Many small points as one path, evenly thinned beyond ``DOTS``; what falls on one another is drawn once."""
+        points = list(points)
+        step = math.ceil(len(points) / DOTS)
+        if step > 1:
+            self.note = f" Of every {step} dots of the same colour one is drawn."
+        places = dict.fromkeys(self._place(point) for point in points[:: max(step, 1)])
         if places:
             path = "".join(f"M{x:g} {y:g}h0" for x, y in places)
             self._parts.append(f'<path class="dots {kind}" d="{path}"/>')

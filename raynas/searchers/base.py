@@ -154,7 +154,7 @@ class ArchitectureSearcher(Searcher):
     @property
     def tried(self) -> int:
         """How many architectures were proposed or replayed, those that failed left out."""
-        return sum(entry.status != "error" for entry in self.ledger.values())
+        return len(self.ledger) - self.ledger.failed
 
     def planned(self, index: int) -> Architecture | None:
         """One architecture of the seed's own random sequence: distinct, feasible, the given points first.
@@ -367,6 +367,7 @@ class ArchitectureSearcher(Searcher):
                 raise ValueError(f"the saved searcher has {other} {name}: {saved} instead of {here}")
         self._metric, self._mode = state["metric"], state["mode"]
         self.ledger.set_state(state["ledger"])
+        self.drawer.rewind()
         self._plan = list(state["plan"])
         self._plan_keys = set(map(key, self._plan))
         self._requeued = [(form, {int(f): score for f, score in scores}) for form, scores in state["requeued"]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -101,6 +101,8 @@ class Drawer:
         self._order: list[Architecture] = []
         self._checked = 0
         self._forms: dict[str, Architecture] = {}
+        self._names: list[str] = []  # their keys
+        self._passed: tuple[Collection[str] | None, int] = None, 0  # so many of them were taken already, for this one
 
     def violation(self, architecture: Architecture) -> float:
         """By how much a canonical architecture misses the constraint; 0 where it is met. Asked once for each."""
@@ -145,7 +147,8 @@ class Drawer:
 
         Args:
             rng: The generator to draw from.
-            taken: The keys of the architectures that are not new.
+            taken: The keys of the architectures that are not new. The same object may grow between two calls, and
+                loses none.
 
         Returns:
             A canonical architecture, or None where there is no other: certain in a small space; in a large one
@@ -165,9 +168,9 @@ class Drawer:
                 if found is not None:
                     return found
         if small:
-            for name, candidate in self._enumerated():
-                if name not in taken:
-                    return candidate
+            found = self._first(taken)
+            if found is not None:
+                return found
         self._require_feasible()
         if not small:
             attempts = _SAMPLES + _WALKS * _STEPS
@@ -189,18 +192,31 @@ class Drawer:
                 current, excess = neighbour, self.violation(neighbour)
         return None
 
-    def _enumerated(self) -> Iterator[tuple[str, Architecture]]:
-        """All feasible canonical forms of a small space by key; lazily, since the constraint may be slow to compute."""
+    def _first(self, taken: Collection[str]) -> Architecture | None:
+        """The first feasible form of a small space, in a shuffled order, that is not taken."""
+        place = self._passed[1] if self._passed[0] is taken else 0
+        while (place < len(self._names) or self._discover()) and self._names[place] in taken:
+            place += 1
+        self._passed = taken, place
+        return self._forms[self._names[place]] if place < len(self._names) else None
+
+    def rewind(self) -> None:
+        """What was passed to :meth:`fresh` may have become smaller."""
+        self._passed = None, 0
+
+    def _discover(self) -> bool:
+        """Find one more feasible form of a small space; whether there is one. The constraint may be slow to compute."""
         if not self._order:
             self._order = list(arch.enumerate_all(self.space.decisions))
             Random(f"{self._seed}/enumeration").shuffle(self._order)
-        yield from list(self._forms.items())
         while self._checked < len(self._order):
             candidate = self.space.form(self._order[self._checked])
             self._checked += 1
             if (name := key(candidate)) not in self._forms and self.feasible(candidate):
                 self._forms[name] = candidate
-                yield name, candidate
+                self._names.append(name)
+                return True
+        return False
 
     def _require_feasible(self) -> None:
         # Where nothing was ever asked about the constraint, all that there is was taken, and so feasible.

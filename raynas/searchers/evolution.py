@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from bisect import insort
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from random import Random
 from typing import Any
 
 from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, crossover, key, mutate
-from raynas.searchers.base import ArchitectureSearcher, SearchSpace
+from raynas.searchers.base import ArchitectureSearcher, Entry, SearchSpace
 from raynas.searchers.checks import check_counts, check_numbers, check_ranges
 
 __all__ = ["Evolution", "EvolutionSettings"]
@@ -73,6 +74,40 @@ class EvolutionSettings:
         return mutations, crossovers
 
 
+class _Taken(Collection[str]):
+    """The keys that a new child must not have: of what is known, and of its generation."""
+
+    def __init__(self, known: Mapping[str, object]) -> None:
+        self.known = known
+        self.children: dict[str, Architecture] = {}
+        """Of the generation that is made; none of them is known."""
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.known or name in self.children
+
+    def __iter__(self) -> Iterator[str]:
+        return chain(self.known, self.children)
+
+    def __len__(self) -> int:
+        return len(self.known) + len(self.children)
+
+
+@dataclass
+class _Seen:
+    """What earlier generations have looked at, so that each of them need only look at what is new."""
+
+    taken: _Taken
+    ended: list[str]
+    """See :attr:`raynas.searchers.ledger.Ledger.ended`."""
+    mode: str
+    count: int = 0
+    """So many of those that are known were looked at."""
+    waiting: list[str] = field(default_factory=list)
+    """Keys of those that have no score yet, or are not to be parents yet."""
+    best: list[tuple[tuple[int, float], str, Entry]] = field(default_factory=list)
+    """The best so far by rank and key, best last: as many as there are parents."""
+
+
 class Evolution(ArchitectureSearcher):
     """Mutates and crosses the best of all generations so far.
 
@@ -104,7 +139,8 @@ class Evolution(ArchitectureSearcher):
                 raise ValueError(f"avoided: no decision has an option {option!r}; legal ones: {', '.join(there)}")
         self._number = -1  # of the current generation
         self._generation: dict[str, Architecture] = {}  # by key
-        self._members: set[str] = set()  # keys of this and all earlier generations
+        self._members: dict[str, None] = {}  # keys of this and all earlier generations
+        self._seen: _Seen | None = None
         self._overlap = 0
         self._replaying = False
 
@@ -140,11 +176,12 @@ class Evolution(ArchitectureSearcher):
         """Replay one architecture; see :meth:`ArchitectureSearcher.add_evaluated_point`."""
         super().add_evaluated_point(parameters, value, error, pruned, intermediate_values)
         self._replaying = True
+        self._seen = None
 
     def _adopt(self) -> bool:
         """End the replay. Where it brought strangers, make the current generation anew, knowing them."""
         self._replaying = False
-        if self._members.issuperset(self.ledger):
+        if self._members.keys() >= self.ledger.keys():
             return False
         self._breed(self._number)
         return True
@@ -152,31 +189,56 @@ class Evolution(ArchitectureSearcher):
     def _breed(self, number: int) -> bool:
         """Make a generation; whether it has members."""
         # In a replay the ledger already holds later generations: only the ones before may be looked at.
-        known = set(self._members if self._replaying else self.ledger)
+        known = self._members if self._replaying else self.ledger
         # Who is not waited for is no parent yet, even if its score is there: else the order of completion would count.
         late = set(self._generation) - set(self._awaited())
-        entries = self.ledger.done(known - late)
-        best = sorted(entries, key=lambda entry: (self.rank(entry), key(entry.architecture)), reverse=True)
-        # Another run's rows may break this run's limits.
-        usable = (entry.architecture for entry in best if self.drawer.feasible(entry.architecture))
         if number == 0:
-            wanted = max(len(self.points), self.settings.population - len(list(usable)))
-            first = (self.planned(index) for index in range(wanted))
+            entries = self.ledger.done(name for name in known if name not in late)
+            # Another run's rows may break this run's limits.
+            usable = sum(self.drawer.feasible(entry.architecture) for entry in entries)
+            first = map(self.planned, range(max(len(self.points), self.settings.population - usable)))
             self._generation = {key(member): member for member in first if member is not None}
         else:
-            self._generation = self._children(number, list(islice(usable, self.settings.parents)), known)
+            seen = self._look(known, late)
+            parents = [entry.architecture for *_, entry in reversed(seen.best)]
+            self._generation = self._children(number, parents, seen.taken)
         self._number = number
-        self._members |= self._generation.keys()
+        self._members |= dict.fromkeys(self._generation)
         return bool(self._generation)
 
-    def _children(self, number: int, parents: list[Architecture], taken: set[str]) -> dict[str, Architecture]:
+    def _look(self, known: Mapping[str, object], late: Collection[str]) -> _Seen:
+        """Rank what is new since the generation before: the best that are known become parents."""
+        ended, seen = self.ledger.ended, self._seen
+        if seen is None or seen.taken.known is not known or seen.ended is not ended or seen.mode != self.mode:
+            seen = self._seen = _Seen(_Taken(known), ended, self.mode)
+        if known is self.ledger:
+            waiting = seen.waiting + ended[seen.count :]
+            seen.count = len(ended)
+        else:
+            waiting = [*seen.waiting, *islice(known, seen.count, None)]
+            seen.count = len(known)
+        seen.waiting = []
+        for name in waiting:
+            entry = self.ledger.get(name)
+            if name in late or entry is None or entry.status == "running":
+                seen.waiting.append(name)
+            elif entry.status == "done":
+                place = (self.rank(entry), name, entry)
+                full = len(seen.best) == self.settings.parents
+                # Another run's rows may break this run's limits.
+                if (not full or place > seen.best[0]) and self.drawer.feasible(entry.architecture):
+                    insort(seen.best, place)
+                    del seen.best[: -self.settings.parents]
+        return seen
+
+    def _children(self, number: int, parents: list[Architecture], taken: _Taken) -> dict[str, Architecture]:
         """Mutants, crossings and, for what these leave open, random architectures; none of them ``taken``."""
         settings = self.settings
         operators: tuple[tuple[str, int, Callable[[Random], Child]], ...] = (
             ("mutation", settings.children[0], lambda rng: self._mutant(parents, rng)),
             ("crossover", settings.children[1], lambda rng: self._crossing(parents, rng)),
         )
-        children: dict[str, Architecture] = {}
+        children = taken.children = {}
         for name, wanted, operator in operators if parents else ():
             rng = self.rng("generation", number, name)
             enough = len(children) + wanted
@@ -185,7 +247,6 @@ class Evolution(ArchitectureSearcher):
                 child = self.space.form(raw)
                 if key(child) not in taken and self.drawer.feasible(child):
                     children[key(child)] = self.born(child, name, *origin)
-                    taken.add(key(child))
                 if len(children) == enough:
                     break
         rng = self.rng("generation", number, "random")
@@ -194,7 +255,6 @@ class Evolution(ArchitectureSearcher):
             if drawn is None:
                 break
             children[key(drawn)] = self.born(drawn, "random")
-            taken.add(key(drawn))
         return children
 
     def _mutant(self, parents: list[Architecture], rng: Random) -> Child:
@@ -222,6 +282,7 @@ class Evolution(ArchitectureSearcher):
         super().set_state(state)
         self._number = state["number"]
         self._generation = {key(member): member for member in state["generation"]}
-        self._members = set(state["members"])
+        self._members = dict.fromkeys(state["members"])
+        self._seen = None
         self._overlap = state["overlap"]
         self._replaying = state["replaying"]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from itertools import islice
 
 from raynas.searchers.base import ArchitectureSearcher, Entry
-from raynas.searchers.standing import Rank
 
 __all__ = ["Follower"]
 
@@ -18,7 +16,8 @@ class Follower(ArchitectureSearcher):
     restored, or an old row was replayed again, it is made anew from the beginning.
     """
 
-    _learned: tuple[tuple[str, Rank], ...] = ()
+    _learned: list[str] | None = None
+    _count, _by = 0, ""
 
     @abstractmethod
     def forget(self) -> None:
@@ -30,12 +29,10 @@ class Follower(ArchitectureSearcher):
 
     def follow(self) -> None:
         """Learn what has ended since the last time."""
-        items = self.ledger.items()
-        ended = tuple((name, self.rank(entry)) for name, entry in items if entry.status != "running")
-        if ended[: len(self._learned)] != self._learned:
-            self._learned = ()
-        if not self._learned:
+        ended = self.ledger.ended
+        if ended is not self._learned or self._by != self.mode:
+            self._learned, self._count, self._by = ended, 0, self.mode
             self.forget()
-        for name, _ in islice(ended, len(self._learned), None):
+        for name in ended[self._count :]:
             self.learn(name, self.ledger[name])
-        self._learned = ended
+        self._count = len(ended)

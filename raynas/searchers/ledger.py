@@ -43,6 +43,8 @@ class Ledger(Mapping[str, Entry]):
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
         self._live: dict[str, str] = {}  # trial -> key
+        self._ended: list[str] | None = []
+        self._failed = 0
 
     def __getitem__(self, name: str) -> Entry:
         return self._entries[name]
@@ -56,10 +58,32 @@ class Ledger(Mapping[str, Entry]):
     def __contains__(self, name: object) -> bool:
         return name in self._entries
 
+    @property
+    def ended(self) -> list[str]:
+        """The keys of those that have ended, in their order here.
+
+        Who has looked at the first n need not look again: the same list only grows, and where an earlier entry changes
+        it is another list.
+        """
+        if self._ended is None:
+            self._ended = [name for name, entry in self._entries.items() if entry.status != "running"]
+        return self._ended
+
+    @property
+    def failed(self) -> int:
+        """How many have failed."""
+        return self._failed
+
+    def newest(self) -> Iterator[Entry]:
+        """All entries, the last one first."""
+        return reversed(self._entries.values())
+
     def start(self, trial: str, architecture: Architecture, scores: Mapping[int, float] | None = None) -> None:
         """A trial begins to score an architecture, or goes on from scores that were reported before."""
-        self._entries[key(architecture)] = Entry(architecture, scores=dict(scores or {}))
-        self._live[trial] = key(architecture)
+        name = key(architecture)
+        self._reopen(name)
+        self._entries[name] = Entry(architecture, scores=dict(scores or {}))
+        self._live[trial] = name
 
     def note(self, trial: str, fidelity: int, score: float) -> None:
         """A trial reports. Unknown trials and scores that are not finite are passed over."""
@@ -74,14 +98,26 @@ class Ledger(Mapping[str, Entry]):
 
     def replay(self, architecture: Architecture, scores: Mapping[int, float], failed: bool) -> None:
         """Enter an architecture that was scored before; the scores are added to those that are known."""
-        entry = self._entries.get(key(architecture), Entry(architecture))
+        name = key(architecture)
+        entry = self._entries.get(name, Entry(architecture))
         entry.scores |= {int(f): float(score) for f, score in scores.items() if math.isfinite(score)}
-        self._close(key(architecture), entry, failed)
+        self._close(name, entry, failed)
 
     def _close(self, name: str, entry: Entry, failed: bool) -> None:
+        self._reopen(name)
         entry.status = "error" if failed or not entry.scores else "done"
         self._entries.pop(name, None)
         self._entries[name] = entry
+        self._failed += entry.status == "error"
+        if self._ended is not None:
+            self._ended.append(name)
+
+    def _reopen(self, name: str) -> None:
+        """An entry changes: what was counted of it counts no more."""
+        known = self._entries.get(name)
+        if known is not None and known.status != "running":
+            self._ended = None
+            self._failed -= known.status == "error"
 
     def done(self, names: Iterable[str]) -> list[Entry]:
         """Those of these that have a score."""
@@ -101,3 +137,5 @@ class Ledger(Mapping[str, Entry]):
         entries = [Entry(form, status, {int(f): s for f, s in scores}) for form, status, scores in state["entries"]]
         self._entries = {key(entry.architecture): entry for entry in entries}
         self._live = dict(state["live"])
+        self._ended = None
+        self._failed = sum(entry.status == "error" for entry in entries)

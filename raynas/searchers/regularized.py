@@ -71,7 +71,7 @@ class RegularizedEvolution(ArchitectureSearcher):
     def _population(self) -> list[Entry]:
         """The youngest that may have children, oldest first."""
         living: list[Entry] = []
-        for entry in reversed(list(self.ledger.values())):
+        for entry in self.ledger.newest():
             if entry.status == "done" and self.drawer.feasible(entry.architecture):
                 living.append(entry)
                 if len(living) == self.settings.population:
