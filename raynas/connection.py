@@ -19,6 +19,7 @@ from typing import Any
 import ray
 from ray.exceptions import AuthenticationError
 
+from raynas import watch
 from raynas.config import Config, ConfigError
 
 __all__ = ["LOOPBACK", "Terminated", "asks_who_comes", "check_address", "connect"]
@@ -63,13 +64,14 @@ def connect(config: Config, dashboard: str | None = None, verbose: bool = False)
     address = check_address(config)
     try:
         _connect(address, dashboard, verbose)
+        watch.start(own=address is None, interrupts=threading.current_thread() is threading.main_thread())
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _terminate)  # in place of Ray's own, which leaves at once
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
+    raise watch.found() or Terminated
 
 
 def _connect(address: str | None, dashboard: str | None, verbose: bool) -> None:

@@ -32,11 +32,12 @@ from urllib.parse import urlsplit
 from pyarrow import fs
 
 from raynas.locks import folders_of_the_dead, own_folder
+from raynas.periods import PERIODS
 
 __all__ = ["Mirror", "OvertakenError"]
 
 log = logging.getLogger(__name__)
-EVERY = 2.0
+EVERY = PERIODS.mirror
 """Seconds between two looks for files that have changed."""
 _RATE = 1e5
 """Bytes a second that may go into sending one file, which grows, again and again."""

@@ -12,12 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from raynas.periods import PERIODS
+
 __all__ = ["PATIENCE", "append_line", "patiently", "reason", "replace_text", "write_json"]
 
 log = logging.getLogger(__name__)
 PATIENCE = 600.0
 """Seconds for which a write is tried again before what was computed is given up."""
-_AGAIN = 0.5
+_AGAIN = PERIODS.again
 T = TypeVar("T")
 
 

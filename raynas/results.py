@@ -25,6 +25,7 @@ import pyarrow as pa
 from raynas.architecture import key as key_of
 from raynas.parts import Folder, compact, number_of
 from raynas.patience import patiently, reason
+from raynas.periods import PERIODS
 from raynas.standings import latest, leaderboard, mode_of, pareto
 
 __all__ = [
@@ -85,7 +86,7 @@ SCHEMA: pa.Schema = pa.schema(
 _TEXT, _REAL, _COUNT = _PLAIN = pa.string(), pa.float64(), pa.int64()
 _KINDS = {field.name: next((kind for kind in _PLAIN if field.type == kind), field.type) for field in SCHEMA}
 _JSON = json.JSONEncoder(separators=(",", ":"))
-_SLOWEST_FLUSH = 10.0  # seconds
+_SLOWEST_FLUSH = PERIODS.slowest_log
 
 
 class Log:
@@ -104,7 +105,7 @@ class Log:
         OSError: The folder cannot be made.
     """
 
-    def __init__(self, folder: str | Path, flush_seconds: float = 1.0) -> None:
+    def __init__(self, folder: str | Path, flush_seconds: float = PERIODS.log) -> None:
         if not flush_seconds > 0:
             raise ValueError(f"flush_seconds must be above 0, not {flush_seconds}")
         self.folder = str(folder)

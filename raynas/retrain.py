@@ -21,7 +21,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
 
-from raynas import checkpoint
+from raynas import checkpoint, watch
 from raynas.command_line import OPERATION
 from raynas.config import Config, TrainConfig
 from raynas.data import Data, from_arrays, to_arrays
@@ -30,6 +30,7 @@ from raynas.images import steps_per_epoch
 from raynas.mirror import Mirror
 from raynas.nodes import Notice
 from raynas.patience import append_line, patiently, replace_text
+from raynas.periods import PERIODS
 from raynas.placement import check_room, place_ranks
 from raynas.supernet import TrainingStatus
 from raynas.tasks import task_of
@@ -155,14 +156,14 @@ def images_per_second(subnet: nn.Module, data: Data, recipe: TrainConfig, seed: 
     check_room([where.each], "workers")
     job = Job(ray.put(copy.deepcopy(subnet)), ray.put(to_arrays(data)), recipe, seed, Path())
     task = ray.remote(_some_steps).options(num_cpus=where.cpus, num_gpus=where.gpus)
-    return where.count * float(ray.get(task.remote(job, where.count)))
+    return where.count * float(watch.get(task.remote(job, where.count)))
 
 
 def _some_steps(job: Job, workers: int) -> float:
     """The images/s of one of so many workers."""
     assert job.recipe.batch_size is not None
     recipe = dataclasses.replace(job.recipe, batch_size=max(job.recipe.batch_size // workers, 1))
-    trainer = Trainer(ray.get(job.network), from_arrays(ray.get(job.arrays)), recipe, seed=job.seed)
+    trainer = Trainer(watch.get(job.network), from_arrays(watch.get(job.arrays)), recipe, seed=job.seed)
     trainer.run(2)  # the first ones fill caches
     images, seconds = 0, 0.0
     while seconds < 2.0:
@@ -212,9 +213,9 @@ def _train_worker(config: dict[str, Any]) -> None:
     job: Job = config["job"]
     context = ray.train.get_context()
     rank = (context.get_world_rank(), context.get_world_size())
-    data = from_arrays(ray.get(job.arrays))
+    data = from_arrays(watch.get(job.arrays))
     begin = time.monotonic()
-    trainer = Trainer(ray.get(job.network), data, job.recipe, seed=job.seed, rank=rank)
+    trainer = Trainer(watch.get(job.network), data, job.recipe, seed=job.seed, rank=rank)
     folder, mirror = _own_folder(job.where)
     saved = checkpoint.latest(folder)
     seconds = 0.0
@@ -235,7 +236,7 @@ def _train_worker(config: dict[str, Any]) -> None:
         if trainer.step == total:
             trainer.take_average()
         # A line of the training curve about every second; ranks need not agree on it.
-        chunk = progress.next_chunk(chunk, 1.0)
+        chunk = progress.next_chunk(chunk, PERIODS.chunk)
         if rank[0]:
             continue
         spent = seconds + time.monotonic() - begin
@@ -278,7 +279,7 @@ def _watched(curve: Path, on_progress: Callable[[TrainingStatus], None]) -> Iter
 
     def watch() -> None:
         seen = 0
-        while not ended.wait(0.5) or curve.exists():
+        while not ended.wait(PERIODS.watch) or curve.exists():
             # What stands behind the last line end is still being written.
             text = curve.read_text(encoding="utf-8") if curve.exists() else ""
             lines = text[: text.rfind("\n") + 1].splitlines()
