@@ -118,7 +118,8 @@ class Recorder(tune.Callback):
         self.wanted = wanted
         for row in in_flight:
             self._meter.took(row)
-            self._in_flight[row["key"]] = dict(row)
+            if row.get("score") is not None:
+                self._in_flight[row["key"]] = {n: v for n, v in row.items() if n != "time" and v is not None}
         for rows in ended:
             self.scored += 1
             self._count(rows[-1])
@@ -144,7 +145,9 @@ class Recorder(tune.Callback):
         open_rows = self._open.setdefault(trial.trial_id, {})
         for outcome in result.get("outcomes") or [_plain_outcome(trial.config, result, self.scoring.max_fidelity)]:
             name = arch.key(outcome["architecture"])
-            seen = open_rows.setdefault(name, self._in_flight.pop(name)) if name in self._in_flight else open_rows.get(name)
+            if name in self._in_flight:
+                open_rows[name] = self._in_flight.pop(name)
+            seen = open_rows.get(name)
             if seen is not None and _place(outcome) <= _place(seen):
                 # A trial that lost its process has begun again, or one that stood in the log when the run stopped; or a
                 # cohort repeats what it said.

@@ -26,6 +26,16 @@ _SILENT = ("ray.tune.execution.tune_controller", "ray.tune.tune")
 _LARGEST = 10_000_000
 
 
+class _Screen(logging.Handler):
+    """Shows what would be shown without us: what is no warning to Ray's own logger stays in the file."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass it on."""
+        above = logging.getLogger("ray")
+        if above.isEnabledFor(record.levelno):
+            above.callHandlers(record)
+
+
 @contextmanager
 def tune_log(run: Path) -> Iterator[None]:
     """Write what Tune warns of into a file below the folder of a run; a part of it is not shown on the screen."""
@@ -36,14 +46,16 @@ def tune_log(run: Path) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in (_TUNE, *_SILENT)]
     before = [(logger.level, logger.propagate) for logger in loggers]
+    screen = _Screen()
+    loggers[0].addHandler(screen)
     for logger in loggers:
         logger.addHandler(handler)
-    for logger in loggers[1:]:
         logger.setLevel(logging.WARNING)
         logger.propagate = False
     try:
         yield
     finally:
+        loggers[0].removeHandler(screen)
         for logger, (level, propagates) in zip(loggers, before, strict=True):
             logger.removeHandler(handler)
             logger.setLevel(level)
