@@ -75,11 +75,11 @@ def searches(minutes: float, data: Path) -> dict[str, list[str]]:
             "search.slices=4", "search.bn_images=256", "search.batch_size=64",
         ],
         "from scratch": [
-            *common, "search.trainable=trainables.from_scratch:FromScratch", "search.epochs=3", "train.batch_size=64",
-            f"search.num_samples={int(6 * times)}",
+            *common, "search.trainable=trainables.from_scratch:FromScratch", "search.epochs=2", "train.batch_size=64",
+            "data.limit=800", f"search.num_samples={int(6 * times)}",
         ],
         "table": [
-            *common, "--space", "spaces.nasbench201:DECISIONS", "search.trainable=soak:SlowTable",
+            *common, "--space", "spaces.nasbench201:DECISIONS", "search.trainable=benchmarks.soak:SlowTable",
             f"search.trainable_args.file={data / 'nasbench201_cifar10.parquet'}", "search.max_concurrent=1",
             "search.trainable_args.metric=cifar10_val_200", f"search.num_samples={int(400 * times)}",
         ],
@@ -173,7 +173,7 @@ class Search:
         """Start the driver, or go on."""
         line = [sys.executable, "-m", "raynas.launch", "--storage-path", str(self.storage), "--name", self.name]
         resume = ["--resume"] if (self.folder / "config.yaml").exists() else []
-        path = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")])
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         environment = {**os.environ, "PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0"}
         with self.said.open("ab") as said:
             return subprocess.Popen(
@@ -260,7 +260,9 @@ class Soak:
             search.usage.sample(driver.pid)
             seen |= tree(driver.pid)
             ready = search.kind in self.references and search.works() and time.time() - begin > 2
-            if not killed and self.due and time.monotonic() >= self.due[0] and ready and (not again or self.moves(search, begin)):
+            if again:
+                ready = ready and self.moves(search, begin)
+            if ready and not killed and self.due and time.monotonic() >= self.due[0]:
                 kill = self.kill(search, driver.pid)
                 killed = kill if kill in ENDS else ""
                 fell = time.time()
@@ -314,7 +316,8 @@ class Soak:
             search.faults.append(f"10 s after the end {len(left)} processes were there: {seen[left[0]][:60]}")
         if killed != "driver":
             text = search.said.read_text(encoding="utf-8", errors="replace")
-            words = [line for line in text.splitlines() if line.strip() and not line.startswith(("search:", "supernet:"))]
+            usual = ("search:", "supernet:")
+            words = [line for line in text.splitlines() if line.strip() and not line.startswith(usual)]
             told = list(itertools.takewhile(lambda line: not line.startswith("error:"), reversed(words)))
             search.last_words.append(len(told) + 1)
             if len(told) > 1:
@@ -387,7 +390,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=40.0)
     parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("RAYNAS_DATA", ROOT.parent / "shared" / "data")))
+    data = Path(os.environ.get("RAYNAS_DATA", ROOT.parent / "shared" / "data"))
+    parser.add_argument("--data", type=Path, default=data, help="folder of the table (nasbench201_cifar10.parquet)")
     parser.add_argument("--storage", type=Path, help="keep the runs there; default: a temporary folder")
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args()

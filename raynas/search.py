@@ -23,6 +23,7 @@ from ray import tune
 from ray.tune.error import TuneError
 
 from raynas import results, schedulers
+from raynas._compat import kept_processes
 from raynas.architecture import Architecture
 from raynas.config import SearchConfig
 from raynas.patience import patiently
@@ -30,7 +31,6 @@ from raynas.periods import PERIODS
 from raynas.placement import check_room
 from raynas.recorder import Recorder, SearchStatus
 from raynas.results import Log
-from raynas._compat import kept_processes
 from raynas.scoring import HEAD, Scoring
 from raynas.searchers import ArchitectureSearcher, Cohort
 from raynas.tune_files import scratch_folder, tune_log

@@ -21,7 +21,7 @@ SMALLEST = " ".join(f"{field.name}=0.01" for field in dataclasses.fields(Periods
 def test_periods_are_read_by_name() -> None:
     assert Periods.read("") == Periods() and Periods.read("log=0.5, mirror=3").mirror == 3
     assert set(vars(Periods.read(SMALLEST)).values()) == {0.01}
-    assert PERIODS == Periods.read(os.environ.get("RAYNAS_PERIODS", ""))
+    assert Periods.read(os.environ.get("RAYNAS_PERIODS", "")) == PERIODS
 
 
 @pytest.mark.parametrize(
