@@ -47,8 +47,8 @@ ENDS = ("driver", "raylet", "gcs")
 """After which of the kills the driver must end."""
 VICTIMS = {
     "driver": r" -m raynas\.launch ",
-    "actor": r"^ray::supernet",
-    "trial": r"^ray::(ImplicitFunc|SharedWeights|FromScratch|SlowTable)",
+    "actor": r"^ray::(supernet|SupernetActor)",
+    "trial": r"^ray::(?!IDLE|\w*Agent|supernet|SupernetActor|TemporaryActor)\w",
     "raylet": r"/raylet/raylet ",
     "gcs": r"/gcs_server ",
 }
@@ -188,15 +188,21 @@ class Search:
 
     def alive(self) -> float:
         """When something in its folder was last written."""
-        moments = [0.0]
-        for path in (self.folder, *self.folder.rglob("*")):
-            with contextlib.suppress(OSError):
-                moments.append(path.stat().st_mtime)
-        return max(moments)
+        return newest(self.folder, ("**/*",))
 
-    def works(self) -> bool:
-        """Whether it trains or scores: a driver that only starts is no target yet."""
-        return any(self.folder.glob("supernet/training.jsonl")) or any(self.folder.glob("scored.parquet/*.parquet"))
+    def works(self, since: float) -> bool:
+        """Whether it has trained or scored since then: a driver that only starts is no target yet."""
+        kinds = ("supernet/training.jsonl", "scored.parquet/*.parquet", "in-flight/*/*.safetensors")
+        return newest(self.folder, kinds) > since
+
+
+def newest(folder: Path, kinds: Sequence[str]) -> float:
+    """When the newest file of these kinds was written; some may go away meanwhile."""
+    moments = [0.0]
+    for path in itertools.chain.from_iterable(map(folder.glob, kinds)):
+        with contextlib.suppress(OSError):
+            moments.append(path.stat().st_mtime)
+    return max(moments)
 
 
 def scores(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, int], float]:
@@ -241,8 +247,8 @@ class Soak:
         search = Search(kind, name, self.settings[kind], self.storage)
         self.searches.append(search)
         begin = time.monotonic()
-        for attempt in range(3 + self.count):
-            if self.drive(search, again=attempt > 0):
+        for _ in range(3 + self.count):
+            if self.drive(search):
                 break
         else:
             search.faults.append("it came to no end")
@@ -252,17 +258,15 @@ class Soak:
         print(f"{told}; {'; '.join(search.faults) or 'all well'}", file=sys.stderr, flush=True)
         return search
 
-    def drive(self, search: Search, again: bool) -> bool:
+    def drive(self, search: Search) -> bool:
         """From a start of the driver to its end; returns whether the search is at its end."""
         driver, begin = search.start(), time.time()
         killed, seen = "", dict[int, str]()
         while driver.poll() is None:
             search.usage.sample(driver.pid)
             seen |= tree(driver.pid)
-            ready = search.kind in self.references and search.works() and time.time() - begin > 2
-            if again:
-                ready = ready and self.moves(search, begin)
-            if ready and not killed and self.due and time.monotonic() >= self.due[0]:
+            due = not killed and self.due and time.monotonic() >= self.due[0]
+            if due and search.kind in self.references and search.works(begin):
                 kill = self.kill(search, driver.pid)
                 killed = kill if kill in ENDS else ""
                 fell = time.time()
@@ -280,10 +284,6 @@ class Soak:
             search.faults.append(f"exit code {driver.returncode}: {self.tail(search)}")
             return True
         return not killed
-
-    def moves(self, search: Search, begin: float) -> bool:
-        """Whether a driver that goes on has come to compute something."""
-        return search.alive() > begin + 5
 
     def kill(self, search: Search, driver: int) -> str:
         """Kill one process; returns what it was, or nothing where there was none."""
