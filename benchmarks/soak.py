@@ -43,6 +43,7 @@ LOOK = 2.0
 """Seconds between two samples."""
 HANGS = 240.0
 """Seconds without a sign of life in the run's folder after which a driver counts as hanging."""
+KINDS = ("shared weights", "from scratch", "table")
 ENDS = ("driver", "raylet", "gcs")
 """After which of the kills the driver must end."""
 VICTIMS = {
@@ -214,15 +215,15 @@ class Soak:
     """All of it.
 
     Args:
+        settings: Of each kind of search.
         minutes: How long further searches begin.
         kills: How many processes are killed.
-        data: Folder of the table.
         storage: Folder for the runs.
         seed: Decides who is killed when.
     """
 
-    def __init__(self, minutes: float, kills: int, data: Path, storage: Path, seed: int) -> None:
-        self.settings, self.storage, self.rng = searches(minutes, data), storage, Random(seed)
+    def __init__(self, settings: dict[str, list[str]], minutes: float, kills: int, storage: Path, seed: int) -> None:
+        self.settings, self.storage, self.rng = settings, storage, Random(seed)
         self.begin, self.end = time.monotonic(), time.monotonic() + 60 * minutes
         self.searches: list[Search] = []
         self.references: dict[str, Search] = {}
@@ -393,12 +394,14 @@ def main() -> int:
     data = Path(os.environ.get("RAYNAS_DATA", ROOT.parent / "shared" / "data"))
     parser.add_argument("--data", type=Path, default=data, help="folder of the table (nasbench201_cifar10.parquet)")
     parser.add_argument("--storage", type=Path, help="keep the runs there; default: a temporary folder")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="searches to make")
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="raynas-soak-") as scratch:
         storage = flags.storage or Path(scratch)
         storage.mkdir(parents=True, exist_ok=True)
-        soak = Soak(flags.minutes, flags.kills, flags.data.resolve(), storage, flags.seed)
+        settings = searches(flags.minutes, flags.data.resolve())
+        soak = Soak({kind: settings[kind] for kind in flags.kinds}, flags.minutes, flags.kills, storage, flags.seed)
         soak.run()
         print("\n".join(soak.tables()))
     return int(soak.failed)

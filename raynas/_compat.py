@@ -95,7 +95,7 @@ def mute_raylet() -> None:
     if gone:
         _warn(tuple(gone), "when Ray's own processes die, it prints pages")
         return
-    worker = importlib.import_module("ray._private.worker")
+    worker: Any = importlib.import_module("ray._private.worker")
     stock = worker.print_to_stdstream
     if getattr(stock, "muted", False):
         return
