@@ -317,7 +317,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"what was computed is kept in {run.place}; go on with --resume (-v shows more)", file=sys.stderr)
         return code
     finally:
-        run.close()
+        if watch.found() is None:
+            run.close()
+        else:
+            SearchRun.close(run)  # sends its files; what has died cannot be asked to end anything
     return 0
 
 

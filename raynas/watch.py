@@ -105,7 +105,7 @@ class _Watch:
         """Look again and again; when something has died, tell the main thread, and end the program if that hangs."""
         while self.clusters.get(_name(cluster)) is cluster and ray.is_initialized():
             died = cluster.lost()
-            if died is not None:
+            if died is not None and ray.is_initialized():  # it may just have been ended by this process
                 self.found = died
                 os.kill(os.getpid(), signal.SIGTERM)  # whose handler raises what terminated() returns
                 time.sleep(GRACE)
@@ -151,6 +151,7 @@ def lost() -> str | None:
     died = None
     while cluster is not None and (died := cluster.lost()) is None and cluster.silent:
         time.sleep(0.6 * PERIODS.alive)
+    _WATCH.found = died
     return died
 
 
