@@ -19,6 +19,7 @@ from typing import Any
 import ray
 from ray.exceptions import AuthenticationError
 
+from raynas import watch
 from raynas.config import Config, ConfigError
 from raynas.local_ray import on_loopback, private_folder
 from raynas.patience import create_text
@@ -65,13 +66,14 @@ def connect(config: Config, dashboard: str | None = None, verbose: bool = False)
     address = check_address(config)
     try:
         _connect(address, dashboard, verbose)
+        watch.start(own=address is None, interrupts=threading.current_thread() is threading.main_thread())
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _terminate)  # in place of Ray's own, which leaves at once
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
+    raise watch.found() or Terminated
 
 
 def _connect(address: str | None, dashboard: str | None, verbose: bool) -> None:

@@ -17,13 +17,14 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from rich.table import Table
 
 from raynas.joint import settings
+from raynas.periods import PERIODS
 from raynas.recorder import SearchStatus
 from raynas.supernet import TrainingStatus
 
 __all__ = ["View", "quantity"]
 
 _UNITS = {"latency_ms": "ms"}
-_EVERY = 10.0
+_EVERY = PERIODS.line
 """Seconds between two lines where there is no terminal."""
 
 

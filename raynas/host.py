@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from raynas import watch
 from raynas.architecture import Architecture
 from raynas.config import Config, SearchConfig
 from raynas.data import Data, from_arrays
@@ -96,10 +97,10 @@ class Host:
         """The host of what :meth:`raynas.actors.Hosted.pack` packed, with the threads that Ray gave this process."""
         torch.set_num_threads(max(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)), 1))
         hosted = ray.cloudpickle.loads(packed)
-        space = ray.get(hosted.space)
+        space = watch.get(hosted.space)
         if hosted.weights is not None:
-            space.load_state_dict(ray.get(hosted.weights).tensors())
-        return cls(space, from_arrays(ray.get(hosted.arrays)), config, name)
+            space.load_state_dict(watch.get(hosted.weights).tensors())
+        return cls(space, from_arrays(watch.get(hosted.arrays)), config, name)
 
     def join(self, paths: PathSampler | None, rank: int, world: int, address: str) -> int:
         """Become rank ``rank`` of ``world`` and prepare to train; returns the steps of an epoch."""

@@ -33,6 +33,7 @@ import torch
 from ray import tune
 from torch import nn
 
+from raynas import watch
 from raynas.bare import bare_run, bare_space
 from raynas.command_line import read_arguments
 from raynas.config import Config, ConfigError, PoolConfig, RetrainConfig, SearchConfig, ShrinkConfig
@@ -325,14 +326,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         # Whatever happened on the cluster: one line, where the work is if there is any, and the rest on request.
         refused = isinstance(error, ConfigError)
-        code = _failed(error, 2 if refused else 1, verbose)
+        died = None if refused else watch.lost()  # it may have been said in words of Ray that help nobody
+        code = _failed(watch.ClusterLost(died) if died else error, 2 if refused else 1, verbose)
         if run.begun and not (refused and begun):
             print(
                 f"what was computed is kept in {run.place}; go on with --resume{trust} (-v shows more)", file=sys.stderr
             )
         return code
     finally:
-        run.close()
+        if watch.found() is None:
+            run.close()
+        else:
+            SearchRun.close(run)  # sends its files; what has died cannot be asked to end anything
     return 0
 
 
@@ -365,4 +370,5 @@ def _failed(error: BaseException, code: int, verbose: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    watch.guard()
+    watch.leave(main())

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from ray.util.metrics import Counter, Gauge
 
+from raynas.periods import PERIODS
+
 if TYPE_CHECKING:
     from raynas.recorder import SearchStatus
     from raynas.supernet import TrainingStatus
@@ -46,7 +48,7 @@ ACTOR = {
 }
 """Counters of each supernet actor, with the tag ``actor``."""
 
-_AGAIN = 5.0
+_AGAIN = PERIODS.metrics
 """Seconds after which a gauge is set again: Ray serves only those that were set in the last 10."""
 
 

@@ -35,12 +35,13 @@ from raynas.legal import check_name
 from raynas.listing import Held, copy_stream, legal_path, local_files, passing, stamp
 from raynas.locks import folders_of_the_dead, own_folder
 from raynas.patience import replace_file, replace_text
+from raynas.periods import PERIODS
 from raynas.removal import NotOwnedError, make_folder, move, own, remove_file, remove_tree, scratch_folder
 
 __all__ = ["Mirror", "OvertakenError"]
 
 log = logging.getLogger(__name__)
-EVERY = 2.0
+EVERY = PERIODS.mirror
 """Seconds between two looks for files that have changed."""
 _RATE = 1e5
 """Bytes a second that may go into sending one file, which grows, again and again."""

@@ -15,8 +15,10 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raynas._compat import draining_nodes
 from raynas.config import ConfigError
 from raynas.patience import replace_file
+from raynas.periods import PERIODS
 from raynas.removal import own, remove_tree
 from raynas.storage import unusable
 
@@ -25,7 +27,7 @@ __all__ = ["PATIENCE", "Notice", "appears", "check_nodes", "last_line", "meeting
 log = logging.getLogger(__name__)
 PATIENCE = 60.0
 """Seconds a node may take to start a process and answer."""
-_LEAVING = 10.0
+_LEAVING = PERIODS.leaving
 """Seconds between two checkpoints while a node is leaving."""
 
 
@@ -67,8 +69,7 @@ class Notice:
 
     def given(self) -> bool:
         """Whether a node is leaving since the last call; as long as it is there, once more every few seconds."""
-        # No public interface tells it; Ray Train asks the same.
-        leaving = set(ray._private.state.state.get_draining_nodes())
+        leaving = draining_nodes()
         news, self._known = leaving - self._known, leaving
         if news:
             log.warning("%d of the nodes must leave: a checkpoint is written at once", len(news))

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from raynas.periods import PERIODS
 from raynas.removal import make_folder, remove_file
 
 __all__ = [
@@ -41,7 +42,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 PATIENCE = 600.0
 """Seconds for which a write is tried again before what was computed is given up."""
-_AGAIN = 0.5
+_AGAIN = PERIODS.again
 _HOPELESS = (errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG)
 """What waiting does not mend."""
 _ABANDONED = 3600.0

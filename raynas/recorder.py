@@ -17,6 +17,7 @@ from raynas import architecture as arch
 from raynas.architecture import Architecture
 from raynas.front import Hypervolume
 from raynas.limits import COSTS, LATENCY
+from raynas.periods import PERIODS
 from raynas.results import SIMULATED, Log, Meter
 from raynas.scoring import Scoring
 from raynas.searchers.origin import Origin
@@ -89,6 +90,8 @@ class Recorder(tune.Callback):
         self.busy = 0.0
         self.begin = time.monotonic()
         self._open: dict[str, dict[str, dict[str, Any]]] = {}
+        self._in_flight: dict[str, dict[str, Any]] = {}
+        """The last row of each architecture that was being scored when the run stopped, by key."""
         self._meter = Meter()
         self._told = 0.0
         self._in_a_row = 0
@@ -115,6 +118,8 @@ class Recorder(tune.Callback):
         self.wanted = wanted
         for row in in_flight:
             self._meter.took(row)
+            if row.get("score") is not None:
+                self._in_flight[row["key"]] = {n: v for n, v in row.items() if n != "time" and v is not None}
         for rows in ended:
             self.scored += 1
             self._count(rows[-1])
@@ -140,9 +145,13 @@ class Recorder(tune.Callback):
         open_rows = self._open.setdefault(trial.trial_id, {})
         for outcome in result.get("outcomes") or [_plain_outcome(trial.config, result, self.scoring.max_fidelity)]:
             name = arch.key(outcome["architecture"])
+            if name in self._in_flight:
+                open_rows[name] = self._in_flight.pop(name)
             seen = open_rows.get(name)
             if seen is not None and _place(outcome) <= _place(seen):
-                continue  # a trial that lost its process has begun again, or a cohort repeats what it said
+                # A trial that lost its process has begun again, or one that stood in the log when the run stopped; or a
+                # cohort repeats what it said.
+                continue
             row = {"key": name, **self._row(outcome, trial.trial_id), **self._lineage(name)}
             self.busy += self._meter.took(row)
             self.failed += row["status"] == "error"
@@ -229,7 +238,7 @@ class Recorder(tune.Callback):
 
     def _show(self) -> None:
         now = time.monotonic()
-        if now - self._told < 0.2 and self.scored < self.wanted:
+        if now - self._told < PERIODS.view and self.scored < self.wanted:
             return
         self._told = now
         self.tell(self.status())

@@ -15,9 +15,12 @@ from typing import Any
 
 import ray
 
+from raynas import watch
+from raynas.periods import PERIODS
+
 __all__ = ["LOOK", "PATIENCE", "Question", "Replicas"]
 
-LOOK = 5.0
+LOOK = PERIODS.look
 """Seconds after which whoever waits for an answer looks whether somebody is there to give it, and for how long."""
 PATIENCE = 600.0
 """Seconds to wait where no replica is there at all."""
@@ -73,7 +76,7 @@ class Replicas:
         while asked:
             ready, _ = ray.wait([*asked], timeout=LOOK)
             for answer in ready:
-                asked.pop(answer).answer = ray.get(answer)
+                asked.pop(answer).answer = watch.get(answer)
             if ready:
                 last_sign = time.monotonic()
                 continue
@@ -113,6 +116,6 @@ class Replicas:
 
 def _count(sign: Any) -> float:
     try:
-        return float(ray.get(sign))
+        return float(watch.get(sign))
     except ray.exceptions.RayError:
         return math.inf  # it has just been started again

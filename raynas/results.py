@@ -26,6 +26,7 @@ import pyarrow as pa
 from raynas.architecture import key as key_of
 from raynas.parts import Folder, number_of
 from raynas.patience import patiently, reason
+from raynas.periods import PERIODS
 from raynas.row_checks import STATUSES, check_rows, check_scores
 from raynas.standings import latest, leaderboard, mode_of, pareto
 
@@ -87,7 +88,7 @@ SCHEMA: pa.Schema = pa.schema(
 _TEXT, _REAL, _COUNT = _PLAIN = pa.string(), pa.float64(), pa.int64()
 _KINDS = {field.name: next((kind for kind in _PLAIN if field.type == kind), field.type) for field in SCHEMA}
 _JSON = json.JSONEncoder(separators=(",", ":"))
-_SLOWEST_FLUSH = 10.0  # seconds
+_SLOWEST_FLUSH = PERIODS.slowest_log
 
 
 class Log:
@@ -108,7 +109,7 @@ class Log:
     """
 
     def __init__(
-        self, folder: str | Path, flush_seconds: float = 1.0, settings: Mapping[str, Any] | None = None
+        self, folder: str | Path, flush_seconds: float = PERIODS.log, settings: Mapping[str, Any] | None = None
     ) -> None:
         if not flush_seconds > 0:
             raise ValueError(f"flush_seconds must be above 0, not {flush_seconds}")

@@ -22,7 +22,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
 from typing_extensions import TypedDict
 
-from raynas import checkpoint
+from raynas import checkpoint, watch
 from raynas.config import Config, TrainConfig
 from raynas.data import Data, from_arrays, to_arrays
 from raynas.evaluation import tally
@@ -31,6 +31,7 @@ from raynas.images import steps_per_epoch
 from raynas.mirror import Mirror
 from raynas.nodes import Notice
 from raynas.patience import append_line, patiently, replace_text
+from raynas.periods import PERIODS
 from raynas.placement import check_room, place_ranks
 from raynas.removal import free_name, move, own, remove_file, remove_tree
 from raynas.stored import DamagedError, accept, read_json, read_or
@@ -201,14 +202,14 @@ def images_per_second(subnet: nn.Module, data: Data, recipe: TrainConfig, seed: 
     check_room([where.each], "workers")
     job = Job(ray.put(copy.deepcopy(subnet)), ray.put(to_arrays(data)), recipe, seed, Path())
     task = ray.remote(_some_steps).options(num_cpus=where.cpus, num_gpus=where.gpus)
-    return where.count * float(ray.get(task.remote(job, where.count)))
+    return where.count * float(watch.get(task.remote(job, where.count)))
 
 
 def _some_steps(job: Job, workers: int) -> float:
     """The images/s of one of so many workers."""
     assert job.recipe.batch_size is not None
     recipe = dataclasses.replace(job.recipe, batch_size=max(job.recipe.batch_size // workers, 1))
-    trainer = Trainer(ray.get(job.network), from_arrays(ray.get(job.arrays)), recipe, seed=job.seed)
+    trainer = Trainer(watch.get(job.network), from_arrays(watch.get(job.arrays)), recipe, seed=job.seed)
     trainer.run(2)  # the first ones fill caches
     images, seconds = 0, 0.0
     while seconds < 2.0:
@@ -258,9 +259,9 @@ def _train_worker(config: dict[str, Any]) -> None:
     job: Job = config["job"]
     context = ray.train.get_context()
     rank = (context.get_world_rank(), context.get_world_size())
-    data = from_arrays(ray.get(job.arrays))
+    data = from_arrays(watch.get(job.arrays))
     begin = time.monotonic()
-    trainer = Trainer(ray.get(job.network), data, job.recipe, seed=job.seed, rank=rank)
+    trainer = Trainer(watch.get(job.network), data, job.recipe, seed=job.seed, rank=rank)
     folder, mirror = _own_folder(job.where)
     saved = checkpoint.latest(folder, ("seconds",))
     seconds = 0.0
@@ -281,7 +282,7 @@ def _train_worker(config: dict[str, Any]) -> None:
         if trainer.step == total:
             trainer.take_average()
         # A line of the training curve about every second; ranks need not agree on it.
-        chunk = progress.next_chunk(chunk, 1.0)
+        chunk = progress.next_chunk(chunk, PERIODS.chunk)
         if rank[0]:
             continue
         spent = seconds + time.monotonic() - begin
@@ -325,7 +326,7 @@ def _watched(curve: Path, on_progress: Callable[[TrainingStatus], None]) -> Iter
 
     def watch() -> None:
         seen = 0
-        while not ended.wait(0.5) or curve.exists():
+        while not ended.wait(PERIODS.watch) or curve.exists():
             # What stands behind the last line end is still being written.
             text = curve.read_text(encoding="utf-8") if curve.exists() else ""
             lines = text[: text.rfind("\n") + 1].splitlines()

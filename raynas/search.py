@@ -14,6 +14,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -22,16 +23,17 @@ from ray import tune
 from ray.tune.error import TuneError
 
 from raynas import credentials, results, schedulers
+from raynas._compat import kept_processes
 from raynas.architecture import Architecture
 from raynas.config import ConfigError, SearchConfig
 from raynas.patience import patiently
+from raynas.periods import PERIODS
 from raynas.placement import check_room
 from raynas.recorder import Recorder, SearchStatus
-from raynas.removal import scratch
 from raynas.results import Log
-from raynas.reuse import kept_processes
 from raynas.scoring import HEAD, Scoring
 from raynas.searchers import ArchitectureSearcher, Cohort
+from raynas.tune_files import scratch_folder, tune_log
 
 __all__ = ["History", "run_search"]
 
@@ -166,7 +168,8 @@ def run_search(
         stop: Any = None if scoring.ends_itself else {"training_iteration": scoring.max_fidelity}
         if scoring.simulated and seconds is not None:
             stop = _Simulated(recorder, seconds)
-        _fit(_with_parameters(scoring, history), tune_config, recorder, stop)
+        with tune_log(Path(log.folder).parent):
+            _fit(_with_parameters(scoring, history), tune_config, recorder, stop)
     finally:
         patiently(log.flush, f"the last rows of {log.folder}")
     return recorder.status()
@@ -206,10 +209,10 @@ class _Simulated(tune.Stopper):
 def _fit(trainable: Any, tune_config: tune.TuneConfig, recorder: Recorder, stop: Any) -> None:
     """Run Tune. It keeps a folder for every trial; these do not outlive the search, the log holds all that matters."""
     _quiet_tune()
-    with scratch("raynas-tune-") as kept:
+    with scratch_folder() as scratch:
         run_config = tune.RunConfig(
             name="search",
-            storage_path=str(kept),
+            storage_path=str(scratch),
             callbacks=[recorder],
             stop=stop,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -242,7 +245,7 @@ def _quiet_tune() -> None:
     """The log replaces Tune's own files and tables; more than one trial is staged, so that no worker waits."""
     for name, value in {
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-        "TUNE_GLOBAL_CHECKPOINT_S": "600",
+        "TUNE_GLOBAL_CHECKPOINT_S": str(PERIODS.snapshot),
         "TUNE_MAX_PENDING_TRIALS_PG": "4",
         "RAY_AIR_NEW_OUTPUT": "0",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -250,6 +253,3 @@ def _quiet_tune() -> None:
     }.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
-    # The log keeps what went wrong in a trial; a page of traceback each would push everything else off the screen.
-    logging.getLogger("ray.tune.execution.tune_controller").setLevel(logging.CRITICAL)
-    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)

@@ -26,7 +26,7 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import Tensor, nn
 
-from raynas import checkpoint
+from raynas import checkpoint, watch
 from raynas.actors import Hosted, SupernetActor
 from raynas.architecture import Architecture
 from raynas.config import Config, ConfigError
@@ -35,6 +35,7 @@ from raynas.fingerprint import contents, training_settings
 from raynas.host import publish
 from raynas.nodes import Notice
 from raynas.patience import append_line, replace_text
+from raynas.periods import PERIODS
 from raynas.placement import Placement, place, place_ranks, reserve
 from raynas.rounds import Rounds, restore
 from raynas.sampling import PathSampler
@@ -49,7 +50,7 @@ _FAR = 10**9
 """Steps of a schedule that counts minutes, before anything is measured."""
 _MEASURED = 3.0
 """Seconds of training after which its speed is known well enough to shorten a schedule of epochs."""
-CHUNK_SECONDS = 1.0
+CHUNK_SECONDS = PERIODS.chunk
 """How long the actors train between two looks of the driver."""
 
 
@@ -182,7 +183,7 @@ class Supernet:
         while left and time.monotonic() < deadline:
             ready, left = ray.wait(left, timeout=1.0)
             try:
-                ray.get(ready)
+                watch.get(ready)
             except (RayActorError, OutOfMemoryError):
                 return True
         return False
@@ -214,7 +215,7 @@ class Supernet:
             tensors = ray.put(publish(saved[1]))
             self.everyone([actor.load.remote(tensors, step) for actor in self.actors])
         else:
-            initial = ray.get(self.actors[0].save.remote()).tensors()
+            initial = watch.get(self.actors[0].save.remote()).tensors()
             checkpoint.keep_initial(self.folder, model_tensors(initial))
         pace = self._pace(epoch_steps, end - time.monotonic(), {} if saved is None else saved[2])
         last_save, chunk, notice = time.monotonic(), 1, Notice()
@@ -248,7 +249,7 @@ class Supernet:
         recipe = self.recipe
         where = place_ranks(recipe)
         self._launch(where, "supernet-train")
-        address = ray.get(self.actors[0].address.remote())
+        address = watch.get(self.actors[0].address.remote())
         joined = [actor.join.remote(paths, rank, where.count, address) for rank, actor in enumerate(self.actors)]
         return int(self.everyone(joined)[0])
 
@@ -285,7 +286,7 @@ class Supernet:
         replace_text(self.folder / "rounds.json", json.dumps(self.rounds.state(), indent=2))
 
     def _save(self, step: int, pace: _Pace) -> None:
-        tensors = ray.get(self.actors[0].save.remote()).tensors()
+        tensors = watch.get(self.actors[0].save.remote()).tensors()
         values: dict[str, Any] = {"total": pace.total, "seconds": pace.spent(), "settings": self.settings}
         values |= {} if self.rounds is None else {"rounds": self.rounds.state()}
         checkpoint.write(self.folder, step, tensors, values, self.recipe.keep_checkpoints)
@@ -348,9 +349,10 @@ class Supernet:
         """Wait for all answers; the first failure is raised at once, for the others may then wait for ever."""
         left = list(waiting)
         while left:
-            ready, left = ray.wait(left, num_returns=1)
-            ray.get(ready)
-        return ray.get(list(waiting))
+            ready, left = watch.wait(left)
+            watch.get(ready)
+        answers: list[Any] = watch.get(list(waiting))
+        return answers
 
 
 @dataclass(frozen=True)
@@ -360,7 +362,7 @@ class _Training:
     supernet: Supernet
 
     def weights(self) -> dict[str, Tensor]:
-        return model_tensors(ray.get(self.supernet.actors[0].save.remote()).tensors())
+        return model_tensors(watch.get(self.supernet.actors[0].save.remote()).tensors())
 
     def kept(self, name: str) -> dict[str, Tensor]:
         return checkpoint.read_initial(self.supernet.folder, name)

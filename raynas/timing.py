@@ -16,6 +16,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import Tensor, nn
 
+from raynas import watch
 from raynas.choice import derive
 from raynas.config import ConfigError, LatencyConfig
 from raynas.nodes import PATIENCE, last_line
@@ -81,7 +82,7 @@ class TimingActor:
             raise RuntimeError("latency.device = cuda, but torch finds no GPU there")
         self.device = torch.device("cuda" if cuda and settings.device != "cpu" else "cpu")
         torch.set_num_threads(settings.threads)
-        self.space: nn.Module = ray.get(ray.cloudpickle.loads(packed)).to(self.device)
+        self.space: nn.Module = watch.get(ray.cloudpickle.loads(packed)).to(self.device)
         self.inputs = torch.zeros(*shape, dtype=dtype, device=self.device)
 
     def __repr__(self) -> str:

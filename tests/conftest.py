@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (Path(__file__).resolve().pa
 
 import ray
 import torch
+
+from raynas.tune_files import TUNE_LOG
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -71,6 +74,21 @@ def _ray_ends() -> Iterator[None]:
     """Whatever Ray is left is ended with the session."""
     yield
     ray.shutdown()
+
+
+_SAID_ELSEWHERE = re.compile(r"ERROR \S+: (Trial task failed for|Could not re-use actor for|Trials did not complete)")
+"""Errors of trials and of their processes: the run's own log tells of these."""
+
+
+@pytest.fixture(autouse=True)
+def _tune_has_no_error(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What Tune logs is not shown on the screen: an error there, in any run of a test, is a failure of the test."""
+    folder: Path | None = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    yield
+    if folder is not None:
+        text = "".join(path.read_text(encoding="utf-8") for path in folder.glob(f"**/{TUNE_LOG}"))
+        errors = [line for line in text.splitlines() if " ERROR " in line and not _SAID_ELSEWHERE.search(line)]
+        assert not errors, "\n".join(errors)
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from raynas.joint import network, recipe, settings
 from raynas.mirror import Mirror
 from raynas.nodes import Notice
 from raynas.patience import patiently
+from raynas.periods import PERIODS
 from raynas.placement import place
 from raynas.removal import remove_tree
 from raynas.scoring import Scoring, check_arguments
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FromScratch", "Job"]
 
-_LINGER = 30.0
+_LINGER = PERIODS.linger
 """Seconds for which the weights of a trial are kept after its end: by then the log tells it, in an object store too."""
 
 
@@ -203,7 +204,7 @@ class FromScratch(tune.Trainable):
         trainer, chunk = self.trainer, 1
         end = min((trainer.step // trainer.epoch_steps + 1) * trainer.epoch_steps, trainer.total_steps)
         while trainer.step < end:
-            chunk = trainer.run(min(trainer.step + chunk, end)).next_chunk(chunk, 1.0)
+            chunk = trainer.run(min(trainer.step + chunk, end)).next_chunk(chunk, PERIODS.chunk)
             if trainer.step < end and self.notice.given():
                 assert self.folder is not None
                 seconds = self.seconds + time.perf_counter() - begin
