@@ -31,7 +31,7 @@ from ray.exceptions import RayActorError
 if TYPE_CHECKING:  # actors load this, too
     from ray.tune.experiment import Trial
 
-__all__ = ["TRIED", "draining_nodes", "kept_processes", "missing", "mute_raylet"]
+__all__ = ["TRIED", "draining_nodes", "kept_processes", "missing", "mute_raylet", "replaced"]
 
 log = logging.getLogger(__name__)
 TRIED = ("2.59.0", "2.60.0")
@@ -210,3 +210,14 @@ def _controller(stock: Any) -> Any:
             super()._trial_task_failure(trial, exception)
 
     return Controller
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """An attribute of a module or class has another value in here."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)

@@ -7,10 +7,11 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from unittest import mock
 
 import ray
 from ray.tune.execution import class_cache
+
+from raynas._compat import replaced
 
 __all__ = ["kept_out"]
 
@@ -35,5 +36,5 @@ def kept_out() -> Iterator[None]:
             log.warning("Ray %s may write %s into its logs: see raynas.credentials", ray.__version__, ", ".join(given))
         yield
         return
-    with mock.patch.object(class_cache, _COPIED, {name for name in copied if not _CREDENTIAL.search(name)}):
+    with replaced(class_cache, _COPIED, {name for name in copied if not _CREDENTIAL.search(name)}):
         yield

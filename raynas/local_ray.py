@@ -12,11 +12,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import ray
 from ray._private import ray_constants
 
+from raynas._compat import replaced
 from raynas.config import ConfigError
 from raynas.locks import is_free, keep_locked
 from raynas.removal import move, remove_tree, scratch_folder
@@ -44,8 +44,16 @@ def on_loopback() -> Iterator[None]:
         yield
         return
     # The environment is for the processes that Ray starts, the constant for this one, which read it long ago.
-    with mock.patch.dict(os.environ, {variable: "0"}), mock.patch.object(ray_constants, "ENABLE_RAY_CLUSTER", False):
-        yield
+    before = os.environ.get(variable)
+    os.environ[variable] = "0"
+    try:
+        with replaced(ray_constants, "ENABLE_RAY_CLUSTER", False):
+            yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
 
 
 def private_folder() -> str:

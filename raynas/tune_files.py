@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from raynas.config import ConfigError
 from raynas.locks import folders_of_the_dead, own_folder
+from raynas.removal import make_folder, own, remove_tree, scratch
 
 __all__ = ["TUNE_LOG", "scratch_folder", "tune_log"]
 
@@ -40,7 +40,7 @@ class _Screen(logging.Handler):
 def tune_log(run: Path) -> Iterator[None]:
     """Write what Tune warns of into a file below the folder of a run; a part of it is not shown on the screen."""
     path = run / TUNE_LOG
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     handler = RotatingFileHandler(path, maxBytes=_LARGEST, backupCount=1, encoding="utf-8", delay=True)
     handler.setLevel(logging.WARNING)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -61,8 +61,9 @@ def tune_log(run: Path) -> Iterator[None]:
             logger.setLevel(level)
             logger.propagate = propagates
         handler.close()
-        with suppress(OSError):  # something is in it
-            path.parent.rmdir()
+        with suppress(OSError):
+            if not any(path.parent.iterdir()):
+                remove_tree(path.parent)
 
 
 @contextmanager
@@ -74,12 +75,17 @@ def scratch_folder() -> Iterator[Path]:
     """
     base = _private(Path(tempfile.gettempdir()) / f"raynas-tune-{os.getuid()}")
     for dead in folders_of_the_dead(base):
-        shutil.rmtree(dead, ignore_errors=True)
-    own = own_folder(base)
-    own.mkdir(parents=True, exist_ok=True)  # in a run of weeks something may have tidied up
-    atexit.register(shutil.rmtree, own, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix="search-", dir=own, ignore_cleanup_errors=True) as scratch:
-        yield Path(scratch)
+        _remove(dead)
+    mine = own_folder(base)
+    own(mine)  # in a run of weeks something may have tidied up
+    atexit.register(_remove, mine)
+    with scratch("search-", mine) as folder:
+        yield folder
+
+
+def _remove(folder: Path) -> None:
+    with suppress(OSError):
+        remove_tree(folder)
 
 
 def _private(folder: Path) -> Path:

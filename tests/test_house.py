@@ -209,6 +209,7 @@ EXCEPTIONS = {
     ("raynas.export", "save_file"): "drafts in a scratch folder, put in place by put_in_place",
     ("raynas.export", "torch.export.save"): "as above",
     ("raynas.export", "torch.onnx.export"): "as above",
+    ("raynas._compat", "write_text"): "an empty snapshot in the scratch folder of Tune",
     ("raynas.checkpoint", "save_file"): "writes to the temporary name that replace_by_draft gives it",
     ("raynas.parts", "delete_file"): "parts of a log in any storage, after check_owned where that is a folder",
     ("raynas.mirror", "delete_file"): "objects of the part that the mirror is of",
