@@ -209,7 +209,7 @@ def _is_round(row: Any) -> bool:
         return False
     if "fidelity" not in row and "generated" not in row:
         return True
-    kinds = {
+    kinds: dict[str, type | tuple[type, ...]] = {
         "scores": int,
         "steps": int,
         "bound": bool,
