@@ -25,12 +25,12 @@ from ray import tune
 
 from raynas import architecture as arch
 from raynas import results
-from raynas.config import SearchConfig
-from raynas.recorder import Recorder
-from raynas.results import Log
-from raynas.scoring import Scoring, slots
-from raynas.search import run_search
+from raynas.config.run import SearchConfig
+from raynas.results.log import Log
 from raynas.searchers import ArchitectureSearcher, SearchSpace
+from raynas.tune.callback import Recorder
+from raynas.tune.experiment import run_search
+from raynas.tune.spec import Scoring, slots
 
 
 class Listed(ArchitectureSearcher):

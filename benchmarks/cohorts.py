@@ -18,9 +18,9 @@ import ray
 from rich.console import Console
 
 from raynas import prepare, results
-from raynas.config import Config, SearchConfig
-from raynas.connection import connect
-from raynas.display import View
+from raynas.config.run import Config, SearchConfig
+from raynas.distributed.connection import connect
+from raynas.runs.display import View
 from spaces.nasbench201 import DECISIONS
 
 

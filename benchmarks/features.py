@@ -25,11 +25,11 @@ import torch
 from scipy.stats import kendalltau
 
 from raynas import architecture as arch
-from raynas.costs import Costs
-from raynas.data import load
-from raynas.foretelling import Foretelling
+from raynas.costs.counter import Costs
+from raynas.data.dataset import load
+from raynas.evaluation.proxies.evaluator import Untrained
+from raynas.evaluation.proxies.features import Foretelling
 from raynas.searchers import Bayes, BayesSettings, RandomSearch, SearchSpace
-from raynas.untrained import Untrained
 from spaces import nasbench201
 
 KINDS = ("random", "without", "shortlist", "all", "shuffled")

@@ -24,10 +24,10 @@ from ray import tune
 from rich.console import Console
 
 from raynas import Config, prepare
-from raynas.config import RetrainConfig
-from raynas.connection import connect
-from raynas.display import View
-from raynas.joint import settings
+from raynas.config.run import RetrainConfig
+from raynas.distributed.connection import connect
+from raynas.runs.display import View
+from raynas.search_space.joint import settings
 
 DOMAINS = {
     "train.lr": tune.loguniform(1e-2, 1),

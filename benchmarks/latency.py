@@ -15,13 +15,13 @@ from pathlib import Path
 
 import torch
 
-from raynas.choice import derive
-from raynas.config import LatencyConfig
-from raynas.costs import Costs
-from raynas.latency import Latency
-from raynas.limits import Limits
-from raynas.named import resolve
-from raynas.timing import Timing, time_network
+from raynas.config.run import LatencyConfig
+from raynas.costs.counter import Costs
+from raynas.costs.device import Timing, time_network
+from raynas.costs.latency import Latency
+from raynas.nn.choice import derive
+from raynas.search_space.constraints import Limits
+from raynas.utils.imports import resolve
 
 
 class Here:

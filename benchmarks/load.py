@@ -34,14 +34,14 @@ from rich.console import Console
 
 from raynas import prepare, results
 from raynas.architecture import key
-from raynas.config import Config, SearchConfig
-from raynas.config_file import dump
-from raynas.display import View
-from raynas.launch import METHODS
-from raynas.report import write_report
-from raynas.results import Log
-from raynas.search import History
+from raynas.cli.main import METHODS
+from raynas.config.loading import dump
+from raynas.config.run import Config, SearchConfig
+from raynas.report.page import write_report
+from raynas.results.log import Log
+from raynas.runs.display import View
 from raynas.searchers import Cohort, SearchSpace
+from raynas.tune.experiment import History
 
 DECISIONS = {f"layer.{number}": tuple("abcd") for number in range(8)}
 """65,536 architectures."""

@@ -29,10 +29,10 @@ from searchers import OURS, TABLES, Job, play, task
 from threadpoolctl import threadpool_limits
 
 from raynas.architecture import key, sample
+from raynas.searchers.diagnostics import pairwise_accuracy, summary
+from raynas.searchers.models.nao_latent import LearnedSpace
 from raynas.searchers.nao import NAO
 from raynas.searchers.nao_settings import NAOSettings
-from raynas.searchers.nao_space import LearnedSpace
-from raynas.searchers.rounds import pairwise_accuracy, summary
 
 LOOKS = (50, 100, 200, 300)
 WON = (101, 201, 301)

@@ -23,10 +23,10 @@ from pathlib import Path
 import ray
 from rich.console import Console
 
-from raynas.config import Config, DataConfig, PoolConfig, RetrainConfig, SearchConfig, TrainConfig
-from raynas.display import View
-from raynas.launch import connect, prepare
-from raynas.run import Run
+from raynas.cli.main import connect, prepare
+from raynas.config.run import Config, DataConfig, PoolConfig, RetrainConfig, SearchConfig, TrainConfig
+from raynas.runs.display import View
+from raynas.runs.network import Run
 
 WAYS = ("NAO-WS", "random, same supernet")
 

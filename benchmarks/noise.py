@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from raynas.architecture import enumerate_all
 from raynas.searchers import Bayes
-from raynas.searchers.gaussian import GaussianProcess
+from raynas.searchers.models.gp import GaussianProcess
 
 FITTED = 400  # architectures on which the weights of the model are fitted
 

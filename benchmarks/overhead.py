@@ -30,9 +30,9 @@ from ray import tune
 from rich.console import Console
 
 from raynas import prepare, results
-from raynas.config import Config, SearchConfig
-from raynas.display import View
-from raynas.search_run import NoCosts, SearchRun
+from raynas.config.run import Config, SearchConfig
+from raynas.runs.base import NoCosts, SearchRun
+from raynas.runs.display import View
 from raynas.searchers import RandomSearch, SearchSpace
 
 DECISIONS = {f"layer.{number}": tuple("abcde") for number in range(7)}

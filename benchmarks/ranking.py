@@ -24,10 +24,10 @@ import pyarrow.parquet as pq
 import ray
 
 from raynas import architecture as arch
-from raynas.config import Config, DataConfig, SearchConfig, TrainConfig
-from raynas.launch import connect, prepare
-from raynas.ranking import compare
-from raynas.supernet import Supernet
+from raynas.analysis.rank_correlation import compare
+from raynas.cli.main import connect, prepare
+from raynas.config.run import Config, DataConfig, SearchConfig, TrainConfig
+from raynas.supernet.supernet import Supernet
 from spaces.nasbench_macro import to_string
 
 

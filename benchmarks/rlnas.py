@@ -36,15 +36,16 @@ from scipy.stats import kendalltau
 from torch import Tensor, nn
 
 from raynas import architecture as arch
-from raynas import checkpoint, prepare
-from raynas.aggregate import Reference
-from raynas.angle import Angles
-from raynas.choice import choices, decisions, wiring
-from raynas.config import Config, DataConfig, SearchConfig, TrainConfig
-from raynas.evaluation import Scorer
-from raynas.run import Run
+from raynas import prepare
+from raynas.config.run import Config, DataConfig, SearchConfig, TrainConfig
+from raynas.evaluation.angle import Angles
+from raynas.evaluation.rank_aggregation import Reference
+from raynas.evaluation.scorer import Scorer
+from raynas.nn.choice import choices, decisions, wiring
+from raynas.runs.network import Run
 from raynas.searchers import Evolution, EvolutionSettings
-from raynas.training import Trainer, model_tensors
+from raynas.training import checkpoint
+from raynas.training.trainer import Trainer, model_tensors
 from spaces import nasbench201, nasbench_macro
 
 GENERATIONS = 20  # of the search by the angle, as in RLNAS

@@ -22,12 +22,13 @@ from typing import Any
 import ray
 import torch
 
-from raynas import checkpoint, results
-from raynas.config import Config, SearchConfig, TrainConfig
-from raynas.data import Dataset, Split
-from raynas.evaluation import Scorer
-from raynas.launch import connect, prepare
-from raynas.training import place_model
+from raynas import results
+from raynas.cli.main import connect, prepare
+from raynas.config.run import Config, SearchConfig, TrainConfig
+from raynas.data.dataset import Dataset, Split
+from raynas.evaluation.scorer import Scorer
+from raynas.training import checkpoint
+from raynas.training.trainer import place_model
 from spaces.shufflenet import spos_32
 
 

@@ -36,7 +36,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
-from raynas.choice import graph
+from raynas.nn.choice import graph
 from raynas.searchers import (
     NSGA2,
     TPE,

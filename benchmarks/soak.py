@@ -34,8 +34,8 @@ from random import Random
 from typing import Any
 
 from raynas import results
-from raynas.cohorts import Member
-from raynas.tune_files import TUNE_LOG
+from raynas.tune.files import TUNE_LOG
+from raynas.tune.trial import Member
 from trainables.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,11 +15,11 @@ import statistics
 
 import torch
 
-from raynas.choice import decisions, derive
-from raynas.config import TrainConfig
-from raynas.data import Dataset, Split
-from raynas.sampling import UniformPaths
-from raynas.training import Trainer
+from raynas.config.run import TrainConfig
+from raynas.data.dataset import Dataset, Split
+from raynas.nn.choice import decisions, derive
+from raynas.training.path_sampling import UniformPaths
+from raynas.training.trainer import Trainer
 from spaces.nasbench_macro import nasbench_macro
 from spaces.shufflenet import spos_32, spos_small
 

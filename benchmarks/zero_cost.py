@@ -23,14 +23,14 @@ import torch
 from torch import Tensor, nn
 
 from raynas import architecture as arch
-from raynas.aggregate import aggregate
-from raynas.az_nas import SCORES, az_nas, blocks
-from raynas.choice import derive
-from raynas.costs import Costs
-from raynas.data import Dataset, load
-from raynas.images import to_input
-from raynas.proxies import PROXIES
-from raynas.ranking import compare
+from raynas.analysis.rank_correlation import compare
+from raynas.costs.counter import Costs
+from raynas.data.dataset import Dataset, load
+from raynas.evaluation.proxies.az_nas import SCORES, az_nas, blocks
+from raynas.evaluation.proxies.scores import PROXIES
+from raynas.evaluation.rank_aggregation import aggregate
+from raynas.nn.choice import derive
+from raynas.tasks.classification import to_input
 from spaces import nasbench201, nasbench_macro
 
 Columns = dict[str, list[float]]

@@ -12,13 +12,13 @@ from typing import Any
 __all__ = ["Choice", "Config", "Dataset", "Run", "Split", "decisions", "derive", "prepare"]
 
 _HOMES = {
-    "Choice": "raynas.choice",
-    "Config": "raynas.config",
-    "Dataset": "raynas.data",
-    "Run": "raynas.run",
-    "Split": "raynas.data",
-    "decisions": "raynas.choice",
-    "derive": "raynas.choice",
+    "Choice": "raynas.nn.choice",
+    "Config": "raynas.config.run",
+    "Dataset": "raynas.data.dataset",
+    "Run": "raynas.runs.network",
+    "Split": "raynas.data.dataset",
+    "decisions": "raynas.nn.choice",
+    "derive": "raynas.nn.choice",
     "prepare": "raynas.launch",
 }
 

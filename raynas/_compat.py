@@ -56,7 +56,7 @@ CACHED = ("_cached_objects", "_num_cached_objects")
 DRAINING = "ray._private.state:state.get_draining_nodes"
 PRINTS = "ray._private.worker:print_to_stdstream"
 _PAGES = "Raylet is terminated"
-"""How two pages begin that Ray prints when its raylet has died; :mod:`raynas.watch` says it in a line."""
+"""How two pages begin that Ray prints when its raylet has died; :mod:`raynas.distributed.health` says it in a line."""
 
 
 def missing(names: Sequence[str]) -> list[str]:

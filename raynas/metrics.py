@@ -1,138 +1,68 @@
-"""Figures of a run for Prometheus, by ``ray.util.metrics``: every node's metrics agent serves them.
-
-Ray puts ``ray_`` before a name and ``_total`` behind that of a counter: ``ray_raynas_best_score``,
-``ray_raynas_actor_busy_seconds_total``. All are tagged with the run's name. The driver writes at most a few times a
-second, an actor once a request; a value costs about two microseconds.
-"""
+"""How good answers are, in one number: what a score is, wherever one is shown. Thin trials read it."""
 
 from __future__ import annotations
 
+import json
 import math
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from ray.util.metrics import Counter, Gauge
-
-from raynas.periods import PERIODS
-
-if TYPE_CHECKING:
-    from raynas.recorder import SearchStatus
-    from raynas.supernet import TrainingStatus
-
-__all__ = ["ACTOR", "SEARCH", "STOPPED", "TRAINING", "ActorMetrics", "RunMetrics"]
-
-SEARCH = {
-    "raynas_best_score": "best score of the highest fidelity that was reached so far",
-    "raynas_scored": "architectures whose scoring has ended",
-    "raynas_wanted": "architectures to be scored in all",
-    "raynas_failed": "architectures that could not be scored",
-    "raynas_scores_per_second": "architectures scored a second, since the search began",
-    "raynas_overhead": "share of the workers' time in which they do not score, since the search began",
-}
-"""Gauges of the driver in a search."""
-STOPPED = {"raynas_stopped": "architectures that were stopped early at a rung"}
-"""The same, with the tag ``rung``: the fidelity."""
-TRAINING = {
-    "raynas_training_loss": "loss of the last chunk of steps, mean over the workers",
-    "raynas_training_images_per_second": "images, or words, a second through all workers together",
-    "raynas_training_step": "steps made",
-    "raynas_training_steps": "steps of the whole schedule",
-}
-"""Gauges of the driver in a training, with the tag ``what``: supernet, or retrain and the architecture's key."""
-ACTOR = {
-    "raynas_actor_busy_seconds": "seconds in which an actor trained or scored: its rate is the actor's utilisation",
-    "raynas_actor_scores": "answers of an actor: an architecture at one fidelity each",
-    "raynas_actor_images": "images, or words, that went through an actor in training",
-}
-"""Counters of each supernet actor, with the tag ``actor``."""
-
-_AGAIN = PERIODS.metrics
-"""Seconds after which a gauge is set again: Ray serves only those that were set in the last 10."""
+__all__ = ["ACCURACY", "MEASURES", "PERPLEXITY", "Measure", "retrained_by", "scored_by"]
 
 
-class RunMetrics:
-    """What the driver knows of a run.
-
-    Args:
-        run: Its name.
-    """
-
-    def __init__(self, run: str) -> None:
-        self._run = run
-
-    @contextmanager
-    def search(self, show: Callable[[SearchStatus], None]) -> Iterator[Callable[[SearchStatus], None]]:
-        """Yields a function that measures what it is told of a search, and tells ``show``."""
-        gauges = [Gauge(name, text, ("run",)) for name, text in SEARCH.items()]
-        (stopped,) = (Gauge(name, text, ("run", "rung")) for name, text in STOPPED.items())
-        with _lasting() as put:
-
-            def told(status: SearchStatus) -> None:
-                show(status)
-                values = (status.best, status.scored, status.wanted, status.failed, status.per_second, status.overhead)
-                for gauge, value in zip(gauges, values, strict=True):
-                    put(gauge, value, run=self._run)
-                for rung, count in status.stopped_at.items():
-                    put(stopped, count, run=self._run, rung=str(rung))
-
-            yield told
-
-    @contextmanager
-    def training(self, what: str, show: Callable[[TrainingStatus], None]) -> Iterator[Callable[[TrainingStatus], None]]:
-        """Yields a function that measures what it is told of a training, and tells ``show``."""
-        gauges = [Gauge(name, text, ("run", "what")) for name, text in TRAINING.items()]
-        with _lasting() as put:
-
-            def told(status: TrainingStatus) -> None:
-                show(status)
-                values = (status.loss, status.images_per_second, status.step, status.total)
-                for gauge, value in zip(gauges, values, strict=True):
-                    put(gauge, value, run=self._run, what=what)
-
-            yield told
+def _percent(correct: float, loss: float) -> float:
+    return 100.0 * correct
 
 
-@contextmanager
-def _lasting() -> Iterator[Callable[..., None]]:
-    """Yields ``put(gauge, value, **tags)``; what was put is served until the end, also where nothing new comes."""
-    latest: dict[tuple[Gauge, tuple[tuple[str, str], ...]], float] = {}
-    ended = threading.Event()
-
-    def put(gauge: Gauge, value: float, **tags: str) -> None:
-        if math.isfinite(value):
-            gauge.set(value, tags)
-            latest[gauge, tuple(tags.items())] = value
-
-    def repeat() -> None:
-        while not ended.wait(_AGAIN):
-            for (gauge, tags), value in list(latest.items()):
-                gauge.set(value, dict(tags))
-
-    thread = threading.Thread(target=repeat, name="raynas-metrics", daemon=True)
-    thread.start()
-    try:
-        yield put
-    finally:
-        ended.set()
-        thread.join()
+def _perplexity(correct: float, loss: float) -> float:
+    return math.exp(min(loss, 700.0))
 
 
-class ActorMetrics:
-    """What one actor has done.
+@dataclass(frozen=True)
+class Measure:
+    """A measure and its sense."""
 
-    Args:
-        run: Name of the run.
-        actor: Its own name.
-    """
+    name: str
+    mode: str
+    """Whether high is good (max) or low (min)."""
+    unit: str
+    examples: str
+    """What the answers are about, in the plural: the name under which a tally counts them."""
+    of_means: Callable[[float, float], float]
+    """Of the share of right answers and the mean loss."""
+    span: tuple[float, float]
+    """The least and the most that it can be."""
 
-    def __init__(self, run: str, actor: str) -> None:
-        self._counters = [Counter(name, text, ("run", "actor")) for name, text in ACTOR.items()]
-        self._tags = {"run": run, "actor": actor}
+    def __call__(self, tally: Mapping[str, float]) -> float:
+        """The measure of ``correct`` and ``loss``, sums over as many examples as the tally says."""
+        count = tally[self.examples]
+        return self.of_means(tally["correct"] / count, tally["loss"] / count) if count else math.nan
 
-    def worked(self, seconds: float, scores: int = 0, images: int = 0) -> None:
-        """Count a piece of work."""
-        for counter, value in zip(self._counters, (seconds, scores, images), strict=True):
-            if value > 0:
-                counter.inc(value, self._tags)
+    def text(self, value: float) -> str:
+        """A value with its unit, where it has one."""
+        return f"{value:.2f}{self.unit and ' ' + self.unit}"
+
+    def said(self, value: float) -> str:
+        """A value that says by itself of what it is."""
+        return self.text(value) if self.unit else f"{self.name} {self.text(value)}"
+
+
+ACCURACY = Measure("accuracy", "max", "%", "images", _percent, (0.0, 100.0))
+PERPLEXITY = Measure("perplexity", "min", "", "words", _perplexity, (1.0, math.inf))
+MEASURES = (ACCURACY, PERPLEXITY)
+
+
+def scored_by(rows: Iterable[Mapping[str, Any]]) -> Measure | None:
+    """The measure that the scores of a log are; None where they are none of these."""
+    for row in rows:
+        told = json.loads(row["metrics"] or "{}") if row["score"] is not None else {}
+        for measure in MEASURES:
+            if told.get(measure.name) == row["score"] is not None:
+                return measure
+    return None
+
+
+def retrained_by(result: Mapping[str, Any]) -> Measure | None:
+    """The measure in the result of a retraining, ``{"test_accuracy": ...}``; None where it has none."""
+    return next((measure for measure in MEASURES if f"test_{measure.name}" in result), None)

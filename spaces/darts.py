@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from raynas.choice import Choice
+from raynas.nn.choice import Choice
 from spaces.darts_cells import DECISIONS, NODES, OPTIONS, canonical_form, choose, edge, graph, wiring
 
 __all__ = [

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from raynas.choice import Choice, Notation
+from raynas.nn.choice import Choice, Notation
 from spaces.darts import AuxiliaryHead, DropPath, FactorizedReduce, Nothing, operation
 from spaces.nao_cells import (
     DECISIONS,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from raynas.choice import Choice
+from raynas.nn.choice import Choice
 
 __all__ = [
     "DECISIONS",
@@ -130,7 +130,7 @@ class NasBench201(nn.Module):
         return len(fed) == 3
 
     def weightless(self, option: str, channels: int) -> float | None:
-        """What stands for an option without weights in an angle, as in RLNAS: see :mod:`raynas.turning`."""
+        """What stands for an option without weights in an angle, as in RLNAS: see :mod:`raynas.evaluation.angle_statistics`."""
         return {"none": None, "skip_connect": 0.0, "avg_pool_3x3": channels / 9}[option]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from raynas.choice import Choice
+from raynas.nn.choice import Choice
 
 __all__ = [
     "DECISIONS",

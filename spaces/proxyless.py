@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from raynas.choice import Choice
+from raynas.nn.choice import Choice
 
 __all__ = [
     "DECISIONS",

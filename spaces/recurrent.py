@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from raynas.choice import Choice
+from raynas.nn.choice import Choice
 
 __all__ = [
     "DECISIONS",

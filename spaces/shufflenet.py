@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from raynas.choice import Choice
+from raynas.nn.choice import Choice
 
 __all__ = ["Layout", "ShuffleNet", "ShuffleUnit", "Stage", "spos", "spos_32", "spos_small"]
 

@@ -22,7 +22,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (Path(__file__).resolve().pa
 import ray
 import torch
 
-from raynas.tune_files import TUNE_LOG
+from raynas.tune.files import TUNE_LOG
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

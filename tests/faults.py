@@ -23,7 +23,8 @@ from typing import Any
 
 from isolated import Machine
 
-from raynas import checkpoint, results
+from raynas import results
+from raynas.training import checkpoint
 
 REPOSITORY = Path(__file__).parents[1]
 HEAD = "127.0.0.1:6379"
@@ -252,7 +253,7 @@ def undisturbed(folder: Path) -> Path:
     """The same run in this process without any fault; returns its folder."""
     import ray
 
-    from raynas.launch import load, prepare
+    from raynas.cli.main import load, prepare
 
     words = [word for word in RUN.split() if "=" in word]
     settings = [f"storage_path={folder}", "name=run", "space=tiny:space", "data.name=tiny:arrays"]

@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from raynas import architecture
-from raynas.config import Config, DataConfig
-from raynas.config_file import dump
-from raynas.report import write_report
-from raynas.results import Log
+from raynas.config.loading import dump
+from raynas.config.run import Config, DataConfig
+from raynas.report.page import write_report
+from raynas.results.log import Log
 
 START = datetime(2026, 5, 1, 12, tzinfo=timezone.utc)
 VOID = {"meta", "link", "br", "img", "input", "hr"}

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from raynas import checkpoint
-from raynas.run import Run
-from raynas.supernet import TrainingStatus
+from raynas.runs.network import Run
+from raynas.supernet.supernet import TrainingStatus
+from raynas.training import checkpoint
 
 
 def train_in_two_parts(prepare: Callable[[], Run], step: int, whole: Run) -> Run:

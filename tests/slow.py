@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from raynas.cohorts import Member
+from raynas.tune.trial import Member
 from trainables.table import Table
 
 

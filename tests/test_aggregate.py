@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from raynas.aggregate import Reference, aggregate
+from raynas.evaluation.rank_aggregation import Reference, aggregate
 
 RNG = np.random.default_rng(0)
 ANGLE, LOSS = RNG.normal(size=40), RNG.normal(size=40)

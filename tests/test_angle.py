@@ -12,11 +12,11 @@ import tiny
 import torch
 from torch import nn
 
-from raynas.angle import AngleError
 from raynas.architecture import enumerate_all, sample
-from raynas.choice import Choice, decisions, derive
-from raynas.costs import Costs
-from raynas.turning import Turning
+from raynas.costs.counter import Costs
+from raynas.evaluation.angle import AngleError
+from raynas.evaluation.angle_statistics import Turning
+from raynas.nn.choice import Choice, decisions, derive
 from spaces import darts_cells, nasbench201, nasbench_macro, shufflenet
 from spaces.darts import darts
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional
 
-from raynas.augment import Augment, _jitter, _resized, normalise
+from raynas.data.transforms import Augment, _jitter, _resized, normalise
 
 
 def _batch(count: int = 64, side: int = 32, channels: int = 3) -> torch.Tensor:

@@ -9,14 +9,14 @@ import pytest
 import tiny
 
 from raynas.architecture import key
-from raynas.budget import Budget, search_seconds, training_seconds
-from raynas.config import Config, ConfigError, DataConfig, SearchConfig, TrainConfig
-from raynas.config_file import load
-from raynas.recorder import Recorder
-from raynas.results import Log, read
-from raynas.run import Run
-from raynas.scoring import Scoring
+from raynas.config.loading import load
+from raynas.config.run import Config, ConfigError, DataConfig, SearchConfig, TrainConfig
+from raynas.results.log import Log, read
+from raynas.runs.budget import Budget, search_seconds, training_seconds
+from raynas.runs.network import Run
 from raynas.searchers import RandomSearch
+from raynas.tune.callback import Recorder
+from raynas.tune.spec import Scoring
 from trainables.from_scratch import FromScratch
 from trainables.shared_weights import SharedWeights
 

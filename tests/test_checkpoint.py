@@ -12,8 +12,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from raynas import checkpoint, patience
-from raynas.checkpoint import (
+from raynas.storage import atomic as patience
+from raynas.storage.removal import own
+from raynas.training import checkpoint
+from raynas.training.checkpoint import (
     CheckpointError,
     keep_initial,
     latest,
@@ -23,7 +25,6 @@ from raynas.checkpoint import (
     read_initial,
     write,
 )
-from raynas.removal import own
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from raynas.architecture import ArchitectureError
-from raynas.choice import Choice, canonical, choices, decisions, derive, graph, places
+from raynas.nn.choice import Choice, canonical, choices, decisions, derive, graph, places
 
 
 def conv_bn(kernel: int) -> nn.Sequential:

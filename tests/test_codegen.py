@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
-from raynas import export as exporting
-from raynas.choice import Choice, derive
-from raynas.codegen import source_of
-from raynas.export import ExportError, export
-from raynas.forward_text import CodegenError, value_text
+from raynas.export import formats as exporting
+from raynas.export.formats import ExportError, export
+from raynas.export.fx_printer import CodegenError, value_text
+from raynas.export.source import source_of
+from raynas.nn.choice import Choice, derive
 
 
 @pytest.fixture

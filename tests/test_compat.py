@@ -16,9 +16,9 @@ from ray.tune import tune
 from ray.tune.execution.tune_controller import TuneController
 
 from raynas import _compat, results
-from raynas.config import Config, SearchConfig
-from raynas.nodes import Notice
-from raynas.search_run import NoCosts, SearchRun
+from raynas.config.run import Config, SearchConfig
+from raynas.distributed.nodes import Notice
+from raynas.runs.base import NoCosts, SearchRun
 from raynas.searchers import RandomSearch, SearchSpace
 
 SPACE = SearchSpace({f"d{place}": ("a", "b", "c", "d") for place in range(4)})

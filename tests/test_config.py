@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 import yaml
 
-from raynas.config import Config, ConfigError, smoke_test
-from raynas.config_file import dump, load
+from raynas.config.loading import dump, load
+from raynas.config.run import Config, ConfigError, smoke_test
 from raynas.searchers import EvolutionSettings
 
 

@@ -9,9 +9,9 @@ import pytest
 import ray
 from ray.exceptions import AuthenticationError
 
-from raynas import connection
-from raynas.config import Config, ConfigError
-from raynas.connection import check_address, connect
+from raynas.config.run import Config, ConfigError
+from raynas.distributed import connection
+from raynas.distributed.connection import check_address, connect
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raynas.choice import Choice
-from raynas.constraints import check_satisfiable
-from raynas.costs import Costs
-from raynas.limits import InfeasibleError, Limits, violation
+from raynas.costs.counter import Costs
+from raynas.costs.feasibility import check_satisfiable
+from raynas.nn.choice import Choice
+from raynas.search_space.constraints import InfeasibleError, Limits, violation
 
 
 class Chain(nn.Module):

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from raynas import architecture as arch
 from raynas.architecture import ArchitectureError
-from raynas.choice import Choice, derive
-from raynas.costs import Costs
+from raynas.costs.counter import Costs
+from raynas.nn.choice import Choice, derive
 
 
 def conv(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:

@@ -25,30 +25,32 @@ from handmade import START
 from rich.console import Console
 from safetensors.torch import save_file
 
-from raynas import architecture, checkpoint, results, sample
+from raynas import architecture, results
+from raynas.analysis.ground_truth import from_retraining
+from raynas.analysis.run_data import read_account
 from raynas.architecture import key
-from raynas.budget import Budget
-from raynas.config import Config, ConfigError, LatencyConfig, SearchConfig, TrainConfig, TruthConfig
-from raynas.costs import Costs
-from raynas.display import View
-from raynas.fingerprint import contents, training_settings
-from raynas.latency import Latency
-from raynas.launch import prepare
-from raynas.limits import Limits
-from raynas.report import write_report
-from raynas.report.account import read_account
-from raynas.results import Log
-from raynas.run import Run
-from raynas.schedulers import asha
-from raynas.scoring import Scoring
-from raynas.search import History
+from raynas.cli.main import prepare
+from raynas.config.run import Config, ConfigError, LatencyConfig, SearchConfig, TrainConfig, TruthConfig
+from raynas.costs.counter import Costs
+from raynas.costs.device import Timing
+from raynas.costs.latency import Latency
+from raynas.report.page import write_report
+from raynas.results.files import Leaderboard, read_json, read_lines, sealed
+from raynas.results.log import Log
+from raynas.runs import sample
+from raynas.runs.budget import Budget
+from raynas.runs.compatibility import contents, training_settings
+from raynas.runs.display import View
+from raynas.runs.network import Run
+from raynas.runs.rank import rank
+from raynas.runs.warm_start import Source
+from raynas.search_space.constraints import Limits
 from raynas.searchers import SearchSpace
 from raynas.searchers.nao import NAO
-from raynas.stored import Leaderboard, read_json, read_lines, sealed
-from raynas.timing import Timing
-from raynas.truth import from_retraining
-from raynas.verdict import rank
-from raynas.warm_start import Source
+from raynas.training import checkpoint
+from raynas.tune.experiment import History
+from raynas.tune.schedulers import asha
+from raynas.tune.spec import Scoring
 
 EVERYONE = list(architecture.enumerate_all({f"blocks.{place}": ("k1", "k3", "skip") for place in range(3)}))[:14]
 DATA = tiny.data()

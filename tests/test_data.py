@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from pyarrow import parquet as pq
 
-from raynas.data import DataError, Dataset, Split, for_search, from_arrays, load, to_arrays
-from raynas.tasks import task_of
+from raynas.data.dataset import DataError, Dataset, Split, for_search, from_arrays, load, to_arrays
+from raynas.tasks.base import task_of
 
 
 def _images(count: int, seed: int = 0, side: int = 8, channels: int = 3) -> np.ndarray:
@@ -77,7 +77,7 @@ def test_split_depends_on_the_seed_alone() -> None:
 
 
 def test_split_is_the_same_in_another_process() -> None:
-    code = "from raynas.data import load; d = load('digits', seed=1); print(int(d.validation.inputs[::3].long().sum()))"
+    code = "from raynas.data.dataset import load; d = load('digits', seed=1); print(int(d.validation.inputs[::3].long().sum()))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert int(printed) == int(load("digits", seed=1).validation.inputs[::3].long().sum())
 
@@ -203,7 +203,7 @@ def my_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
     (package / "__init__.py").touch()
     (package / "data.py").write_text(
         "import numpy as np, torch\n"
-        "from raynas.data import Dataset, Split\n"
+        "from raynas.data.dataset import Dataset, Split\n"
         "def arrays():\n"
         "    x, y = np.zeros((20, 1, 4, 4), np.uint8), np.arange(20) % 4\n"
         "    return (x, y), (x[:8], y[:8])\n"
@@ -327,7 +327,7 @@ def test_dataset_refuses_what_does_not_fit() -> None:
 
 
 def test_more_images_than_memory_are_refused() -> None:
-    from raynas.decode import check_memory
+    from raynas.data.decoding import check_memory
 
     with pytest.raises(DataError, match=r"1000000000 images of 3x224x224 take 150528.0 GB and this machine has"):
         check_memory((1_000_000_000, 3, 224, 224))

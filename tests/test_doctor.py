@@ -8,11 +8,8 @@ import ray
 import tiny
 import torch
 
-from raynas import doctor as doctor_module
-from raynas import survey as survey_module
-from raynas.choice import decisions, derive
-from raynas.config import Config, ConfigError
-from raynas.doctor import (
+from raynas.cli import doctor as doctor_module
+from raynas.cli.doctor import (
     check_architecture,
     check_clock,
     check_entry,
@@ -24,10 +21,13 @@ from raynas.doctor import (
     check_token,
     check_versions,
 )
-from raynas.launch import main, prepare
-from raynas.memory import kept_for_backward, training_memory
-from raynas.placement import Placement
-from raynas.survey import NodeFacts, survey
+from raynas.cli.main import main, prepare
+from raynas.config.run import Config, ConfigError
+from raynas.costs.memory import kept_for_backward, training_memory
+from raynas.distributed import probe as survey_module
+from raynas.distributed.placement import Placement
+from raynas.distributed.probe import NodeFacts, survey
+from raynas.nn.choice import decisions, derive
 
 GIB = 2**30
 HEAD = NodeFacts("10.0.0.1", "3.11.7", "2.60.0", "2.14.0", memory=8 * GIB)

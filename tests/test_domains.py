@@ -7,7 +7,7 @@ import pytest
 import yaml
 from ray import tune
 
-from raynas.domains import DOMAINS, LEVELS, as_data, as_domain, values
+from raynas.config.domains import DOMAINS, LEVELS, as_data, as_domain, values
 
 EXAMPLES = {
     "choice": (0, 4, None, "cosine", True),

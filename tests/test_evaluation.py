@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from raynas.architecture import ArchitectureError
-from raynas.augment import normalise
-from raynas.choice import derive
-from raynas.config import SearchConfig
-from raynas.data import Split
-from raynas.evaluation import Scorer, recalibrate, tally
+from raynas.config.run import SearchConfig
+from raynas.data.dataset import Split
+from raynas.data.transforms import normalise
+from raynas.evaluation.scorer import Scorer, recalibrate, tally
+from raynas.nn.choice import derive
 
 PATHS = [
     {"blocks.0": "k3", "blocks.1": "k1", "blocks.2": "k3"},

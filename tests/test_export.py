@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raynas import architecture as arch
-from raynas import export as exporting
-from raynas.choice import Choice, decisions, derive
-from raynas.export import FORMATS, ExportError, export
+from raynas.export import formats as exporting
+from raynas.export.formats import FORMATS, ExportError, export
+from raynas.nn.choice import Choice, decisions, derive
 
 
 class Scale(nn.Module):

@@ -14,10 +14,10 @@ import torch
 
 from raynas import prepare
 from raynas.architecture import enumerate_all, key
-from raynas.config import Config, FilterConfig, SearchConfig
-from raynas.filter import Filter
-from raynas.launch import main
-from raynas.run import Run
+from raynas.cli.main import main
+from raynas.config.run import Config, FilterConfig, SearchConfig
+from raynas.evaluation.proxies.filter import Filter
+from raynas.runs.network import Run
 
 
 def make(folder: Path, limits: dict[str, Any] | None = None, **settings: Any) -> Run:

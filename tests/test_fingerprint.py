@@ -12,15 +12,16 @@ import pytest
 import tiny
 import torch
 
-from raynas import checkpoint, results
-from raynas.command_line import read_arguments
-from raynas.config import Config, ConfigError, SearchConfig, TrainConfig
-from raynas.config_file import dump, load
-from raynas.data import Dataset
-from raynas.fingerprint import changed, contents, recipe_settings, scoring_settings, training_settings
-from raynas.launch import prepare
-from raynas.results import Log
-from raynas.run import Run
+from raynas import results
+from raynas.cli.arguments import read_arguments
+from raynas.cli.main import prepare
+from raynas.config.loading import dump, load
+from raynas.config.run import Config, ConfigError, SearchConfig, TrainConfig
+from raynas.data.dataset import Dataset
+from raynas.results.log import Log
+from raynas.runs.compatibility import changed, contents, recipe_settings, scoring_settings, training_settings
+from raynas.runs.network import Run
+from raynas.training import checkpoint
 
 PATH = {"blocks.0": "k3", "blocks.1": "k1", "blocks.2": "skip"}
 CONFIG = Config(search=SearchConfig(method="random"), train=TrainConfig(epochs=2), name="run")
@@ -169,7 +170,7 @@ def test_a_fingerprint_holds_what_counts_and_no_more() -> None:
 
 def test_a_network_that_was_retrained_by_other_settings_is_kept_aside(tmp_path: Path, no_ray: None) -> None:
     """recipe.json, and where that is damaged the checkpoint, says how a network was retrained."""
-    from raynas import retrain
+    from raynas.training import retrain
 
     data, recipe = tiny.data(), TrainConfig(epochs=1, preset="small").resolved()
     folder = tmp_path / "retrain" / "key"

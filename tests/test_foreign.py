@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from raynas.command_line import read_arguments
-from raynas.config import Config, ConfigError
-from raynas.config_file import dump, load, parse, read
-from raynas.foreign import foreign, settings
-from raynas.launch import main, prepare
-from raynas.named import resolve
-from raynas.report import write_report
-from raynas.results import Log
+from raynas.cli.arguments import read_arguments
+from raynas.cli.main import main, prepare
+from raynas.config.loading import dump, load, parse, read
+from raynas.config.run import Config, ConfigError
+from raynas.config.trust import foreign, settings
+from raynas.report.page import write_report
+from raynas.results.log import Log
+from raynas.utils.imports import resolve
 
 pytestmark = pytest.mark.usefixtures("no_ray")
 EVIL = "evil_package.inside:run"
@@ -150,8 +150,8 @@ def test_neither_is_what_a_package_has_from_it(tmp_path: Path, monkeypatch: pyte
     "name",
     [
         "raynas.launch:main",  # would read a command line of the file's making
-        "raynas.patience:replace_text",  # would write any file
-        "raynas.named:resolve",
+        "raynas.storage.atomic:replace_text",  # would write any file
+        "raynas.utils.imports:resolve",
         "spaces.nasbench201:_relu_conv_bn",
         "spaces.darts:Choice",  # stands there, and was written elsewhere
         "spacesuit:evil",
@@ -203,7 +203,7 @@ def test_a_run_of_ones_own_package_is_told_with_trust(tmp_path: Path) -> None:
 
 
 def test_all_places_that_turn_names_into_code_are_looked_at(repository: Path) -> None:
-    """A new call of ``resolve`` fails here until its setting is in ``raynas.foreign.settings``."""
+    """A new call of ``resolve`` fails here until its setting is in ``raynas.config.trust.settings``."""
     calls = set()
     for path in [
         *repository.glob("raynas/**/*.py"),

@@ -13,9 +13,9 @@ import torch
 
 from raynas import prepare
 from raynas.architecture import Architecture, enumerate_all
-from raynas.config import Config, SearchConfig
-from raynas.foretelling import Foretelling
-from raynas.launch import main
+from raynas.cli.main import main
+from raynas.config.run import Config, SearchConfig
+from raynas.evaluation.proxies.features import Foretelling
 
 
 def test_scores_become_ranks_laid_out_as_a_normal_distribution() -> None:

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from raynas.front import Hypervolume, front_of
-from raynas.limits import Limits, Profile, check_objectives
+from raynas.results.pareto_front import Hypervolume, front_of
+from raynas.search_space.constraints import Limits, Profile, check_objectives
 
 RANGES = {"macs": Profile(10, 20, 30), "parameters": Profile(1, 2, 5)}
 

@@ -11,10 +11,10 @@ from ray import tune
 
 from raynas import Config, Run, prepare, results
 from raynas.architecture import ArchitectureError, enumerate_all, key
-from raynas.choice import Choice, derive
-from raynas.config import ConfigError, SearchConfig, TrainConfig
-from raynas.config_file import dump, load
-from raynas.joint import SETTINGS, joined, network, recipe, settings
+from raynas.config.loading import dump, load
+from raynas.config.run import ConfigError, SearchConfig, TrainConfig
+from raynas.nn.choice import Choice, derive
+from raynas.search_space.joint import SETTINGS, joined, network, recipe, settings
 from raynas.searchers import (
     TPE,
     Bayes,
@@ -27,8 +27,8 @@ from raynas.searchers import (
     Reinforce,
     SearchSpace,
 )
-from raynas.searchers.features import Encoder
-from raynas.testing import Player
+from raynas.searchers.models.encoder import Encoder
+from raynas.testing.searcher import Player
 from trainables.from_scratch import FromScratch
 from trainables.shared_weights import SharedWeights
 from trainables.table import Table

@@ -11,21 +11,21 @@ from torch import nn
 
 from raynas import results
 from raynas.architecture import key
-from raynas.choice import derive
-from raynas.config import Config, ConfigError, LatencyConfig, RetrainConfig, SearchConfig, TrainConfig
-from raynas.evaluation import Scorer, tally
-from raynas.export import export
-from raynas.language import Language, TextExam, TextFeed, in_rows
-from raynas.launch import main
-from raynas.measure import ACCURACY, PERPLEXITY, retrained_by, scored_by
-from raynas.retrain import Averaging
-from raynas.run import Run
-from raynas.sampling import UniformPaths
+from raynas.cli.main import main
+from raynas.config.run import Config, ConfigError, LatencyConfig, RetrainConfig, SearchConfig, TrainConfig
+from raynas.costs.device import TimingActor
+from raynas.data.text import Text, of_words
+from raynas.evaluation.scorer import Scorer, tally
+from raynas.export.formats import export
+from raynas.metrics import ACCURACY, PERPLEXITY, retrained_by, scored_by
+from raynas.nn.choice import derive
+from raynas.runs.network import Run
 from raynas.searchers import RandomSearch
-from raynas.tasks import task_of
-from raynas.text import Text, of_words
-from raynas.timing import TimingActor
-from raynas.training import Trainer
+from raynas.tasks.base import task_of
+from raynas.tasks.language_modeling import Language, TextExam, TextFeed, in_rows
+from raynas.training.path_sampling import UniformPaths
+from raynas.training.retrain import Averaging
+from raynas.training.trainer import Trainer
 from spaces.recurrent import DECISIONS, canonical_form, from_sequence, recurrent
 from trainables.shared_weights import SharedWeights
 

@@ -15,16 +15,16 @@ from scipy.stats import kendalltau
 from torch import nn
 
 from raynas import architecture as arch
-from raynas.config import ConfigError, LatencyConfig
-from raynas.config_file import load, parse
-from raynas.costs import Costs
-from raynas.doctor import check_latency
-from raynas.latency import Latency, timed
-from raynas.launch import prepare
-from raynas.limits import Limits
-from raynas.ridge import OptionRidge
+from raynas.cli.doctor import check_latency
+from raynas.cli.main import prepare
+from raynas.config.loading import load, parse
+from raynas.config.run import ConfigError, LatencyConfig
+from raynas.costs.counter import Costs
+from raynas.costs.device import Timing, time_network, where
+from raynas.costs.latency import Latency, timed
+from raynas.costs.ridge import OptionRidge
+from raynas.search_space.constraints import Limits
 from raynas.searchers import Evolution, RandomSearch, SearchSpace
-from raynas.timing import Timing, time_network, where
 
 DECISIONS = {f"d{number}": ("a", "b", "c") for number in range(5)}
 
@@ -203,7 +203,7 @@ def test_a_device_that_is_not_there_is_named(monkeypatch):
 
 def test_a_gpu_is_asked_for_by_its_own_name(monkeypatch):
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0, "GPU": 1.0}, "Labels": {}}])
-    monkeypatch.setattr("raynas.timing.check_room", lambda bundles, whose: None)
+    monkeypatch.setattr("raynas.costs.device.check_room", lambda bundles, whose: None)
     assert where("GPU:1")["num_gpus"] == 1 and "resources" not in where("GPU:1")
 
 

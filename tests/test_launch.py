@@ -11,13 +11,14 @@ import time
 
 import pytest
 import ray
-
 import raynas.launch as launch
-from raynas import checkpoint, results
-from raynas.command_line import read_arguments
-from raynas.config import Config, ConfigError, SearchConfig
-from raynas.launch import main, prepare
-from raynas.run import Run
+
+from raynas import results
+from raynas.cli.arguments import read_arguments
+from raynas.cli.main import main, prepare
+from raynas.config.run import Config, ConfigError, SearchConfig
+from raynas.runs.network import Run
+from raynas.training import checkpoint
 
 TINY = ["--space", "tiny:space", "--data", "tiny:arrays", "train.epochs=2", "train.batch_size=32"]
 PATH = json.dumps({"blocks.0": "k3", "blocks.1": "k1", "blocks.2": "skip"})

@@ -6,14 +6,11 @@ from typing import Any
 
 import pytest
 
+from raynas.analysis.random_baseline import expected_best
 from raynas.architecture import key
-from raynas.cohorts import CohortTrial
-from raynas.config import ConfigError, SearchConfig
-from raynas.report.baseline import expected_best
-from raynas.report.plots import DOTS, Axis, Plot
-from raynas.results import Log, read
-from raynas.scoring import HEAD, check_processes, memory_of_head
-from raynas.search import History
+from raynas.config.run import ConfigError, SearchConfig
+from raynas.report.svg import DOTS, Axis, Plot
+from raynas.results.log import Log, read
 from raynas.searchers import (
     ArchitectureSearcher,
     Evolution,
@@ -23,6 +20,9 @@ from raynas.searchers import (
     SearchSpace,
     base,
 )
+from raynas.tune.experiment import History
+from raynas.tune.spec import HEAD, check_processes, memory_of_head
+from raynas.tune.trial import CohortTrial
 
 SPACE = SearchSpace({f"layer.{number}": tuple("abcd") for number in range(6)})  # 4,096 architectures
 

@@ -16,10 +16,10 @@ import ray
 from ray._private import ray_constants
 from ray.tune.execution import class_cache
 
-from raynas import credentials, local_ray
-from raynas.config import ConfigError
-from raynas.local_ray import on_loopback, private_folder
-from raynas.rendezvous import meet
+from raynas.config.run import ConfigError
+from raynas.distributed import credentials, local_ray
+from raynas.distributed.local_ray import on_loopback, private_folder
+from raynas.distributed.rendezvous import meet
 
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "planted-aws-id",
@@ -62,7 +62,7 @@ def test_tune_copies_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
         return dict(made._default_options["runtime_env"]["env_vars"])
 
     before = given()
-    assert before["AWS_SECRET_ACCESS_KEY"] == "planted", "Ray does it no more: raynas.credentials may go"
+    assert before["AWS_SECRET_ACCESS_KEY"] == "planted", "Ray does it no more: raynas.distributed.credentials may go"
     with credentials.kept_out():
         assert given() == {name: value for name, value in before.items() if not name.startswith("AWS_")}
     assert given() == before
@@ -114,7 +114,7 @@ def test_the_folder_is_its_owners_alone_and_the_same_at_every_call(base: Path) -
 
 def test_what_the_dead_left_is_removed_and_nothing_else(base: Path, tmp_path: Path) -> None:
     code = (
-        "import os, sys, tempfile; from raynas.local_ray import private_folder; from pathlib import Path;"
+        "import os, sys, tempfile; from raynas.distributed.local_ray import private_folder; from pathlib import Path;"
         "place = Path(private_folder()); (place / 'logs').mkdir(parents=True); print(place.parent, flush=True);"
         "sys.stdin.read() if len(sys.argv) > 1 else os.kill(os.getpid(), 9)"
     )

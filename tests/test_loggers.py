@@ -13,9 +13,9 @@ from ray.tune.logger import LoggerCallback
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
-from raynas.config import Config, ConfigError, SearchConfig
-from raynas.loggers import check_loggers, listening
-from raynas.recorder import SearchStatus
+from raynas.config.run import Config, ConfigError, SearchConfig
+from raynas.tune.callback import SearchStatus
+from raynas.tune.loggers import check_loggers, listening
 
 
 def status(scored: int, best: float) -> SearchStatus:
@@ -162,7 +162,7 @@ def test_what_cannot_log_is_one_clear_line(tmp_path: Path, name: str, message: s
 
 
 def test_a_missing_package_is_said_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raynas.loggers.find_spec", lambda name: None)
+    monkeypatch.setattr("raynas.tune.loggers.find_spec", lambda name: None)
     for name in ("mlflow", "wandb"):
         with pytest.raises(ConfigError, match=f"{name} needs a package that is missing: pip install {name}"):
             check_loggers([name])

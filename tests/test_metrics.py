@@ -11,10 +11,10 @@ import pytest
 import ray
 import tiny
 
-from raynas.config import Config, SearchConfig, TrainConfig
-from raynas.display import View
-from raynas.metrics import ACTOR, SEARCH, STOPPED, TRAINING
-from raynas.run import Run
+from raynas.config.run import Config, SearchConfig, TrainConfig
+from raynas.distributed.monitoring import ACTOR, SEARCH, STOPPED, TRAINING
+from raynas.runs.display import View
+from raynas.runs.network import Run
 from raynas.searchers import RandomSearch
 from trainables.shared_weights import SharedWeights
 

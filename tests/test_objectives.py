@@ -15,8 +15,8 @@ import torch
 
 from raynas import architecture as arch
 from raynas import prepare, results
-from raynas.config import Config, ConfigError, SearchConfig, TrainConfig
-from raynas.run import Run
+from raynas.config.run import Config, ConfigError, SearchConfig, TrainConfig
+from raynas.runs.network import Run
 from raynas.searchers import NSGA2
 from trainables.shared_weights import SharedWeights
 

@@ -16,14 +16,14 @@ import pytest
 from browser import look
 from handmade import START, Page, chosen, fill, finish, page, reports, retrain, settle
 
+from raynas.analysis.random_baseline import Baseline, baseline, expected_best, quantile_of_best
+from raynas.analysis.run_data import read_account
 from raynas.architecture import key
-from raynas.graphs import graphs
-from raynas.report import write_report
-from raynas.report.account import read_account
-from raynas.report.baseline import Baseline, baseline, expected_best, quantile_of_best
-from raynas.report.plots import far
-from raynas.report.wires import draw
-from raynas.results import Log
+from raynas.report.cells import draw
+from raynas.report.page import write_report
+from raynas.report.svg import far
+from raynas.results.log import Log
+from raynas.search_space.graph import graphs
 from raynas.searchers import SearchSpace
 from spaces import darts_cells, nasbench201
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from raynas.checkpoint import latest, write
-from raynas.config import ConfigError
-from raynas.locks import holding
-from raynas.patience import append_line, patiently, reason, remove_abandoned, replace_text, write_json
-from raynas.removal import own
-from raynas.results import Log, read
+from raynas.config.run import ConfigError
+from raynas.results.log import Log, read
+from raynas.storage.atomic import append_line, patiently, reason, remove_abandoned, replace_text, write_json
+from raynas.storage.locks import holding
+from raynas.storage.removal import own
+from raynas.training.checkpoint import latest, write
 
 
 def test_a_write_is_tried_again_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -49,7 +49,7 @@ def test_patience_has_an_end() -> None:
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from raynas import patience
+from raynas.storage import atomic as patience
 patience.PATIENCE = 0.0
 resource.setrlimit(resource.RLIMIT_FSIZE, (40, resource.RLIM_INFINITY))
 path = Path(sys.argv[1])
@@ -122,7 +122,7 @@ def test_temporary_names_cannot_be_foretold(tmp_path, monkeypatch):
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from raynas import patience
+from raynas.storage import atomic as patience
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (40, resource.RLIM_INFINITY))
 try:

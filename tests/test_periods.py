@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from raynas import results
-from raynas.periods import PERIODS, Periods
-from raynas.tune_files import TUNE_LOG
+from raynas.tune.files import TUNE_LOG
+from raynas.utils.periods import PERIODS, Periods
 
 SMALLEST = " ".join(f"{field.name}=0.01" for field in dataclasses.fields(Periods))
 """A period that is added comes along by itself."""

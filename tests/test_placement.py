@@ -6,9 +6,9 @@ import time
 import pytest
 import ray
 
-from raynas import placement
-from raynas.config import ConfigError, TrainConfig
-from raynas.placement import Placement, check_room, place, place_ranks, reserve
+from raynas.config.run import ConfigError, TrainConfig
+from raynas.distributed import placement
+from raynas.distributed.placement import Placement, check_room, place, place_ranks, reserve
 
 
 @pytest.fixture

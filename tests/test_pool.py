@@ -12,16 +12,17 @@ import torch
 from interrupted import train_in_two_parts
 
 from raynas import architecture as arch
-from raynas import checkpoint, results
-from raynas.choice import decisions
-from raynas.config import Config, ConfigError, PoolConfig, SearchConfig, ShrinkConfig, TrainConfig
-from raynas.host import Host
-from raynas.pool import Pool, PoolPaths
-from raynas.run import Run
+from raynas import results
+from raynas.config.run import Config, ConfigError, PoolConfig, SearchConfig, ShrinkConfig, TrainConfig
+from raynas.nn.choice import decisions
+from raynas.runs.network import Run
 from raynas.searchers import Bayes, Evolution, RandomSearch, SearchSpace
+from raynas.searchers.diagnostics import summary
 from raynas.searchers.nao import NAO
 from raynas.searchers.nao_settings import NAOSettings
-from raynas.searchers.rounds import summary
+from raynas.supernet.worker import Host
+from raynas.training import checkpoint
+from raynas.training.pool import Pool, PoolPaths
 from trainables.from_scratch import FromScratch
 from trainables.shared_weights import SharedWeights
 from trainables.zero_cost import ZeroCost

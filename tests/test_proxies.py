@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from raynas.az_nas import SCORES, az_nas, blocks
-from raynas.choice import derive
-from raynas.proxies import LOWEST, PROXIES, activates, naswot, synflow, zico
-from raynas.training import place_model
+from raynas.evaluation.proxies.az_nas import SCORES, az_nas, blocks
+from raynas.evaluation.proxies.scores import LOWEST, PROXIES, activates, naswot, synflow, zico
+from raynas.nn.choice import derive
+from raynas.training.trainer import place_model
 from spaces.nasbench201 import from_string, nasbench201
 from spaces.nasbench_macro import nasbench_macro
 

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from raynas.ranking import Agreement, Ranking, compare
+from raynas.analysis.rank_correlation import Agreement, Ranking, compare
 
 N = 300
 

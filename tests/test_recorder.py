@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from ray import tune
 
-from raynas.recorder import Recorder
-from raynas.results import Log, read
-from raynas.scoring import Scoring
-from raynas.search import History
+from raynas.results.log import Log, read
+from raynas.tune.callback import Recorder
+from raynas.tune.experiment import History
+from raynas.tune.spec import Scoring
 
 FORM = {"x": "a"}
 

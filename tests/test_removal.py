@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from raynas.removal import MARKER, NotOwnedError, adopt, free_name, move, own, owned, remove_file, remove_tree, scratch
+from raynas.storage.removal import (
+    MARKER,
+    NotOwnedError,
+    adopt,
+    free_name,
+    move,
+    own,
+    owned,
+    remove_file,
+    remove_tree,
+    scratch,
+)
 
 
 @pytest.fixture

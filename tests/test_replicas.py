@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import ray
 
-from raynas import replicas as module
-from raynas.replicas import Question, Replicas
+from raynas.supernet import client as module
+from raynas.supernet.client import Question, Replicas
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

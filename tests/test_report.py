@@ -12,12 +12,12 @@ import pytest
 from handmade import CONFIG, START, Page, chosen, fill, finish, page, reports, retrain, settle
 
 from raynas import architecture
-from raynas.config_file import dump
-from raynas.report import write_report
-from raynas.report.account import read_account
-from raynas.report.clock import PAUSE
-from raynas.report.plots import Axis, Plot
-from raynas.results import Log
+from raynas.analysis.run_data import read_account
+from raynas.config.loading import dump
+from raynas.report.page import write_report
+from raynas.report.svg import Axis, Plot
+from raynas.results.clock import PAUSE
+from raynas.results.log import Log
 
 SECTIONS = ("front", "progress", "winner", "lineage", "best", "fates", "training", "time", "repeat")
 

@@ -22,9 +22,10 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
-from raynas import architecture, parts, results
-from raynas.removal import own
-from raynas.results import Log
+from raynas import architecture, results
+from raynas.results import parquet as parts
+from raynas.results.log import Log
+from raynas.storage.removal import own
 
 MANUAL = math.inf  # rows wait until they are flushed
 
@@ -181,7 +182,7 @@ def test_close_twice_and_append_after_close(tmp_path: Path) -> None:
 
 
 def test_a_program_that_forgets_to_close_loses_nothing(tmp_path: Path) -> None:
-    code = "import sys; from raynas.results import Log; Log(sys.argv[1], float('inf')).append(" + repr(row(4)) + ")"
+    code = "import sys; from raynas.results.log import Log; Log(sys.argv[1], float('inf')).append(" + repr(row(4)) + ")"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=60)
     assert options(results.read(tmp_path)) == ["4"]
 
@@ -283,7 +284,7 @@ def test_the_timer_says_once_that_the_disk_is_full(
 
 WRITER = """
 import sys, time
-from raynas.results import Log
+from raynas.results.log import Log
 log = Log(sys.argv[1], float('inf'))
 number = 0
 while True:

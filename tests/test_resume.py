@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 import raynas.launch
-import raynas.patience
-import raynas.search_run
+
+import raynas.runs.base
+import raynas.storage.atomic
 from raynas import results
-from raynas.config_file import load
-from raynas.launch import main
+from raynas.cli.main import main
+from raynas.config.loading import load
 
 NAMES = ["--name", "mine", "--space", "spaces.nasbench201:DECISIONS", "search.trainable=plain:Counting", "seed=7"]
 
@@ -40,7 +40,7 @@ def replacing(before: bool) -> Callable[[pytest.MonkeyPatch], None]:
             replace(source, target)
             die()
 
-        patch.setattr(raynas.patience.os, "replace", replaced)
+        patch.setattr(raynas.storage.atomic.os, "replace", replaced)
 
     return set_up
 
@@ -53,13 +53,13 @@ def at(module: Any, name: str) -> Callable[[pytest.MonkeyPatch], None]:
 def ready(patch: pytest.MonkeyPatch) -> None:
     """Death when Ray has started and nothing is computed yet."""
     patch.setattr(raynas.launch, "connect", lambda *arguments: None)
-    patch.setattr(raynas.search_run, "connect", lambda *arguments: None)
-    patch.setattr(raynas.search_run.SearchRun, "check_nodes", die)
+    patch.setattr(raynas.runs.base, "connect", lambda *arguments: None)
+    patch.setattr(raynas.runs.base.SearchRun, "check_nodes", die)
 
 
 MOMENTS = {
     "while settings are read": at(raynas.launch, "prepare"),
-    "when the folder is made": at(raynas.search_run, "dump"),
+    "when the folder is made": at(raynas.runs.base, "dump"),
     "right before config.yaml": replacing(before=True),
     "right after config.yaml": replacing(before=False),
     "while Ray starts": at(raynas.launch, "connect"),

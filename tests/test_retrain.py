@@ -11,11 +11,12 @@ import pytest
 import tiny
 import torch
 
-from raynas import checkpoint, prepare, retrain
-from raynas.choice import derive
-from raynas.config import Config, ConfigError, DataConfig, RetrainConfig, TrainConfig
-from raynas.data import to_arrays
-from raynas.retrain import retrain_recipe
+from raynas import prepare
+from raynas.config.run import Config, ConfigError, DataConfig, RetrainConfig, TrainConfig
+from raynas.data.dataset import to_arrays
+from raynas.nn.choice import derive
+from raynas.training import checkpoint, retrain
+from raynas.training.retrain import retrain_recipe
 
 
 def test_the_recipe_is_that_of_the_supernet_with_changes():

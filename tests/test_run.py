@@ -10,17 +10,18 @@ import tiny
 import torch
 from plain import Broken, Counting
 
-from raynas import checkpoint, results
+from raynas import results
 from raynas.architecture import enumerate_all
-from raynas.budget import training_seconds
-from raynas.choice import Choice
-from raynas.config import Config, ConfigError, DataConfig, SearchConfig, TrainConfig
-from raynas.evaluation import Scorer
-from raynas.limits import InfeasibleError
-from raynas.run import Run
-from raynas.search import History
+from raynas.config.run import Config, ConfigError, DataConfig, SearchConfig, TrainConfig
+from raynas.evaluation.scorer import Scorer
+from raynas.nn.choice import Choice
+from raynas.runs.budget import training_seconds
+from raynas.runs.network import Run
+from raynas.search_space.constraints import InfeasibleError
 from raynas.searchers import TPE, Evolution, EvolutionSettings, RandomSearch, SearchSpace
-from raynas.training import model_tensors
+from raynas.training import checkpoint
+from raynas.training.trainer import model_tensors
+from raynas.tune.experiment import History
 from trainables.from_scratch import FromScratch
 from trainables.shared_weights import SharedWeights
 
@@ -99,7 +100,7 @@ def test_a_search_on_smaller_images_counts_and_retrains_on_those_of_the_data(tmp
     whole = make(tmp_path / "whole", limits={}).costs
     assert all(row["macs"] == whole(json.loads(row["architecture"]))["macs"] for row in log(run))
     given = []
-    monkeypatch.setattr("raynas.run.retrain", lambda network, data, *rest: given.append(data) or RESULT)
+    monkeypatch.setattr("raynas.runs.network.retrain", lambda network, data, *rest: given.append(data) or RESULT)
     run.retrain(best["architecture"])
     assert given == [data]
 
@@ -247,7 +248,7 @@ def test_a_plain_trainable_some_of_whose_trials_fail(tmp_path, settings):
 
 
 def test_a_search_in_which_everything_fails_gives_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("raynas.recorder.GIVE_UP", 4)
+    monkeypatch.setattr("raynas.tune.callback.GIVE_UP", 4)
     run = make(tmp_path, trainable=Broken, search=with_search(num_samples=18), limits={})
     with pytest.raises(RuntimeError, match=r"the last 4 trials failed.*nothing can be scored here"):
         run.search()

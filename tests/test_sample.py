@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from raynas.aggregate import aggregate
-from raynas.cohorts import CohortTrial, Member, Rungs
-from raynas.config import ConfigError
-from raynas.sample import references
+from raynas.config.run import ConfigError
+from raynas.evaluation.rank_aggregation import aggregate
+from raynas.runs.sample import references
+from raynas.tune.trial import CohortTrial, Member, Rungs
 
 Rows = list[dict[str, Any]]
 

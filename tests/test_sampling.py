@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from raynas.sampling import ConstrainedPaths, FairPaths, ProportionalPaths, UniformPaths
+from raynas.training.path_sampling import ConstrainedPaths, FairPaths, ProportionalPaths, UniformPaths
 
 DECISIONS = {"a": ("x", "y", "z"), "b": ("x", "y", "z"), "c": ("l", "r")}
 

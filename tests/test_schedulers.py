@@ -10,10 +10,10 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
 from raynas.architecture import key
-from raynas.schedulers import asha, replay, survivors
-from raynas.scoring import slots
 from raynas.searchers import Cohort, Evolution, EvolutionSettings
-from raynas.testing import CHAIN, preference
+from raynas.testing.searcher import CHAIN, preference
+from raynas.tune.schedulers import asha, replay, survivors
+from raynas.tune.spec import slots
 
 SETTINGS = EvolutionSettings(population=10, parents=3, mutations=5, crossovers=5)
 

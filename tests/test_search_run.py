@@ -22,12 +22,12 @@ from ray import tune
 
 from raynas import results
 from raynas.architecture import Architecture, enumerate_all
-from raynas.config import Config, SearchConfig
-from raynas.launch import main
-from raynas.results import Log
-from raynas.scoring import Scoring
-from raynas.search_run import NoCosts, SearchRun
+from raynas.cli.main import main
+from raynas.config.run import Config, SearchConfig
+from raynas.results.log import Log
+from raynas.runs.base import NoCosts, SearchRun
 from raynas.searchers import Evolution, EvolutionSettings, RandomSearch, SearchSpace
+from raynas.tune.spec import Scoring
 
 ALL = list(enumerate_all(DECISIONS))
 

@@ -12,15 +12,16 @@ import torch
 from interrupted import train_in_two_parts
 
 from raynas import architecture as arch
-from raynas import checkpoint, results
-from raynas.choice import decisions
-from raynas.config import Config, ConfigError, SearchConfig, ShrinkConfig, TrainConfig
-from raynas.costs import Costs
-from raynas.run import Run
-from raynas.sampling import UniformPaths
+from raynas import results
+from raynas.config.run import Config, ConfigError, SearchConfig, ShrinkConfig, TrainConfig
+from raynas.costs.counter import Costs
+from raynas.evaluation.angle_statistics import Turning
+from raynas.nn.choice import decisions
+from raynas.runs.network import Run
 from raynas.searchers import RandomSearch
-from raynas.shrink import Shrinking
-from raynas.turning import Turning
+from raynas.training import checkpoint
+from raynas.training.path_sampling import UniformPaths
+from raynas.training.shrinking import Shrinking
 from spaces import nasbench_macro
 from trainables.angle import Angle
 

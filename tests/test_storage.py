@@ -27,17 +27,17 @@ from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
 from raynas import results
-from raynas.command_line import read_arguments
-from raynas.config import Config, ConfigError, SearchConfig
-from raynas.config_file import dump
-from raynas.launch import main
-from raynas.locks import alone, folders_of_the_dead, own_folder
-from raynas.mirror import Mirror, OvertakenError
-from raynas.removal import MARKER
-from raynas.search_run import NoCosts, SearchRun
+from raynas.cli.arguments import read_arguments
+from raynas.cli.main import main
+from raynas.config.loading import dump
+from raynas.config.run import Config, ConfigError, SearchConfig
+from raynas.runs.base import NoCosts, SearchRun
+from raynas.runs.warm_start import Source
 from raynas.searchers import RandomSearch, SearchSpace
-from raynas.storage import check_storage, fetch, newest, open_mirror, unusable
-from raynas.warm_start import Source
+from raynas.storage.locks import alone, folders_of_the_dead, own_folder
+from raynas.storage.mirror import Mirror, OvertakenError
+from raynas.storage.object_store import check_storage, fetch, newest, open_mirror, unusable
+from raynas.storage.removal import MARKER
 from trainables.from_scratch import FromScratch
 
 SECRET = "secret-of-the-tests"
@@ -132,7 +132,7 @@ def test_a_store_that_fails_for_a_while_gets_everything_in_the_end(
     assert not mirror.try_push() and "it is tried again" in caplog.text and SECRET not in caplog.text
     host, port = server.get_host_and_port()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setattr("raynas.mirror.EVERY", 0.1)
+    monkeypatch.setattr("raynas.storage.mirror.EVERY", 0.1)
     mirror.start()
     other, deadline = Mirror(store, "run", tmp_path / "there"), time.monotonic() + 10
     while time.monotonic() < deadline and (not other.folder.exists() or found(other.folder) != {"two": "2"}):
@@ -146,7 +146,7 @@ def test_a_store_that_fails_for_a_while_gets_everything_in_the_end(
 
 KILLED = """
 import os, pathlib, signal, sys
-from raynas.mirror import Mirror
+from raynas.storage.mirror import Mirror
 
 mirror = Mirror(sys.argv[1], "run")
 mirror.pull()
@@ -211,7 +211,7 @@ def test_a_copy_that_is_half_gone_takes_nothing_from_the_store(store: str, tmp_p
 def test_who_comes_back_after_another_has_gone_on_overwrites_nothing(
     store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("raynas.mirror.EVERY", 0.1)
+    monkeypatch.setattr("raynas.storage.mirror.EVERY", 0.1)
     cut_off, looks, other = (Mirror(store, "run", tmp_path / name) for name in ("cut off", "looks", "other"))
     cut_off.pull()
     cut_off.start()
@@ -493,7 +493,7 @@ def test_who_writes_nothing_takes_nothing_over(store: str, tmp_path: Path) -> No
 
 HOLDS = """
 import pathlib, sys, time
-from raynas.locks import holding
+from raynas.storage.locks import holding
 
 with holding(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
@@ -593,7 +593,7 @@ def test_storage_that_cannot_be_used_is_told_in_one_line(
     assert unusable(store) is None
     with pytest.raises(ConfigError, match=f"there is no run to resume in {store}: run search first"):
         read_arguments(["--storage-path", store, "--resume"])
-    monkeypatch.setattr("raynas.storage.PATIENCE", 0.5)
+    monkeypatch.setattr("raynas.storage.object_store.PATIENCE", 0.5)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(ConfigError, match="no answer within"):
         check_storage(store)

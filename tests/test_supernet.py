@@ -13,17 +13,17 @@ import ray
 import tiny
 import torch
 
-from raynas import checkpoint
-from raynas.actors import Hosted, SupernetActor
-from raynas.choice import decisions
-from raynas.config import Config, SearchConfig, TrainConfig
-from raynas.data import to_arrays
-from raynas.evaluation import Scorer
-from raynas.host import publish
-from raynas.placement import Placement, place, place_ranks
-from raynas.sampling import UniformPaths
-from raynas.supernet import _FAR, Supernet, _Pace
-from raynas.training import Trainer, TrainingDiverged, model_tensors
+from raynas.config.run import Config, SearchConfig, TrainConfig
+from raynas.data.dataset import to_arrays
+from raynas.distributed.placement import Placement, place, place_ranks
+from raynas.evaluation.scorer import Scorer
+from raynas.nn.choice import decisions
+from raynas.supernet.actor import Hosted, SupernetActor
+from raynas.supernet.supernet import _FAR, Supernet, _Pace
+from raynas.supernet.worker import publish
+from raynas.training import checkpoint
+from raynas.training.path_sampling import UniformPaths
+from raynas.training.trainer import Trainer, TrainingDiverged, model_tensors
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -142,7 +142,7 @@ def test_minutes_decide_the_number_of_steps(tmp_path):
 
 def follow(monkeypatch, pace, speeds, step=0, now=0.0):
     """Chunks of a second each, at so many steps a second; returns the step and the totals planned after each."""
-    monkeypatch.setattr("raynas.supernet.time", Mock(wraps=time, monotonic=lambda: now))
+    monkeypatch.setattr("raynas.supernet.supernet.time", Mock(wraps=time, monotonic=lambda: now))
     pace, totals = pace(), []
     for speed in speeds:
         if step >= pace.total:
@@ -270,7 +270,7 @@ def test_actors_for_which_others_leave_no_room_are_refused(tmp_path, monkeypatch
 
     other = Other.remote()
     assert ray.get(other.here.remote())
-    monkeypatch.setattr("raynas.placement.ROOM_SECONDS", 0.5)
+    monkeypatch.setattr("raynas.distributed.placement.ROOM_SECONDS", 0.5)
     supernet, paths, _ = make(tmp_path)
     with pytest.raises(RuntimeError, match="no room for 1 actors of 1 CPUs each: others use the cluster, where 0 CPUs"):
         supernet.train(paths)

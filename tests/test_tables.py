@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from raynas import architecture as arch
-from raynas.config import ConfigError
-from raynas.tables import Layout, ScoreTable, TableError
+from raynas.config.run import ConfigError
+from raynas.evaluation.tabular import Layout, ScoreTable, TableError
 from spaces import nasbench201, nasbench_macro
 
 DECISIONS = {"a": ("x", "y"), "b.0": ("p", "q", "r"), "k": ("3", "5")}
@@ -282,7 +282,7 @@ def test_random_tables_agree_with_a_dictionary(tmp_path: Path) -> None:
 
 
 def test_tables_and_their_trials_load_no_torch(repository: Path) -> None:
-    code = "import sys, raynas.tables, trainables.table; print('torch' in sys.modules)"
+    code = "import sys, raynas.evaluation.tabular, trainables.table; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["False"], done.stderr
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from raynas.data import DataError, from_arrays, load, to_arrays
-from raynas.text import Text, TextData, of_words
+from raynas.data.dataset import DataError, from_arrays, load, to_arrays
+from raynas.data.text import Text, TextData, of_words
 
 LINES = {
     "train": "the cat sat\non the mat\nthe cat sat <unk>\n",

@@ -5,13 +5,13 @@ import tiny
 import torch
 from torch import nn
 
-from raynas.choice import decisions, derive
-from raynas.config import TrainConfig
-from raynas.evaluation import tally
-from raynas.images import steps_per_epoch
-from raynas.sampling import FairPaths, UniformPaths
-from raynas.seeds import seed_of
-from raynas.training import Trainer, TrainingDiverged
+from raynas.config.run import TrainConfig
+from raynas.evaluation.scorer import tally
+from raynas.nn.choice import decisions, derive
+from raynas.tasks.classification import steps_per_epoch
+from raynas.training.path_sampling import FairPaths, UniformPaths
+from raynas.training.trainer import Trainer, TrainingDiverged
+from raynas.utils.seeds import seed_of
 
 RECIPE = TrainConfig(epochs=4, batch_size=32, weight_decay=0.1, augment="crop", precision="float32")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from raynas.config import ConfigError
-from raynas.tune_files import TUNE_LOG, scratch_folder, tune_log
+from raynas.config.run import ConfigError
+from raynas.tune.files import TUNE_LOG, scratch_folder, tune_log
 
 CONTROLLER = logging.getLogger("ray.tune.execution.tune_controller")
 
@@ -45,7 +45,7 @@ def test_where_tune_is_content_there_is_no_file(tmp_path: Path) -> None:
 
 def test_what_a_killed_search_left_is_removed_by_the_next(temporary: Path, repository: Path) -> None:
     code = (
-        "import os, signal; from raynas.tune_files import scratch_folder\n"
+        "import os, signal; from raynas.tune.files import scratch_folder\n"
         "with scratch_folder() as folder:\n"
         "    (folder / 'trial').mkdir(); print(folder, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -60,7 +60,7 @@ def test_what_a_killed_search_left_is_removed_by_the_next(temporary: Path, repos
 
 
 def test_a_program_leaves_nothing(temporary: Path, repository: Path) -> None:
-    code = "from raynas.tune_files import scratch_folder\nwith scratch_folder(): pass"
+    code = "from raynas.tune.files import scratch_folder\nwith scratch_folder(): pass"
     environment = {**os.environ, "TMPDIR": str(temporary.parent)}
     subprocess.run([sys.executable, "-c", code], env=environment, cwd=repository, check=True)
     assert list(temporary.iterdir()) == []

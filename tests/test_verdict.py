@@ -18,11 +18,12 @@ import pytest
 import tiny
 import torch
 
-from raynas import checkpoint, results, verdict
-from raynas.aggregate import Reference
+from raynas import results
+from raynas.analysis.ground_truth import Truth, from_retraining
+from raynas.analysis.trust import Sample, judge, remarks
 from raynas.architecture import enumerate_all, key
-from raynas.choice import decisions
-from raynas.config import (
+from raynas.cli.main import audit, main, prepare
+from raynas.config.run import (
     Config,
     ConfigError,
     DataConfig,
@@ -32,11 +33,12 @@ from raynas.config import (
     TrainConfig,
     TruthConfig,
 )
-from raynas.judge import Sample, judge, remarks
-from raynas.launch import audit, main, prepare
-from raynas.results import Log
-from raynas.truth import Truth, from_retraining
-from raynas.verdict import rank
+from raynas.evaluation.rank_aggregation import Reference
+from raynas.nn.choice import decisions
+from raynas.results.log import Log
+from raynas.runs import rank as verdict
+from raynas.runs.rank import rank
+from raynas.training import checkpoint
 
 NAMES = [f"a{i}" for i in range(20)]
 TRUTH = Truth("by hand", {n: float(i) for i, n in enumerate(NAMES)}, {n: {} for n in NAMES})

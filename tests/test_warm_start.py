@@ -15,10 +15,10 @@ from bare import DECISIONS
 
 from raynas import prepare, results
 from raynas.architecture import Architecture, enumerate_all
-from raynas.config import Config, ConfigError, DataConfig
-from raynas.config_file import dump
-from raynas.launch import main
-from raynas.results import Log
+from raynas.cli.main import main
+from raynas.config.loading import dump
+from raynas.config.run import Config, ConfigError, DataConfig
+from raynas.results.log import Log
 from raynas.searchers import Bayes
 
 EVERYTHING = list(enumerate_all(DECISIONS))

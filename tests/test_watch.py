@@ -18,8 +18,9 @@ import pytest
 import ray
 
 from benchmarks import soak
-from raynas import results, watch
-from raynas.watch import ClusterLost
+from raynas import results
+from raynas.distributed import health as watch
+from raynas.distributed.health import ClusterLost
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_waiting_gives_what_ray_gives() -> None:
 
 
 def test_nobody_waits_for_ray_without_a_bound(repository: Path) -> None:
-    """Elsewhere than in raynas/watch.py, ray.get and ray.wait have a timeout."""
+    """Elsewhere than in raynas/distributed/health.py, ray.get and ray.wait have a timeout."""
     paths = [*(repository / "raynas").rglob("*.py"), *(repository / "trainables").rglob("*.py")]
     calls = [
         (path, node)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from raynas.choice import Choice
-from raynas.data import Dataset, Split
+from raynas.data.dataset import Dataset, Split
+from raynas.nn.choice import Choice
 
 
 class Tiny(nn.Module):

@@ -15,8 +15,8 @@ from pathlib import Path
 import ray
 from ray._private.utils import psutil  # Ray's own
 
-from raynas.launch import main
-from raynas.local_ray import private_folder
+from raynas.cli.main import main
+from raynas.distributed.local_ray import private_folder
 
 TINY = "--space tiny:space --data tiny:arrays data.limit=300 train.epochs=1 train.batch_size=64 after=[]"
 COMMANDS = (

@@ -3,7 +3,7 @@
     python -m raynas.launch --config rlnas --space spaces.darts:darts --data cifar10 data.folder=DATA
 
 That is RLNAS (Zhang et al., CVPR 2021) with its evolution; ``rlnas_nasbench201`` is the one for that space, see
-:mod:`raynas.presets`. What a space has to say for it stands in :class:`raynas.turning.Turning`.
+:mod:`raynas.config.presets`. What a space has to say for it stands in :class:`raynas.evaluation.angle_statistics.Turning`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from raynas.angle import Angles
-from raynas.cohorts import CohortTrial, Member, Rungs
-from raynas.config import SearchConfig
-from raynas.scoring import Scoring, check_arguments, slots
+from raynas.config.run import SearchConfig
+from raynas.evaluation.angle import Angles
+from raynas.tune.spec import Scoring, check_arguments, slots
+from raynas.tune.trial import CohortTrial, Member, Rungs
 
 if TYPE_CHECKING:  # a thin trial must not import torch
-    from raynas.run import Run
+    from raynas.runs.network import Run
 
 __all__ = ["Angle"]
 
@@ -76,7 +76,7 @@ class Angle(CohortTrial):
             config: Of the first trial.
             angles: Of the trained supernet.
             rungs: One fidelity, and what a score is.
-            known: See :meth:`raynas.cohorts.CohortTrial.enter`.
+            known: See :meth:`raynas.tune.trial.CohortTrial.enter`.
         """
         self.angles = angles
         self.worker = f"{ray.util.get_node_ip_address()}:{os.getpid()}"

@@ -20,24 +20,24 @@ import torch
 from ray import tune
 
 from raynas import architecture as arch
-from raynas import checkpoint
-from raynas.choice import derive
-from raynas.config import ConfigError, SearchConfig, TrainConfig
-from raynas.data import from_arrays, to_arrays
-from raynas.evaluation import tally
-from raynas.joint import network, recipe, settings
-from raynas.mirror import Mirror
-from raynas.nodes import Notice
-from raynas.patience import patiently
-from raynas.periods import PERIODS
-from raynas.placement import place
-from raynas.removal import remove_tree
-from raynas.scoring import Scoring, check_arguments
-from raynas.tasks import task_of
-from raynas.training import Trainer, TrainingDiverged
+from raynas.config.run import ConfigError, SearchConfig, TrainConfig
+from raynas.data.dataset import from_arrays, to_arrays
+from raynas.distributed.nodes import Notice
+from raynas.distributed.placement import place
+from raynas.evaluation.scorer import tally
+from raynas.nn.choice import derive
+from raynas.search_space.joint import network, recipe, settings
+from raynas.storage.atomic import patiently
+from raynas.storage.mirror import Mirror
+from raynas.storage.removal import remove_tree
+from raynas.tasks.base import task_of
+from raynas.training import checkpoint
+from raynas.training.trainer import Trainer, TrainingDiverged
+from raynas.tune.spec import Scoring, check_arguments
+from raynas.utils.periods import PERIODS
 
 if TYPE_CHECKING:
-    from raynas.run import Run
+    from raynas.runs.network import Run
 
 __all__ = ["FromScratch", "Job"]
 
@@ -67,9 +67,9 @@ class FromScratch(tune.Trainable):
     best_method = "bayes"
     """Of the searchers, where a score is dear."""
     measured = True
-    """A score is what the data are measured by, see :mod:`raynas.measure`."""
+    """A score is what the data are measured by, see :mod:`raynas.metrics`."""
     uses_settings = True
-    """Every architecture may be trained with settings of its own: see :mod:`raynas.joint`."""
+    """Every architecture may be trained with settings of its own: see :mod:`raynas.search_space.joint`."""
 
     @staticmethod
     def check(search: SearchConfig) -> None:

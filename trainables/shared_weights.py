@@ -1,7 +1,7 @@
 """Score architectures with the weights of a trained supernet, one slice of the validation data a fidelity step.
 
 The trial is thin: it holds no weights and only asks a replica of the supernet. It takes cohorts, too: see
-:mod:`raynas.cohorts`. How far the weights have turned (:mod:`raynas.angle`) may be one more metric, whose rank is
+:mod:`raynas.tune.trial`. How far the weights have turned (:mod:`raynas.evaluation.angle`) may be one more metric, whose rank is
 combined with that of accuracy:
 
     python -m raynas.launch "search.combine={accuracy: 1, angle: 1}"
@@ -16,16 +16,16 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from raynas.angle import Angles
 from raynas.architecture import Architecture
-from raynas.cohorts import CohortTrial, Member, Rungs
-from raynas.config import ConfigError, SearchConfig
-from raynas.measure import ACCURACY, MEASURES, Measure
-from raynas.replicas import Question, Replicas
-from raynas.scoring import Scoring, check_arguments, slots
+from raynas.config.run import ConfigError, SearchConfig
+from raynas.evaluation.angle import Angles
+from raynas.metrics import ACCURACY, MEASURES, Measure
+from raynas.supernet.client import Question, Replicas
+from raynas.tune.spec import Scoring, check_arguments, slots
+from raynas.tune.trial import CohortTrial, Member, Rungs
 
 if TYPE_CHECKING:  # a thin trial must not import torch
-    from raynas.run import Run
+    from raynas.runs.network import Run
 
 __all__ = ["SharedWeights"]
 
@@ -37,7 +37,7 @@ class SharedWeights(CohortTrial):
     """
 
     measured = True
-    """A score is what the data are measured by, see :mod:`raynas.measure`."""
+    """A score is what the data are measured by, see :mod:`raynas.metrics`."""
     trains_supernet = True
 
     @staticmethod
@@ -108,7 +108,7 @@ class SharedWeights(CohortTrial):
             pool: Handles of the replicas.
             rungs: How many slices there are, and what a cohort does after which of them.
             angles: Of the trained supernet, where they are one of the metrics.
-            known: See :meth:`raynas.cohorts.CohortTrial.enter`.
+            known: See :meth:`raynas.tune.trial.CohortTrial.enter`.
             measure: What a score is.
         """
         self.pool, self.angles, self.measure = Replicas(pool), angles, measure

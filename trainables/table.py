@@ -4,7 +4,7 @@
         search.trainable_args.file=nasbench201.parquet search.trainable_args.metric=accuracy limits.flops_m=100
 
 The space may be decisions alone: no network and no data are needed. What the arguments mean is said by
-:class:`raynas.tables.Layout`. An architecture counts as it stands there, also where the table has another one of the
+:class:`raynas.evaluation.tabular.Layout`. An architecture counts as it stands there, also where the table has another one of the
 same network. One that the table does not have counts as infeasible: it is logged, and the search goes on.
 """
 
@@ -19,14 +19,14 @@ import numpy as np
 import ray
 
 from raynas.architecture import Decisions
-from raynas.cohorts import CohortTrial, Member, Rungs
-from raynas.config import Config, ConfigError, SearchConfig
-from raynas.limits import InfeasibleError, Limits, Profile
-from raynas.scoring import Scoring, slots
-from raynas.tables import Layout, ScoreTable
+from raynas.config.run import Config, ConfigError, SearchConfig
+from raynas.evaluation.tabular import Layout, ScoreTable
+from raynas.search_space.constraints import InfeasibleError, Limits, Profile
+from raynas.tune.spec import Scoring, slots
+from raynas.tune.trial import CohortTrial, Member, Rungs
 
 if TYPE_CHECKING:  # a thin trial must not import torch
-    from raynas.search_run import SearchRun
+    from raynas.runs.base import SearchRun
 
 __all__ = ["Table", "TableCosts"]
 
@@ -152,7 +152,7 @@ class Table(CohortTrial):
             config: Of the first trial.
             table: Where the scores stand.
             rungs: How many fidelities there are, and what a cohort does after which of them.
-            known: See :meth:`raynas.cohorts.CohortTrial.enter`.
+            known: See :meth:`raynas.tune.trial.CohortTrial.enter`.
         """
         self.table = table
         self.worker = f"{ray.util.get_node_ip_address()}:{os.getpid()}"

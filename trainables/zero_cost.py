@@ -2,9 +2,9 @@
 
     python -m raynas.launch search.trainable=trainables.zero_cost:ZeroCost search.trainable_args.score=naswot
 
-``score`` is one of ``raynas.proxies.PROXIES``; ``az_nas``, which is made of four; ``macs`` or ``parameters``, to
+``score`` is one of ``raynas.evaluation.proxies.scores.PROXIES``; ``az_nas``, which is made of four; ``macs`` or ``parameters``, to
 compare with; or a function of yours, ``my_pkg.net:score``, of a network, images and labels. Of a list all are
-computed, and their ranks in a random sample of the space are combined: see :mod:`raynas.aggregate`.
+computed, and their ranks in a random sample of the space are combined: see :mod:`raynas.evaluation.rank_aggregation`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from raynas.cohorts import CohortTrial, Member, Rungs
-from raynas.config import ConfigError, SearchConfig
-from raynas.placement import place
-from raynas.scoring import Scoring
-from raynas.training import best_device
-from raynas.untrained import Untrained, check_scores, parts
+from raynas.config.run import ConfigError, SearchConfig
+from raynas.distributed.placement import place
+from raynas.evaluation.proxies.evaluator import Untrained, check_scores, parts
+from raynas.training.trainer import best_device
+from raynas.tune.spec import Scoring
+from raynas.tune.trial import CohortTrial, Member, Rungs
 
 if TYPE_CHECKING:
-    from raynas.run import Run
+    from raynas.runs.network import Run
 
 __all__ = ["Arguments", "ZeroCost"]
 
@@ -118,7 +118,7 @@ class ZeroCost(CohortTrial):
             config: Of the first trial.
             untrained: Takes the scores.
             rungs: One fidelity, and what a score is.
-            known: See :meth:`raynas.cohorts.CohortTrial.enter`.
+            known: See :meth:`raynas.tune.trial.CohortTrial.enter`.
         """
         torch.set_num_threads(max(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)), 1))
         self.untrained = untrained.to(best_device())

@@ -1,223 +1,27 @@
-"""One self-contained page about a run: ``write_report(folder)`` makes ``report.html`` of what the folder holds.
-
-The page needs no network and no script. It can be made at any moment, also of a run that was interrupted: what is not
-there yet is said, never filled in. ``account`` reads the folder, ``figures`` draws, ``page.html`` is the layout.
-"""
+"""The HTML page about a run."""
 
 from __future__ import annotations
 
-import shlex
-from datetime import datetime, timezone
-from html import escape
-from importlib import resources
-from pathlib import Path
-from string import Template
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from raynas.foreign import foreign
-from raynas.patience import replace_text
-from raynas.report import figures
-from raynas.report.account import Account, read_account
-from raynas.report.learned import learned
-from raynas.report.lineage import lineage
-from raynas.report.plots import Axis
-from raynas.report.progress import progress
-from raynas.report.trust import trust
-from raynas.report.words import NAMES, absent, bounds, count, duration, score, tested
-from raynas.storage import remote
+if TYPE_CHECKING:
+    from raynas.report.page import write_report
 
-__all__ = ["write_report"]
+__all__ = [
+    "write_report",
+]
+
+_HOMES = {
+    "write_report": "raynas.report.page",
+}
 
 
-def write_report(folder: Path) -> Path:
-    """Write ``report.html`` into the folder of a run.
-
-    Returns:
-        The path of the page.
-
-    Raises:
-        ValueError: The folder is no run, or its settings cannot be read.
-        OSError: The page cannot be written.
-    """
-    account = read_account(Path(folder))
-    template = Template(resources.files(__name__).joinpath("page.html").read_text(encoding="utf-8"))
-    page = template.substitute(
-        name=escape(account.config.name or account.folder.name),
-        headline=_headline(account),
-        facts=_facts(account),
-        notes="".join(f"<li>{escape(note)}</li>" for note in _notes(account)),
-        front=figures.front(account),
-        progress=progress(account),
-        winner=figures.winner(account),
-        lineage=lineage(account, figures.barcode),
-        learned=learned(account),
-        best=_best(account),
-        fates=figures.fates(account),
-        training=figures.training(account),
-        trust=trust(account),
-        time=_time(account),
-        repeat=_repeat(account),
-        written=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
-    )
-    target = account.folder / "report.html"
-    replace_text(target, page, patience=0)
-    return target
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _notes(account: Account) -> list[str]:
-    """What a reader must know before trusting the rest."""
-    notes = list(account.notes)
-    for curve, what in ((account.training, "supernet"), (account.retraining, "winner")):
-        if curve is not None and not curve.finished:
-            notes.append(f"The training of the {what} stands at step {curve.steps[-1]} of {curve.total}.")
-    running = sum(one.status == "running" for one in account.scored)
-    if running:
-        notes.append(f"Architectures whose scoring was begun and has not ended: {running}.")
-    return notes
-
-
-def _headline(account: Account) -> str:
-    """The result in one sentence."""
-    if not account.best:
-        why = "has a score within the limits" if account.scored else "was scored yet: the log of this run is empty"
-        return f"<h1>Nothing found yet</h1>{absent(f'No architecture {why}.')}"
-    winner = account.best[0]
-    measure, retrained = account.tested(winner["key"])
-    if retrained:
-        big = tested(account, winner["key"])
-        what = f"{'' if measure.unit else measure.name + ' '}on the test {measure.examples}, trained from scratch"
-    elif "final_score" in winner:
-        known = account.measure is not None
-        images = f"{measure.name} on all validation {measure.examples}" if known else "is the score of the winner"
-        big, what = score(account, winner["final_score"]), f"{images}; not retrained yet"
-    else:
-        big = score(account, winner["score"])
-        what = f"so far, at fidelity {winner['fidelity']}; the search has not ended"
-    ended = [one for one in account.scored if one.status != "running"]
-    stopped = sum(one.status == "stopped" for one in ended)
-    config = account.config
-    # A trainable with settings of its own, a table, need not have seen the data.
-    data = f"on {config.data.name}" if not config.search.trainable_args else f"scored by {config.search.trainable}"
-    line = (
-        f"The best of {len(ended)} architectures ({stopped} stopped early) of {config.space} {data}, "
-        f"proposed by {config.search.method} in {duration(account.clock.wall)} of search."
-    )
-    return f'<h1>{big} <small>{what}</small></h1><p class="lead">{escape(line)}</p>'
-
-
-def _facts(account: Account) -> str:
-    """The winner's figures, its costs against their limits."""
-    if not account.best:
-        return ""
-    winner = account.best[0]
-    result = account.retrained.get(winner["key"])
-    measure = account.tested(winner["key"])[0]
-    tiles = [_tile(f"test {measure.name}", "not retrained yet", "")]
-    if result is not None:
-        below = f"validation {tested(account, winner['key'], 'validation')}"
-        below += f", {result['epochs']:g} epochs from scratch" if "epochs" in result else ""
-        tiles = [_tile(f"test {measure.name}", tested(account, winner["key"]), below)]
-    below = f"in the search {score(account, winner['score'])}"
-    final = score(account, winner["final_score"]) if "final_score" in winner else "not scored again yet"
-    name = "score of the winner" if account.measure is None else f"all validation {measure.examples}"
-    tiles.append(_tile(name, final, below))
-    tiles += [
-        _tile(escape(NAMES.get(cost, cost)), count(winner.get(cost)), _meter(account, cost)) for cost in account.costs
-    ]
-    return "".join(tiles)
-
-
-def _tile(name: str, value: str, below: str) -> str:
-    words = "" if any(character.isdigit() for character in value) else ' class="words"'
-    return f"<div class='tile'><dt>{name}</dt><dd{words}>{value}</dd><dd class='below'>{below}</dd></div>"
-
-
-def _meter(account: Account, cost: str) -> str:
-    """Where the winner lies among all that were scored (the bar), and the limits (the marks)."""
-    limits, own = bounds(account, cost), account.best[0].get(cost)
-    words = " and ".join(text for text, _ in limits) or "no limit"
-    values = [one.costs[cost] for one in account.scored if cost in one.costs]
-    if own is None or not values:
-        return words
-    axis = Axis.of(cost, [*values, own, *(value for _, value in limits)])
-    low, high, here = (100 * axis.share(value) for value in (min(values), max(values), own))
-    marks = "".join(f'<i class="mark" style="left:{100 * axis.share(value):.1f}%"></i>' for _, value in limits)
-    return (
-        f'<span class="meter"><i class="range" style="left:{low:.1f}%;right:{100 - high:.1f}%"></i>{marks}'
-        f'<i class="own" style="left:{here:.1f}%"></i></span>{words}'
-    )
-
-
-def _best(account: Account) -> str:
-    """The table of the best."""
-    if not account.best:
-        return absent("Nothing to list yet.")
-    rows = []
-    for number, row in enumerate(account.best, 1):
-        cells = (
-            score(account, row["score"]),
-            score(account, row.get("final_score")),
-            *(count(row.get(cost)) for cost in account.costs),
-            *(escape(str(value)) for value in account.parts(row["architecture"])[1].values()),
-            tested(account, row["key"]),
-        )
-        numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
-        picture = figures.barcode(account, row["architecture"])
-        rows.append(f"<tr><td>{number}</td><td><code>{escape(row['key'])}</code></td><td>{picture}</td>{numbers}</tr>")
-    heads = ("in the search", "scored again", *(escape(NAMES.get(cost, cost)) for cost in account.costs))
-    heads += (*account.parts(account.best[0]["architecture"])[1], "test")
-    head = "".join(f'<th class="number">{text}</th>' for text in heads)
-    again = "" if account.measure is None else f" on all validation {account.measure.examples},"
-    return (
-        '<div class="scroll"><table><thead><tr><th></th><th>key</th><th>architecture</th>'
-        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-        f"<p>Scored again:{again} after the search. Test: trained from scratch. A dash: not done. "
-        "Architectures in the colours of the winner's options.</p>"
-    )
-
-
-def _time(account: Account) -> str:
-    """How the time was spent: one strip."""
-    clock = account.clock
-    scoring = min(clock.busy / clock.workers, clock.wall) if clock.workers else 0.0
-    retraining = sum(float(result.get("seconds", 0.0)) for result in account.retrained.values())
-    phases = [
-        ("training the supernet", account.training.seconds if account.training else 0.0, "h0"),
-        ("search, scoring", scoring, "h1"),
-        ("search, all else", clock.wall - scoring, "h7"),
-        ("retraining", retraining, "h2"),
-    ]
-    total = sum(seconds for _, seconds, _ in phases)
-    if not total:
-        return absent("No times are noted yet.")
-    kept = [(name, seconds, f"{100 * seconds / total:.1f} %", hue) for name, seconds, hue in phases if seconds > 0]
-    strip = "".join(f'<i class="{hue}" style="flex-grow:{seconds / total:.4f}"></i>' for _, seconds, _, hue in kept)
-    legend = "".join(
-        f'<li><i class="{hue}"></i>{name} <b>{duration(seconds)}</b> <em>{share}</em></li>'
-        for name, seconds, share, hue in kept
-    )
-    workers = f"{clock.workers} worker{'s' * (clock.workers != 1)}"
-    told = f"Scoring took {duration(clock.busy)} of computing on {workers}. " if clock.workers else ""
-    told = "The times of the search are simulated: the table tells them. " if clock.simulated else told
-    return (
-        f'<div class="strip">{strip}</div><ul class="legend">{legend}</ul><p>{told}Wall time without pauses. '
-        "Starting up, scoring the best once more and export are not noted by a run and not counted.</p>"
-    )
-
-
-def _repeat(account: Account) -> str:
-    """All settings, and the commands that use them."""
-    name = account.config.name or account.folder.name
-    vouched = " --trust" if foreign(account.config) else ""
-    again = f"python -m raynas.launch --config config.yaml{vouched} --name {shlex.quote(f'{name}-again')}"
-    kept_in = account.config.storage_path
-    place = f"{kept_in.rstrip('/')}/{name}" if remote(kept_in) else str(account.folder)
-    onward = f"python -m raynas.launch --resume {shlex.quote(place)}{vouched} search.num_samples=N"
-    kept = []
-    for file, text in account.settings.items():
-        newest = file == "config.yaml"
-        title = file if newest else f"{file}, the settings of an earlier part of this run"
-        kept.append(f"<details{' open' * newest}><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>")
-    return (
-        f"<p>The same run once more, from the settings below:</p><pre>{escape(again)}</pre>"
-        f"<p>Go on with this run until N architectures are scored:</p><pre>{escape(onward)}</pre>{''.join(kept)}"
-    )
+def __dir__() -> list[str]:
+    return __all__

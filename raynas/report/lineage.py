@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from html import escape
 
+from raynas.analysis.run_data import Account, Scored
 from raynas.architecture import Architecture
-from raynas.report.account import Account, Scored
-from raynas.report.words import absent, score
+from raynas.report.text import absent, score
 from raynas.searchers.origin import ORIGINS
 
 __all__ = ["lineage"]

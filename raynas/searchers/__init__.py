@@ -1,9 +1,9 @@
 """Searchers over architectures, one file each; every one is an ordinary ``ray.tune.search.Searcher``."""
 
+from raynas.search_space.space import SearchSpace, UnsatisfiableError
 from raynas.searchers.base import ArchitectureSearcher
-from raynas.searchers.bayes import Bayes, BayesSettings
-from raynas.searchers.cohort import Cohort
-from raynas.searchers.drawing import SearchSpace, UnsatisfiableError
+from raynas.searchers.batch import Cohort
+from raynas.searchers.bayesian import Bayes, BayesSettings
 from raynas.searchers.evolution import Evolution, EvolutionSettings
 from raynas.searchers.local import LocalSearch
 from raynas.searchers.nsga2 import NSGA2, NSGA2Settings

@@ -23,11 +23,11 @@ from typing import Any, ClassVar
 from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, key
-from raynas.patience import replace_text
-from raynas.searchers.drawing import Drawer, SearchSpace, UnsatisfiableError
-from raynas.searchers.ledger import Entry, Ledger
+from raynas.search_space.space import Drawer, SearchSpace, UnsatisfiableError
+from raynas.searchers.history import Entry, Ledger
 from raynas.searchers.origin import Origin
-from raynas.searchers.source import Scores, digest, read_source
+from raynas.searchers.transfer import Scores, digest, read_source
+from raynas.storage.atomic import replace_text
 
 __all__ = ["ArchitectureSearcher", "Entry", "Ledger", "SearchSpace", "UnsatisfiableError"]
 
@@ -102,7 +102,7 @@ class ArchitectureSearcher(Searcher):
         """A file for what the searcher has to tell of its model, if anything, as JSON; kept up to date."""
         self.source: tuple[Entry, ...] = ()
         self.diagnostics: list[dict[str, Any]] = []
-        """What one that generates architectures has to tell of its model: see :mod:`raynas.searchers.rounds`."""
+        """What one that generates architectures has to tell of its model: see :mod:`raynas.searchers.diagnostics`."""
 
     def warm_start(self, source: Iterable[tuple[Mapping[str, str], Scores]], best: int = 3) -> None:
         """Start from the scores of another search with the same decisions: on other data, or under other limits.

@@ -98,7 +98,7 @@ class _Seen:
 
     taken: _Taken
     ended: list[str]
-    """See :attr:`raynas.searchers.ledger.Ledger.ended`."""
+    """See :attr:`raynas.searchers.history.Ledger.ended`."""
     mode: str
     count: int = 0
     """So many of those that are known were looked at."""

@@ -8,7 +8,7 @@ from typing import Any
 from raynas.architecture import Architecture, complete, key
 from raynas.searchers.base import Entry, SearchSpace
 from raynas.searchers.checks import check_counts
-from raynas.searchers.following import Follower
+from raynas.searchers.incremental import Follower
 
 __all__ = ["LocalSearch"]
 

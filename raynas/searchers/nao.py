@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from raynas.architecture import Architecture, key
-from raynas.patience import replace_text
 from raynas.searchers.base import ArchitectureSearcher, Entry
+from raynas.searchers.diagnostics import common_fidelity
+from raynas.searchers.models.nao_latent import LearnedSpace
 from raynas.searchers.nao_settings import NAOSettings
-from raynas.searchers.nao_space import LearnedSpace
-from raynas.searchers.rounds import common_fidelity
+from raynas.storage.atomic import replace_text
 
 __all__ = ["NAO", "NAOSettings"]
 
@@ -33,7 +33,7 @@ class NAO(ArchitectureSearcher):
     """Learns a continuous space of all that was scored, round after round, and proposes what lies uphill of the best.
 
     After ``settings.startup`` random architectures, and again after every ``settings.retrain`` scores, a
-    :class:`raynas.searchers.nao_space.LearnedSpace` is fitted from the beginning to all scores so far and generates
+    :class:`raynas.searchers.models.nao_latent.LearnedSpace` is fitted from the beginning to all scores so far and generates
     the candidates of the round. What a round proposes follows from the first scores of the ledger, in its order, and
     from the seed. So nothing of the networks has to be saved: a saved state holds the candidates of its round, and a
     search that was rebuilt from its log trains them again.
@@ -56,7 +56,7 @@ class NAO(ArchitectureSearcher):
             (accuracy of the predictor on the pairs of so many held out), ``mode``, ``fidelity`` (the highest that most
             of those learned have reached: what is compared are scores of this one), ``pool`` (mean score of those
             learned), and ``generated``: what this round proposed, a dictionary each of ``key``, ``predicted`` (standing
-            from 0 to 1) and ``score`` (None until it is known). :func:`raynas.searchers.rounds.summary` makes a table
+            from 0 to 1) and ``score`` (None until it is known). :func:`raynas.searchers.diagnostics.summary` makes a table
             of it.
     """
 

@@ -11,9 +11,9 @@ from optuna.samplers import NSGAIISampler
 from optuna.trial import Trial
 
 from raynas.architecture import Architecture, key
-from raynas.searchers.asking import Asker
 from raynas.searchers.base import Entry, SearchSpace
 from raynas.searchers.checks import check_counts, check_numbers, check_ranges
+from raynas.searchers.optuna import Asker
 
 __all__ = ["NSGA2", "NSGA2Settings"]
 

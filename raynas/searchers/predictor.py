@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from raynas.architecture import Architecture, key, mutate, sample
 from raynas.searchers.base import ArchitectureSearcher, Entry
-from raynas.searchers.bayes import SourceModel
+from raynas.searchers.bayesian import SourceModel
 from raynas.searchers.checks import check_counts, check_ranges
-from raynas.searchers.features import Encoder
-from raynas.searchers.improvement import log_improvement
-from raynas.searchers.standing import Rank, standing
+from raynas.searchers.models.encoder import Encoder
+from raynas.searchers.models.improvement import log_improvement
+from raynas.searchers.models.standing import Rank, standing
 
 __all__ = ["Ensemble", "Predictor", "PredictorSettings"]
 
@@ -151,9 +151,9 @@ ACQUISITIONS: dict[str, Callable[[Array, Array, float, Random], Array]] = {
 class Predictor(ArchitectureSearcher):
     """Proposes the mutant of good architectures of which an ensemble of small networks expects most.
 
-    The networks see what ``bayes`` compares (:mod:`raynas.searchers.features`): the options of every decision and,
+    The networks see what ``bayes`` compares (:mod:`raynas.searchers.models.encoder`): the options of every decision and,
     where ``space.graph`` is given, the routes from input to output, which are the encoding of BANANAS. They learn where
-    a score stands among all (:mod:`raynas.searchers.standing`). They follow from the ledger and the seed: nothing of
+    a score stands among all (:mod:`raynas.searchers.models.standing`). They follow from the ledger and the seed: nothing of
     them has to be saved.
 
     Args:

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from raynas.architecture import Architecture, complete, key
 from raynas.searchers.base import Entry, SearchSpace
 from raynas.searchers.checks import check_counts, check_numbers, check_ranges
-from raynas.searchers.following import Follower
-from raynas.searchers.standing import Rank, standing
+from raynas.searchers.incremental import Follower
+from raynas.searchers.models.standing import Rank, standing
 
 __all__ = ["Reinforce", "ReinforceSettings"]
 
@@ -112,7 +112,7 @@ class Policy:
 class Reinforce(Follower):
     """Draws architectures from a policy that makes those likelier which scored better than usual.
 
-    The reward is where a score stands among all so far (:mod:`raynas.searchers.standing`), so that the scale of the
+    The reward is where a score stands among all so far (:mod:`raynas.searchers.models.standing`), so that the scale of the
     metric does not matter; a moving average of it is the baseline. Each score that comes in moves the policy once,
     in the order of the ledger. Rows of another searcher's log move it, too.
 

@@ -11,9 +11,9 @@ from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from raynas.architecture import Architecture, complete, key
-from raynas.searchers.asking import Asker
 from raynas.searchers.base import Entry, SearchSpace
 from raynas.searchers.checks import check_counts
+from raynas.searchers.optuna import Asker
 
 __all__ = ["TPE"]
 

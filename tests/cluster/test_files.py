@@ -22,8 +22,8 @@ from ray import autoscaler
 from ray.autoscaler._private.providers import _get_default_config
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from raynas import config_file
-from raynas.command_line import read_arguments
+from raynas.cli.arguments import read_arguments
+from raynas.config import loading as config_file
 
 REPOSITORY = Path(__file__).parents[2]
 CLUSTER = REPOSITORY / "cluster"

@@ -84,7 +84,7 @@ def test_latency_is_measured_where_it_matters(machine: Machine) -> None:
 
 PLACES = """
 import ray
-from raynas.timing import where
+from raynas.costs.device import where
 class Here:
     def address(self):
         return ray.util.get_node_ip_address()
@@ -113,7 +113,7 @@ def test_trials_that_train_by_themselves_run_where_their_gpus_are(machine: Machi
 
 SEVERAL = """
 import json, sys, time
-from raynas.launch import main
+from raynas.cli.main import main
 for words in json.loads(sys.argv[1]):
     begin = time.monotonic()
     code = main(words)
@@ -170,8 +170,8 @@ def test_who_may_not_join_is_told_why(machine: Machine, environment: dict[str, s
 
 ASKED = """
 import sys
-from raynas.config import ConfigError
-from raynas.connection import asks_who_comes
+from raynas.config.run import ConfigError
+from raynas.distributed.connection import asks_who_comes
 for address in sys.argv[1:]:
     try:
         print(asks_who_comes(address))

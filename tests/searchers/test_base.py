@@ -9,7 +9,7 @@ from ray.tune.search import Searcher
 
 from raynas.architecture import ArchitectureError, enumerate_all, key
 from raynas.searchers import ArchitectureSearcher, RandomSearch, SearchSpace
-from raynas.testing import CHAIN, SMALL, Player, preference
+from raynas.testing.searcher import CHAIN, SMALL, Player, preference
 
 
 class InOrder(ArchitectureSearcher):

@@ -13,10 +13,10 @@ import pytest
 
 from raynas.architecture import Architecture, chain, key
 from raynas.searchers import ArchitectureSearcher, Bayes, BayesSettings, RandomSearch, SearchSpace
-from raynas.searchers.bayes import _last_fit
-from raynas.searchers.improvement import log_improvement
-from raynas.searchers.stretching import transformed
-from raynas.testing import CHAIN, Player, preference
+from raynas.searchers.bayesian import _last_fit
+from raynas.searchers.models.improvement import log_improvement
+from raynas.searchers.models.stretching import transformed
+from raynas.testing.searcher import CHAIN, Player, preference
 
 LARGE = SearchSpace({f"block{i}": ("a", "b", "c", "d") for i in range(20)})
 

@@ -8,7 +8,7 @@ from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, key
 from raynas.searchers import TPE, Cohort, Evolution, EvolutionSettings, RandomSearch
-from raynas.testing import CHAIN, SMALL, Player, preference
+from raynas.testing.searcher import CHAIN, SMALL, Player, preference
 
 SETTINGS = EvolutionSettings(population=10, parents=3, mutations=5, crossovers=5)
 

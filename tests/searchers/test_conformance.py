@@ -24,7 +24,7 @@ from raynas.searchers import (
     SearchSpace,
 )
 from raynas.searchers.nao import NAO, NAOSettings
-from raynas.testing import SearcherContract
+from raynas.testing.searcher import SearcherContract
 
 
 class TestRandomSearch(SearcherContract):

@@ -7,9 +7,9 @@ from random import Random
 import pytest
 
 from raynas.architecture import enumerate_all, key
+from raynas.search_space.space import Drawer
 from raynas.searchers import SearchSpace, UnsatisfiableError
-from raynas.searchers.drawing import Drawer
-from raynas.testing import RARE, SMALL
+from raynas.testing.searcher import RARE, SMALL
 
 LARGE = {f"b{i}": tuple("abcd") for i in range(20)}
 

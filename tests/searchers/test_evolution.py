@@ -11,7 +11,7 @@ from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, enumerate_all, key
 from raynas.searchers import Evolution, EvolutionSettings, RandomSearch, SearchSpace
-from raynas.testing import CHAIN, Player, preference
+from raynas.testing.searcher import CHAIN, Player, preference
 
 SPOS_SIZED = SearchSpace({f"block{i}": ("a", "b", "c", "d") for i in range(20)})
 SMALL_GENERATIONS = EvolutionSettings(population=10, parents=3, mutations=5, crossovers=4)

@@ -8,9 +8,9 @@ import pytest
 
 from raynas.architecture import sample
 from raynas.searchers import SearchSpace
-from raynas.searchers.features import Encoder, routes
-from raynas.searchers.gaussian import GaussianProcess
-from raynas.testing import CHAIN, NESTED, preference
+from raynas.searchers.models.encoder import Encoder, routes
+from raynas.searchers.models.gp import GaussianProcess
+from raynas.testing.searcher import CHAIN, NESTED, preference
 
 GRAPHED = SearchSpace(CHAIN.decisions, graph=lambda a: [(i, i + 1, o) for i, o in enumerate(a.values())])
 

@@ -10,8 +10,8 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from raynas.searchers.hypervolume import Steps, front_ranks
-from raynas.searchers.improvement import log_gap_improvement, log_improvement
+from raynas.searchers.models.hypervolume import Steps, front_ranks
+from raynas.searchers.models.improvement import log_gap_improvement, log_improvement
 
 
 def volume(scores: np.ndarray, costs: np.ndarray, floor: float, most: np.ndarray) -> float:

@@ -10,7 +10,7 @@ from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, enumerate_all, key
 from raynas.searchers import LocalSearch, RandomSearch, SearchSpace
-from raynas.testing import CHAIN, NESTED, Player, preference
+from raynas.testing.searcher import CHAIN, NESTED, Player, preference
 
 SPOS_SIZED = SearchSpace({f"block{i}": ("a", "b", "c", "d") for i in range(20)})
 BITS = SearchSpace({f"b{i}": ("0", "1") for i in range(8)})

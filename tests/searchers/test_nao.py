@@ -15,16 +15,16 @@ from tiny import Tiny
 from torch import nn
 
 from raynas.architecture import Architecture, Notation, canonical, enumerate_all, key, sample
-from raynas.config import Config, SearchConfig
-from raynas.costs import Costs
-from raynas.joint import joined
-from raynas.launch import build_searcher
+from raynas.cli.main import build_searcher
+from raynas.config.run import Config, SearchConfig
+from raynas.costs.counter import Costs
+from raynas.search_space.joint import joined
+from raynas.search_space.sequence import Speller
 from raynas.searchers import RandomSearch, SearchSpace
+from raynas.searchers.diagnostics import pairwise_accuracy, summary
+from raynas.searchers.models.nao_latent import LearnedSpace
 from raynas.searchers.nao import NAO, NAOSettings
-from raynas.searchers.nao_space import LearnedSpace
-from raynas.searchers.rounds import pairwise_accuracy, summary
-from raynas.searchers.spelling import Speller
-from raynas.testing import CHAIN, NESTED, SMALL, Player, preference
+from raynas.testing.searcher import CHAIN, NESTED, SMALL, Player, preference
 from spaces import nao, nasbench201, nasbench_macro, recurrent
 from trainables.from_scratch import FromScratch
 

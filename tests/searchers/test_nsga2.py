@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 
 from raynas.architecture import Architecture
 from raynas.searchers import NSGA2, Evolution, NSGA2Settings, RandomSearch, SearchSpace
-from raynas.testing import CHAIN, PRICED, Player
+from raynas.testing.searcher import CHAIN, PRICED, Player
 
 
 def test_one_generation_after_the_other() -> None:

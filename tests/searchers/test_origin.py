@@ -24,7 +24,7 @@ from raynas.searchers import (
     Reinforce,
 )
 from raynas.searchers.origin import ORIGINS
-from raynas.testing import CHAIN, Player, preference
+from raynas.testing.searcher import CHAIN, Player, preference
 
 SMALL = EvolutionSettings(population=10, parents=3, mutations=5, crossovers=4)
 MAKERS: dict[str, Any] = {

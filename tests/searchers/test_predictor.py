@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 from raynas.architecture import Architecture, key
 from raynas.searchers import Predictor, PredictorSettings, RandomSearch, SearchSpace
 from raynas.searchers.predictor import ACQUISITIONS, Ensemble
-from raynas.testing import CHAIN, Player, preference
+from raynas.testing.searcher import CHAIN, Player, preference
 
 MIDDLE = SearchSpace({f"block{i}": ("a", "b", "c", "d") for i in range(12)})
 SPOS_SIZED = SearchSpace({f"block{i}": ("a", "b", "c", "d") for i in range(20)})

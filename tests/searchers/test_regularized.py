@@ -10,7 +10,7 @@ from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, key
 from raynas.searchers import RandomSearch, RegularizedEvolution, RegularizedSettings, SearchSpace
-from raynas.testing import CHAIN, Player, preference
+from raynas.testing.searcher import CHAIN, Player, preference
 
 SPOS_SIZED = SearchSpace({f"block{i}": ("a", "b", "c", "d") for i in range(20)})
 BEST_OF_FOUR = RegularizedSettings(population=4, sample_size=4)

@@ -11,9 +11,9 @@ from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, key
 from raynas.searchers import RandomSearch, Reinforce, ReinforceSettings, SearchSpace
+from raynas.searchers.models.standing import standing
 from raynas.searchers.reinforce import Policy
-from raynas.searchers.standing import standing
-from raynas.testing import CHAIN, NESTED, Player, preference
+from raynas.testing.searcher import CHAIN, NESTED, Player, preference
 
 SPOS_SIZED = SearchSpace({f"block{i}": ("a", "b", "c", "d") for i in range(20)})
 UNEVEN = SearchSpace({"a": ("x", "y", "z"), "a.y.inner": ("1", "2"), "b": ("p", "q", "r", "s")})

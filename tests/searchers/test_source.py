@@ -24,9 +24,9 @@ from raynas.searchers import (
     Reinforce,
     SearchSpace,
 )
-from raynas.searchers.bayes import SourceModel
-from raynas.searchers.features import Encoder
-from raynas.testing import CHAIN, NESTED, Player, preference
+from raynas.searchers.bayesian import SourceModel
+from raynas.searchers.models.encoder import Encoder
+from raynas.testing.searcher import CHAIN, NESTED, Player, preference
 
 OURS = (TPE, Bayes, Evolution, LocalSearch, Predictor, RandomSearch, RegularizedEvolution, Reinforce)
 Source = list[tuple[Architecture, float]]

@@ -11,8 +11,8 @@ import pytest
 
 from raynas.architecture import Architecture, key
 from raynas.searchers import Bayes, BayesSettings, Evolution, SearchSpace
-from raynas.searchers.gaussian import GaussianProcess
-from raynas.testing import CHAIN, Player
+from raynas.searchers.models.gp import GaussianProcess
+from raynas.testing.searcher import CHAIN, Player
 
 LARGE = SearchSpace({f"block{i}": ("a", "b", "c", "d") for i in range(20)})
 

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from raynas.architecture import Architecture, enumerate_all, key
 from raynas.searchers import TPE, RandomSearch, SearchSpace
-from raynas.testing import CHAIN, Player, preference
+from raynas.testing.searcher import CHAIN, Player, preference
 
 SPOS_SIZED = SearchSpace({f"block{i}": ("a", "b", "c", "d") for i in range(20)})
 

@@ -13,13 +13,13 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from raynas import choice
 from raynas.architecture import sample, size
-from raynas.choice import decisions, derive
-from raynas.config import Config, TrainConfig
-from raynas.costs import Costs
-from raynas.limits import Limits
-from raynas.plan import path_sampler
+from raynas.config.run import Config, TrainConfig
+from raynas.costs.counter import Costs
+from raynas.nn import choice
+from raynas.nn.choice import decisions, derive
+from raynas.search_space.constraints import Limits
+from raynas.training.factory import path_sampler
 from spaces.darts import AuxiliaryHead, Cell, DropPath, FactorizedReduce, darts, darts_imagenet
 from spaces.darts_cells import DECISIONS, OPTIONS, canonical_form, choose, from_genotype, graph, to_genotype, wiring
 

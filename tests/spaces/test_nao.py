@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from raynas.architecture import sample, size
-from raynas.choice import assemble, decisions, derive
-from raynas.costs import Costs
-from raynas.turning import Turning
+from raynas.costs.counter import Costs
+from raynas.evaluation.angle_statistics import Turning
+from raynas.nn.choice import assemble, decisions, derive
 from spaces.nao import Cell, Source, nao
 from spaces.nao_cells import (
     CELLS,

@@ -10,14 +10,14 @@ from random import Random
 import pytest
 import torch
 
-from raynas import choice
 from raynas.architecture import enumerate_all, sample
-from raynas.choice import derive
-from raynas.config import Config, TrainConfig
-from raynas.costs import Costs
-from raynas.limits import Limits
-from raynas.plan import path_sampler
-from raynas.sampling import CellPaths
+from raynas.config.run import Config, TrainConfig
+from raynas.costs.counter import Costs
+from raynas.nn import choice
+from raynas.nn.choice import derive
+from raynas.search_space.constraints import Limits
+from raynas.training.factory import path_sampler
+from raynas.training.path_sampling import CellPaths
 from spaces import nasbench201 as bench
 from spaces.nasbench201 import DECISIONS, nasbench201
 

@@ -9,10 +9,10 @@ from random import Random
 import pytest
 import torch
 
-from raynas import choice
 from raynas.architecture import enumerate_all, sample
-from raynas.choice import decisions, derive
-from raynas.costs import Costs
+from raynas.costs.counter import Costs
+from raynas.nn import choice
+from raynas.nn.choice import decisions, derive
 from spaces.nasbench_macro import DECISIONS, canonical_form, from_string, nasbench_macro, to_string
 
 

@@ -9,13 +9,13 @@ from random import Random
 import pytest
 import torch
 
-from raynas import choice
 from raynas.architecture import sample, size
-from raynas.choice import decisions, derive
-from raynas.config import Config, TrainConfig
-from raynas.costs import Costs
-from raynas.limits import Limits
-from raynas.plan import path_sampler
+from raynas.config.run import Config, TrainConfig
+from raynas.costs.counter import Costs
+from raynas.nn import choice
+from raynas.nn.choice import decisions, derive
+from raynas.search_space.constraints import Limits
+from raynas.training.factory import path_sampler
 from spaces.proxyless import DECISIONS, InvertedResidual, canonical_form, from_digits, proxyless, proxyless_32
 
 # What RLNAS found under a limit of 475 million MACs, and the network that ProxylessNAS found for GPUs.

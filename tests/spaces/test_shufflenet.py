@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from raynas.architecture import sample, size
-from raynas.choice import decisions, derive
-from raynas.costs import Costs
+from raynas.costs.counter import Costs
+from raynas.nn.choice import decisions, derive
 from spaces.shufflenet import OPTIONS, ShuffleNet, ShuffleUnit, spos, spos_32, spos_small
 
 # The architecture found with blocks and hidden widths, and the scales of its widths.

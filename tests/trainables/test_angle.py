@@ -7,16 +7,17 @@ import pytest
 import tiny
 import torch
 
-from raynas import checkpoint, results
-from raynas.angle import AngleError
-from raynas.checkpoint import CheckpointError
-from raynas.choice import decisions, derive
-from raynas.config import Config, ConfigError, SearchConfig, TrainConfig
-from raynas.run import Run
-from raynas.sample import references
-from raynas.sampling import UniformPaths
+from raynas import results
+from raynas.config.run import Config, ConfigError, SearchConfig, TrainConfig
+from raynas.evaluation.angle import AngleError
+from raynas.nn.choice import decisions, derive
+from raynas.runs.network import Run
+from raynas.runs.sample import references
 from raynas.searchers import RandomSearch
-from raynas.training import Trainer, model_tensors
+from raynas.training import checkpoint
+from raynas.training.checkpoint import CheckpointError
+from raynas.training.path_sampling import UniformPaths
+from raynas.training.trainer import Trainer, model_tensors
 from trainables.angle import Angle
 from trainables.shared_weights import SharedWeights
 

@@ -10,9 +10,9 @@ import pytest
 import tiny
 import torch
 
-from raynas import checkpoint
-from raynas.config import TrainConfig
-from raynas.data import to_arrays
+from raynas.config.run import TrainConfig
+from raynas.data.dataset import to_arrays
+from raynas.training import checkpoint
 from trainables import from_scratch
 from trainables.from_scratch import FromScratch, Job
 

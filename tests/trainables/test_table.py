@@ -20,13 +20,13 @@ from ray import tune
 
 from raynas import architecture as arch
 from raynas import prepare, results
-from raynas.choice import decisions
-from raynas.command_line import COMMANDS
-from raynas.config import Config, ConfigError
-from raynas.launch import main
-from raynas.results import SIMULATED
-from raynas.run import Run
-from raynas.search_run import NoCosts, SearchRun
+from raynas.cli.arguments import COMMANDS
+from raynas.cli.main import main
+from raynas.config.run import Config, ConfigError
+from raynas.nn.choice import decisions
+from raynas.results.log import SIMULATED
+from raynas.runs.base import NoCosts, SearchRun
+from raynas.runs.network import Run
 from raynas.searchers import RandomSearch, SearchSpace
 from spaces import nasbench201
 from trainables.table import Table

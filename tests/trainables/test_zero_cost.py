@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from raynas import prepare
 from raynas.architecture import key
-from raynas.choice import derive
-from raynas.cohorts import Rungs
-from raynas.config import Config, SearchConfig
-from raynas.launch import main
-from raynas.proxies import PROXIES
-from raynas.run import Run
-from raynas.untrained import Untrained
+from raynas.cli.main import main
+from raynas.config.run import Config, SearchConfig
+from raynas.evaluation.proxies.evaluator import Untrained
+from raynas.evaluation.proxies.scores import PROXIES
+from raynas.nn.choice import derive
+from raynas.runs.network import Run
+from raynas.tune.trial import Rungs
 from trainables.zero_cost import ZeroCost
 
 WIDE = {"blocks.0": "k3", "blocks.1": "k3", "blocks.2": "k3"}

@@ -1,0 +1,1 @@
+"""Rank correlation, ground truth, data of finished runs, baselines."""

@@ -1,0 +1,298 @@
+"""``python -m raynas.launch doctor``: everything that a run needs, looked at before it is started.
+
+Each check looks at facts and returns a :class:`Finding`: what was found, and what to do about it. What it would take to
+be right is asked of every node of the cluster (see :mod:`raynas.distributed.probe`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from raynas import architecture as arch
+from raynas.config.run import Config, ConfigError
+from raynas.costs.device import where
+from raynas.costs.memory import training_memory
+from raynas.distributed.connection import asks_who_comes, check_address, connect
+from raynas.distributed.placement import Placement, place_ranks
+from raynas.distributed.probe import NodeFacts, survey
+from raynas.runs.base import SearchRun
+from raynas.runs.dry_run import rehearse
+from raynas.runs.network import Run
+from raynas.storage.object_store import remote
+from raynas.tasks.base import task_of
+
+__all__ = [
+    "Finding",
+    "check_architecture",
+    "check_clock",
+    "check_entry",
+    "check_gpus",
+    "check_latency",
+    "check_memory",
+    "check_nodes",
+    "check_settings",
+    "check_storage",
+    "check_token",
+    "check_versions",
+    "doctor",
+]
+
+SKEW = 1.0
+"""Seconds that clocks may differ."""
+_GIB = 2.0**30
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's."""
+
+    name: str
+    level: str
+    """ok; warn: the run works, but not as it could; fail: it does not."""
+    found: str
+    advice: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.level:4}  {self.name}: {self.found}" + (f". {self.advice}" if self.advice else "")
+
+
+def check_settings(prepare: Callable[[Config], Any], config: Config) -> tuple[Finding, SearchRun | None]:
+    """Whether settings, space and limits are legal and the data can be read: all that makes a run."""
+    try:
+        run: SearchRun = prepare(config)
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        return Finding("settings", "fail", " ".join(str(error).split()), "Mend what it names"), None
+    known = f"{arch.size(run.search_space.decisions):.3g} architectures"
+    if isinstance(run, Run):
+        counts = ", ".join(f"{len(getattr(run.data, name))} {name}" for name in ("train", "validation", "test"))
+        known += f"; data {run.data.name}: {counts} {run.data}"
+    return Finding("settings", "ok", f"{known}; limits: {str(run.limits) or 'none'}"), run
+
+
+def check_token(environment: Mapping[str, str], home: Path) -> Finding:
+    """Whether this program has a token, and whether it is this user's alone; the cluster: :func:`check_entry`."""
+    if environment.get("RAY_AUTH_MODE", "token") != "token":
+        return Finding(
+            "token", "warn", "RAY_AUTH_MODE switches authentication off: who reaches the cluster runs code as you",
+            "Set RAY_AUTH_MODE=token on all nodes",
+        )  # fmt: skip
+    if environment.get("RAY_AUTH_TOKEN"):
+        return Finding("token", "ok", "in RAY_AUTH_TOKEN")
+    named = environment.get("RAY_AUTH_TOKEN_PATH")
+    path = Path(named or home / ".ray" / "auth_token")
+    if named and not path.is_file():
+        return Finding(
+            "token", "fail", f"RAY_AUTH_TOKEN_PATH names {path}, which is no file", "Unset it, or put the token there"
+        )
+    if not path.exists():
+        return Finding("token", "warn", f"there is none in {path} yet", "Make one: ray get-auth-token --generate")
+    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return Finding("token", "warn", f"others may read {path}", f"chmod 600 {path}")
+    return Finding("token", "ok", f"in {path}")
+
+
+def check_entry(address: str) -> Finding:
+    """Whether the cluster asks who comes: one that does not lets in who has a token, too.
+
+    Args:
+        address: host:port of its head.
+    """
+    try:
+        asks = asks_who_comes(address)
+    except ConfigError:
+        asks = None
+    if asks:
+        return Finding("entry", "ok", "the cluster asks for a token")
+    advice = "Start every node with RAY_AUTH_MODE=token"
+    if asks is None:
+        return Finding("entry", "warn", f"{address} does not say whether it asks for a token", advice)
+    return Finding("entry", "warn", "the cluster asks for no token: who reaches it runs code as you", advice)
+
+
+def check_nodes(nodes: Sequence[NodeFacts]) -> Finding:
+    """Whether every node answers."""
+    silent = [f"{node.address} {node.error}" for node in nodes if node.error]
+    if silent:
+        return Finding("nodes", "fail", "; ".join(silent), "Install RayNAS there, free it, or take it out")
+    gpus = sum(node.gpus for node in nodes)
+    return Finding("nodes", "ok", f"{len(nodes)} of {len(nodes)} answer; {gpus:g} GPUs in all")
+
+
+def check_versions(nodes: Sequence[NodeFacts]) -> Finding:
+    """Whether all nodes run the same Ray and torch, and the same Python to its minor version."""
+    wrong = []
+    for what in ("ray", "torch", "python"):
+        there = {node.address: getattr(node, what) for node in nodes if not node.error}
+        kinds = {text.rpartition(".")[0] if what == "python" else text for text in there.values()}
+        if len(kinds) > 1:
+            wrong.append(f"{what}: " + ", ".join(f"{version or 'none'} on {node}" for node, version in there.items()))
+    if wrong:
+        return Finding("versions", "fail", "; ".join(wrong), "Install the same ones on all nodes")
+    own = f"Ray {ray.__version__}, torch {torch.__version__}"
+    return Finding("versions", "ok", f"{own} on all nodes")
+
+
+def check_storage(nodes: Sequence[NodeFacts], folder: Path | str) -> Finding:
+    """Whether all nodes share the folder of the runs, or reach the object store."""
+    wrong = [f"{node.address} {node.storage}" for node in nodes if node.storage]
+    if wrong:
+        return Finding("storage", "fail", "; ".join(wrong), "Take a --storage-path that all nodes mount")
+    return Finding("storage", "ok", f"all nodes see {folder} and write there")
+
+
+def check_gpus(nodes: Sequence[NodeFacts]) -> Finding:
+    """Whether the GPUs that Ray counts are there for torch, and those that are there are counted."""
+    blind = [node.address for node in nodes if node.gpus and not node.cuda and not node.error]
+    if blind:
+        return Finding(
+            "GPUs", "fail", f"Ray counts GPUs on {', '.join(blind)}, and torch finds none there",
+            "Install a CUDA build of torch that fits the driver (nvidia-smi)",
+        )  # fmt: skip
+    spare = [
+        f"{node.address} has {node.physical}, Ray counts {node.gpus:g}" for node in nodes if node.physical > node.gpus
+    ]
+    if spare:
+        return Finding("GPUs", "warn", "; ".join(spare), "Start Ray there with --num-gpus")
+    names = sorted({f"{node.cuda} ({node.gpu_memory / _GIB:.0f} GiB)" for node in nodes if node.cuda})
+    return Finding("GPUs", "ok", ", ".join(names) or "none; everything runs on CPUs")
+
+
+def check_latency(place: str) -> Finding:
+    """Whether latency can be measured where the settings say."""
+    try:
+        where(place)
+    except (ConfigError, RuntimeError) as error:
+        return Finding("latency", "fail", str(error), "Start such a node, or name another place")
+    return Finding("latency", "ok", f"it can be measured on {place}")
+
+
+def check_clock(nodes: Sequence[NodeFacts]) -> Finding:
+    """Whether the clocks agree."""
+    worst = max((node for node in nodes if not node.error), key=lambda node: abs(node.skew), default=None)
+    if worst is not None and abs(worst.skew) > SKEW:
+        ahead = "ahead of" if worst.skew > 0 else "behind"
+        return Finding(
+            "clock", "warn", f"that of {worst.address} is {abs(worst.skew):.1f} s {ahead} this one's",
+            "Switch NTP on: what files and logs of several nodes tell cannot be put in order",
+        )  # fmt: skip
+    return Finding("clock", "ok", f"within {0.0 if worst is None else abs(worst.skew):.2f} s of this one's")
+
+
+def check_memory(need: Mapping[str, int], where: Placement, nodes: Sequence[NodeFacts]) -> Finding:
+    """Whether the largest path that was found fits into the memory of a worker.
+
+    Args:
+        need: Bytes by what they are for; see :func:`raynas.costs.memory.training_memory`.
+        where: How many workers train, and what each takes.
+        nodes: Where they may run.
+    """
+    there = [node for node in nodes if not node.error and (node.gpu_memory or not where.gpus)]
+    if not there:
+        return Finding("memory", "warn", "not known: no node says what it has", "Mend the lines above first")
+    if where.gpus:
+        free = min(node.gpu_memory * min(where.gpus, 1.0) for node in there)
+    else:
+        free = min(node.memory for node in there) / -(-where.count // len(there))
+    total = sum(need.values())
+    parts = ", ".join(f"{name} {_size(size)}" for name, size in need.items())
+    found = f"a worker takes about {_size(total)} ({parts}) and has {_size(free)}"
+    if total > 0.8 * free:
+        return Finding("memory", "fail" if total > free else "warn", found, "Lower train.batch_size, or add workers")
+    return Finding("memory", "ok", found)
+
+
+def _size(count: float) -> str:
+    return f"{count / _GIB:.1f} GiB" if count >= _GIB else f"{count / 2**20:.0f} MiB"
+
+
+def check_architecture(run: SearchRun) -> Finding:
+    """Whether one architecture goes all the way, in this process."""
+    name = "end to end"
+    try:
+        suggestion = run.searcher(metric="score", mode=run.score_mode()).suggest("doctor")
+        assert isinstance(suggestion, dict)
+        chosen = suggestion["architecture"]
+        if not isinstance(run, Run):
+            return Finding(name, "ok", f"{arch.key(chosen)} {dict(run.costs(chosen))}; it has no network to try")
+        return Finding(name, "ok", rehearse(run, chosen)[0])
+    except Exception as error:  # of the user's own modules, too
+        return Finding(name, "fail", f"{type(error).__name__}: {' '.join(str(error).split())}", "See --dry-run -v")
+
+
+def _memory(run: Run, nodes: Sequence[NodeFacts]) -> Finding:
+    """Count, and compare with what there is."""
+    recipe = dataclasses.replace(run.config.train.resolved(), wait_minutes=0)  # of the nodes that were visited
+    try:
+        where = place_ranks(recipe)
+    except ConfigError as error:
+        return Finding("memory", "fail", str(error), "Ask for fewer train.workers, or add nodes")
+    batch = max(min(recipe.batch_size or 1, run.task.batched(recipe)) // where.count, 1)
+    data = run.data if "retrain" in run.config.after else run.search_data
+    need = training_memory(run.space, task_of(data).example(1, recipe), batch, seed=run.config.seed)
+    return check_memory({**need, run.task.measure.examples: data.bytes}, where, nodes)
+
+
+def doctor(config: Config, prepare: Callable[[Config], Any], verbose: bool = False) -> int:
+    """Print one line for each check; returns 0, or 1 where one failed.
+
+    Args:
+        config: The run's settings.
+        prepare: Makes a run of them.
+        verbose: Show what Ray prints.
+    """
+    failed = False
+
+    def tell(finding: Finding) -> None:
+        nonlocal failed
+        failed |= finding.level == "fail"
+        print(finding, flush=True)
+
+    settings, run = check_settings(prepare, config)
+    tell(settings)
+    tell(check_token(os.environ, Path.home()))
+    try:
+        connect(config, verbose=verbose)
+    except (ValueError, RuntimeError, OSError) as error:
+        said = " ".join(str(error).split())
+        given = config.address or os.environ.get("RAY_ADDRESS")
+        tell(Finding("Ray", "fail", said, "Check --address, or start a cluster: ray start --head" if given else ""))
+    else:
+        joined = check_address(config)
+        tell(Finding("Ray", "ok", joined or "started here"))
+        if joined is not None:
+            tell(check_entry(ray.get_runtime_context().gcs_address))
+        for finding in _cluster(config, run):
+            tell(finding)
+    if run is not None:
+        tell(check_architecture(run))
+    return int(failed)
+
+
+def _cluster(config: Config, run: SearchRun | None) -> list[Finding]:
+    """What the nodes say."""
+    folder = config.storage_path if remote(config.storage_path) else Path(config.storage_path).expanduser()
+    try:
+        nodes = survey(folder)
+    except OSError as error:
+        return [
+            Finding("storage", "fail", f"cannot write into {folder}: {error.strerror}", "Take another --storage-path")
+        ]
+    found = [
+        check_nodes(nodes),
+        check_versions(nodes),
+        check_storage(nodes, folder),
+        check_gpus(nodes),
+        check_clock(nodes),
+    ]
+    if config.latency.place is not None:
+        found.append(check_latency(config.latency.place))
+    return [*found, _memory(run, nodes)] if isinstance(run, Run) else found

@@ -1,0 +1,1 @@
+"""The settings of a run: one validated tree, how it is loaded, recipes."""

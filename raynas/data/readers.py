@@ -1,0 +1,190 @@
+"""Readers of image data sets on disk: each returns two sources of uint8 images, training and test.
+
+A :class:`Source` knows its labels and decodes only the images that it is asked for, so that a small part of a large
+data set costs little. Nothing is ever downloaded.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from raynas.data.decoding import DataError, Images, Indices, decoder
+
+__all__ = ["Source", "digits", "fashion_mnist", "from_arrays", "image_folder", "parquet", "torchvision_cifar"]
+
+Labels = npt.NDArray[np.int64]
+
+
+class Source(NamedTuple):
+    """Labels [N] and a function that decodes the images of the given indices to uint8 [len(indices), C, H, W]."""
+
+    labels: Labels
+    decode: Callable[[Indices], Images]
+
+
+def from_arrays(images: Images, labels: npt.ArrayLike) -> Source:
+    """A source of images that are in memory already, uint8 [N, C, H, W]."""
+
+    def pick(indices: Indices) -> Images:
+        whole = len(indices) == len(images)  # indices are sorted and distinct: all of them need no copy
+        return images if whole else images[indices]
+
+    return Source(np.asarray(labels).astype(np.int64), pick)
+
+
+def digits() -> tuple[Source, Source]:
+    """The 1,797 handwritten digits of scikit-learn, 1x8x8, 10 classes; every fifth image of a class is test."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = (bunch.images * (255 / 16)).round().astype(np.uint8)[:, None]
+    rank = np.zeros(len(images), np.int64)
+    for label in range(10):
+        rank[bunch.target == label] = np.arange((bunch.target == label).sum())
+    test = rank % 5 == 4
+    return from_arrays(images[~test], bunch.target[~test]), from_arrays(images[test], bunch.target[test])
+
+
+def torchvision_cifar(name: str, folder: Path) -> tuple[Source, Source]:
+    """CIFAR-10 or CIFAR-100 in the layout of torchvision (``cifar-10-batches-py/``, ``cifar-100-python/``)."""
+    from torchvision import datasets
+
+    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    try:
+        parts = [kind(str(folder), train=train, download=False) for train in (True, False)]
+    except RuntimeError as error:
+        raise DataError(
+            f"no {name} in {folder}: expected torchvision's files in {folder / kind.base_folder} "
+            f"(torchvision.datasets.{kind.__name__}({str(folder)!r}, download=True) fetches them)"
+        ) from error
+    train, test = (from_arrays(part.data.transpose(0, 3, 1, 2), part.targets) for part in parts)
+    return train, test
+
+
+def fashion_mnist(folder: Path) -> tuple[Source, Source]:
+    """Fashion-MNIST's four idx files, gzipped or not, in ``folder`` or in torchvision's ``FashionMNIST/raw`` below."""
+    places = [folder, folder / "raw", folder / "FashionMNIST" / "raw"]
+    stems = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+    for place in places:
+        files = [next((f for f in (place / s, place / f"{s}.gz") if f.is_file()), None) for s in stems]
+        found = [file for file in files if file is not None]
+        if len(found) == len(stems):
+            train_x, train_y, test_x, test_y = map(_read_idx, found)
+            return from_arrays(train_x[:, None], train_y), from_arrays(test_x[:, None], test_y)
+    raise DataError(
+        f"no fashion_mnist in {folder}: expected {stems[0]}[.gz] and its three sisters there or in FashionMNIST/raw "
+        "below (the Debian package dataset-fashion-mnist has them, or torchvision.datasets.FashionMNIST fetches them)"
+    )
+
+
+def _read_idx(path: Path) -> npt.NDArray[np.uint8]:
+    """An idx file of unsigned bytes: two zeros, 8 (the type), the rank, the sizes as big-endian int32, the data."""
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        zeros, kind, rank = struct.unpack_from(">HBB", data)
+        shape = struct.unpack_from(f">{rank}i", data, 4)
+    except (OSError, EOFError, struct.error) as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+    values = np.frombuffer(data, np.uint8, offset=4 + 4 * rank)
+    if zeros != 0 or kind != 8 or values.size != np.prod(shape):
+        raise DataError(f"{path} is no idx file of unsigned bytes: {values.size} values for the shape {shape}")
+    return values.reshape(shape).copy()  # writable: torch warns of memory that is not
+
+
+def image_folder(folder: Path, size: int) -> tuple[Source, Source]:
+    """Images in ``train/CLASS/*`` and ``test/CLASS/*`` (or ``val/``), each fitted to ``size`` x ``size`` pixels."""
+    from torchvision import datasets
+
+    places = [folder / "train", folder / ("test" if (folder / "test").is_dir() else "val")]
+    if not all(place.is_dir() for place in places):
+        raise DataError(f"no images in {folder}: expected train/ and test/ (or val/) with a folder for each class")
+    try:
+        train, test = (datasets.ImageFolder(str(place)) for place in places)
+    except FileNotFoundError as error:  # torchvision's message names the folder and the classes
+        raise DataError(str(error).splitlines()[0]) from error
+    if train.classes != test.classes:
+        odd = sorted(set(train.classes) ^ set(test.classes))[0]
+        raise DataError(f"class {odd!r} is in only one of {places[0]} and {places[1]}")
+
+    def source(samples: list[tuple[str, int]]) -> Source:
+        def read(index: int) -> tuple[bytes, str]:
+            path = samples[index][0]
+            return Path(path).read_bytes(), path
+
+        return Source(np.array([label for _, label in samples], np.int64), decoder(read, size))
+
+    return source(train.samples), source(test.samples)
+
+
+def parquet(folder: Path, size: int | None = None) -> tuple[Source, Source]:
+    """Parquet files in Hugging Face's image layout: ``train*.parquet`` and ``test*.parquet`` (or ``val*.parquet``).
+
+    The columns are found by their types: encoded images in a struct with a field ``bytes``, or in a binary column,
+    and one column of integer labels; where there are more, the one called ``label``.
+    """
+    groups = [sorted(folder.glob(f"{part}*.parquet")) for part in ("train", "test", "val")]
+    train, test = groups[0], groups[1] or groups[2]
+    if not train or not test:
+        raise DataError(f"no parquet images in {folder}: expected train*.parquet and test*.parquet (or val*.parquet)")
+    return _parquet_source(train, size), _parquet_source(test, size)
+
+
+def _parquet_source(files: Sequence[Path], size: int | None) -> Source:
+    import pyarrow as pa
+    from pyarrow import compute
+    from pyarrow import parquet as pq
+
+    try:
+        schema = pq.read_schema(files[0])
+        images, labels = _image_column(schema), _label_column(schema)
+        table = pa.concat_tables([pq.read_table(file, columns=[images, labels]) for file in files])
+    except pa.ArrowException as error:
+        raise DataError(f"{files[0].parent}: {str(error).splitlines()[0]}") from error
+    column = table.column(images)
+    encoded = compute.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
+    targets = table.column(labels)
+    for name, values in ((images, encoded), (labels, targets)):
+        if values.null_count:
+            row = values.is_null().to_pylist().index(True)
+            raise DataError(f"column {name!r} of {files[0].name} has no value in row {row}")
+
+    def read(index: int) -> tuple[bytes, str]:
+        return encoded[index].as_py(), f"row {index} of {files[0]}"
+
+    return Source(targets.to_numpy().astype(np.int64), decoder(read, size))
+
+
+def _image_column(schema: Any) -> str:
+    from pyarrow import types
+
+    def is_bytes(kind: Any) -> bool:
+        return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+    def is_image(kind: Any) -> bool:
+        if types.is_struct(kind):
+            return kind.get_field_index("bytes") >= 0 and is_bytes(kind.field("bytes").type)
+        return is_bytes(kind)
+
+    return _one_of([field.name for field in schema if is_image(field.type)], "image", schema)
+
+
+def _label_column(schema: Any) -> str:
+    from pyarrow import types
+
+    return _one_of([field.name for field in schema if types.is_integer(field.type)], "label", schema)
+
+
+def _one_of(names: list[str], wanted: str, schema: Any) -> str:
+    if len(names) > 1 and wanted in names:
+        return wanted
+    if len(names) != 1:
+        listed = ", ".join(f"{field.name}: {field.type}" for field in schema)
+        raise DataError(f"{len(names)} columns could hold the {wanted}s, need one, or one named {wanted!r}: {listed}")
+    return names[0]

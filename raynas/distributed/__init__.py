@@ -1,0 +1,1 @@
+"""Ray clusters: connection, placement, nodes, monitoring metrics."""

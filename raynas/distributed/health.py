@@ -1,0 +1,207 @@
+"""Whether Ray's own processes are alive, and waiting that ends when they are not.
+
+A driver needs two of them: the raylet of its node and the GCS of the head node. When one of them has died, Ray's
+library waits on, or prints pages and ends the program. Here it is one line, :class:`ClusterLost`, and the run goes on
+with ``--resume``.
+
+    watch.start(own=True)              # once Ray is there
+    watch.get(reference)               # as ray.get, and ClusterLost where it would wait for ever
+    watch.leave(code)                  # ends the program without waiting for what has died
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError
+
+from raynas import _compat
+from raynas.utils.periods import PERIODS
+
+__all__ = ["ClusterLost", "get", "leave", "lost", "make_sure", "start", "wait"]
+
+GRACE = 15.0
+"""Seconds for the program to end by itself, the last rows of the log being written meanwhile."""
+_CONNECT = 5.0
+"""Seconds within which a process takes a connection, if it lives."""
+Address = tuple[str, int]
+
+
+class ClusterLost(RuntimeError):
+    """One of Ray's own processes has died: nothing can be computed any more in this program."""
+
+
+@dataclass
+class _Cluster:
+    """What of a cluster must answer."""
+
+    gcs: Address
+    raylet: Address
+    own: bool
+    """Whether it was started here: then nobody starts its GCS again."""
+    silent: dict[Address, float] = field(default_factory=dict)
+    """Since when those that do not answer do not."""
+
+    def lost(self) -> str | None:
+        """What has died, if anything."""
+        if self._gone(self.raylet, 0.0):
+            return "the raylet, Ray's own process on this node, has died"
+        # Where the head node is started again within a minute, Ray goes on.
+        minute = float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", "60"))  # noqa: SIM112
+        if self._gone(self.gcs, 0.0 if self.own else 0.75 * minute):
+            return "the GCS, Ray's own process on the head node, has died"
+        return None
+
+    def _gone(self, address: Address, patience: float) -> bool:
+        """Whether nothing has taken a connection for so long, at two looks at least."""
+        try:
+            socket.create_connection(address, timeout=_CONNECT).close()
+        except ConnectionRefusedError:
+            pass
+        except OSError:
+            patience = max(patience, 45.0)  # a network that is out of order for a moment
+        else:
+            self.silent.pop(address, None)
+            return False
+        now = time.monotonic()
+        return now - self.silent.setdefault(address, now) > max(patience, 0.5 * PERIODS.alive)
+
+
+@dataclass
+class _Watch:
+    """What this process knows."""
+
+    clusters: dict[str, _Cluster] = field(default_factory=dict)
+    """By the address of the GCS; there is one at a time."""
+    thread: threading.Thread | None = None
+    found: str | None = None
+    """What has died."""
+    ends: bool = False
+    """Whether the program may be ended, for it is ours."""
+
+    def cluster(self, own: bool = False) -> _Cluster | None:
+        """The cluster of this process."""
+        if not ray.is_initialized():
+            return None
+        name = str(ray.get_runtime_context().gcs_address)
+        if name not in self.clusters:
+            here = ray.get_runtime_context().get_node_id()
+            node = next(node for node in ray.nodes() if node["NodeID"] == here)
+            raylet = (str(node["NodeManagerAddress"]), int(node["NodeManagerPort"]))
+            host, _, port = name.rpartition(":")
+            self.found, self.clusters = None, {name: _Cluster((host.strip("[]"), int(port)), raylet, own)}
+        return self.clusters[name]
+
+    def run(self, cluster: _Cluster) -> None:
+        """Look again and again; when something has died, tell the main thread, and end the program if that hangs."""
+        while self.clusters.get(_name(cluster)) is cluster and ray.is_initialized():
+            died = cluster.lost()
+            if died is not None and ray.is_initialized():  # it may just have been ended by this process
+                self.found = died
+                os.kill(os.getpid(), signal.SIGTERM)  # whose handler raises what terminated() returns
+                time.sleep(GRACE)
+                if self.ends:
+                    print(f"error: {died}; go on with --resume", file=sys.stderr, flush=True)
+                    os._exit(1)
+                return
+            time.sleep(PERIODS.alive)
+
+
+_WATCH = _Watch()
+
+
+def _name(cluster: _Cluster) -> str:
+    return next((name for name, known in _WATCH.clusters.items() if known is cluster), "")
+
+
+def start(own: bool, interrupts: bool) -> None:
+    """Watch the cluster that this process has just joined.
+
+    Args:
+        own: Whether it was started here.
+        interrupts: Whether the main thread is to be told, which needs the handler of SIGTERM of
+            :mod:`raynas.distributed.connection`.
+    """
+    cluster = _WATCH.cluster(own)
+    if cluster is not None and interrupts:
+        _compat.mute_raylet()
+        _WATCH.thread = threading.Thread(target=_WATCH.run, args=(cluster,), name="raynas-watch-ray", daemon=True)
+        _WATCH.thread.start()
+
+
+def found() -> ClusterLost | None:
+    """The error to raise where the watch has found that something died."""
+    return None if _WATCH.found is None else ClusterLost(_WATCH.found)
+
+
+def lost() -> str | None:
+    """What of Ray's own processes has died, if anything; looks now, for as long as it takes to be sure."""
+    if _WATCH.found is not None:
+        return _WATCH.found
+    cluster = _WATCH.cluster()
+    died = None
+    while cluster is not None and (died := cluster.lost()) is None and cluster.silent:
+        time.sleep(0.6 * PERIODS.alive)
+    _WATCH.found = died
+    return died
+
+
+def make_sure() -> None:
+    """See that Ray's own processes are alive.
+
+    Raises:
+        ClusterLost: They are not.
+    """
+    died = lost()
+    if died is not None:
+        raise ClusterLost(died)
+
+
+def wait(references: Sequence[Any], num_returns: int = 1) -> tuple[list[Any], list[Any]]:
+    """As ``ray.wait``, as long as Ray is alive.
+
+    Raises:
+        ClusterLost: It is not.
+    """
+    while True:
+        ready, left = ray.wait(list(references), num_returns=num_returns, timeout=PERIODS.look)
+        if len(ready) >= num_returns:
+            return ready, left
+        make_sure()
+
+
+def get(references: Any) -> Any:
+    """As ``ray.get``, as long as Ray is alive.
+
+    Raises:
+        ClusterLost: It is not.
+        Exception: As ``ray.get``.
+    """
+    while True:
+        try:
+            return ray.get(references, timeout=PERIODS.look)
+        except GetTimeoutError:
+            make_sure()
+
+
+def guard() -> None:
+    """This process is a program of ours: it may be ended where it hangs after Ray has died."""
+    _WATCH.ends = True
+
+
+def leave(code: int) -> None:
+    """End the program: at once where Ray has died, whose library would wait for what does not answer."""
+    if _WATCH.found is not None:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -1,0 +1,1 @@
+"""Export of a network as files that need no RayNAS."""

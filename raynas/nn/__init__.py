@@ -1,0 +1,1 @@
+"""What a model with choices is made of, and how subnets are derived from it."""

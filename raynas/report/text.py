@@ -1,0 +1,71 @@
+"""Numbers and sentences of the page."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import Any
+
+from raynas.analysis.run_data import Account, Scored
+from raynas.runs.display import quantity
+
+__all__ = ["NAMES", "absent", "bounds", "count", "duration", "score", "score_label", "tested", "tip"]
+
+NAMES = {"macs": "MACs", "parameters": "parameters", "latency_ms": "latency in ms"}
+NONE = "-"
+
+
+def absent(text: str) -> str:
+    """A paragraph that says what is not there."""
+    return f'<p class="absent">{escape(text)}</p>'
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def score(account: Account, value: Any) -> str:
+    """A score with its unit."""
+    if not _number(value):
+        return NONE
+    return f"{value:.4g}" if account.measure is None else account.measure.text(value)
+
+
+def score_label(account: Account) -> str:
+    """What the score is, for an axis."""
+    better = f"{'higher' if account.mode == 'max' else 'lower'} is better"
+    measure = account.measure
+    if measure is None:
+        return f"score ({better})"
+    return f"validation {measure.name}, {measure.unit or better}"
+
+
+def tested(account: Account, key: str, part: str = "test") -> str:
+    """What a retrained architecture was measured to be."""
+    measure, result = account.tested(key)
+    value: Any = result.get(f"{part}_{measure.name}")
+    return measure.text(value) if _number(value) else NONE
+
+
+def count(value: Any) -> str:
+    """A large number: 322.9 M."""
+    return quantity(value) if _number(value) else NONE
+
+
+def duration(seconds: float) -> str:
+    """A time in a unit that suits it."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def bounds(account: Account, cost: str) -> list[tuple[str, float]]:
+    """The limits on a cost, each with the words for it."""
+    pair = zip(("at least", "at most"), account.limits.bounds.get(cost, (None, None)), strict=True)
+    return [(f"{words} {quantity(value)}", value) for words, value in pair if value is not None]
+
+
+def tip(account: Account, one: Scored) -> str:
+    """What appears under the mouse at an architecture."""
+    costs = [f"{quantity(value)} {NAMES.get(name, name)}" for name, value in one.costs.items()]
+    return ", ".join([f"{one.key}: {score(account, one.score)}", *costs])

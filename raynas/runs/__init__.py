@@ -1,0 +1,1 @@
+"""The phases of a run, its budget, warm start, dry run."""

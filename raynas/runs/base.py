@@ -1,0 +1,462 @@
+"""The search of a run: architectures in, a log and a leaderboard out.
+
+What is searched may be data alone: decisions by name, without a network. The trainable then says what an architecture
+scores and costs, from a table for example. :class:`raynas.runs.network.Run` adds what a network makes possible.
+
+Everything is kept in one folder, from which a run that was interrupted goes on:
+
+    config.yaml          all settings
+    scored.parquet/      the log: everything that was scored
+    leaderboard.json     the best ones; pareto.json, with search.objectives: the front; graphs.json: how they are wired
+    report.html
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import ray
+
+from raynas import results
+from raynas.architecture import Architecture, key
+from raynas.config.loading import dump, load_kept
+from raynas.config.run import Config, ConfigError
+from raynas.distributed.connection import check_address, connect
+from raynas.distributed.monitoring import RunMetrics
+from raynas.distributed.nodes import check_nodes
+from raynas.report.page import write_report
+from raynas.results.files import Front, Winners, read_json
+from raynas.results.log import Log
+from raynas.results.pareto_front import Hypervolume, front_of
+from raynas.runs.budget import Budget
+from raynas.runs.compatibility import Fingerprint, begun, refuse_changes, scoring_settings, warn_if_unknown
+from raynas.runs.display import View
+from raynas.runs.sample import check_combination, combined
+from raynas.runs.warm_start import Source, mode_of_scores
+from raynas.search_space.constraints import Limits, Profile
+from raynas.search_space.graph import graphs
+from raynas.search_space.joint import joined, unfolded
+from raynas.searchers import ArchitectureSearcher, SearchSpace
+from raynas.storage.atomic import patiently, remove_abandoned, replace_text, write_json
+from raynas.storage.locks import alone
+from raynas.storage.mirror import OvertakenError
+from raynas.storage.object_store import check_folder, open_mirror
+from raynas.storage.removal import adopt, free_name, remove_tree
+from raynas.tune.callback import Recorder
+from raynas.tune.experiment import run_search
+from raynas.tune.loggers import check_loggers, listening
+from raynas.tune.spec import Scoring, check_arguments, check_processes, memory_here, memory_of_head
+
+__all__ = ["CostModel", "NoCosts", "SearchRun"]
+
+
+_Status = TypeVar("_Status")
+_AGAIN = "run search once more, it writes it anew from the log"
+
+
+class CostModel(Protocol):
+    """What architectures cost."""
+
+    def __call__(self, architecture: Mapping[str, str], /) -> Mapping[str, float]:
+        """The costs of one by name."""
+
+    def profile(self) -> Mapping[str, Profile]:
+        """The range of each cost over the space."""
+
+
+class NoCosts:
+    """Where nothing is known of them."""
+
+    def __call__(self, architecture: Mapping[str, str], /) -> dict[str, float]:
+        """None."""
+        return {}
+
+    def profile(self) -> dict[str, Profile]:
+        """None."""
+        return {}
+
+    def __str__(self) -> str:
+        return "no costs are known"
+
+
+class SearchRun:
+    """A search of a space, which goes on from where an earlier one of the same name stopped.
+
+    Args:
+        config: All settings. ``config.name`` must be set.
+        space: What may be proposed.
+        costs: What architectures cost: all that is limited.
+        searcher: Makes the searcher of a SearchSpace, ``seed``, ``metric`` and ``mode``; its class will do.
+        trainable: Class of the Tune trainable that scores.
+        view: Where progress is shown.
+
+    Raises:
+        ValueError: A setting is illegal.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        space: SearchSpace,
+        costs: CostModel,
+        searcher: Callable[..., ArchitectureSearcher],
+        trainable: type[Any],
+        view: View | None = None,
+    ) -> None:
+        assert config.name is not None
+        self.config, self.costs = config, costs
+        self.limits = Limits.parse(config.limits, config.limits)
+        self.trainable, self.view = trainable, view or View()
+        self.mirror = open_mirror(config.storage_path, config.name)
+        """What keeps its files in an object store, where that is the storage."""
+        self.folder = Path(config.storage_path).expanduser() / config.name
+        """Where its files are on this machine."""
+        if self.mirror is not None:
+            self.folder = self.mirror.folder
+            self.mirror.start()
+        self.metrics = RunMetrics(config.name)
+        self.budget = Budget(config, self.folder)
+        """What the command that runs may still spend."""
+        self.source: Source | None = None
+        """What a warm start begins with."""
+        self._any_searcher = searcher
+        self.use(joined(space, config.search, trainable))
+        self.decisions = self.search_space.decisions
+        """All that was open at first; a supernet may leave less of it in ``search_space``: see ``train.shrink``."""
+        self.searcher()
+        check_combination(trainable, config.search)
+        if check_address(config) is None:
+            check_processes(trainable, config.search, memory_here(), "this machine")
+        check_loggers(config.search.loggers)
+        if hasattr(trainable, "check"):
+            trainable.check(config.search)
+        elif config.search.cohort != 1:
+            raise ConfigError(f"search.cohort = {config.search.cohort} needs a trainable with scoring(); legal: 1")
+        else:
+            check_arguments(config.search, legal=list(inspect.signature(trainable.setup).parameters)[2:])
+
+    def costs_of(self, architecture: Architecture) -> Mapping[str, float]:
+        """What an architecture costs, by name."""
+        return (self.search_space.costs or self.costs)(architecture)
+
+    def profile(self) -> Mapping[str, Profile]:
+        """The range of each cost over the space."""
+        return self.costs.profile()
+
+    def price(self) -> None:
+        """Find out what architectures cost where that takes a measurement; called before anything is computed."""
+
+    def score_mode(self) -> str:
+        """Whether the scores of this run are to be high (max) or low (min)."""
+        return mode_of_scores(self.trainable, self.config)
+
+    def use(self, space: SearchSpace) -> None:
+        """Search in this space."""
+        self.search_space = space
+        self.searcher: Callable[..., ArchitectureSearcher] = functools.partial(
+            self._any_searcher, space, seed=self.config.seed
+        )
+        """Makes a fresh searcher."""
+        if self.config.search.warm_start is not None:
+            self.source = Source.of(self.config, self.folder, space, self.score_mode())
+            self.searcher = self.source.warm(self.searcher)
+
+    def open(self) -> None:
+        """Make the folder and keep the settings in it. Earlier settings stay beside them, numbered.
+
+        Raises:
+            ConfigError: The folder holds weights or scores that do not belong to these settings.
+        """
+        adopt(self.folder)
+        remove_abandoned(self.folder)
+        path, text = self.folder / "config.yaml", dump(self.config)
+        before = load_kept(path) if path.exists() else self.config
+        refuse_changes(self.folder, before, self.config, self.settings().get("data.contents"))
+        warn_if_unknown(self.folder)
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            replace_text(free_name(path), path.read_text(encoding="utf-8"), patience=0)
+        replace_text(path, text, patience=0)
+        if self.source is not None:
+            self.source.keep(self.folder)
+
+    def begin(self) -> None:
+        """Keep the settings and join the cluster; see that all nodes have both the folder and the code.
+
+        Raises:
+            ConfigError: There is no such cluster, or some of its nodes lack something.
+        """
+        self.keep_settings()
+        connect(self.config)
+        if check_address(self.config) is not None:
+            check_processes(self.trainable, self.config.search, memory_of_head(ray.nodes()), "the head node")
+        self.check_nodes()
+
+    def keep_settings(self) -> None:
+        """Open the folder, in an object store, too: from then on ``--resume`` finds the run.
+
+        Raises:
+            ConfigError: As :meth:`open`.
+        """
+        if self.mirror is not None:
+            patiently(self.mirror.claim, self.mirror.uri)
+        self.open()
+        if self.mirror is not None:
+            patiently(self.mirror.push, self.mirror.uri)
+
+    def check_nodes(self) -> None:
+        """See that all nodes have both the folder and the code.
+
+        Raises:
+            ConfigError: Some of them lack something.
+        """
+        if check_address(self.config) is not None or len(ray.nodes()) > 1:
+            check_nodes(self.folder if self.mirror is None else self.config.storage_path, self.modules())
+
+    def modules(self) -> list[str]:
+        """What the nodes of the cluster must be able to import."""
+        return ["raynas", self.trainable.__module__]
+
+    @alone
+    def search(self) -> list[dict[str, Any]]:
+        """Score ``search.num_samples`` architectures and return the best of them, best first.
+
+        What the log already holds is not scored again, whatever searcher or limit it came from.
+
+        Returns:
+            Up to ``search.top`` rows with ``architecture``, ``key``, ``score``, ``final_score`` and the costs; also
+            written to leaderboard.json. With ``search.objectives`` see :meth:`front`, too.
+        """
+        self.begin()
+        self.budget = Budget(self.config, self.folder)
+        self.price()
+        scoring = combined(self, self.scoring())
+        folder = self.folder / "scored.parquet"
+        if folder.exists():
+            results.compact(folder)
+        stamp = {"run": self.config.name, "searcher": self.config.search.method}
+        settings, objectives, hypervolume = self.config.search, self.search_space.objectives, None
+        if objectives:
+            hypervolume = Hypervolume(objectives, self.profile(), self.limits, scoring.mode)
+            early = "; nobody is stopped early, or the cheap would be" if settings.scheduler == "asha" else ""
+            self.view.say(f"looking for the front of score against {' and '.join(objectives)}{early}")
+        with (
+            Log(folder, settings=self.settings()) as log,
+            self.view.search() as show,
+            self.metrics.search(self.seen_by(show)) as told,
+            listening(self.config, self.folder) as heard,
+        ):
+            recorder = Recorder(log, scoring, stamp, self.costs_of, told, hypervolume)
+            recorder.hear = heard
+            searcher = self.searcher(metric="score", mode=scoring.mode)
+            searcher.journal = self.folder / "searcher.json"
+            if not scoring.simulated:
+                self.budget.hold(scoring.workers * scoring.gpus)
+            left = self.budget.told if scoring.simulated else self.budget.left
+            with self.sole():
+                status = run_search(searcher, scoring, settings, log, recorder, left)
+        self.forget_ended()
+        self.view.summary(status)
+        rescored = scoring.rescore is not None
+        best = self.leaderboard(scoring, searcher.recommend(settings.top) if rescored else [])
+        front = self.front() if objectives else []  # empty, where time was short of a full score
+        self.view.leaderboard(front or best, rescored, "the front" if front else None)
+        if self.mirror is not None:
+            self.mirror.try_push()
+        return best
+
+    @contextmanager
+    def sole(self) -> Iterator[None]:
+        """Tune and Ray Train tell in words of their own that another has gone on with the run: here it is said again.
+
+        Raises:
+            OvertakenError: Something in here failed, and another has gone on.
+        """
+        try:
+            yield
+        except RuntimeError:
+            if self.mirror is not None:
+                with suppress(OSError):
+                    self.mirror.claim()
+            raise
+
+    def seen_by(self, show: Callable[[_Status], None]) -> Callable[[_Status], None]:
+        """The same, and nothing more is computed once another has gone on with the run."""
+
+        def told(status: _Status) -> None:
+            if self.mirror is not None:
+                self.mirror.check()
+            show(status)
+
+        return told
+
+    def forget_ended(self) -> None:
+        """Remove the weights that trials which ended have left: by the log, and by that of a random sample."""
+        running = set[str]()
+        for log in filter(Path.exists, (self.folder / name for name in ("scored.parquet", "sample"))):
+            rows = results.read(log).to_pylist()
+            running |= {row["key"] for row in rows} - {row["key"] for row in rows if row["status"] != "running"}
+        kept = self.folder / "in-flight"
+        mirror = None if self.mirror is None else self.mirror.below("in-flight")
+        if mirror is not None:
+            patiently(mirror.pull, f"the copy of {mirror.uri}")  # nodes that were lost have left theirs there
+        for folder in kept.glob("*"):
+            if folder.name not in running:
+                remove_tree(folder)
+        if mirror is not None:
+            mirror.try_push()
+        if kept.exists() and not any(kept.iterdir()):
+            remove_tree(kept)
+
+    def scoring(self) -> Scoring:
+        """How the trainable scores; whatever it needs for that is trained and started."""
+        if hasattr(self.trainable, "scoring"):
+            told: Scoring = self.trainable.scoring(self)
+            return told
+        search = self.config.search
+        concurrent = search.max_concurrent or int(ray.cluster_resources().get("CPU", 1))
+        return Scoring(
+            unfolded(self.trainable) if search.joint else self.trainable,
+            search.trainable_args,
+            max_fidelity=search.slices,
+            ends_itself=False,
+            workers=concurrent,
+            concurrent=concurrent,
+            bounded=search.max_concurrent is None,
+        )
+
+    def leaderboard(self, scoring: Scoring, recommended: Sequence[Architecture] = ()) -> list[dict[str, Any]]:
+        """The best of the log that keep the limits, scored once more on all validation images.
+
+        What is recommended comes before what scored better: that may have been luck.
+        With ``search.objectives`` the whole front is scored once more; those that are on it afterwards are returned by
+        :meth:`front`.
+        """
+        if not (self.folder / "config.yaml").exists():
+            self.open()  # somebody has deleted the folder meanwhile
+        top, objectives = self.config.search.top, self.search_space.objectives
+        rows = self._candidates(scoring.mode, None if objectives else top, list(map(key, recommended)))
+        if not rows:
+            raise RuntimeError(
+                "no architecture has a score yet: all failed (see the column 'error' of the log), or time was short"
+            )
+        full = [row for row in rows if row["fidelity"] >= scoring.max_fidelity]
+        on_front = [full[place] for place in front_of(full, objectives, scoring.mode)] if objectives else []
+        chosen = list({row["key"]: row for row in (*rows[:top], *on_front)}.values())
+        final = [row["score"] for row in chosen]
+        if scoring.rescore is not None:
+            final = scoring.rescore([row["architecture"] for row in chosen])
+        for row, score in zip(chosen, final, strict=True):
+            row["final_score"] = score
+        if objectives:
+            full = [row for row in chosen if row["fidelity"] >= scoring.max_fidelity]
+            places = front_of(full, objectives, scoring.mode, "final_score")
+            write_json(self.folder / "pareto.json", [full[place] for place in places])
+        sign = -1 if scoring.mode == "max" else 1
+        # Of equal scores the cheaper comes first.
+        chosen.sort(key=lambda row: (sign * row["final_score"], row.get("macs") or 0))
+        write_json(self.folder / "leaderboard.json", chosen[:top])
+        write_json(
+            self.folder / "graphs.json", graphs(self.search_space, [row["architecture"] for row in chosen[:top]])
+        )
+        return chosen[:top]
+
+    def _candidates(self, mode: str, count: int | None, first: Sequence[str]) -> list[dict[str, Any]]:
+        """``count`` of the log that keep the limits, with their costs: first those of some keys, then best first."""
+        table = results.leaderboard(results.read(self.folder / "scored.parquet"), n=10**9, mode=mode)
+        rows: list[dict[str, Any]] = []
+        violation, places = self.search_space.violation, {name: place for place, name in enumerate(first)}
+        for row in sorted(table.to_pylist(), key=lambda row: places.get(row["key"], len(first))):
+            row["architecture"] = json.loads(row["architecture"])
+            if violation is None or violation(row["architecture"]) == 0:
+                kept = {name: row[name] for name in ("key", "architecture", "score", "fidelity")}
+                rows.append(kept | dict(self.costs_of(row["architecture"])))
+            if len(rows) == count:
+                break
+        return rows
+
+    def front(self) -> list[dict[str, Any]]:
+        """The front of the last search, best score first: rows as :meth:`search` returns them.
+
+        Raises:
+            ConfigError: Nothing was searched yet with ``search.objectives``.
+        """
+        path = self.folder / "pareto.json"
+        if not path.exists():
+            raise ConfigError(f"there is no front in {self.folder}: run search with search.objectives first")
+        rows: list[dict[str, Any]] = read_json(path, Front, _AGAIN)
+        return rows
+
+    def best(self) -> Architecture:
+        """The winner of the last search.
+
+        Raises:
+            ConfigError: Nothing was searched yet.
+        """
+        path = self.folder / "leaderboard.json"
+        if not path.exists():
+            raise ConfigError(f"there is no leaderboard in {self.folder}: run search first, or give an architecture")
+        return dict(read_json(path, Winners, _AGAIN)[0]["architecture"])
+
+    def check(self, architecture: Mapping[str, str]) -> Architecture:
+        """The canonical form of an architecture that a person gave.
+
+        Raises:
+            ArchitectureError: The space does not contain it.
+        """
+        return self.search_space.form(architecture)
+
+    def settings(self) -> Fingerprint:
+        """What its scores depend on."""
+        return scoring_settings(self.config)
+
+    def check_folder(self) -> None:
+        """See that its folder can be written, before anything is started.
+
+        Raises:
+            ConfigError: It cannot.
+        """
+        if self.mirror is None:
+            check_folder(self.folder)
+
+    @property
+    def begun(self) -> bool:
+        """Whether its folder holds weights or scores."""
+        return begun(self.folder)
+
+    @property
+    def place(self) -> str:
+        """Where everything is kept."""
+        return str(self.folder) if self.mirror is None else self.mirror.uri
+
+    def shown(self, path: Path) -> str:
+        """Where a file of the run is kept."""
+        return f"{self.place}/{path.relative_to(self.folder)}"
+
+    def report(self) -> Path:
+        """Write a page about the run; returns its path."""
+        return write_report(self.folder)
+
+    def affordable(self, steps: Sequence[str]) -> list[str]:
+        """Those of the steps after a search for which there is time."""
+        return list(steps)
+
+    def send(self) -> None:
+        """Make sure that its files are in its storage.
+
+        Raises:
+            OSError: The storage refused for ten minutes.
+        """
+        if self.mirror is not None:
+            patiently(self.mirror.push, self.mirror.uri)
+
+    def close(self) -> None:
+        """End what the run has started, and send its files where the storage takes them."""
+        if self.mirror is not None:
+            with suppress(OvertakenError):  # the search has ended by it
+                self.mirror.try_push()

@@ -1,0 +1,205 @@
+"""A random sample of a run's space, scored as the run scores.
+
+What a search has scored is no sample of its space: it keeps to what is good. So the places where scores are compared
+with a population, combined scores and :mod:`raynas.runs.rank`, draw one. Its log, ``sample/`` in the folder of the run,
+has every architecture at every fidelity: nothing is stopped early, and nothing is scored twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from raynas import results
+from raynas.architecture import Architecture, key
+from raynas.config.run import ConfigError, SearchConfig
+from raynas.evaluation.rank_aggregation import Reference
+from raynas.results.files import read_or, sealed
+from raynas.results.log import Log
+from raynas.results.row_checks import MOST_FIDELITY
+from raynas.runs.compatibility import changed
+from raynas.searchers import RandomSearch, SearchSpace
+from raynas.storage.atomic import write_json
+from raynas.tune.callback import Recorder
+from raynas.tune.experiment import History, run_search
+from raynas.tune.spec import Scoring
+from raynas.tune.trial import CohortTrial, Rungs
+
+if TYPE_CHECKING:  # it imports this module
+    from raynas.runs.base import SearchRun
+
+__all__ = ["check_combination", "combined", "random_architectures", "ranks", "references", "score_sample"]
+
+Rows = list[dict[str, Any]]
+
+
+class _Told(TypedDict):
+    key: str
+    architecture: str
+    fidelity: Annotated[int, Field(ge=0, le=MOST_FIDELITY)]
+    status: str
+    metrics: dict[str, Any]
+
+
+class _Kept(TypedDict):
+    """The content of reference.json."""
+
+    settings: dict[str, Any]
+    sample: dict[str, list[_Told]]
+
+
+def random_architectures(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
+    """The first of the seed's random sequence: distinct, within the limits; fewer where the space has no more."""
+    searcher = RandomSearch(dataclasses.replace(space, features=None), seed=seed)
+    drawn = map(searcher.planned, range(count))
+    return [architecture for architecture in drawn if architecture is not None]
+
+
+def score_sample(run: SearchRun, scoring: Scoring, architectures: Sequence[Architecture]) -> dict[str, Rows]:
+    """Score architectures at every fidelity; what the sample's log has already is not scored again.
+
+    Args:
+        run: Connected to Ray.
+        scoring: How the run scores.
+        architectures: Within the limits.
+
+    Returns:
+        By the key of the architecture: the rows of the log, in which ``metrics`` are read.
+    """
+    wanted = {key(form): form for form in map(run.search_space.form, architectures)}
+    # They are given: what is measured anew, or limited otherwise by now, does not make them illegal.
+    space = dataclasses.replace(run.search_space, features=None, violation=None, measure=None)
+    searcher = RandomSearch(space, seed=run.config.seed, metric="score", mode=scoring.mode)
+    folder = run.folder / "sample"
+    stamp = {"run": run.config.name, "searcher": "random"}
+    with Log(folder, settings=run.settings()) as log:
+        history = History(results.read(folder), searcher.drawer.feasible)
+        left = {*wanted, *history.in_flight} - set(history.ended)
+        if left:
+            run.view.say(f"a random sample of the space: {len(left)} architectures to be scored")
+            searcher.requeue(form for name, form in wanted.items() if name in left)
+            settings = dataclasses.replace(
+                run.config.search,
+                num_samples=len(history.ended) + len(left),
+                scheduler="none",
+            )
+            plain = _with_rungs(scoring, halving=False)
+            with run.view.search() as show:
+                run_search(
+                    searcher, plain, settings, log, Recorder(log, plain, stamp, run.costs_of, show), run.budget.left
+                )
+            run.forget_ended()
+    rows: dict[str, Rows] = {name: [] for name in wanted}
+    for row in results.read(folder).to_pylist():
+        if row["key"] in rows:
+            rows[row["key"]].append({**row, "metrics": json.loads(row["metrics"] or "{}")})
+    return rows
+
+
+def _with_rungs(scoring: Scoring, **changes: Any) -> Scoring:
+    """The same scoring with other rungs, where its trials have any."""
+    found = {name: value for name, value in scoring.parameters.items() if isinstance(value, Rungs)}
+    changed = {name: dataclasses.replace(rungs, **changes) for name, rungs in found.items()}
+    return dataclasses.replace(scoring, parameters={**scoring.parameters, **changed})
+
+
+def check_combination(trainable: type[Any], search: SearchConfig) -> None:
+    """Refuse to combine what the trainable does not let one combine: called before anything is started."""
+    if not search.combine:
+        return
+    weights = search.combine.values()
+    if not all(map(math.isfinite, weights)) or not any(weights):
+        raise ConfigError(f"search.combine = {dict(search.combine)}; legal: finite weights, some of them not 0")
+    if not issubclass(trainable, CohortTrial):
+        raise ConfigError(
+            f"search.combine: {search.trainable} has one score; legal for trainables that report metrics in cohorts, "
+            "such as trainables.zero_cost:ZeroCost"
+        )
+    known = trainable.reports(search)
+    unknown = [name for name in search.combine if known is not None and name not in known]
+    if known is not None and unknown:
+        raise ConfigError(
+            f"search.combine: {search.trainable} reports no {unknown[0]!r}; legal ones: {', '.join(known)}"
+        )
+
+
+def combined(run: SearchRun, scoring: Scoring) -> Scoring:
+    """The same scoring with the score made of several metrics, if that is wanted: see ``search.combine``.
+
+    A random sample is scored first; the score is the combined rank in it, see :class:`raynas.evaluation.rank_aggregation.Reference`.
+
+    Raises:
+        ConfigError: The trainable does not report one of the metrics.
+    """
+    if not (run.config.search.combine or scoring.combine):
+        return scoring
+    if not any(isinstance(value, Rungs) for value in scoring.parameters.values()):
+        raise ConfigError(
+            f"search.combine: {run.config.search.trainable} hands no raynas.tune.trial.Rungs to its trials"
+        )
+    told = _with_rungs(scoring, combined=ranks(run, scoring), mode="max")
+    # What is scored once more is one of the metrics: it does not compare.
+    return dataclasses.replace(told, mode="max", rescore=None)
+
+
+def ranks(run: SearchRun, scoring: Scoring) -> dict[int, Reference]:
+    """What ranks at each fidelity, where the score is made of several metrics; empty where it is not.
+
+    The sample is drawn once in a run and kept in reference.json: under other limits another one would be drawn, and its
+    ranks would not compare with the scores of the log.
+
+    Raises:
+        ConfigError: See :func:`references`.
+    """
+    search = run.config.search
+    weights = search.combine or scoring.combine
+    if not weights:
+        return {}
+    path, settings = run.folder / "reference.json", {"metrics": sorted(weights), "architectures": search.reference}
+    kept = read_or(path, _Kept, None, "it is made anew of the log of the sample")
+    if kept is not None and not changed(kept["settings"], settings):
+        return references(kept["sample"], weights)
+    drawn = random_architectures(run.search_space, search.reference, run.config.seed)
+    sample = score_sample(run, scoring, drawn)
+    found = references(sample, weights)
+    wanted = ("key", "architecture", "fidelity", "status", "metrics")
+    told = {name: [{column: row[column] for column in wanted} for row in rows] for name, rows in sample.items()}
+    write_json(path, sealed({"settings": settings, "sample": told}))
+    return found
+
+
+def references(sample: Mapping[str, Rows], weights: Mapping[str, float]) -> dict[int, Reference]:
+    """What ranks at each fidelity.
+
+    Args:
+        sample: What :func:`score_sample` returned.
+        weights: Of the metrics.
+
+    Raises:
+        ConfigError: An unknown metric, weights of 0, or fewer than two architectures that have all of the metrics.
+    """
+    metrics: dict[int, dict[str, Mapping[str, Any]]] = {}
+    for rows in sample.values():
+        for row in rows:
+            if row["status"] != "error":
+                metrics.setdefault(row["fidelity"], {})[row["key"]] = row["metrics"]
+    known = sorted({n for told in metrics.values() for each in told.values() for n in each})
+    unknown = [name for name in weights if name not in known]
+    if unknown:
+        raise ConfigError(f"search.combine: no metric {unknown[0]!r} is reported; legal ones: {', '.join(known)}")
+    found = {}
+    for fidelity, told in metrics.items():
+        whole = [each for each in told.values() if all(isinstance(each.get(n), (int, float)) for n in weights)]
+        if len(whole) < 2:
+            raise ConfigError(f"search.combine: of {len(told)} random architectures only {len(whole)} have all metrics")
+        try:
+            found[fidelity] = Reference({name: [each[name] for each in whole] for name in weights}, weights)
+        except ValueError as error:
+            raise ConfigError(f"search.combine: {error}") from None
+    return found

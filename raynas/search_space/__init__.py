@@ -1,0 +1,1 @@
+"""A search space as data: decisions, constraints, sampling, encodings."""

@@ -1,0 +1,32 @@
+"""How the best architectures of a run are wired, kept in its folder: graphs.json, for whoever draws them.
+
+    {"edges": [[0, 1], ...], "architectures": {key: [[0, 1, "nor_conv_3x3"], [1, 2, null], ...]}}
+
+``edges`` are all that the space can have, whatever is chosen: only they say which nodes are inputs and which outputs.
+An architecture has those that it takes, see :data:`raynas.architecture.Graph`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+from raynas.architecture import Architecture, key, sample
+from raynas.search_space.space import SearchSpace
+
+__all__ = ["graphs"]
+
+_SAMPLE = 200
+"""Random architectures that show which edges there are."""
+
+
+def graphs(space: SearchSpace, architectures: Sequence[Architecture]) -> dict[str, Any]:
+    """What graphs.json holds of these architectures; empty where the space does not say how they are wired."""
+    if space.graph is None:
+        return {}
+    rng = Random("graphs")
+    drawn = (space.form(sample(space.decisions, rng)) for _ in range(_SAMPLE))
+    edges = {edge[:2] for form in (*drawn, *architectures) for edge in map(tuple, space.graph(form))}
+    taken = {key(form): [list(edge) for edge in space.graph(form)] for form in architectures}
+    return {"edges": sorted(map(list, edges)), "architectures": taken}

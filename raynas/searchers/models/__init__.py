@@ -1,0 +1,1 @@
+"""Surrogate models and acquisition functions of the searchers."""

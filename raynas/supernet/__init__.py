@@ -1,0 +1,1 @@
+"""The Ray actors that host shared weights, and their client."""

@@ -1,0 +1,404 @@
+"""The driver's side of a supernet.
+
+It starts the actors that train, keeps their checkpoints, replaces those that die, and hands out replicas that score
+architectures.
+
+    supernet = Supernet(space, data, config, folder)
+    supernet.train(paths)                  # goes on from the newest checkpoint in the folder
+    replicas = supernet.replicas()         # actors; see SupernetActor.evaluate
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from torch import Tensor, nn
+
+from raynas.architecture import Architecture
+from raynas.config.run import Config, ConfigError
+from raynas.data.dataset import Data, to_arrays
+from raynas.distributed import health as watch
+from raynas.distributed.nodes import Notice
+from raynas.distributed.placement import Placement, place, place_ranks, reserve
+from raynas.runs.compatibility import contents, training_settings
+from raynas.storage.atomic import append_line, replace_text
+from raynas.supernet.actor import Hosted, SupernetActor
+from raynas.supernet.worker import publish
+from raynas.training import checkpoint
+from raynas.training.path_sampling import PathSampler
+from raynas.training.phases import Rounds, restore
+from raynas.training.trainer import Progress, TrainingDiverged, model_tensors
+from raynas.utils.periods import PERIODS
+
+__all__ = ["Supernet", "TrainingStatus"]
+
+log = logging.getLogger(__name__)
+_SHORT = 50
+"""Steps of a schedule that no budget shortens: measuring would be a large part of it."""
+_FAR = 10**9
+"""Steps of a schedule that counts minutes, before anything is measured."""
+_MEASURED = 3.0
+"""Seconds of training after which its speed is known well enough to shorten a schedule of epochs."""
+CHUNK_SECONDS = PERIODS.chunk
+"""How long the actors train between two looks of the driver."""
+
+
+@dataclass(frozen=True)
+class TrainingStatus:
+    """What a progress bar shows."""
+
+    step: int
+    total: int
+    loss: float
+    images_per_second: float
+
+
+class _Pace:
+    """How many steps a schedule has: as many as are wanted, or as fit into its time.
+
+    Machines get slower and faster while it is followed, so it is planned after every chunk: in the middle of the time
+    it is in its middle, and the learning rate is at its end when the time is.
+
+    Args:
+        wanted: The most steps.
+        total: As it was planned before.
+        spent: Seconds that its first steps took in earlier processes.
+        most: Seconds that it may still take.
+    """
+
+    def __init__(self, wanted: int, total: int, spent: float, most: float) -> None:
+        self.total = total
+        self._wanted, self._end, self._begin = wanted, time.monotonic() + most, time.monotonic() - spent
+
+    def spent(self) -> float:
+        """The seconds that it took so far, in all processes."""
+        return time.monotonic() - self._begin
+
+    def reached(self, step: int) -> None:
+        """So many steps are made now: plan anew."""
+        spent, left = self.spent(), max(self._end - time.monotonic(), 0.0)
+        if not left:
+            self.total = step
+        elif math.isfinite(left) and (spent >= _MEASURED or self._wanted == _FAR):
+            self.total = min(step + max(int(left * step / spent), 1), self._wanted)
+
+
+class Supernet:
+    """One space, its data and its checkpoints.
+
+    Args:
+        space: The space with its initial weights.
+        data: The data set; it goes through the object store once.
+        config: The run's settings.
+        folder: Where checkpoints and the training curve are kept.
+        rounds: Change what is trained as the training goes on; the paths to train are then theirs.
+    """
+
+    def __init__(
+        self, space: nn.Module, data: Data, config: Config, folder: Path, rounds: Rounds | None = None
+    ) -> None:
+        self.config, self.folder, self.rounds = config, folder, rounds
+        self.recipe = config.train.resolved()
+        self.settings = training_settings(config) | {"limits": config.limits, "data.contents": contents(data)}
+        """What the weights depend on."""
+        self._shapes = {name: tensor.to("meta") for name, tensor in space.state_dict().items()}
+        self._hosted = Hosted(ray.put(space), ray.put(to_arrays(data)))
+        self.actors: list[Any] = []
+        """Handles of the :class:`SupernetActor` that train or score now."""
+        self.where = Placement(0, 0.0, 0.0)
+        """How many they are, and what each of them holds."""
+        self._room: PlacementGroup | None = None
+        self._curve = folder / "training.jsonl"
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is trained to the end of its schedule."""
+        saved = checkpoint.latest_header(self.folder, ("total",))
+        return saved is not None and saved[0] == saved[1]["total"]
+
+    def _latest(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+        """The newest checkpoint; its weights are those of the space."""
+        saved = checkpoint.latest(self.folder, ("total",) if self.rounds is None else ("total", "rounds"))
+        if saved is not None:
+            checkpoint.check_fit(self.folder, model_tensors(saved[1]), self._shapes)
+        return saved
+
+    def train(
+        self,
+        paths: PathSampler,
+        on_progress: Callable[[TrainingStatus], None] = lambda status: None,
+        seconds: float | None = None,
+    ) -> None:
+        """Train to the end of the schedule, from the newest checkpoint if there is one.
+
+        The schedule is shortened, and shortened further where the machines get slower, such that it takes ``seconds``
+        at most, unless it has few steps.
+
+        A worker that is lost is replaced, and the training goes on from the last checkpoint. Ctrl-C saves a
+        checkpoint first.
+
+        Raises:
+            TrainingDiverged: The loss is no longer a number.
+            RuntimeError: Workers were lost more than ``train.max_failures`` times without a checkpoint in between, or
+                ran out of memory.
+        """
+        lost, reached = 0, -1
+        end = math.inf if seconds is None else time.monotonic() + seconds
+        while True:
+            try:
+                self._train(paths, on_progress, end)
+                return
+            except (RayActorError, RayTaskError, OutOfMemoryError, ObjectLostError) as error:
+                # Where one rank dies, another may be the first to say so: its connection broke.
+                if isinstance(error, RayTaskError) and (_is_own(error) or not self._someone_died()):
+                    raise _readable(error) from error
+                kept = checkpoint.newest(self.folder)
+                lost, reached = 1 if kept > reached else lost + 1, kept
+                if lost > self.recipe.max_failures:
+                    if _out_of_memory(error):  # Ray ended it
+                        raise _readable(error) from error
+                    raise RuntimeError(f"a training worker was lost {lost} times, the last one: {error}") from error
+                log.warning("a training worker was lost; training goes on from the last checkpoint, step %d", kept)
+            finally:
+                self.close()
+            self._wait_for_room()
+
+    def _someone_died(self, seconds: float = 60.0) -> bool:
+        """Whether one of the actors is gone; those that are busy do not answer, and live.
+
+        Of a node that went Ray says so only when it has not answered for a while.
+        """
+        deadline, left = time.monotonic() + seconds, [actor.process.remote() for actor in self.actors]
+        while left and time.monotonic() < deadline:
+            ready, left = ray.wait(left, timeout=1.0)
+            try:
+                watch.get(ready)
+            except (RayActorError, OutOfMemoryError):
+                return True
+        return False
+
+    def _wait_for_room(self, seconds: float = 120.0) -> None:
+        """Wait until what was lost can be started again: a dead actor's resources come back, or another node joins."""
+        deadline, told = time.monotonic() + seconds, False
+        while time.monotonic() < deadline:
+            try:
+                place_ranks(self.recipe)
+                return
+            except ConfigError as error:
+                if not told:
+                    log.warning("%s; waiting for another node", error)
+                    told = True
+                time.sleep(1.0)
+
+    def _train(self, paths: PathSampler, on_progress: Callable[[TrainingStatus], None], end: float) -> None:
+        saved = self._latest()
+        if self.rounds is not None:
+            restore(self.rounds, None if saved is None else saved[2]["rounds"], self.folder)
+            paths = self.rounds.paths()
+        if saved is not None and saved[0] == int(saved[2]["total"]):
+            return
+        epoch_steps = self._start(paths)
+        step = 0
+        if saved is not None:
+            step = saved[0]
+            tensors = ray.put(publish(saved[1]))
+            self.everyone([actor.load.remote(tensors, step) for actor in self.actors])
+        else:
+            initial = watch.get(self.actors[0].save.remote()).tensors()
+            checkpoint.keep_initial(self.folder, model_tensors(initial))
+        pace = self._pace(epoch_steps, end - time.monotonic(), {} if saved is None else saved[2])
+        last_save, chunk, notice = time.monotonic(), 1, Notice()
+        waiting: list[Any] = []
+        try:
+            while step < pace.total:
+                pause = math.inf if self.rounds is None else self.rounds.next_round(epoch_steps)
+                if step >= pause:
+                    self._round(step, pace)
+                    continue
+                until = int(min(step + chunk, pace.total, pause))
+                waiting = [actor.train.remote(until, pace.total) for actor in self.actors]
+                progress = self.everyone(waiting)
+                step = until
+                pace.reached(step)
+                self._report(progress, pace.total, on_progress)
+                chunk = progress[0].next_chunk(chunk, CHUNK_SECONDS)
+                due = step == pace.total or time.monotonic() - last_save >= self.recipe.checkpoint_seconds
+                if due or notice.given():
+                    self._save(step, pace)
+                    last_save = time.monotonic()
+        except KeyboardInterrupt:
+            if waiting:
+                step = max(made.step for made in self.everyone(waiting))
+                pace.reached(step)
+                self._save(step, pace)
+            raise
+
+    def _start(self, paths: PathSampler) -> int:
+        """Start the training actors as ranks of one group; returns the steps of an epoch."""
+        recipe = self.recipe
+        where = place_ranks(recipe)
+        self._launch(where, "supernet-train")
+        address = watch.get(self.actors[0].address.remote())
+        joined = [actor.join.remote(paths, rank, where.count, address) for rank, actor in enumerate(self.actors)]
+        return int(self.everyone(joined)[0])
+
+    def _pace(self, epoch_steps: int, most: float, saved: Mapping[str, Any]) -> _Pace:
+        """The schedule of this training, or of what is left of it.
+
+        Args:
+            epoch_steps: Steps of an epoch.
+            most: Seconds that it may still take.
+            saved: The values of its newest checkpoint.
+        """
+        assert self.recipe.epochs is not None
+        spent = saved.get("seconds", 0.0)
+        if self.recipe.minutes is not None:
+            return _Pace(_FAR, saved.get("total", _FAR), spent, min(60 * self.recipe.minutes - spent, most))
+        wanted = max(round(self.recipe.epochs * epoch_steps), 1)
+        return _Pace(wanted, saved.get("total", wanted), spent, math.inf if wanted < _SHORT else most)
+
+    def _report(self, progress: Sequence[Progress], total: int, tell: Callable[[TrainingStatus], None]) -> None:
+        loss = sum(p.loss for p in progress) / len(progress)
+        status = TrainingStatus(progress[0].step, total, loss, progress[0].images / max(progress[0].seconds, 1e-9))
+        line = {"step": status.step, "total": total, "loss": loss, "images_per_second": status.images_per_second}
+        line |= {"workers": self.where.count, "gpus": self.where.count * self.where.gpus}
+        append_line(self._curve, json.dumps({**line, "time": time.time()}))
+        tell(status)
+
+    def _round(self, step: int, pace: _Pace) -> None:
+        """One round; the checkpoint afterwards holds what it made of the paths."""
+        assert self.rounds is not None
+        self.rounds.round(_Training(self), step)
+        paths = self.rounds.paths()
+        self.everyone([actor.follow.remote(paths) for actor in self.actors])
+        self._save(step, pace)
+        replace_text(self.folder / "rounds.json", json.dumps(self.rounds.state(), indent=2))
+
+    def _save(self, step: int, pace: _Pace) -> None:
+        tensors = watch.get(self.actors[0].save.remote()).tensors()
+        values: dict[str, Any] = {"total": pace.total, "seconds": pace.spent(), "settings": self.settings}
+        values |= {} if self.rounds is None else {"rounds": self.rounds.state()}
+        checkpoint.write(self.folder, step, tensors, values, self.recipe.keep_checkpoints)
+
+    def replicas(self) -> list[Any]:
+        """Start actors that score with the trained weights; Ray restarts those that die.
+
+        Raises:
+            RuntimeError: The supernet is not trained to the end.
+        """
+        saved = self._latest()
+        if saved is None or saved[0] != int(saved[2]["total"]):
+            raise RuntimeError(f"there is no fully trained supernet in {self.folder}: run train-supernet first")
+        self.close()
+        self._hosted = dataclasses.replace(self._hosted, weights=ray.put(publish(model_tensors(saved[1]))))
+        where = self.place_replicas()
+        # A restarted actor is built anew from what it hosts, and a repeated question has the same answer. An
+        # architecture that kills every actor that scores it must fail in the end.
+        self._launch(where, "supernet", max_concurrency=64, max_restarts=-1, max_task_retries=2)
+        return self.actors
+
+    def place_replicas(self) -> Placement:
+        """Where the replicas will stand.
+
+        Raises:
+            ConfigError: The cluster cannot hold them.
+        """
+        recipe = self.recipe
+        return place(self.config.search.replicas, gpus=recipe.gpus_per_worker, wait_minutes=recipe.wait_minutes)
+
+    def _launch(self, where: Placement, name: str, **options: Any) -> None:
+        """Start the actors, spread over the nodes.
+
+        Raises:
+            RuntimeError: What they take is in use by others, and was not given back for a minute.
+        """
+        self.where = where
+        self._room = reserve([where.each] * where.count, "actors")
+        remote = ray.remote(SupernetActor)
+        self.actors = [
+            remote.options(
+                num_cpus=where.cpus,
+                num_gpus=where.gpus,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(self._room, number),
+                **options,
+            ).remote(self._hosted.pack(), self.config, f"{name}-{number}")
+            for number in range(where.count)
+        ]
+
+    def close(self) -> None:
+        """End the actors and give their room back."""
+        for actor in self.actors:
+            ray.kill(actor)
+        self.actors = []
+        if self._room is not None:
+            remove_placement_group(self._room)
+            self._room = None
+
+    def everyone(self, waiting: Sequence[Any]) -> list[Any]:
+        """Wait for all answers; the first failure is raised at once, for the others may then wait for ever."""
+        left = list(waiting)
+        while left:
+            ready, left = watch.wait(left)
+            watch.get(ready)
+        answers: list[Any] = watch.get(list(waiting))
+        return answers
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What rounds may ask; see :class:`raynas.training.phases.Training`."""
+
+    supernet: Supernet
+
+    def weights(self) -> dict[str, Tensor]:
+        return model_tensors(watch.get(self.supernet.actors[0].save.remote()).tensors())
+
+    def kept(self, name: str) -> dict[str, Tensor]:
+        return checkpoint.read_initial(self.supernet.folder, name)
+
+    def keep(self, name: str, weights: Mapping[str, Tensor]) -> None:
+        checkpoint.keep_initial(self.supernet.folder, weights, name)
+
+    def scores(self, architectures: Sequence[Architecture]) -> list[float]:
+        images, actors = self.supernet.config.search.validation_images, self.supernet.actors
+        # The ranks take turns; each starts from the same weights.
+        shares = [list(architectures[rank :: len(actors)]) for rank in range(len(actors))]
+        asked = [actor.rescore.remote(share, images) for actor, share in zip(actors, shares, strict=True)]
+        answers = self.supernet.everyone(asked)
+        return [answers[place % len(actors)][place // len(actors)] for place in range(len(architectures))]
+
+
+def _is_own(error: RayTaskError) -> bool:
+    """Whether this is an error of the training itself, which no lost worker explains."""
+    return isinstance(error.cause, (TrainingDiverged, ValueError)) or _out_of_memory(error.cause)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of a GPU or of the machine was too small; for the latter PyTorch has words and no type."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, (MemoryError, OutOfMemoryError)) or any(each in str(error).lower() for each in words)
+
+
+def _readable(error: Exception) -> Exception:
+    """What went wrong in a worker, in one line."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    if isinstance(cause, TrainingDiverged):
+        return TrainingDiverged(str(cause))
+    if _out_of_memory(cause):
+        told = (str(cause) or type(cause).__name__).strip().splitlines()[0]
+        return RuntimeError(f"a training worker ran out of memory: lower train.batch_size ({told})")
+    if isinstance(cause, ValueError):
+        return ValueError(str(cause))
+    return RuntimeError(f"a training worker failed: {type(cause).__name__}: {cause}")

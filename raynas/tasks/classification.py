@@ -1,0 +1,231 @@
+"""What it means to learn from images: how they become batches, what is lost on them, how they are asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from raynas.config.run import ConfigError, SearchConfig, TrainConfig
+from raynas.config.train import Preset
+from raynas.data.dataset import Dataset, Split
+from raynas.data.transforms import Augment, normalise
+from raynas.metrics import ACCURACY
+from raynas.utils.seeds import seed_of
+
+__all__ = ["ImageExam", "ImageFeed", "Images", "steps_per_epoch", "to_input"]
+
+
+def to_input(images: Tensor, data: Dataset) -> Tensor:
+    """Images as a model takes them: normalised, in the order of :func:`raynas.training.trainer.place_model`."""
+    inputs = normalise(images, data.mean, data.std)
+    return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
+
+
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    """Full batches in one pass; a data set smaller than a batch makes one step."""
+    return max(examples // batch_size, 1)
+
+
+class Images:
+    """The task of telling classes of images apart; see :class:`raynas.tasks.base.Task`."""
+
+    measure = ACCURACY
+    presets: tuple[Preset, ...] = ("auto", "small", "spos", "darts", "darts_imagenet", "nao")
+
+    def __init__(self, data: Dataset) -> None:
+        self.data = data
+
+    @property
+    def preset(self) -> Preset:
+        """The recipe for ImageNet where there are as large images, and many; else that for small data."""
+        return "spos" if self.data.image_shape[1] >= 128 and len(self.data.train) >= 100_000 else "small"
+
+    @property
+    def arguments(self) -> dict[str, int]:
+        """What a space is built for."""
+        return {"num_classes": self.data.classes, "in_channels": self.data.image_shape[0]}
+
+    def check(self, train: TrainConfig) -> None:
+        """Refuse data that no network of a space can take."""
+        _, height, width = self.data.image_shape
+        if height != width:
+            raise ConfigError(f"images must be square, these are {height} x {width}: bring them to one size first")
+
+    def example(self, batch: int = 1, train: TrainConfig | None = None) -> Tensor:
+        """A batch of zeros in the shape of the data: float32 [batch, C, H, W]."""
+        return torch.zeros(batch, *self.data.image_shape)
+
+    def batched(self, train: TrainConfig) -> int:
+        """Of what a batch takes so many in a pass: images."""
+        return len(self.data.train)
+
+    def feed(
+        self, recipe: TrainConfig, seed: int, rank: tuple[int, int], device: torch.device, shared: bool
+    ) -> ImageFeed:
+        """Batches to train on."""
+        return ImageFeed(self.data, recipe, (seed, rank), device, shared)
+
+    def slices(self, settings: SearchConfig) -> int:
+        """How many slices there are."""
+        images = min(settings.validation_images or len(self.data.validation), len(self.data.validation))
+        return max(min(settings.slices, images), 1)
+
+    def exam(self, settings: SearchConfig, device: torch.device) -> ImageExam:
+        """The validation images in slices."""
+        return ImageExam(self.data, settings, device)
+
+    def batches(self, split: Split, size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """All images of a split, prepared, and their labels."""
+        for inputs, targets in zip(split.inputs.split(size), split.targets.split(size), strict=True):
+            yield to_input(inputs.to(device), self.data), targets.to(device)
+
+    def ask(self, model: nn.Module, inputs: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Right answers and summed loss of a batch, as two numbers on its device; images leave no state behind."""
+        outputs = model(inputs)
+        loss = F.cross_entropy(outputs.float(), targets, reduction="sum")
+        return torch.stack([(outputs.argmax(1) == targets).sum().float(), loss]), None
+
+    @property
+    def belongings(self) -> dict[str, Any]:
+        """What an exported network needs to be understood, by the names of JSON files: nothing."""
+        return {}
+
+    def deployed(self, network: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        """What is exported of a network, and what it is called with."""
+        return network, (self.example(2),)
+
+
+class ImageFeed:
+    """The training images of one rank, step by step.
+
+    Args:
+        data: The images; only ``data.train`` is touched.
+        recipe: How to train; nothing open.
+        drawn: The seed that decides everything drawn, and ``(rank, world size)``.
+        device: Where the images stay.
+        shared: Whether a supernet is trained, which may learn labels drawn by chance.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        recipe: TrainConfig,
+        drawn: tuple[int, tuple[int, int]],
+        device: torch.device,
+        shared: bool,
+    ) -> None:
+        assert recipe.batch_size is not None and recipe.cutout is not None
+        self.data, self.recipe, self.device = data, recipe, device
+        self.seed, (self.rank, self.world) = drawn
+        self.examples = min(recipe.batch_size, len(data.train)) // self.world * self.world
+        if not self.examples:
+            few = min(recipe.batch_size, len(data.train))
+            raise ValueError(f"{few} images a step are too few for {self.world} workers")
+        self.epoch_steps = steps_per_epoch(len(data.train), self.examples)
+        self.inputs = data.train.inputs.to(device)
+        self.targets = data.train.targets.to(device)
+        self.random_labels = shared and recipe.labels == "random"
+        if self.random_labels:
+            self.targets = _random_labels(data, self.seed).to(device)
+        self.augment = Augment(
+            _augmentation(recipe, data), data.train.inputs.shape[-1], cutout=recipe.cutout,
+            colour=tuple(float(value) for value in data.mean), strength=recipe.augment_strength,
+        )  # fmt: skip
+        self._order: tuple[int, Tensor] | None = None
+
+    def rows(self, step: int) -> Tensor:
+        """The numbers of this rank's images of a step."""
+        epoch, index = divmod(step, self.epoch_steps)
+        if self._order is None or self._order[0] != epoch:
+            generator = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
+            self._order = (epoch, torch.randperm(len(self.data.train), generator=generator).to(self.device))
+        return self._order[1][index * self.examples : (index + 1) * self.examples][self.rank :: self.world]
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """This rank's share of the step's images, augmented and normalised, and their labels."""
+        rows = self.rows(step)
+        generator = torch.Generator(device=self.device)
+        generator.manual_seed(seed_of(self.seed, "augment", step, self.rank))
+        images = self.augment(self.inputs[rows], generator)
+        return to_input(images, self.data), self.targets[rows]
+
+    def scale(self, step: int) -> float:
+        """Of the learning rate: all steps see as much."""
+        return 1.0
+
+    def forward(self, model: nn.Module, inputs: Tensor) -> Any:
+        """Logits, or a tuple of them and those of auxiliary classifiers."""
+        return model(inputs)
+
+    def loss(self, outputs: Tensor | tuple[Tensor, ...], targets: Tensor) -> Tensor:
+        """Cross-entropy, with that of auxiliary classifiers where the network has some."""
+        logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+        smoothing = self.recipe.label_smoothing or 0.0
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=smoothing)
+        for further in auxiliary:
+            loss = loss + self.recipe.auxiliary * F.cross_entropy(further.float(), targets, label_smoothing=smoothing)
+        return loss
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint needs besides the weights: the labels, where they were drawn by chance."""
+        return {"labels": self.targets.int()} if self.random_labels else {}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Go on with what :meth:`tensors` returned."""
+        if self.random_labels:
+            self.targets = tensors["labels"].long().to(self.device)
+
+
+def _augmentation(recipe: TrainConfig, data: Dataset) -> str:
+    """The name of the augmentation: written digits and clothes must not be mirrored, photographs may."""
+    if recipe.augment != "auto":
+        return recipe.augment
+    if recipe.preset in ("spos", "darts_imagenet"):
+        return "imagenet"
+    return "crop" if data.name in ("digits", "fashion_mnist") else "crop_flip"
+
+
+def _random_labels(data: Dataset, seed: int) -> Tensor:
+    """A label by chance for every training image, uniform over the classes: int64 [N]."""
+    generator = torch.Generator().manual_seed(seed_of(seed, "labels"))
+    return torch.randint(data.classes, (len(data.train),), generator=generator)
+
+
+class ImageExam:
+    """The validation images in slices, the same for everyone, and the training images that calibrate.
+
+    Args:
+        data: ``data.validation`` is asked about, ``data.train`` calibrates.
+        settings: ``slices``, ``validation_images``, ``bn_images`` and ``batch_size``.
+        device: Where the images stay.
+    """
+
+    def __init__(self, data: Dataset, settings: SearchConfig, device: torch.device) -> None:
+        self.data, self.batch_size = data, settings.batch_size
+        self.slices = Images(data).slices(settings)
+        images = min(settings.validation_images or len(data.validation), len(data.validation))
+        # In an order of our own: data may come sorted by class, and every slice must be a fair sample.
+        generator = torch.Generator().manual_seed(0)
+        order = torch.randperm(len(data.validation), generator=generator)[:images]
+        self.inputs = data.validation.inputs[order].to(device)
+        self.targets = data.validation.targets[order].to(device)
+        chosen = torch.randperm(len(data.train), generator=generator)[: settings.bn_images]
+        self._calibration = data.train.inputs[chosen].to(device)
+
+    def batches(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """One slice, from 0, in batches."""
+        images = len(self.inputs)
+        first, last = images * number // self.slices, images * (number + 1) // self.slices
+        for start in range(first, last, self.batch_size):
+            rows = slice(start, min(start + self.batch_size, last))
+            yield to_input(self.inputs[rows], self.data), self.targets[rows]
+
+    def calibration(self) -> Iterator[Tensor]:
+        """Training images in equal batches, so that each counts the same."""
+        count = -(-len(self._calibration) // self.batch_size)
+        for chunk in self._calibration.tensor_split(count) if count else ():
+            yield to_input(chunk, self.data)

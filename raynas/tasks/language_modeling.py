@@ -1,0 +1,244 @@
+"""What it means to learn a language: texts as rows that are read side by side, a state that is carried on.
+
+A network for texts maps words [N, T] and the state that the words before them left (None at the beginning) to the
+logits of the words that follow, [N, T, classes], and its state. In training it may return a third value, what it keeps
+of each word, [N, T, units], for a penalty on how fast that changes. To be exported it has a method ``word(words [N],
+state)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from raynas.config.run import ConfigError, SearchConfig, TrainConfig
+from raynas.config.train import Preset
+from raynas.data.text import Text, TextData
+from raynas.metrics import PERPLEXITY
+from raynas.utils.seeds import seed_of
+
+__all__ = ["Language", "OneWord", "TextExam", "TextFeed", "in_rows"]
+
+_ROWS = 10
+"""So many parts of a text are read side by side where it is all read once."""
+_PIECE = 70
+"""Words of each row that are read at once in evaluation; the answers do not depend on it."""
+
+
+def in_rows(words: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """A text cut into equal rows, and the word that follows each: int64 [rows, (N - 1) // rows] both."""
+    columns = (len(words) - 1) // rows
+    return words[: rows * columns].view(rows, columns), words[1 : rows * columns + 1].view(rows, columns)
+
+
+def _pieces(inputs: Tensor, targets: Tensor, first: int, last: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(first, last, _PIECE):
+        columns = slice(start, min(start + _PIECE, last))
+        yield inputs[:, columns], targets[:, columns]
+
+
+class Language:
+    """The task of predicting the next word; see :class:`raynas.tasks.base.Task`."""
+
+    measure = PERPLEXITY
+    preset: Preset = "words"
+    presets: tuple[Preset, ...] = ("auto", "words", "nao_words", "penn_treebank", "wikitext2")
+
+    def __init__(self, data: TextData) -> None:
+        self.data = data
+
+    @property
+    def arguments(self) -> dict[str, int]:
+        """What a space is built for."""
+        return {"num_classes": self.data.classes}
+
+    def check(self, train: TrainConfig) -> None:
+        """Refuse settings that mean nothing for texts."""
+        if train.labels == "random":
+            raise ConfigError("train.labels = random is for images: what is learned of a text is its own next word")
+        if train.augment not in ("auto", "none"):
+            raise ConfigError(f"train.augment = {train.augment} is for images; legal for texts: auto, none")
+        if cutout := train.resolved().cutout:
+            raise ConfigError(f"train.cutout = {cutout} is for images; legal for texts: 0")
+
+    def example(self, batch: int = 1, train: TrainConfig | None = None) -> Tensor:
+        """Words, int64 [batch, 1]: costs are those of one; or as many as ``train`` reads at once."""
+        return torch.zeros(batch, 1 if train is None else train.bptt, dtype=torch.int64)
+
+    def batched(self, train: TrainConfig) -> int:
+        """Of what a batch takes so many in a pass: sequences."""
+        return max(len(self.data.train) // train.bptt, 1)
+
+    def feed(
+        self, recipe: TrainConfig, seed: int, rank: tuple[int, int], device: torch.device, shared: bool
+    ) -> TextFeed:
+        """Sequences to train on."""
+        return TextFeed(self.data.train, recipe, (seed, rank), device)
+
+    def slices(self, settings: SearchConfig) -> int:
+        """How many slices there are."""
+        return _exam_size(self.data.validation, settings)[2]
+
+    def exam(self, settings: SearchConfig, device: torch.device) -> TextExam:
+        """The validation text in slices."""
+        return TextExam(self.data.validation, settings, device)
+
+    def batches(self, split: Text, size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """A whole text, in order, and the words that follow."""
+        inputs, targets = in_rows(split.words.to(device), min(size, _ROWS, len(split) - 1))
+        return _pieces(inputs, targets, 0, inputs.shape[1])
+
+    def ask(self, model: nn.Module, inputs: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Right guesses and summed loss of a piece of text, as two numbers on its device, and the state behind it."""
+        logits, state = model(inputs, state)
+        logits = logits.float().flatten(0, 1)
+        loss = F.cross_entropy(logits, targets.flatten(), reduction="sum")
+        return torch.stack([(logits.argmax(1) == targets.flatten()).sum().float(), loss]), state
+
+    @property
+    def belongings(self) -> dict[str, Any]:
+        """What an exported network needs to be understood, by the names of JSON files: the word of each number."""
+        return {"vocabulary.json": self.data.vocabulary}
+
+    def deployed(self, network: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        """A network that takes word after word, and an example of a word and a state.
+
+        Raises:
+            ConfigError: The network has no method ``word``.
+        """
+        if not hasattr(network, "word"):
+            raise ConfigError(
+                f"{type(network).__name__} cannot be exported: a network for texts needs a method word(words, state)"
+            )
+        words = torch.arange(2) % self.data.classes
+        with torch.no_grad():
+            _, state = network.eval()(words[:, None])
+        return OneWord(network), (words, state)
+
+
+class OneWord(nn.Module):
+    """A language model as it is used: maps words [N] and the state before them to logits [N, classes] and a state."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, words: Tensor, state: Tensor) -> Any:
+        """Read one word of each text."""
+        return self.network.word(words, state)  # type: ignore[operator]
+
+
+class TextFeed:
+    """The training text of one rank, step by step, with the state carried from one step to the next.
+
+    Where the sequences of a pass end is drawn anew for each: their lengths spread by 5 words around ``train.bptt``, one
+    in twenty is half as long, and the learning rate of a step is in proportion to its length (Merity et al.,
+    "Regularizing and Optimizing LSTM Language Models", ICLR 2018). All passes have as many steps.
+
+    Args:
+        text: To train on.
+        recipe: ``batch_size`` rows of it are read side by side.
+        drawn: The seed that decides everything drawn, and ``(rank, world size)``.
+        device: Where the text stays.
+    """
+
+    def __init__(
+        self, text: Text, recipe: TrainConfig, drawn: tuple[int, tuple[int, int]], device: torch.device
+    ) -> None:
+        assert recipe.batch_size is not None
+        self.recipe = recipe
+        self.seed, (rank, world) = drawn
+        self._first = rank == 0
+        rows = min(recipe.batch_size, max((len(text) - 1) // recipe.bptt, 1)) // world * world
+        if not rows:
+            raise ValueError(f"{len(text)} words in sequences of {recipe.bptt} are too few for {world} workers")
+        inputs, targets = in_rows(text.words, rows)
+        self.inputs, self.targets = inputs[rank::world].to(device), targets[rank::world].to(device)
+        self.columns = inputs.shape[1]
+        self.epoch_steps = max(self.columns // recipe.bptt, 1)
+        self.examples = rows * self.columns // self.epoch_steps
+        self._cuts: tuple[int, list[int]] | None = None
+        self._before: Tensor | None = None
+        self._after: Tensor | None = None
+
+    def span(self, step: int) -> tuple[int, int]:
+        """The columns that a step reads, from and to."""
+        epoch, index = divmod(step, self.epoch_steps)
+        if self._cuts is None or self._cuts[0] != epoch:
+            generator = torch.Generator().manual_seed(seed_of(self.seed, "cuts", epoch))
+            whole = torch.rand(self.epoch_steps, generator=generator) < 0.95
+            lengths = torch.where(whole, self.recipe.bptt, self.recipe.bptt / 2)
+            lengths = (lengths + 5 * torch.randn(self.epoch_steps, generator=generator)).clamp_min(5).double()
+            cuts = (lengths.cumsum(0) / lengths.sum() * self.columns).round().long()
+            self._cuts = (epoch, [0, *cuts.tolist()])
+        return self._cuts[1][index], self._cuts[1][index + 1]
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """This rank's sequences of the step, which must be the one after that of the last call, and what follows."""
+        self._before = None if step % self.epoch_steps == 0 else self._after
+        first, last = self.span(step)
+        return self.inputs[:, first:last], self.targets[:, first:last]
+
+    def scale(self, step: int) -> float:
+        """Of the learning rate."""
+        first, last = self.span(step)
+        return (last - first) * self.epoch_steps / self.columns
+
+    def forward(self, model: nn.Module, inputs: Tensor) -> Any:
+        """Logits and what the network keeps of each word; all paths of a step begin with the same state."""
+        logits, after, *told = model(inputs, self._before)
+        self._after = after.detach()
+        return logits, *told
+
+    def loss(self, outputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
+        """Cross-entropy, and the penalty on fast changes."""
+        logits, *told = outputs
+        smoothing = self.recipe.label_smoothing or 0.0
+        loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), label_smoothing=smoothing)
+        if told and self.recipe.slowness and targets.shape[1] > 1:
+            loss = loss + self.recipe.slowness * told[0].float().diff(dim=1).square().mean()
+        return loss
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint needs besides the weights: the state of the first rank; the others begin anew."""
+        return {} if self._after is None else {"state": self._after}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Go on with what :meth:`tensors` returned."""
+        self._after = tensors["state"].to(self.inputs.device) if self._first and "state" in tensors else None
+
+
+def _exam_size(text: Text, settings: SearchConfig) -> tuple[int, int, int]:
+    """Words, rows and slices of an exam."""
+    words = min((settings.validation_images or len(text)) + 1, len(text))
+    # Slices shorter than this would tell more of the beginning of a text than of its course.
+    rows = min(settings.batch_size, max((words - 1) // (_PIECE * settings.slices), 1))
+    return words, rows, max(min(settings.slices, (words - 1) // rows), 1)
+
+
+class TextExam:
+    """The validation text in slices: of each of some rows so many columns. No state is carried from slice to slice.
+
+    Args:
+        text: To ask about.
+        settings: ``slices``, ``validation_images`` (here: words, the first ones) and ``batch_size``, the rows.
+        device: Where the text stays.
+    """
+
+    def __init__(self, text: Text, settings: SearchConfig, device: torch.device) -> None:
+        words, rows, self.slices = _exam_size(text, settings)
+        self.inputs, self.targets = in_rows(text.words[:words].to(device), rows)
+
+    def batches(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """One slice, from 0, in pieces that follow one another."""
+        columns = self.inputs.shape[1]
+        first, last = columns * number // self.slices, columns * (number + 1) // self.slices
+        return _pieces(self.inputs, self.targets, first, last)
+
+    def calibration(self) -> Iterator[Tensor]:
+        """Nothing: networks for texts have no statistics of batches."""
+        return iter(())

@@ -1,0 +1,27 @@
+"""Conformance tests that searchers, spaces, evaluators and tasks of others inherit."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raynas.testing.searcher import SearcherContract
+
+__all__ = [
+    "SearcherContract",
+]
+
+_HOMES = {
+    "SearcherContract": "raynas.testing.searcher",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""Training of supernets and of single networks: loop, path sampling, phases, checkpoints."""

@@ -1,0 +1,266 @@
+"""Training the weights of a space, or of one plain network, in one process or in several side by side.
+
+Everything that a step draws (images, augmentation, paths, dropout) is a function of the seed and the step number.
+A checkpoint therefore needs the weights, the momentum and one number, and a resumed run equals one that was never
+interrupted, bit for bit on the same machine, unless its schedule follows the clock (minutes, a budget that is short).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from raynas.config.run import TrainConfig
+from raynas.data.dataset import Data
+from raynas.nn.choice import derive
+from raynas.tasks.base import task_of
+from raynas.training.path_sampling import PathSampler
+from raynas.utils.seeds import seed_of
+
+__all__ = [
+    "Progress",
+    "Trainer",
+    "TrainingDiverged",
+    "best_device",
+    "dropping",
+    "model_tensors",
+    "place_model",
+    "use_bfloat16",
+]
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is no longer a number; the message says at which step and what to change."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands after a chunk of steps."""
+
+    step: int
+    loss: float
+    """Mean over the images of the chunk, on this rank."""
+    images: int
+    """Images, or words (times paths) that went through all ranks in the chunk."""
+    seconds: float
+
+    def next_chunk(self, chunk: int, seconds: float) -> int:
+        """Steps of the next chunk, so that it takes about ``seconds``; at most four times as many as this one's."""
+        return max(round(chunk * min(seconds / max(self.seconds, 1e-3), 4.0)), 1)
+
+
+def best_device() -> torch.device:
+    """The GPU that Ray gave to this process, outside of Ray any, or the CPU."""
+    given = not ray.is_initialized() or bool(ray.get_runtime_context().get_accelerator_ids().get("GPU"))
+    return torch.device("cuda" if given and torch.cuda.is_available() else "cpu")
+
+
+def place_model(model: nn.Module, device: torch.device) -> nn.Module:
+    """Bring a model to its device, convolution weights in channels-last order: 1.4 to 2 times as fast, on CPUs too."""
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def use_bfloat16(precision: str) -> bool:
+    """Whether to compute under bfloat16 autocast: on request, or by itself on GPUs that have it."""
+    on_gpu = best_device().type == "cuda"
+    return precision == "bfloat16" or (precision == "auto" and on_gpu and torch.cuda.is_bf16_supported())
+
+
+def dropping(model: nn.Module) -> list[nn.Module]:
+    """The modules of a model that ``train.drop_path`` acts on: those with a number ``drop_path``."""
+    return [module for module in model.modules() if isinstance(getattr(module, "drop_path", None), float)]
+
+
+def model_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model's own part of what :meth:`Trainer.state` returned."""
+    return {name[len("model/") :]: value for name, value in tensors.items() if name.startswith("model/")}
+
+
+class Trainer:
+    """The training loop of one process.
+
+    Args:
+        model: A space (with ``paths``) or a plain network (without), on the CPU; it is moved to ``device``.
+        data: Only ``data.train`` is touched.
+        recipe: How to train; open settings are filled from its preset.
+        paths: Which architectures a step trains, or None for a plain network.
+        seed: Decides everything drawn.
+        rank: ``(rank, world size)`` of this process; more than one needs an initialised process group.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Data,
+        recipe: TrainConfig,
+        paths: PathSampler | None = None,
+        seed: int = 0,
+        rank: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.recipe = recipe.resolved()
+        assert self.recipe.epochs is not None and self.recipe.momentum is not None
+        self.rank, self.world = rank
+        self.seed, self.paths, self.data = seed, paths, data
+        self.device = best_device()
+        self.model = place_model(model, self.device).train()
+        self.bfloat16 = use_bfloat16(self.recipe.precision)
+        self.feed = task_of(data).feed(self.recipe, seed, rank, self.device, shared=paths is not None)
+        self.epoch_steps = self.feed.epoch_steps
+        self.total_steps = max(round(self.recipe.epochs * self.epoch_steps), 1)
+        self.step = 0
+        self.average: AveragedModel | None = None
+        """The mean of the weights after each step, once :meth:`begin_average` was called."""
+        if paths is not None and not self.recipe.affine:
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
+                    module.requires_grad_(False)
+        trained: list[nn.Parameter] = [p for p in self.model.parameters() if p.requires_grad]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.recipe.weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self._dropping = dropping(self.model)
+        self.optimizer = torch.optim.SGD(
+            groups,
+            lr=self._learning_rate(),
+            momentum=self.recipe.momentum,
+            nesterov=self.recipe.nesterov,
+        )
+
+    def run(self, until: int) -> Progress:
+        """Train up to step ``until``.
+
+        Raises:
+            TrainingDiverged: The loss became infinite or not a number.
+        """
+        begin, first = time.perf_counter(), self.step
+        losses = torch.zeros((), device=self.device)
+        paths = 0
+        while self.step < until:
+            loss, count = self._train_step()
+            losses += loss
+            paths += count
+        mean = float(losses) / max(paths, 1)
+        if not math.isfinite(mean):
+            raise TrainingDiverged(
+                f"the loss became {mean} between steps {first} and {self.step}: "
+                f"lower train.lr (now {self.recipe.lr}) or set train.clip"
+            )
+        return Progress(self.step, mean, paths * self.feed.examples, time.perf_counter() - begin)
+
+    def _train_step(self) -> tuple[Tensor, int]:
+        """One update; returns the summed loss of its paths and their number."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate() * self.feed.scale(self.step)
+        if self.recipe.drop_path:
+            for module in self._dropping:
+                module.drop_path = self.recipe.drop_path * self.step / self.total_steps  # type: ignore[assignment]
+        # Without a gradient a parameter is left alone by momentum and decay: those off the path do not move.
+        self.optimizer.zero_grad(set_to_none=True)
+        inputs, targets = self.feed.batch(self.step)
+        chosen: Sequence[object] = [None] if self.paths is None else self.paths(self.step)
+        total = torch.zeros((), device=self.device)
+        for number, path in enumerate(chosen):
+            model = self.model if path is None else derive(self.model, path, share_buffers=True)  # type: ignore[arg-type]
+            torch.manual_seed(seed_of(self.seed, "dropout", self.step, self.rank, number))
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+                outputs = self.feed.forward(model, inputs)
+            loss = self.feed.loss(outputs, targets)
+            # The mean over the paths: the learning rate means the same however many a step takes.
+            (loss / len(chosen)).backward()
+            total += loss.detach()
+        self._share_gradients()
+        if self.recipe.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        self.step += 1
+        return total, len(chosen)
+
+    def begin_average(self) -> None:
+        """From now on keep the mean of the weights."""
+        self.average = AveragedModel(self.model)
+
+    def take_average(self) -> None:
+        """End the training with the mean of the weights, if it was kept."""
+        if self.average is not None and self.average.n_averaged > 0:
+            self.model.load_state_dict(self.average.module.state_dict())
+
+    def _share_gradients(self) -> None:
+        """Average the gradients over the ranks: one exchange of one flat tensor, of the step's paths alone."""
+        if self.world == 1:
+            return
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        flat = torch.cat([g.reshape(-1) for g in gradients])
+        dist.all_reduce(flat)
+        flat /= self.world
+        offset = 0
+        for gradient in gradients:
+            gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
+            offset += gradient.numel()
+
+    def _learning_rate(self) -> float:
+        """The rate at this step: a linear rise over the warm-up, then the schedule down to zero."""
+        assert self.recipe.lr is not None
+        warm = self.recipe.warmup * self.total_steps
+        if self.step < warm:
+            return self.recipe.lr * (self.step + 1) / (warm + 1)
+        done = min((self.step - warm) / max(self.total_steps - warm, 1.0), 1.0)
+        scale = {"linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2, "constant": 1.0}
+        return self.recipe.lr * scale[self.recipe.schedule or "cosine"]
+
+    def state(self) -> dict[str, Tensor]:
+        """All tensors that a checkpoint needs, on the CPU.
+
+        ``model/<name>``, ``momentum/<number>``, and what the data need.
+        """
+        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        for number, value in self._momentum().items():
+            tensors[f"momentum/{number}"] = value
+        tensors |= self.feed.tensors()
+        if self.average is not None:
+            tensors |= {f"average/{name}": value for name, value in self.average.state_dict().items()}
+        return {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+
+    def load_state(self, tensors: dict[str, Tensor], step: int) -> None:
+        """Go on from what :meth:`state` returned at ``step``.
+
+        Raises:
+            RuntimeError: The tensors belong to another model.
+        """
+        self.model.load_state_dict(model_tensors(tensors))
+        self.feed.load(tensors)
+        kept = {name[len("average/") :]: value for name, value in tensors.items() if name.startswith("average/")}
+        if kept:
+            self.begin_average()
+            assert self.average is not None
+            self.average.load_state_dict(kept)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for number, parameter in enumerate(parameters):
+            saved = tensors.get(f"momentum/{number}")
+            self.optimizer.state.pop(parameter, None)
+            if saved is not None:
+                # clone() of the parameter keeps its memory format: the update runs at the same speed as before.
+                buffer = torch.empty_like(parameter).copy_(saved)
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        self.step = step
+
+    def _momentum(self) -> dict[int, Tensor]:
+        """The optimizer's momentum by the number of its parameter; absent where it never had a gradient."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        state = self.optimizer.state
+        return {
+            number: state[p]["momentum_buffer"]
+            for number, p in enumerate(parameters)
+            if state.get(p, {}).get("momentum_buffer") is not None
+        }

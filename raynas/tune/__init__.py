@@ -1,0 +1,1 @@
+"""The Tune experiment of a search: trials, callback, schedulers, loggers."""
