@@ -30,7 +30,7 @@ from raynas.results.log import Log
 from raynas.searchers import ArchitectureSearcher, SearchSpace
 from raynas.tune.callback import Recorder
 from raynas.tune.experiment import run_search
-from raynas.tune.spec import Scoring, slots
+from raynas.tune.spec import EvaluationSpec, slots
 
 
 class Listed(ArchitectureSearcher):
@@ -41,7 +41,7 @@ class Listed(ArchitectureSearcher):
     def propose(self) -> dict[str, str] | str | None:
         """The next one that was not proposed yet."""
         order = Random(self.seed).sample(self.listed, len(self.listed))
-        return next((a for a in order if arch.key(a) not in self.ledger), self.FINISHED)
+        return next((a for a in order if arch.key(a) not in self.history), self.FINISHED)
 
 
 class Replay(tune.Trainable):
@@ -75,14 +75,14 @@ def main() -> None:
     fidelity = len(rows[0]["correct"])
     os.environ["RAY_AUTH_MODE"] = "disabled"
     ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    scoring = Scoring(Replay, {"correct": correct, "images": flags.images}, slots(4), fidelity, concurrent=4)
+    spec = EvaluationSpec(Replay, {"correct": correct, "images": flags.images}, slots(4), fidelity, concurrent=4)
     found: dict[str, list[tuple[float, float]]] = {"asha": [], "none": []}
     for seed in range(flags.seeds):
         for scheduler, measured in found.items():
             with tempfile.TemporaryDirectory() as folder, Log(folder) as log:
-                recorder = Recorder(log, scoring, {}, lambda architecture: {}, lambda status: None)
+                recorder = Recorder(log, spec, {}, lambda architecture: {}, lambda status: None)
                 settings = SearchConfig(num_samples=len(rows), scheduler=scheduler)
-                run_search(Listed(SearchSpace(decisions), seed=seed), scoring, settings, log, recorder)
+                run_search(Listed(SearchSpace(decisions), seed=seed), spec, settings, log, recorder)
                 log.flush()
                 table = results.read(folder)
                 (winner,) = results.leaderboard(table, 1).to_pylist()

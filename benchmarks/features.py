@@ -27,7 +27,7 @@ from scipy.stats import kendalltau
 from raynas import architecture as arch
 from raynas.costs.counter import Costs
 from raynas.data.dataset import load
-from raynas.evaluation.proxies.evaluator import Untrained
+from raynas.evaluation.proxies.evaluator import ZeroCostProxies
 from raynas.evaluation.proxies.features import Foretelling
 from raynas.searchers import Bayes, BayesSettings, RandomSearch, SearchSpace
 from spaces import nasbench201
@@ -54,9 +54,9 @@ def measure(flags: argparse.Namespace, cells: Cells) -> dict[str, dict[str, floa
         torch.set_num_threads(1)
         space, data = nasbench201.nasbench201(), load("parquet", flags.data / "cifar10", limit=2000)
         costs = Costs(space, (torch.zeros(1, 3, 32, 32),))
-        untrained = Untrained.of(space, costs, data, flags.scores, flags.images, seed=0)
+        proxies = ZeroCostProxies.of(space, costs, data, flags.scores, flags.images, seed=0)
         begin = time.process_time()
-        rows = [{"key": name, **untrained.measure(cell)} for name, cell in cells.items()]
+        rows = [{"key": name, **proxies.measure(cell)} for name, cell in cells.items()]
         print(f"{(time.process_time() - begin) / len(rows):.2f} s for the scores of one cell", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pylist(rows), path)

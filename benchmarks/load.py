@@ -40,8 +40,8 @@ from raynas.config.run import Config, SearchConfig
 from raynas.report.page import write_report
 from raynas.results.log import Log
 from raynas.runs.display import View
-from raynas.searchers import Cohort, SearchSpace
-from raynas.tune.experiment import History
+from raynas.searchers import BatchSearcher, SearchSpace
+from raynas.tune.experiment import LoggedHistory
 
 DECISIONS = {f"layer.{number}": tuple("abcd") for number in range(8)}
 """65,536 architectures."""
@@ -88,7 +88,7 @@ def search(scored: int, method: str) -> None:
 
 def searcher(scored: int, method: str) -> None:
     """Ask a searcher alone for cohorts, and print what each tenth cost."""
-    cohort = Cohort(METHODS[method](SearchSpace(DECISIONS), metric="score", mode="max"), COHORT, scored)
+    cohort = BatchSearcher(METHODS[method](SearchSpace(DECISIONS), metric="score", mode="max"), COHORT, scored)
     points = [(0, time.process_time())]
     for number in itertools.count():
         suggestion = cohort.suggest(str(number))
@@ -155,9 +155,9 @@ def resume(folder: Path, method: str) -> None:
     """Rebuild the searcher of a search from its log, and have it propose."""
     made = METHODS[method](SearchSpace(DECISIONS), metric="score", mode="max")
     made.expect_in_flight(COHORT)
-    history = History(results.read(folder / "scored.parquet"), made.drawer.feasible)
+    history = LoggedHistory(results.read(folder / "scored.parquet"), made.sampler.feasible)
     history.replay(made, None)
-    assert isinstance(Cohort(made, COHORT).suggest("next"), dict)
+    assert isinstance(BatchSearcher(made, COHORT).suggest("next"), dict)
 
 
 def main() -> None:

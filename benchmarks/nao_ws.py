@@ -83,7 +83,7 @@ def outcome(run: Run) -> dict[str, float]:
     best = run.search()[0]
     result = run.retrain(best["architecture"])
     run.close()
-    return {"shared": best["final_score"], "alone": result[f"test_{run.task.measure.name}"]}
+    return {"shared": best["final_score"], "alone": result[f"test_{run.task.metric.name}"]}
 
 
 def main() -> None:
@@ -116,7 +116,7 @@ def main() -> None:
             newest = ", ".join(f"{line[key]:.2f}" for line in rounds[1:] for key in ("mean of the last round's",))
             rows = ", ".join(f"{way} {row[-1]}" for way, row in found.items())
             print(f"seed {seed}: mean of the pool {told}; of those that were new {newest}; {rows}", flush=True)
-    measure = whole.task.measure
+    measure = whole.task.metric
     print(f"\n| {measure.name}, {scored} scored | shared weights, validation | trained alone, test |\n|---|---|---|")
     for way, each in found.items():
         cells = (f"{statistics.mean(row[name] for row in each):.2f}" for name in ("shared", "alone"))

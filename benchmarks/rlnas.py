@@ -97,7 +97,7 @@ class Kept:
             raise SystemExit(f"{path} was measured with {self._told['settings']}: take another --output")
 
     def once(self, seed: int, name: str, measure: Callable[[], Any]) -> Any:
-        """Measure something, unless that is done; JSON data."""
+        """Metric something, unless that is done; JSON data."""
         mine = self._told["seeds"].setdefault(str(seed), {})
         if name not in mine:
             begin = time.time()

@@ -1,12 +1,12 @@
 """What the whole path costs: architectures/s through searcher, Tune and actors against bare loops, in one run.
 
-    python benchmarks/scoring.py
+    python benchmarks/spec.py
 
 The 32x32 SPOS space with 2,000 validation images, which every architecture answers (no early stopping), after a
 recalibration on 512 images. Then bare loops score the same architectures by the same evaluation, with nothing around
 it: in one process with all cores, and in as many processes of one thread as there are replicas. Start-up counts in none
 of them: of the whole path the time between the first and the last few completed architectures is taken, with as many
-in flight at both ends. Untrained weights: what they say does not change how long it takes.
+in flight at both ends. ZeroCostProxies weights: what they say does not change how long it takes.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main() -> None:
     )  # fmt: skip
     config = Config(
         space="spaces.shufflenet:spos_32", search=settings, train=TrainConfig(epochs=0.01, workers=1),
-        storage_path=tempfile.mkdtemp(), name="scoring",
+        storage_path=tempfile.mkdtemp(), name="spec",
     )  # fmt: skip
     torch.manual_seed(0)
     run = prepare(config, data=images(2000))

@@ -35,7 +35,7 @@ from typing import Any
 
 from raynas import results
 from raynas.tune.files import TUNE_LOG
-from raynas.tune.trial import Member
+from raynas.tune.trial import Candidate
 from trainables.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,7 +59,7 @@ VICTIMS = {
 class SlowTable(Table):
     """Looks up as a Table does, in a twentieth of a second."""
 
-    def advance(self, members: Sequence[Member], fidelity: int) -> None:
+    def advance(self, members: Sequence[Candidate], fidelity: int) -> None:
         """Look up the next scores."""
         time.sleep(0.05)
         super().advance(members, fidelity)

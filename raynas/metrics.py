@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ACCURACY", "MEASURES", "PERPLEXITY", "Measure", "retrained_by", "scored_by"]
+__all__ = ["ACCURACY", "METRICS", "PERPLEXITY", "Metric", "retrained_by", "scored_by"]
 
 
 def _percent(correct: float, loss: float) -> float:
@@ -20,7 +20,7 @@ def _perplexity(correct: float, loss: float) -> float:
 
 
 @dataclass(frozen=True)
-class Measure:
+class Metric:
     """A measure and its sense."""
 
     name: str
@@ -48,21 +48,21 @@ class Measure:
         return self.text(value) if self.unit else f"{self.name} {self.text(value)}"
 
 
-ACCURACY = Measure("accuracy", "max", "%", "images", _percent, (0.0, 100.0))
-PERPLEXITY = Measure("perplexity", "min", "", "words", _perplexity, (1.0, math.inf))
-MEASURES = (ACCURACY, PERPLEXITY)
+ACCURACY = Metric("accuracy", "max", "%", "images", _percent, (0.0, 100.0))
+PERPLEXITY = Metric("perplexity", "min", "", "words", _perplexity, (1.0, math.inf))
+METRICS = (ACCURACY, PERPLEXITY)
 
 
-def scored_by(rows: Iterable[Mapping[str, Any]]) -> Measure | None:
+def scored_by(rows: Iterable[Mapping[str, Any]]) -> Metric | None:
     """The measure that the scores of a log are; None where they are none of these."""
     for row in rows:
         told = json.loads(row["metrics"] or "{}") if row["score"] is not None else {}
-        for measure in MEASURES:
+        for measure in METRICS:
             if told.get(measure.name) == row["score"] is not None:
                 return measure
     return None
 
 
-def retrained_by(result: Mapping[str, Any]) -> Measure | None:
+def retrained_by(result: Mapping[str, Any]) -> Metric | None:
     """The measure in the result of a retraining, ``{"test_accuracy": ...}``; None where it has none."""
-    return next((measure for measure in MEASURES if f"test_{measure.name}" in result), None)
+    return next((measure for measure in METRICS if f"test_{measure.name}" in result), None)

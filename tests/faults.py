@@ -409,7 +409,7 @@ a minute at most (`train.checkpoint_seconds`).
 
 
 def main() -> None:
-    """Measure, and write the page."""
+    """Metric, and write the page."""
     with TemporaryDirectory(prefix="raynas-faults-") as scratch:
         reference = undisturbed(Path(scratch) / "undisturbed")
         day = BadDay(Path(scratch), {})

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from raynas.tune.trial import Member
+from raynas.tune.trial import Candidate
 from trainables.table import Table
 
 
 class SlowTable(Table):
     """Looks up as a Table does, in a twentieth of a second."""
 
-    def advance(self, members: Sequence[Member], fidelity: int) -> None:
+    def advance(self, members: Sequence[Candidate], fidelity: int) -> None:
         """Look up the next scores."""
         time.sleep(0.05)
         super().advance(members, fidelity)

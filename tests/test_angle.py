@@ -15,7 +15,7 @@ from torch import nn
 from raynas.architecture import enumerate_all, sample
 from raynas.costs.counter import Costs
 from raynas.evaluation.angle import AngleError
-from raynas.evaluation.angle_statistics import Turning
+from raynas.evaluation.angle_statistics import AngleStatistics
 from raynas.nn.choice import Choice, decisions, derive
 from spaces import darts_cells, nasbench201, nasbench_macro, shufflenet
 from spaces.darts import darts
@@ -25,8 +25,8 @@ CELLS = tuple(enumerate_all(nasbench201.DECISIONS))
 PATHS = ((3,), (0, 4), (1, 5), (0, 2, 5))  # the edges on the four ways from node 0 to node 3
 
 
-def turning(space, size=8, channels=3, affine=False):
-    return Turning(space, Costs(space, (torch.zeros(1, channels, size, size),)), affine)
+def angle_statistics(space, size=8, channels=3, affine=False):
+    return AngleStatistics(space, Costs(space, (torch.zeros(1, channels, size, size),)), affine)
 
 
 def moved(space, by=0.3):
@@ -44,7 +44,7 @@ def moved(space, by=0.3):
 
 @functools.cache
 def ruler():
-    return turning(CELL)
+    return angle_statistics(CELL)
 
 
 def angle_between(first, second):
@@ -112,7 +112,7 @@ def test_two_cells_of_darts_have_the_angle_of_the_vectors_that_are_built():
     space, rng = darts(channels=4, cells=3), random.Random(0)
     begin, now = moved(space)
     architectures = [sample(decisions(space), rng) for _ in range(12)]
-    angles = turning(space, size=32).angles(begin, now)(architectures)
+    angles = angle_statistics(space, size=32).angles(begin, now)(architectures)
     for angle, architecture in zip(angles, architectures, strict=True):
         expected = angle_between(*(darts_vector(space, state, architecture) for state in (begin, now)))
         assert angle == pytest.approx(expected, abs=1e-5)
@@ -135,7 +135,7 @@ def test_a_chain_has_one_way_and_identities_are_unit_matrices(space, identity, a
         now = {name: value + 0.1 if value.is_floating_point() else value for name, value in now.items()}
     names = {id(p): name for name, p in space.named_parameters()}
     inside = {id(p) for module in space.modules() if isinstance(module, Choice) for p in module.parameters()}
-    angles = turning(space, affine=affine).angles(begin, now)
+    angles = angle_statistics(space, affine=affine).angles(begin, now)
     everything = list(enumerate_all(decisions(space)))
     found, met = [], 0
     for architecture in everything[:: len(everything) // 20]:
@@ -211,7 +211,7 @@ class Nested(nn.Module):
 def test_nested_decisions_count_where_they_are_active():
     space = Nested(nn.MaxPool2d((1, 3), stride=1, padding=(0, 1)))
     begin, now = moved(space)
-    angles = turning(space).angles(begin, now)
+    angles = angle_statistics(space).angles(begin, now)
     for architecture in enumerate_all(decisions(space)):
         names = {id(p): name for name, p in space.named_parameters()}
         kept = [names[id(p)] for p in derive(space, architecture).parameters()]
@@ -225,12 +225,12 @@ def test_weights_that_are_no_numbers_have_no_angle():
     begin = {name: tensor.clone() for name, tensor in space.state_dict().items()}
     now = {name: torch.full_like(tensor, torch.nan) for name, tensor in begin.items()}
     with pytest.raises(AngleError, match="not all finite numbers"):
-        turning(space).angles(begin, now)(list(enumerate_all(decisions(space)))[:1])
+        angle_statistics(space).angles(begin, now)(list(enumerate_all(decisions(space)))[:1])
 
 
 def test_an_operation_without_a_rule_is_named():
     with pytest.raises(AngleError, match=r"option 'last' of 'blocks.1' has no weights.* Nested .*weightless"):
-        turning(Nested(nn.Tanh()))
+        angle_statistics(Nested(nn.Tanh()))
 
 
 class Apart(nn.Module):
@@ -252,15 +252,17 @@ class Wired(Apart):
 
 def test_a_space_that_is_no_chain_says_where_its_decisions_lie():
     with pytest.raises(AngleError, match="Apart is no chain of Choices"):
-        turning(Apart())
+        angle_statistics(Apart())
     with pytest.raises(AngleError, match="does not say where the decision 'second' lies"):
-        turning(Wired((0, 1, "first")))
+        angle_statistics(Wired((0, 1, "first")))
     with pytest.raises(AngleError, match="'third', which is no decision; these are: first, second"):
-        turning(Wired((0, 1, "third")))
+        angle_statistics(Wired((0, 1, "third")))
     space = Wired((0, 1, "first"), (0, 1, "second"), (1, 2, None), (1, 3, None))
     begin, now = moved(space)
     # Two outputs behind the sum: every operation lies on two ways, which changes nothing here.
     chosen = {"first": "a", "second": "b"}
     kept = ("first.a.weight", "first.a.bias", "second.b.weight", "second.b.bias")
     vectors = (torch.cat([state[name].flatten() for name in kept]) for state in (begin, now))
-    assert float(turning(space).angles(begin, now)([chosen])[0]) == pytest.approx(angle_between(*vectors), abs=1e-5)
+    assert float(angle_statistics(space).angles(begin, now)([chosen])[0]) == pytest.approx(
+        angle_between(*vectors), abs=1e-5
+    )

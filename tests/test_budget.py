@@ -16,7 +16,7 @@ from raynas.runs.budget import Budget, search_seconds, training_seconds
 from raynas.runs.network import Run
 from raynas.searchers import RandomSearch
 from raynas.tune.callback import Recorder
-from raynas.tune.spec import Scoring
+from raynas.tune.spec import EvaluationSpec
 from trainables.from_scratch import FromScratch
 from trainables.shared_weights import SharedWeights
 
@@ -73,8 +73,8 @@ def test_gpu_hours_need_gpus(tmp_path):
 def test_each_score_says_what_it_cost_in_gpu_seconds(tmp_path):
     with Log(tmp_path) as log:
         for gpus in (0.0, 0.5):
-            scoring = Scoring(SharedWeights, gpus=gpus, max_fidelity=1)
-            recorder = Recorder(log, scoring, {}, lambda architecture: {}, lambda status: None)
+            spec = EvaluationSpec(SharedWeights, gpus=gpus, max_fidelity=1)
+            recorder = Recorder(log, spec, {}, lambda architecture: {}, lambda status: None)
             trial = SimpleNamespace(trial_id=f"t{gpus}", config={"architecture": {"x": "a"}})
             recorder.on_trial_result(0, [], trial, {"score": 1.0, "training_iteration": 1, "time_total_s": 3.0})
     rows = read(tmp_path).to_pylist()
@@ -93,8 +93,8 @@ def test_what_was_spent_before_a_kill_is_not_spent_again(tmp_path, seconds, busy
     """A trial that goes on tells all of its seconds; one that had to begin anew tells fewer than before."""
     architecture = {"x": "a"}
     with Log(tmp_path) as log:
-        scoring = Scoring(SharedWeights, max_fidelity=3)
-        recorder = Recorder(log, scoring, {}, lambda architecture: {}, lambda status: None)
+        spec = EvaluationSpec(SharedWeights, max_fidelity=3)
+        recorder = Recorder(log, spec, {}, lambda architecture: {}, lambda status: None)
         recorder.remember([], 1, [{"key": key(architecture), "seconds": 600.0}])
         trial = SimpleNamespace(trial_id="t", config={"architecture": architecture})
         recorder.on_trial_result(0, [], trial, {"score": 1.0, "training_iteration": 3, "time_total_s": seconds})

@@ -17,7 +17,7 @@ from ray.tune.execution.tune_controller import TuneController
 
 from raynas import _compat, results
 from raynas.config.run import Config, SearchConfig
-from raynas.distributed.nodes import Notice
+from raynas.distributed.nodes import PreemptionNotice
 from raynas.runs.base import NoCosts, SearchRun
 from raynas.searchers import RandomSearch, SearchSpace
 
@@ -89,7 +89,7 @@ def test_without_a_name_no_node_is_said_to_leave(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     take_away(monkeypatch, _compat.DRAINING)
-    notice = Notice()
+    notice = PreemptionNotice()
     assert not notice.given() and not notice.given()
     assert len(caplog.records) == 1 and "a node that must leave is noticed only when it has gone" in caplog.text
 

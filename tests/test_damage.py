@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 
 from raynas import architecture, results
 from raynas.analysis.ground_truth import from_retraining
-from raynas.analysis.run_data import read_account
+from raynas.analysis.run_data import read_run_data
 from raynas.architecture import key
 from raynas.cli.main import prepare
 from raynas.config.run import Config, ConfigError, LatencyConfig, SearchConfig, TrainConfig, TruthConfig
@@ -48,9 +48,9 @@ from raynas.search_space.constraints import Limits
 from raynas.searchers import SearchSpace
 from raynas.searchers.nao import NAO
 from raynas.training import checkpoint
-from raynas.tune.experiment import History
+from raynas.tune.experiment import LoggedHistory
 from raynas.tune.schedulers import asha
-from raynas.tune.spec import Scoring
+from raynas.tune.spec import EvaluationSpec
 
 EVERYONE = list(architecture.enumerate_all({f"blocks.{place}": ("k1", "k3", "skip") for place in range(3)}))[:14]
 DATA = tiny.data()
@@ -60,7 +60,7 @@ CONFIG = Config(
     truth=TruthConfig(resamples=100),
     name="run",
 )
-SCORING = Scoring(trainable=object, max_fidelity=2)  # type: ignore[arg-type]
+SCORING = EvaluationSpec(trainable=object, max_fidelity=2)  # type: ignore[arg-type]
 
 
 class Fake:
@@ -149,7 +149,7 @@ def folder(whole: Path, tmp_path: Path) -> Path:
 
 def report(folder: Path) -> Any:
     write_report(folder)  # with what it says
-    account = read_account(folder)
+    account = read_run_data(folder)
     for note in account.notes:
         logging.getLogger("report").warning("%s", note)
     return [(one.key, one.score, one.status) for one in account.scored], [row["key"] for row in account.best]
@@ -160,7 +160,7 @@ def resume(folder: Path) -> Any:
     run.open()
     run.budget = Budget(dataclasses.replace(run.config, time_budget=1e6), folder)
     searcher = run.searcher(metric="score", mode="max")
-    history = History(results.read(folder / "scored.parquet"), searcher.drawer.feasible)
+    history = LoggedHistory(results.read(folder / "scored.parquet"), searcher.sampler.feasible)
     history.check(2, str(folder))
     history.replay(searcher, asha(2, grace=1, reduction_factor=2.0, metric="score", mode="max"))
     run.forget_ended()
@@ -204,7 +204,7 @@ def kept(folder: Path) -> Any:
 
 def reference(folder: Path) -> Any:
     run = opened(folder, reference=14)
-    scoring = dataclasses.replace(SCORING, combine={"accuracy": 1.0, "loss": -1.0})
+    spec = dataclasses.replace(SCORING, combine={"accuracy": 1.0, "loss": -1.0})
     with pytest.MonkeyPatch.context() as patch:
 
         def again(*arguments: Any) -> Any:
@@ -214,7 +214,7 @@ def reference(folder: Path) -> Any:
             return {name: [row for row in rows if row["key"] == name] for name in {row["key"] for row in rows}}
 
         patch.setattr(sample, "score_sample", again)
-        found = sample.ranks(run, scoring)
+        found = sample.ranks(run, spec)
     return [reference({"accuracy": 55.0, "loss": 0.1}) for reference in found.values()]
 
 
@@ -262,9 +262,9 @@ def judged(read: Callable[[Path], Any], folder: Path, named: str, expected: Any,
         warnings.simplefilter("always")
         try:
             found = read(folder)
-        except (ConfigError, checkpoint.CheckpointError, ValueError) as error:
+        except (ConfigError, CheckpointError, ValueError) as error:
             told = str(error)
-            if type(error) not in (ConfigError, checkpoint.CheckpointError) and not isinstance(error, ConfigError):
+            if type(error) not in (ConfigError, CheckpointError) and not isinstance(error, ConfigError):
                 return None if named in told and "\n" not in told else f"{type(error).__name__}: {told}"
             return None if named in told and "\n" not in told else f"an error that does not name it in a line: {told}"
         except Exception as error:
@@ -427,7 +427,7 @@ def the_part_of(log: Path) -> Path:
 
 
 def test_a_score_of_more_than_a_full_fidelity_is_refused(folder: Path) -> None:
-    history = History(results.read(folder / "scored.parquet"), lambda form: True)
+    history = LoggedHistory(results.read(folder / "scored.parquet"), lambda form: True)
     history.check(2, "the log")
     with pytest.raises(ConfigError, match=r"the log: a row of [0-9a-f]+ has fidelity 2, but a full score has 1"):
         history.check(1, "the log")
@@ -437,11 +437,11 @@ def test_weights_of_another_network_are_refused_in_one_line(folder: Path) -> Non
     run = opened(folder)
     other = {f"model/{name}": tensor for name, tensor in tiny.Tiny(num_classes=4, width=4).state_dict().items()}
     checkpoint.write(folder / "supernet", 5, other, {"total": 5})
-    with pytest.raises(checkpoint.CheckpointError, match=r"of another network: .* tensors differ") as caught:
+    with pytest.raises(CheckpointError, match=r"of another network: .* tensors differ") as caught:
         run.network(EVERYONE[13])
     assert "\n" not in str(caught.value)
     save_file(other, folder / "supernet" / "step-000000006.safetensors")
-    with pytest.raises(checkpoint.CheckpointError, match=r"of another network"):
+    with pytest.raises(CheckpointError, match=r"of another network"):
         run.network(EVERYONE[13])
 
 

@@ -26,7 +26,7 @@ from raynas.config.run import Config, ConfigError
 from raynas.costs.memory import kept_for_backward, training_memory
 from raynas.distributed import probe as survey_module
 from raynas.distributed.placement import Placement
-from raynas.distributed.probe import NodeFacts, survey
+from raynas.distributed.probe import NodeFacts, probe_nodes
 from raynas.nn.choice import decisions, derive
 
 GIB = 2**30
@@ -177,7 +177,7 @@ def test_the_doctor_visits_every_node_and_leaves_nothing(ray_session, tmp_path, 
     }
     assert {name for name, level in levels.items() if level != "ok"} == {"token"}  # tests run without one
     assert not list(tmp_path.iterdir())
-    (facts,) = survey(tmp_path)
+    (facts,) = probe_nodes(tmp_path)
     assert facts.ray == ray.__version__ and facts.torch == torch.__version__ and not facts.error
     assert abs(facts.skew) < 0.5 and facts.memory > 2**20 and not facts.cuda
 

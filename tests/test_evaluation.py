@@ -81,8 +81,8 @@ def test_every_slice_is_a_fair_sample_of_data_that_come_sorted_by_class():
     order = data.validation.targets.argsort()
     ordered = Split(data.validation.inputs[order], data.validation.targets[order])
     judge = Scorer(tiny.space(num_classes=4), dataclasses.replace(data, validation=ordered), SETTINGS)
-    assert all(len(part.unique()) == 4 for part in judge.exam.targets.split(64))
-    assert sorted(judge.exam.targets.tolist()) == ordered.targets.tolist()
+    assert all(len(part.unique()) == 4 for part in judge.held_out.targets.split(64))
+    assert sorted(judge.held_out.targets.tolist()) == ordered.targets.tolist()
 
 
 def test_a_slice_that_is_not_there_is_refused():

@@ -16,7 +16,7 @@ from raynas import prepare
 from raynas.architecture import enumerate_all, key
 from raynas.cli.main import main
 from raynas.config.run import Config, FilterConfig, SearchConfig
-from raynas.evaluation.proxies.filter import Filter
+from raynas.evaluation.proxies.filter import ZeroCostFilter
 from raynas.runs.network import Run
 
 
@@ -65,8 +65,8 @@ def test_a_score_that_is_no_number_is_named(tmp_path: Path) -> None:
 
 def test_one_that_has_no_score_later_is_left_out() -> None:
     scores = {"a": 1.0, "b": 2.0, "c": float("nan")}
-    untrained = SimpleNamespace(measure=lambda architecture: {"score": scores[architecture["x"]]})
-    kept = Filter(untrained, lambda: [{"x": "a"}, {"x": "b"}], 0.9)  # type: ignore[arg-type]
+    proxies = SimpleNamespace(measure=lambda architecture: {"score": scores[architecture["x"]]})
+    kept = ZeroCostFilter(proxies, lambda: [{"x": "a"}, {"x": "b"}], 0.9)  # type: ignore[arg-type]
     assert kept({"x": "b"}) == 0 and kept({"x": "c"}) == math.inf
 
 

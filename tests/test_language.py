@@ -22,7 +22,7 @@ from raynas.nn.choice import derive
 from raynas.runs.network import Run
 from raynas.searchers import RandomSearch
 from raynas.tasks.base import task_of
-from raynas.tasks.language_modeling import Language, TextExam, TextFeed, in_rows
+from raynas.tasks.language_modeling import Language, TextTrainLoader, TextValidationSlices, in_rows
 from raynas.training.path_sampling import UniformPaths
 from raynas.training.retrain import Averaging
 from raynas.training.trainer import Trainer
@@ -59,28 +59,28 @@ def test_rows_hold_every_word_and_the_one_after_it():
 
 
 def test_a_pass_reads_every_column_once_in_its_order_and_lengths_differ():
-    feed = TextFeed(Text(torch.arange(1601)), RECIPE.resolved(), (0, (0, 1)), CPU)
-    assert feed.columns == 400 and feed.epoch_steps == 50 and feed.examples == 32
+    loader = TextTrainLoader(Text(torch.arange(1601)), RECIPE.resolved(), (0, (0, 1)), CPU)
+    assert loader.columns == 400 and loader.epoch_steps == 50 and loader.examples == 32
     for epoch in range(2):
         steps = range(epoch * 50, (epoch + 1) * 50)
-        read = torch.cat([feed.batch(step)[0] for step in steps], dim=1)
-        assert torch.equal(read, feed.inputs)
-    spans = [[b - a for a, b in (feed.span(step) for step in range(e * 50, e * 50 + 50))] for e in range(2)]
+        read = torch.cat([loader.batch(step)[0] for step in steps], dim=1)
+        assert torch.equal(read, loader.inputs)
+    spans = [[b - a for a, b in (loader.span(step) for step in range(e * 50, e * 50 + 50))] for e in range(2)]
     assert spans[0] != spans[1] and len(set(spans[0])) > 3 and min(spans[0]) >= 3
     # The learning rate of a step is in proportion to its words: over a pass the factors are one in the mean.
-    assert sum(feed.scale(step) for step in range(50)) == pytest.approx(50)
-    assert feed.scale(0) == pytest.approx(spans[0][0] / 8)
+    assert sum(loader.scale(step) for step in range(50)) == pytest.approx(50)
+    assert loader.scale(0) == pytest.approx(spans[0][0] / 8)
 
 
 def test_ranks_share_the_rows():
     text = Text(torch.arange(401))
-    whole = TextFeed(text, RECIPE.resolved(), (0, (0, 1)), CPU)
-    shares = [TextFeed(text, RECIPE.resolved(), (0, (rank, 2)), CPU) for rank in range(2)]
-    assert [feed.examples for feed in shares] == [whole.examples] * 2
-    both = torch.stack([feed.batch(0)[0] for feed in shares], dim=1).flatten(0, 1)
+    whole = TextTrainLoader(text, RECIPE.resolved(), (0, (0, 1)), CPU)
+    shares = [TextTrainLoader(text, RECIPE.resolved(), (0, (rank, 2)), CPU) for rank in range(2)]
+    assert [loader.examples for loader in shares] == [whole.examples] * 2
+    both = torch.stack([loader.batch(0)[0] for loader in shares], dim=1).flatten(0, 1)
     assert torch.equal(both, whole.batch(0)[0])
     with pytest.raises(ValueError, match="too few for 9 workers"):
-        TextFeed(text, RECIPE.resolved(), (0, (0, 9)), CPU)
+        TextTrainLoader(text, RECIPE.resolved(), (0, (0, 9)), CPU)
 
 
 class Remembering(nn.Module):
@@ -102,12 +102,12 @@ class Remembering(nn.Module):
 
 def test_the_state_is_carried_through_a_pass_without_its_history():
     model = Remembering()
-    feed = TextFeed(Text(torch.arange(161) % 9), RECIPE.resolved(), (0, (0, 1)), CPU)
-    for step in range(feed.epoch_steps + 1):
-        inputs, _ = feed.batch(step)
+    loader = TextTrainLoader(Text(torch.arange(161) % 9), RECIPE.resolved(), (0, (0, 1)), CPU)
+    for step in range(loader.epoch_steps + 1):
+        inputs, _ = loader.batch(step)
         for _ in range(2):  # two paths of a step begin alike
-            feed.forward(model, inputs)
-        if step + 1 < feed.epoch_steps:
+            loader.forward(model, inputs)
+        if step + 1 < loader.epoch_steps:
             last = inputs[:, -1:].float()
     firsts = model.seen[::2]
     assert all(a is b for a, b in zip(firsts, model.seen[1::2], strict=True))
@@ -117,13 +117,13 @@ def test_the_state_is_carried_through_a_pass_without_its_history():
 
 def test_the_penalty_is_on_what_changes_from_word_to_word():
     recipe = dataclasses.replace(RECIPE, slowness=0.5)
-    feed = TextFeed(Text(torch.arange(161) % 9), recipe.resolved(), (0, (0, 1)), CPU)
+    loader = TextTrainLoader(Text(torch.arange(161) % 9), recipe.resolved(), (0, (0, 1)), CPU)
     logits, targets = torch.randn(2, 4, 9), torch.randint(9, (2, 4))
     told = torch.randn(2, 4, 3)
     plain = nn.functional.cross_entropy(logits.reshape(8, 9), targets.reshape(8))
     expected = plain + 0.5 * (told[:, 1:] - told[:, :-1]).pow(2).mean()
-    torch.testing.assert_close(feed.loss((logits, told), targets), expected)
-    torch.testing.assert_close(feed.loss((logits,), targets), plain)
+    torch.testing.assert_close(loader.loss((logits, told), targets), expected)
+    torch.testing.assert_close(loader.loss((logits,), targets), plain)
 
 
 def test_a_grammar_is_learned_and_perplexity_says_so():
@@ -134,7 +134,7 @@ def test_a_grammar_is_learned_and_perplexity_says_so():
     after = tally(model, data().validation, data())
     assert after["words"] == 190 and before > 7
     # Half of the words are certain, the others one of four.
-    assert 1.9 < PERPLEXITY(after) < 2.6 and task_of(data()).measure is PERPLEXITY
+    assert 1.9 < PERPLEXITY(after) < 2.6 and task_of(data()).metric is PERPLEXITY
 
 
 def test_a_measure_says_what_good_means():
@@ -180,8 +180,8 @@ def test_slices_ask_about_every_word_once_and_do_not_depend_on_company():
     both = [scorer.score([PATH, other], number) for number in range(3)]
     alone = [Scorer(supernet, data(), settings).score([other], number)[0] for number in range(3)]
     assert [pair[1] for pair in both] == alone
-    assert sum(tally["words"] for tally in alone) == task.exam(settings, CPU).inputs.numel() == 199
-    few = TextExam(data().validation, SearchConfig(slices=2, validation_images=50), CPU)
+    assert sum(tally["words"] for tally in alone) == task.validation_slices(settings, CPU).inputs.numel() == 199
+    few = TextValidationSlices(data().validation, SearchConfig(slices=2, validation_images=50), CPU)
     assert few.inputs.numel() == 50 and list(few.calibration()) == []
 
 
@@ -268,7 +268,7 @@ def test_latency_of_a_text_is_that_of_a_word(tmp_path, ray_session):
     supernet, settings = space(), LatencyConfig(place="local", device="cpu", batch=3)
     config = Config(latency=settings, storage_path=str(tmp_path), name="run")
     run = Run(config, supernet, data(), RandomSearch, SharedWeights)
-    actor = TimingActor(ray.cloudpickle.dumps(ray.put(supernet)), *run.latency.stopwatch.asked, settings)
+    actor = TimingActor(ray.cloudpickle.dumps(ray.put(supernet)), *run.latency.benchmark.asked, settings)
     assert actor.inputs.shape == (3, 1) and actor.inputs.dtype == torch.int64
     assert actor.measure(PATH).ms > 0
 

@@ -122,15 +122,15 @@ def test_measurements_are_kept_and_used_again(costs, tmp_path):
     assert second.ready and second.measured == first.measured
     second.calibrate(0, said.append)
     second.measure(unknown)
-    assert second.stopwatch.asked == [] and len(said) == 2
+    assert second.benchmark.asked == [] and len(said) == 2
     assert second.measured[arch.key(unknown)].predicted == pytest.approx(predicted)
     assert "1 proposed architectures were measured; the predictions had been off" in second.account()
 
-    other = dataclasses.replace(second.stopwatch.settings, batch=2)
+    other = dataclasses.replace(second.benchmark.settings, batch=2)
     assert not Latency(costs, Fake(milliseconds, other), path, Limits()).ready
     moved = Latency(costs, Fake(milliseconds, device="another"), path, Limits())
     moved.calibrate(0, said.append)
-    assert len(moved.stopwatch.asked) == 2 * 16 and (tmp_path / "run" / "latency-0.jsonl").exists()
+    assert len(moved.benchmark.asked) == 2 * 16 and (tmp_path / "run" / "latency-0.jsonl").exists()
     assert json.loads(path.read_text().splitlines()[0])["device"] == "another"
 
 

@@ -20,16 +20,16 @@ from raynas.searchers import (
     SearchSpace,
     base,
 )
-from raynas.tune.experiment import History
+from raynas.tune.experiment import LoggedHistory
 from raynas.tune.spec import HEAD, check_processes, memory_of_head
-from raynas.tune.trial import CohortTrial
+from raynas.tune.trial import BatchTrial
 
 SPACE = SearchSpace({f"layer.{number}": tuple("abcd") for number in range(6)})  # 4,096 architectures
 
 
 def ask(searcher: ArchitectureSearcher, count: int) -> None:
     """Have so many proposed and scored."""
-    begin = len(searcher.ledger)
+    begin = len(searcher.history)
     for number in range(begin, begin + count):
         suggestion = searcher.suggest(str(number))
         assert isinstance(suggestion, dict)
@@ -54,7 +54,7 @@ def test_a_proposal_looks_at_few_entries_however_many_there_are(
         raise AssertionError("all entries are looked at")
 
     monkeypatch.setattr(ArchitectureSearcher, "rank", counted)
-    monkeypatch.setattr(base.Ledger, "__iter__", refused)
+    monkeypatch.setattr(base.SearchHistory, "__iter__", refused)
     ask(searcher, 500)
     assert len(ranked) < 60 * 500  # ranking all of them once a generation of 50 would be as many; once a child, more
     if kind is Evolution:
@@ -80,12 +80,12 @@ def test_drawing_from_a_space_that_fills_does_not_begin_anew() -> None:
 def test_what_ended_is_told_in_order_and_anew_where_an_old_entry_changes() -> None:
     searcher = RandomSearch(SPACE)
     ask(searcher, 3)
-    ended = searcher.ledger.ended
+    ended = searcher.history.ended
     ask(searcher, 1)
-    assert searcher.ledger.ended is ended and ended == list(searcher.ledger)
-    first = searcher.ledger[ended[0]].architecture
+    assert searcher.history.ended is ended and ended == list(searcher.history)
+    first = searcher.history[ended[0]].architecture
     searcher.add_evaluated_point({"architecture": first}, None, error=True)
-    assert searcher.ledger.ended is not ended and searcher.ledger.ended == [*ended[1:], ended[0]]
+    assert searcher.history.ended is not ended and searcher.history.ended == [*ended[1:], ended[0]]
     assert searcher.tried == 3
 
 
@@ -110,7 +110,7 @@ def test_the_memory_of_a_rebuilt_search_is_bounded(tmp_path: Any) -> None:
             log.append({"architecture": form, "status": "complete", "fidelity": 1, "max_fidelity": 1, "score": 1.0,
                         "metrics": {"accuracy": 1.0}, "run": "r", "worker": "w", "searcher": "random"})  # fmt: skip
     tracemalloc.start()
-    history = History(read(tmp_path), lambda form: True)
+    history = LoggedHistory(read(tmp_path), lambda form: True)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(history.ended) == rows
@@ -120,8 +120,8 @@ def test_the_memory_of_a_rebuilt_search_is_bounded(tmp_path: Any) -> None:
 def test_more_processes_than_the_memory_holds_are_refused_with_how_many_fit() -> None:
     search = SearchConfig(max_concurrent=400)
     with pytest.raises(ConfigError, match=r"max_concurrent = 400.*8.0 GB of the head node; 40 fit"):
-        check_processes(CohortTrial, search, 8e9, "the head node")
-    check_processes(CohortTrial, search, 100e9, "the head node")
+        check_processes(BatchTrial, search, 8e9, "the head node")
+    check_processes(BatchTrial, search, 100e9, "the head node")
     check_processes(object, search, 8e9, "the head node")  # takes processors, which bound it
 
 

@@ -17,7 +17,7 @@ from browser import look
 from handmade import START, Page, chosen, fill, finish, page, reports, retrain, settle
 
 from raynas.analysis.random_baseline import Baseline, baseline, expected_best, quantile_of_best
-from raynas.analysis.run_data import read_account
+from raynas.analysis.run_data import read_run_data
 from raynas.architecture import key
 from raynas.report.cells import draw
 from raynas.report.page import write_report
@@ -167,7 +167,7 @@ def test_random_search_is_estimated_from_what_was_drawn_by_chance(tmp_path: Path
     drawn = {n: 50.0 + n for n in range(10)}
     origins: dict[int, Any] = {n: ("random", ()) for n in drawn} | {10: ("mutation", (9,)), 11: ("mutation", (10,))}
     folder = bred(tmp_path, origins, drawn | {10: 75.0, 11: 90.0})
-    found = baseline(read_account(folder))
+    found = baseline(read_run_data(folder))
     assert isinstance(found, Baseline)
     assert found.costs == [4.0, 8.0, 12.0, 16.0, 20.0], "four seconds each, for half as many as there are"
     assert found.expected[0] == pytest.approx(54.5) and found.expected == sorted(found.expected)
@@ -188,7 +188,7 @@ def test_a_sample_beside_the_search_is_used_if_its_scores_are_those_of_the_searc
             score = (50.0 if agrees else 1.5) + 10 * number
             for row in reports(number, 4, score, "complete", searcher="random"):
                 log.append(row)
-    found = baseline(read_account(folder))
+    found = baseline(read_run_data(folder))
     if agrees:
         assert isinstance(found, Baseline) and len(found.costs) == 4
         assert found.told.startswith("Estimated from the 9 random architectures that were scored beside the search")
@@ -209,7 +209,7 @@ def test_a_log_without_origins_has_no_baseline_and_low_scores_may_be_good(tmp_pa
     rows = [{"key": key(chosen(n)), "architecture": chosen(n), "score": 1.0 + n, "fidelity": 4, "final_score": 1.0 + n}
             for n in (0, 1)]  # fmt: skip
     (folder / "leaderboard.json").write_text(json.dumps(rows))
-    found = baseline(read_account(folder))
+    found = baseline(read_run_data(folder))
     assert isinstance(found, Baseline) and found.expected == sorted(found.expected, reverse=True)
     assert all(low <= mean <= high for low, mean, high in zip(found.low, found.expected, found.high, strict=True))
 

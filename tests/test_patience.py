@@ -16,7 +16,7 @@ import torch
 
 from raynas.config.run import ConfigError
 from raynas.results.log import Log, read
-from raynas.storage.atomic import append_line, patiently, reason, remove_abandoned, replace_text, write_json
+from raynas.storage.atomic import append_line, reason, remove_abandoned, replace_text, write_json, write_with_retry
 from raynas.storage.locks import holding
 from raynas.storage.removal import own
 from raynas.training.checkpoint import latest, write
@@ -30,7 +30,7 @@ def test_a_write_is_tried_again_and_that_is_said(caplog: pytest.LogCaptureFixtur
             raise OSError(refusals.pop(0), "refused")
         return "written"
 
-    assert patiently(write, "the file") == "written" and not refusals
+    assert write_with_retry(write, "the file") == "written" and not refusals
     first, second = (record.message for record in caplog.records)
     assert first == "cannot write the file: the disk is full; trying again for 10 minutes"
     assert second.startswith("wrote the file after ")
@@ -42,7 +42,7 @@ def test_patience_has_an_end() -> None:
 
     begin = time.monotonic()
     with pytest.raises(OSError, match="Read-only"):
-        patiently(write, "the file", 1.0)
+        write_with_retry(write, "the file", 1.0)
     assert 1.0 <= time.monotonic() - begin < 10
 
 

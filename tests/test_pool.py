@@ -20,7 +20,7 @@ from raynas.searchers import Bayes, Evolution, RandomSearch, SearchSpace
 from raynas.searchers.diagnostics import summary
 from raynas.searchers.nao import NAO
 from raynas.searchers.nao_settings import NAOSettings
-from raynas.supernet.worker import Host
+from raynas.supernet.worker import SupernetWorker
 from raynas.training import checkpoint
 from raynas.training.pool import Pool, PoolPaths
 from trainables.from_scratch import FromScratch
@@ -176,7 +176,7 @@ def test_scoring_between_steps_leaves_the_training_as_it_was():
     weights = []
     for looks in (False, True):
         torch.manual_seed(0)
-        host = Host(tiny.space(num_classes=4), tiny.data(), CONFIG, "host")
+        host = SupernetWorker(tiny.space(num_classes=4), tiny.data(), CONFIG, "host")
         host.join(paths, 0, 1, "")
         scores = []
         for step in (3, 6, 9):

@@ -11,18 +11,18 @@ from ray import tune
 
 from raynas.results.log import Log, read
 from raynas.tune.callback import Recorder
-from raynas.tune.experiment import History
-from raynas.tune.spec import Scoring
+from raynas.tune.experiment import LoggedHistory
+from raynas.tune.spec import EvaluationSpec
 
 FORM = {"x": "a"}
 
 
 def recorder(log: Log) -> Recorder:
     """As it is made at every start."""
-    scoring = Scoring(tune.Trainable, max_fidelity=4, ends_itself=False)
-    made = Recorder(log, scoring, {"run": "run"}, lambda architecture: {"macs": 5.0}, lambda status: None)
+    spec = EvaluationSpec(tune.Trainable, max_fidelity=4, ends_itself=False)
+    made = Recorder(log, spec, {"run": "run"}, lambda architecture: {"macs": 5.0}, lambda status: None)
     log.flush()
-    history = History(read(log.folder), lambda architecture: True)
+    history = LoggedHistory(read(log.folder), lambda architecture: True)
     made.remember(history.ended.values(), 1, history.in_flight.values())
     return made
 

@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from raynas.supernet import client as module
-from raynas.supernet.client import Question, Replicas
+from raynas.supernet.client import ReplicaPool, Request
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -42,23 +42,23 @@ def replicas(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_another_is_asked_where_one_is_gone(replicas: Any) -> None:
-    asking = Replicas(replicas)
-    questions = [Question((f"question {number}",), number % 2) for number in range(4)]
-    asking.ask("evaluate", questions)
-    assert [question.answer for question in questions] == [f"question {number} here" for number in range(4)]
-    assert [(question.place, question.moves) for question in questions] == [(0, 0), (0, 1), (0, 0), (0, 1)]
+    asking = ReplicaPool(replicas)
+    requests = [Request((f"request {number}",), number % 2) for number in range(4)]
+    asking.call("evaluate", requests)
+    assert [request.answer for request in requests] == [f"request {number} here" for number in range(4)]
+    assert [(request.place, request.moves) for request in requests] == [(0, 0), (0, 1), (0, 0), (0, 1)]
     begin = time.monotonic()
     assert {asking.least_busy() for _ in range(20)} == {0}, "it is known to be gone"
     assert time.monotonic() - begin < 2
 
 
 def test_one_that_computes_for_long_is_not_taken_for_gone(replicas: Any) -> None:
-    question = Question(("slow", 2.5), 0)
-    Replicas(replicas).ask("evaluate", [question])
-    assert (question.answer, question.moves) == ("slow here", 0)
+    request = Request(("slow", 2.5), 0)
+    ReplicaPool(replicas).call("evaluate", [request])
+    assert (request.answer, request.moves) == ("slow here", 0)
 
 
 def test_where_none_is_there_that_is_said(replicas: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 1.0)
     with pytest.raises(RuntimeError, match="none of 1 replicas of the supernet was there for"):
-        Replicas(replicas[1:]).ask("evaluate", [Question(("anyone?",), 0)])
+        ReplicaPool(replicas[1:]).call("evaluate", [Request(("anyone?",), 0)])

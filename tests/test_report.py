@@ -12,7 +12,7 @@ import pytest
 from handmade import CONFIG, START, Page, chosen, fill, finish, page, reports, retrain, settle
 
 from raynas import architecture
-from raynas.analysis.run_data import read_account
+from raynas.analysis.run_data import read_run_data
 from raynas.config.loading import dump
 from raynas.report.page import write_report
 from raynas.report.svg import Axis, Plot
@@ -50,11 +50,11 @@ def test_every_section_tells_the_numbers_of_the_run(tmp_path: Path) -> None:
     assert f"1 {rows[0]} 2 {rows[1]}" in shown.text("best")
     fates = shown.text("fates")
     assert "stopped at 1 of 4 1 14 % stopped at 2 of 4 1 14 % complete 3 43 % failed 1 14 % not ended 1 14 %" in fates
-    assert "saved 25 % of the scoring: 15 of 20 steps" in fates and "1 failed: RuntimeError: out of <memory>" in fates
+    assert "saved 25 % of the spec: 15 of 20 steps" in fates and "1 failed: RuntimeError: out of <memory>" in fates
     assert "Training of the supernet. 30 of 30 steps; loss 1.500 at the end." in shown.text("training")
     assert "training the supernet 20 s" in shown.text("time") and "retraining 60 s" in shown.text("time")
-    assert "search, scoring 18 s" in shown.text("time") and "search, all else 8 s" in shown.text("time")
-    assert "Scoring took 18 s of computing on 1 worker." in shown.text("time")
+    assert "search, spec 18 s" in shown.text("time") and "search, all else 8 s" in shown.text("time")
+    assert "EvaluationSpec took 18 s of computing on 1 worker." in shown.text("time")
     assert " ".join(dump(CONFIG).split()) in shown.text("repeat")
     assert "python -m raynas.launch --config config.yaml --name my-run-again" in shown.text("repeat")
     assert f"--resume {folder}" in shown.text("repeat")
@@ -225,15 +225,15 @@ def test_special_characters_arrive_as_text(tmp_path: Path) -> None:
 
 def test_pauses_do_not_count_as_time_of_the_search(tmp_path: Path) -> None:
     fill(tmp_path)
-    before = read_account(tmp_path).clock
+    before = read_run_data(tmp_path).clock
     later = START + timedelta(seconds=30 + PAUSE + 1000)
     with Log(tmp_path / "scored.parquet", 3600) as log:
         log.append(next(reports(8, 1, 50.0, "stopped", time=later, seconds=5.0)))
-    after = read_account(tmp_path).clock
+    after = read_run_data(tmp_path).clock
     assert after.wall == pytest.approx(before.wall + 5.0) and after.busy == pytest.approx(before.busy + 5.0)
     with Log(tmp_path / "scored.parquet", 3600) as log:  # one long score is work, not a pause
         log.append(next(reports(9, 1, 50.0, "stopped", time=later + timedelta(seconds=500), seconds=500.0)))
-    assert read_account(tmp_path).clock.wall == pytest.approx(after.wall + 500.0)
+    assert read_run_data(tmp_path).clock.wall == pytest.approx(after.wall + 500.0)
 
 
 def test_a_score_that_was_resumed_counts_once(tmp_path: Path) -> None:
@@ -241,9 +241,9 @@ def test_a_score_that_was_resumed_counts_once(tmp_path: Path) -> None:
     with Log(tmp_path / "scored.parquet", 3600) as log:
         for row in list(reports(6, 4, 56.0, "complete"))[2:]:
             log.append(row)
-    account = read_account(tmp_path)
-    assert [one.key for one in account.scored].count(architecture.key(chosen(6))) == 1
-    assert account.scored[-1].full and account.scored[-1].score == 56.0 and account.clock.busy == 20.0
+    run_data = read_run_data(tmp_path)
+    assert [one.key for one in run_data.scored].count(architecture.key(chosen(6))) == 1
+    assert run_data.scored[-1].full and run_data.scored[-1].score == 56.0 and run_data.clock.busy == 20.0
 
 
 def test_steps_that_were_made_twice_count_as_they_were_made_last(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_steps_that_were_made_twice_count_as_they_were_made_last(tmp_path: Path)
     lines = [(10, 3.0, 0.0), (20, 2.0, 10.0), (30, 1.5, 20.0), (20, 1.75, 5000.0), (25, 1.5, 5010.0)]
     entries = [{"step": s, "total": 40, "loss": loss, "time": time} for s, loss, time in lines]
     (tmp_path / "supernet" / "training.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    curve = read_account(tmp_path).training
+    curve = read_run_data(tmp_path).training
     assert curve is not None and (curve.steps, curve.losses) == ([10, 20, 25], [3.0, 1.75, 1.5])
     assert curve.seconds == 30.0 and not curve.finished
     assert "stands at step 25 of 40" in page(tmp_path).text("header")

@@ -71,7 +71,7 @@ def test_when_a_node_must_leave_a_checkpoint_is_written_at_once(tmp_path, monkey
 
     def train(*notices):
         notices = itertools.chain(notices, itertools.repeat(False))
-        monkeypatch.setattr(retrain, "Notice", lambda: SimpleNamespace(given=notices.__next__))
+        monkeypatch.setattr(retrain, "PreemptionNotice", lambda: SimpleNamespace(given=notices.__next__))
         retrain._train_worker({"job": job})
 
     monkeypatch.setattr(checkpoint, "write", noted)

@@ -21,7 +21,7 @@ from raynas.search_space.constraints import InfeasibleError
 from raynas.searchers import TPE, Evolution, EvolutionSettings, RandomSearch, SearchSpace
 from raynas.training import checkpoint
 from raynas.training.trainer import model_tensors
-from raynas.tune.experiment import History
+from raynas.tune.experiment import LoggedHistory
 from trainables.from_scratch import FromScratch
 from trainables.shared_weights import SharedWeights
 
@@ -256,7 +256,7 @@ def test_a_search_in_which_everything_fails_gives_up(tmp_path, monkeypatch):
 
 
 def test_a_plain_trainable_takes_no_cohorts(tmp_path):
-    with pytest.raises(ConfigError, match=r"search\.cohort = 4 needs a trainable with scoring"):
+    with pytest.raises(ConfigError, match=r"search\.cohort = 4 needs a trainable with spec"):
         make(tmp_path, trainable=Counting, search=with_search(cohort=4))
 
 
@@ -314,5 +314,5 @@ def test_the_log_is_replayed_in_the_order_in_which_scores_became_final(tmp_path)
         for number, fidelity, status in reports:
             rows.append({"architecture": paths[number], "score": number, "fidelity": fidelity, "status": status})
     searcher = RandomSearch(SearchSpace({name: ("k1", "k3", "skip") for name in paths[0]}))
-    History(results.read(tmp_path), lambda architecture: True).replay(searcher, None)
-    assert [entry.architecture["blocks.0"] for entry in searcher.ledger.values()] == ["skip", "k3", "k1"]
+    LoggedHistory(results.read(tmp_path), lambda architecture: True).replay(searcher, None)
+    assert [entry.architecture["blocks.0"] for entry in searcher.history.values()] == ["skip", "k3", "k1"]

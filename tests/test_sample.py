@@ -10,7 +10,7 @@ import pytest
 from raynas.config.run import ConfigError
 from raynas.evaluation.rank_aggregation import aggregate
 from raynas.runs.sample import references
-from raynas.tune.trial import CohortTrial, Member, Rungs
+from raynas.tune.trial import BatchTrial, Candidate, FidelitySchedule
 
 Rows = list[dict[str, Any]]
 
@@ -56,14 +56,14 @@ def test_too_few_of_the_sample_have_all_metrics() -> None:
         references({"a": SAMPLE["a"]}, {"up": 1.0})
 
 
-class Counting(CohortTrial):
+class Counting(BatchTrial):
     """Reports ``up``, the number of the option times the fidelity; its own score is another one."""
 
     def setup(self, config: dict[str, Any]) -> None:
         combined = references(SAMPLE, {"up": 1.0})
-        self.enter(config, Rungs(2, halving=True, combined=combined))
+        self.enter(config, FidelitySchedule(2, halving=True, combined=combined))
 
-    def advance(self, members: Sequence[Member], fidelity: int) -> None:
+    def advance(self, members: Sequence[Candidate], fidelity: int) -> None:
         for member in members:
             member.score = -1.0
             member.metrics = {"up": float(member.architecture["x"]) * (fidelity + 1)}

@@ -10,7 +10,7 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
 from raynas.architecture import key
-from raynas.searchers import Cohort, Evolution, EvolutionSettings
+from raynas.searchers import BatchSearcher, Evolution, EvolutionSettings
 from raynas.testing.searcher import CHAIN, preference
 from raynas.tune.schedulers import asha, replay, survivors
 from raynas.tune.spec import slots
@@ -18,7 +18,7 @@ from raynas.tune.spec import slots
 SETTINGS = EvolutionSettings(population=10, parents=3, mutations=5, crossovers=5)
 
 
-def rungs(scheduler) -> dict[float, dict[str, float]]:
+def schedule(scheduler) -> dict[float, dict[str, float]]:
     return {milestone: dict(recorded) for milestone, recorded in scheduler._brackets[0]._rungs}
 
 
@@ -51,10 +51,10 @@ def noisy_curves(count: int, slices: int) -> dict[str, list[float]]:
 
 def test_rungs_of_eight_slices_and_what_they_cost() -> None:
     scheduler = asha(8)
-    assert sorted(rungs(scheduler)) == [1, 2, 4, 8]
+    assert sorted(schedule(scheduler)) == [1, 2, 4, 8]
     curves = noisy_curves(300, 8)
     log = live(scheduler, curves)
-    assert 0.28 < len(log) / (300 * 8) < 0.42  # 2.5 slices of 8, and a little more while the rungs are empty
+    assert 0.28 < len(log) / (300 * 8) < 0.42  # 2.5 slices of 8, and a little more while the schedule are empty
     finished = {trial for trial, fidelity, _ in log if fidelity == 8}
     ranked = sorted(curves, key=lambda trial: curves[trial][-1], reverse=True)
     assert ranked[0] in finished
@@ -64,8 +64,8 @@ def test_rungs_of_eight_slices_and_what_they_cost() -> None:
 def test_rungs_after_a_replay_equal_those_of_the_run(mode: str) -> None:
     scheduler, again = asha(8, mode=mode), asha(8, mode=mode)
     replay(again, live(scheduler, noisy_curves(60, 8)))
-    assert rungs(again) == rungs(scheduler)
-    assert any(recorded for milestone, recorded in rungs(again).items() if milestone == 8)
+    assert schedule(again) == schedule(scheduler)
+    assert any(recorded for milestone, recorded in schedule(again).items() if milestone == 8)
 
 
 def test_a_weak_trial_is_stopped_after_a_replay_and_not_without() -> None:
@@ -86,7 +86,7 @@ def test_a_trial_that_goes_on_stands_in_the_lower_rungs_with_its_lower_scores() 
     scheduler.on_trial_add(None, trial)
     scheduler.on_trial_result(None, trial, {"score": 0.5, "training_iteration": 3})
     scheduler.on_trial_result(None, trial, {"score": 0.6, "training_iteration": 4})
-    assert rungs(scheduler) == {1: {"new": 0.3}, 2: {"new": 0.4}, 4: {"new": 0.6}, 8: {}}
+    assert schedule(scheduler) == {1: {"new": 0.3}, 2: {"new": 0.4}, 4: {"new": 0.6}, 8: {}}
 
 
 def test_a_trial_that_was_killed_before_it_was_stopped_is_stopped() -> None:
@@ -165,7 +165,7 @@ def test_evolution_and_asha_in_a_run_of_tune(ray_session, tmp_path) -> None:
     fidelities = [result.metrics["training_iteration"] for result in grid]
     assert min(fidelities) < 4 and max(fidelities) == 4
     # The searcher heard of every trial the last fidelity that it reached.
-    told = {name: (entry.status, entry.fidelity, entry.score) for name, entry in searcher.ledger.items()}
+    told = {name: (entry.status, entry.fidelity, entry.score) for name, entry in searcher.history.items()}
     assert told == {
         key(result.config["architecture"]): ("done", result.metrics["training_iteration"], result.metrics["score"])
         for result in grid
@@ -177,7 +177,7 @@ def test_evolution_and_asha_in_a_run_of_tune(ray_session, tmp_path) -> None:
     # And a scheduler rebuilt from the log decides as the one that ran.
     rebuilt = asha(4)
     replay(rebuilt, recorder.log)
-    assert rungs(rebuilt) == rungs(scheduler)
+    assert schedule(rebuilt) == schedule(scheduler)
 
 
 def test_a_cohort_in_a_run_of_tune(ray_session, tmp_path) -> None:
@@ -191,11 +191,11 @@ def test_a_cohort_in_a_run_of_tune(ray_session, tmp_path) -> None:
     inner = Evolution(CHAIN, settings=SETTINGS, seed=1)
     grid = tune.Tuner(
         tune.with_resources(score, slots(1)),
-        tune_config=tune.TuneConfig(search_alg=Cohort(inner, 16), num_samples=2),
+        tune_config=tune.TuneConfig(search_alg=BatchSearcher(inner, 16), num_samples=2),
         run_config=tune.RunConfig(name="cohorts", storage_path=str(tmp_path), verbose=0),
     ).fit()
     assert not grid.errors
     # A generation of ten fits into a cohort of sixteen, and the next one waits for its scores.
     assert [len(result.config["architectures"]) for result in grid] == [10, 10]
-    assert {entry.status for entry in inner.ledger.values()} == {"done"}
-    assert all(entry.score == preference(entry.architecture) for entry in inner.ledger.values())
+    assert {entry.status for entry in inner.history.values()} == {"done"}
+    assert all(entry.score == preference(entry.architecture) for entry in inner.history.values())

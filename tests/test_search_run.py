@@ -27,7 +27,7 @@ from raynas.config.run import Config, SearchConfig
 from raynas.results.log import Log
 from raynas.runs.base import NoCosts, SearchRun
 from raynas.searchers import Evolution, EvolutionSettings, RandomSearch, SearchSpace
-from raynas.tune.spec import Scoring
+from raynas.tune.spec import EvaluationSpec
 
 ALL = list(enumerate_all(DECISIONS))
 
@@ -47,7 +47,7 @@ def test_what_the_searcher_recommends_is_scored_again(tmp_path: Path) -> None:
     def board(*recommended: Architecture) -> list[Any]:
         return [row["architecture"] for row in run.leaderboard(doubtful, recommended)]
 
-    doubtful = Scoring(tune.Trainable, rescore=truth)
+    doubtful = EvaluationSpec(tune.Trainable, rescore=truth)
     # What is scored again is in the order of its new scores, and filled up with the best of the log.
     assert board(ALL[2], ALL[0]) == [ALL[0], ALL[2], ALL[7]]
     assert board() == [ALL[5], ALL[6], ALL[7]]

@@ -15,7 +15,7 @@ from raynas import architecture as arch
 from raynas import results
 from raynas.config.run import Config, ConfigError, SearchConfig, ShrinkConfig, TrainConfig
 from raynas.costs.counter import Costs
-from raynas.evaluation.angle_statistics import Turning
+from raynas.evaluation.angle_statistics import AngleStatistics
 from raynas.nn.choice import decisions
 from raynas.runs.network import Run
 from raynas.searchers import RandomSearch
@@ -45,7 +45,7 @@ def turned(space, still=()):
 def make(space, settings=SETTINGS, violation=lambda architecture: 0.0, size=8, channels=1):
     costs = Costs(space, (torch.zeros(1, channels, size, size),))
     return Shrinking(
-        Turning(space, costs, False), costs, violation, lambda: UniformPaths(costs.decisions), settings, seed=0
+        AngleStatistics(space, costs, False), costs, violation, lambda: UniformPaths(costs.decisions), settings, seed=0
     )
 
 
@@ -64,7 +64,7 @@ def test_options_of_the_smallest_mean_angle_go():
     shrinking = make(space)
     gone = shrinking.drop(begin, now, 8)
     everything = list(arch.enumerate_all(decisions(space)))
-    scores = shrinking.turning.angles(begin, now)(everything)
+    scores = shrinking.angle_statistics.angles(begin, now)(everything)
     means = {
         (name, option): np.mean([s for s, a in zip(scores, everything, strict=True) if a[name] == option])
         for name, options in decisions(space).items()

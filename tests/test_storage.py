@@ -35,7 +35,7 @@ from raynas.runs.base import NoCosts, SearchRun
 from raynas.runs.warm_start import Source
 from raynas.searchers import RandomSearch, SearchSpace
 from raynas.storage.locks import alone, folders_of_the_dead, own_folder
-from raynas.storage.mirror import Mirror, OvertakenError
+from raynas.storage.mirror import LeaseLostError, Mirror
 from raynas.storage.object_store import check_storage, fetch, newest, open_mirror, unusable
 from raynas.storage.removal import MARKER
 from trainables.from_scratch import FromScratch
@@ -234,18 +234,18 @@ def test_who_comes_back_after_another_has_gone_on_overwrites_nothing(
     other.claim()
     assert found(other.folder).items() >= {"log/1": "1", "in-flight/a/weights": "w"}.items(), "what came meanwhile"
     put(trial.folder, weights="late")
-    with pytest.raises(OvertakenError):
+    with pytest.raises(LeaseLostError):
         trial.try_push()
     trial.forget()
     put(cut_off.folder, settings="of the one that was cut off")
     (cut_off.folder / "log" / "0").unlink()
     deadline = time.monotonic() + 10
-    with pytest.raises(OvertakenError, match=rf"another has gone on with {store}/run: this one ends, .* {tmp_path}"):
+    with pytest.raises(LeaseLostError, match=rf"another has gone on with {store}/run: this one ends, .* {tmp_path}"):
         while time.monotonic() < deadline:
             time.sleep(0.05)
             cut_off.check()
     for refused in (cut_off.try_push, cut_off.claim):
-        with pytest.raises(OvertakenError):
+        with pytest.raises(LeaseLostError):
             refused()
     cut_off.close()
     assert "another has gone on" in caplog.text and "it is kept in" not in caplog.text
@@ -451,12 +451,12 @@ def test_a_search_that_another_has_gone_on_with_ends(store: str, tmp_path: Path)
 
     other = threading.Thread(target=go_on)
     other.start()
-    with pytest.raises(OvertakenError, match=f"^another has gone on with {store}/run"):
+    with pytest.raises(LeaseLostError, match=f"^another has gone on with {store}/run"):
         run.search()
     other.join()
     run.close()
     assert run.mirror is not None and len(results.read(run.folder / "scored.parquet")) < 2000
-    with pytest.raises(OvertakenError):
+    with pytest.raises(LeaseLostError):
         run.begin()  # it does not take it back
     run.mirror.close()
 

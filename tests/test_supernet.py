@@ -18,9 +18,9 @@ from raynas.data.dataset import to_arrays
 from raynas.distributed.placement import Placement, place, place_ranks
 from raynas.evaluation.scorer import Scorer
 from raynas.nn.choice import decisions
-from raynas.supernet.actor import Hosted, SupernetActor
+from raynas.supernet.actor import ActorPayload, SupernetActor
 from raynas.supernet.supernet import _FAR, Supernet, _Pace
-from raynas.supernet.worker import publish
+from raynas.supernet.worker import flatten_weights
 from raynas.training import checkpoint
 from raynas.training.path_sampling import UniformPaths
 from raynas.training.trainer import Trainer, TrainingDiverged, model_tensors
@@ -231,7 +231,7 @@ def test_replicas_score_like_a_scorer_in_this_process_also_after_a_kill(tmp_path
 def test_one_bad_architecture_does_not_cost_the_others_their_answers():
     remote = ray.remote(SupernetActor).options(num_cpus=1, max_concurrency=8)
 
-    hosted = Hosted(ray.put(tiny.space(num_classes=4)), ray.put(to_arrays(tiny.data())))
+    hosted = ActorPayload(ray.put(tiny.space(num_classes=4)), ray.put(to_arrays(tiny.data())))
     actor = remote.remote(hosted.pack(), CONFIG, "supernet-test")
     asked = [actor.evaluate.remote([path], 0) for path in [*PATHS, {**PATHS[0], "blocks.0": "k9"}]]
     cohort = ray.get(actor.evaluate.remote([PATHS[0], {**PATHS[0], "blocks.0": "k9"}, PATHS[1]], 0))
@@ -246,7 +246,7 @@ def test_one_bad_architecture_does_not_cost_the_others_their_answers():
 
 def test_published_weights_are_copies():
     tensors = {"a": torch.arange(6, dtype=torch.int64), "b": torch.randn(2, 3), "empty": torch.zeros(0)}
-    published = publish(tensors)
+    published = flatten_weights(tensors)
     back = published.tensors()
     assert all(torch.equal(back[name], value) for name, value in tensors.items())
     back["b"].zero_()

@@ -65,17 +65,17 @@ def test_resumed_training_equals_training_without_a_break():
 def test_random_labels_are_drawn_once_uniformly_and_from_the_seed_alone():
     recipe = dataclasses.replace(RECIPE, labels="random")
     trainer, again, other = make(recipe=recipe), make(recipe=recipe), make(seed=1, recipe=recipe)
-    labels = trainer.feed.targets.clone()
-    assert torch.equal(labels, again.feed.targets) and not torch.equal(labels, other.feed.targets)
+    labels = trainer.loader.targets.clone()
+    assert torch.equal(labels, again.loader.targets) and not torch.equal(labels, other.loader.targets)
     counts = torch.bincount(labels, minlength=4)
     assert len(counts) == 4 and (counts - len(labels) / 4).abs().max() < 4 * (len(labels) * 3 / 16) ** 0.5
     agreeing = float((labels == tiny.data().train.targets).float().mean())
     assert 0.1 < agreeing < 0.4, "by chance it is a quarter"
     trainer.run(20)
-    assert torch.equal(trainer.feed.targets, labels)
+    assert torch.equal(trainer.loader.targets, labels)
     # Of a network by itself, as in retraining, the labels are the given ones.
     alone = Trainer(nn.Flatten(), tiny.data(), recipe)
-    assert torch.equal(alone.feed.targets, tiny.data().train.targets)
+    assert torch.equal(alone.loader.targets, tiny.data().train.targets)
 
 
 def test_random_labels_come_back_from_the_checkpoint():
@@ -83,10 +83,12 @@ def test_random_labels_come_back_from_the_checkpoint():
     trainer = make(recipe=recipe)
     trainer.run(5)
     state = trainer.state()
-    assert torch.equal(state["labels"], trainer.feed.targets)
+    assert torch.equal(state["labels"], trainer.loader.targets)
     elsewhere = make(seed=1, recipe=recipe)
     elsewhere.load_state(state, 5)
-    assert torch.equal(elsewhere.feed.targets, trainer.feed.targets) and elsewhere.feed.targets.dtype == torch.int64
+    assert (
+        torch.equal(elsewhere.loader.targets, trainer.loader.targets) and elsewhere.loader.targets.dtype == torch.int64
+    )
     assert "labels" not in make().state()
 
 
@@ -174,10 +176,10 @@ def test_auxiliary_classifiers_take_part_by_their_weight(weight):
     torch.manual_seed(0)
     network = TwoHeaded()
     trainer = Trainer(network, tiny.data(), dataclasses.replace(RECIPE, auxiliary=weight, label_smoothing=0.2))
-    inputs, targets = trainer.feed.batch(0)
+    inputs, targets = trainer.loader.batch(0)
     logits, auxiliary = network(inputs)
     first, second = (nn.functional.cross_entropy(out, targets, label_smoothing=0.2) for out in (logits, auxiliary))
-    torch.testing.assert_close(trainer.feed.loss((logits, auxiliary), targets), first + weight * second)
+    torch.testing.assert_close(trainer.loader.loss((logits, auxiliary), targets), first + weight * second)
     before = network.auxiliary.weight.clone()
     trainer.optimizer.param_groups[0]["weight_decay"] = 0.0
     trainer.run(1)
@@ -189,24 +191,24 @@ def test_every_image_is_seen_once_an_epoch():
     trainer = make(recipe=dataclasses.replace(RECIPE, augment="none"))
     seen = []
     for step in range(trainer.epoch_steps):
-        seen += trainer.feed.rows(step).tolist()
+        seen += trainer.loader.rows(step).tolist()
     assert sorted(seen) == list(range(256))
 
 
 def test_ranks_share_a_batch_without_overlap():
     whole = make(recipe=dataclasses.replace(RECIPE, augment="none"))
-    labels = whole.feed.batch(0)[1].tolist()
+    labels = whole.loader.batch(0)[1].tolist()
     shares = []
     for rank in range(2):
         space = tiny.space(num_classes=4)
         recipe = dataclasses.replace(RECIPE, augment="none")
         trainer = Trainer(space, tiny.data(), recipe, UniformPaths(decisions(space)), 0, (rank, 2))
-        shares.append(trainer.feed.batch(0)[1])
+        shares.append(trainer.loader.batch(0)[1])
     assert [label for pair in zip(*shares, strict=True) for label in map(int, pair)] == labels
 
 
 def test_a_batch_is_rounded_to_what_the_ranks_can_share():
-    assert Trainer(tiny.space(num_classes=4), tiny.data(), RECIPE, rank=(0, 3)).feed.examples == 30
+    assert Trainer(tiny.space(num_classes=4), tiny.data(), RECIPE, rank=(0, 3)).loader.examples == 30
     with pytest.raises(ValueError, match="32 images a step are too few for 40 workers"):
         Trainer(tiny.space(num_classes=4), tiny.data(), RECIPE, rank=(0, 40))
 

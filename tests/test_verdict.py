@@ -19,8 +19,8 @@ import tiny
 import torch
 
 from raynas import results
-from raynas.analysis.ground_truth import Truth, from_retraining
-from raynas.analysis.trust import Sample, judge, remarks
+from raynas.analysis.ground_truth import GroundTruth, from_retraining
+from raynas.analysis.trust import Sample, rank_agreement, remarks
 from raynas.architecture import enumerate_all, key
 from raynas.cli.main import audit, main, prepare
 from raynas.config.run import (
@@ -41,7 +41,7 @@ from raynas.runs.rank import rank
 from raynas.training import checkpoint
 
 NAMES = [f"a{i}" for i in range(20)]
-TRUTH = Truth("by hand", {n: float(i) for i, n in enumerate(NAMES)}, {n: {} for n in NAMES})
+TRUTH = GroundTruth("by hand", {n: float(i) for i, n in enumerate(NAMES)}, {n: {} for n in NAMES})
 SPACE = tiny.space(num_classes=4)
 EVERYONE = list(enumerate_all(decisions(SPACE)))
 
@@ -64,7 +64,7 @@ def test_figures_by_fidelity_and_metric() -> None:
     rows = reported({1: list(-truth), 2: list(half), 3: list(truth)}, loss=list(-truth**2), images=list(truth),
                     odd=[7.0] * 20, other=list(np.roll(truth, 1)), macs=list(truth + 0.5))  # fmt: skip
     costs = {"MACs": dict(zip(NAMES, truth + 0.5, strict=True)), "parameters": dict(zip(NAMES, -truth, strict=True))}
-    found = judge(Sample("here", rows), TRUTH, costs, resamples=100)
+    found = rank_agreement(Sample("here", rows), TRUTH, costs, resamples=100)
     assert found["architectures"] == 20 and found["score"]["tau"]["value"] == pytest.approx(1)
     taus = {row["fidelity"]: row["tau"]["value"] for row in found["fidelities"]}
     assert taus[1] == pytest.approx(-1) and taus[3] == pytest.approx(1) and 0 < taus[2] < 1
@@ -78,9 +78,9 @@ def test_figures_by_fidelity_and_metric() -> None:
 
 def test_low_is_good_where_it_is_said() -> None:
     rows = reported({1: list(-np.arange(20.0))})
-    upward = judge(Sample("here", rows, mode="min"), TRUTH, {}, resamples=100)
+    upward = rank_agreement(Sample("here", rows, mode="min"), TRUTH, {}, resamples=100)
     assert upward["score"]["tau"]["value"] == pytest.approx(1) and upward["points"][3] == [3.0, -3.0]
-    downward = judge(Sample("here", rows), dataclasses.replace(TRUTH, mode="min"), {}, resamples=100)
+    downward = rank_agreement(Sample("here", rows), dataclasses.replace(TRUTH, mode="min"), {}, resamples=100)
     assert downward["score"]["tau"]["value"] == pytest.approx(1) and downward["favourite"]["key"] == "a0"
 
 
@@ -89,7 +89,7 @@ def test_places_in_a_table() -> None:
     truth = dataclasses.replace(TRUTH, everyone=everyone)
     assert truth.place("a5") == (395, 400) and truth.place("nobody") is None
     assert dataclasses.replace(truth, mode="min").place("a5") == (6, 400)
-    found = judge(Sample("here", reported({1: list(np.arange(20.0))})), truth, {}, resamples=100)
+    found = rank_agreement(Sample("here", reported({1: list(np.arange(20.0))})), truth, {}, resamples=100)
     text = " ".join(remarks({**found, "searched": None, "winner": {"key": "a1", "place": [2, 400]}}))
     assert "a19, is number 381 of all 400 in the table, not among the best 1 %" in text
     assert "a1, is number 2 of all 400 in the table, among the best 1 %" in text
@@ -98,7 +98,7 @@ def test_places_in_a_table() -> None:
 def test_too_few_with_both_scores_are_refused() -> None:
     rows = dict(list(reported({1: list(np.arange(20.0))}).items())[:9])
     with pytest.raises(ConfigError, match=r"9 architectures have both a full score and a true one \(by hand\)"):
-        judge(Sample("here", rows), TRUTH, {}, resamples=100)
+        rank_agreement(Sample("here", rows), TRUTH, {}, resamples=100)
 
 
 def table(folder: Path, rows: int = 27) -> tuple[Path, dict[str, float]]:

@@ -3,7 +3,7 @@
     python -m raynas.launch --config rlnas --space spaces.darts:darts --data cifar10 data.folder=DATA
 
 That is RLNAS (Zhang et al., CVPR 2021) with its evolution; ``rlnas_nasbench201`` is the one for that space, see
-:mod:`raynas.config.presets`. What a space has to say for it stands in :class:`raynas.evaluation.angle_statistics.Turning`.
+:mod:`raynas.config.presets`. What a space has to say for it stands in :class:`raynas.evaluation.angle_statistics.AngleStatistics`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import ray
 
 from raynas.config.run import SearchConfig
 from raynas.evaluation.angle import Angles
-from raynas.tune.spec import Scoring, check_arguments, slots
-from raynas.tune.trial import CohortTrial, Member, Rungs
+from raynas.tune.spec import EvaluationSpec, check_arguments, slots
+from raynas.tune.trial import BatchTrial, Candidate, FidelitySchedule
 
 if TYPE_CHECKING:  # a thin trial must not import torch
     from raynas.runs.network import Run
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # a thin trial must not import torch
 __all__ = ["Angle"]
 
 
-class Angle(CohortTrial):
+class Angle(BatchTrial):
     """A trial that computes angles, in degrees, from a table of the space's options.
 
     The table is read off the weights once, before the search; trials see it through the object store.
@@ -50,13 +50,13 @@ class Angle(CohortTrial):
         run.check_angles()
 
     @classmethod
-    def scoring(cls, run: Run) -> Scoring:
+    def evaluation_spec(cls, run: Run) -> EvaluationSpec:
         """Train the supernet if that is not done. One trial after the other: the same seed gives the same search."""
         run.train_supernet()
         concurrent = run.config.search.max_concurrent or 1
-        return Scoring(
+        return EvaluationSpec(
             cls,
-            {"angles": run.angles(), "rungs": Rungs()},
+            {"angles": run.angles(), "schedule": FidelitySchedule()},
             slots(concurrent),
             workers=concurrent,
             concurrent=concurrent,
@@ -67,7 +67,7 @@ class Angle(CohortTrial):
         self,
         config: dict[str, Any],
         angles: Angles,
-        rungs: Rungs,
+        schedule: FidelitySchedule,
         known: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """Called once a process; afterwards ``reset_config`` brings the next trial.
@@ -75,18 +75,18 @@ class Angle(CohortTrial):
         Args:
             config: Of the first trial.
             angles: Of the trained supernet.
-            rungs: One fidelity, and what a score is.
-            known: See :meth:`raynas.tune.trial.CohortTrial.enter`.
+            schedule: One fidelity, and what a score is.
+            known: See :meth:`raynas.tune.trial.BatchTrial.enter`.
         """
         self.angles = angles
         self.worker = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
-        self.enter(config, rungs, known)
+        self.enter(config, schedule, known)
 
-    def advance(self, members: Sequence[Member], fidelity: int) -> None:
-        """Compute the angles of all members at once."""
+    def advance(self, candidates: Sequence[Candidate], fidelity: int) -> None:
+        """Compute the angles of all candidates at once."""
         begin = time.perf_counter()
-        scores = self.angles([member.architecture for member in members]).tolist()
-        seconds = (time.perf_counter() - begin) / len(members)
-        for member, score in zip(members, scores, strict=True):
-            member.score, member.seconds, member.worker = score, member.seconds + seconds, self.worker
-            member.metrics = {"angle": score}
+        scores = self.angles([candidate.architecture for candidate in candidates]).tolist()
+        seconds = (time.perf_counter() - begin) / len(candidates)
+        for candidate, score in zip(candidates, scores, strict=True):
+            candidate.score, candidate.seconds, candidate.worker = score, candidate.seconds + seconds, self.worker
+            candidate.metrics = {"angle": score}

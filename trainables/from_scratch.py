@@ -22,18 +22,18 @@ from ray import tune
 from raynas import architecture as arch
 from raynas.config.run import ConfigError, SearchConfig, TrainConfig
 from raynas.data.dataset import from_arrays, to_arrays
-from raynas.distributed.nodes import Notice
+from raynas.distributed.nodes import PreemptionNotice
 from raynas.distributed.placement import place
 from raynas.evaluation.scorer import tally
 from raynas.nn.choice import derive
 from raynas.search_space.joint import network, recipe, settings
-from raynas.storage.atomic import patiently
+from raynas.storage.atomic import write_with_retry
 from raynas.storage.mirror import Mirror
 from raynas.storage.removal import remove_tree
 from raynas.tasks.base import task_of
 from raynas.training import checkpoint
 from raynas.training.trainer import Trainer, TrainingDiverged
-from raynas.tune.spec import Scoring, check_arguments
+from raynas.tune.spec import EvaluationSpec, check_arguments
 from raynas.utils.periods import PERIODS
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class FromScratch(tune.Trainable):
             raise ConfigError(f"search.grace = {search.grace} is more than search.epochs; legal: 1 to {search.epochs}")
 
     @classmethod
-    def scoring(cls, run: Run) -> Scoring:
+    def evaluation_spec(cls, run: Run) -> EvaluationSpec:
         """One trial per worker, one worker per GPU, or per CPU where there is none."""
         search, train = run.config.search, run.config.train
         where = place(
@@ -102,7 +102,7 @@ class FromScratch(tune.Trainable):
             )
         }
         resources = {"cpu": where.cpus, "gpu": where.gpus}
-        return Scoring(
+        return EvaluationSpec(
             cls,
             parameters,
             resources,
@@ -111,7 +111,7 @@ class FromScratch(tune.Trainable):
             gpus=where.gpus,
             concurrent=where.count,
             bounded=search.max_concurrent is None and search.replicas is None,
-            mode=run.task.measure.mode,
+            mode=run.task.metric.mode,
         )
 
     def setup(self, config: dict[str, Any], job: Job) -> None:  # type: ignore[override]
@@ -123,12 +123,12 @@ class FromScratch(tune.Trainable):
         """
         torch.set_num_threads(max(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)), 1))
         self.job, self.data = job, from_arrays(job.arrays)
-        self.measure = task_of(self.data).measure
+        self.metric = task_of(self.data).metric
         self.folder: Path | None = None
         self.mirror: Mirror | None = None
         self._left: list[tuple[float, Path, Mirror | None]] = []
         """When trials ended, and where their last weights are still kept."""
-        self.notice = Notice()
+        self.notice = PreemptionNotice()
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -141,7 +141,7 @@ class FromScratch(tune.Trainable):
         name, where = arch.key(self.architecture), self.job.where
         if isinstance(where, Mirror):
             self.mirror = where.below(name).private()
-            patiently(self.mirror.pull, f"the copy of {self.mirror.uri}")
+            write_with_retry(self.mirror.pull, f"the copy of {self.mirror.uri}")
             self.folder = self.mirror.folder
         else:
             self.folder = where / name
@@ -174,7 +174,7 @@ class FromScratch(tune.Trainable):
         fidelity = -(-trainer.step // trainer.epoch_steps)
         score = self.measure(scores)
         if diverged and not math.isfinite(score):
-            score = self.measure.of_means(1 / self.data.classes, math.log(self.data.classes))  # that of a guess
+            score = self.metric.of_means(1 / self.data.classes, math.log(self.data.classes))  # that of a guess
         done = trainer.step == trainer.total_steps
         self._forget()
         # What ended keeps its last weights: nobody has noted yet that it ended.
@@ -189,7 +189,7 @@ class FromScratch(tune.Trainable):
             "status": "complete" if done else "stopped" if diverged else "running",
             "seconds": self.seconds,
             "worker": f"{ray.util.get_node_ip_address()}:{os.getpid()}",
-            "metrics": {self.measure.name: score, "loss": scores["loss"] / scores[self.measure.examples]},
+            "metrics": {self.metric.name: score, "loss": scores["loss"] / scores[self.metric.examples]},
         }
         return {
             "score": score,

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from raynas.architecture import Architecture
 from raynas.config.run import ConfigError, SearchConfig
 from raynas.evaluation.angle import Angles
-from raynas.metrics import ACCURACY, MEASURES, Measure
-from raynas.supernet.client import Question, Replicas
-from raynas.tune.spec import Scoring, check_arguments, slots
-from raynas.tune.trial import CohortTrial, Member, Rungs
+from raynas.metrics import ACCURACY, METRICS, Metric
+from raynas.supernet.client import ReplicaPool, Request
+from raynas.tune.spec import EvaluationSpec, check_arguments, slots
+from raynas.tune.trial import BatchTrial, Candidate, FidelitySchedule
 
 if TYPE_CHECKING:  # a thin trial must not import torch
     from raynas.runs.network import Run
@@ -30,10 +30,10 @@ if TYPE_CHECKING:  # a thin trial must not import torch
 __all__ = ["SharedWeights"]
 
 
-class SharedWeights(CohortTrial):
+class SharedWeights(BatchTrial):
     """Thin trial over a pool of supernet actors.
 
-    Give it its arguments by ``tune.with_parameters(SharedWeights, pool=[...], rungs=Rungs(8))``.
+    Give it its arguments by ``tune.with_parameters(SharedWeights, pool=[...], schedule=FidelitySchedule(8))``.
     """
 
     measured = True
@@ -43,13 +43,13 @@ class SharedWeights(CohortTrial):
     @staticmethod
     def reports(search: SearchConfig) -> tuple[str, ...]:
         """What a score may be made of; the angle is computed where it is."""
-        return (*(measure.name for measure in MEASURES), "loss", "angle")
+        return (*(metric.name for metric in METRICS), "loss", "angle")
 
     @staticmethod
     def check_run(run: Run) -> None:
         """Refuse to combine what will not be there, before anything is trained."""
-        own = run.task.measure.name
-        others = [m.name for m in MEASURES if m.name in run.config.search.combine and m.name != own]
+        own = run.task.metric.name
+        others = [m.name for m in METRICS if m.name in run.config.search.combine and m.name != own]
         if others:
             raise ConfigError(f"search.combine: {run.data.name} is scored by {own}, not by {others[0]}")
         if "angle" in run.config.search.combine:
@@ -65,22 +65,24 @@ class SharedWeights(CohortTrial):
             )
 
     @classmethod
-    def scoring(cls, run: Run) -> Scoring:
+    def evaluation_spec(cls, run: Run) -> EvaluationSpec:
         """Train the supernet if that is not done, start its replicas, and say how to ask them."""
         run.supernet.place_replicas()  # what the cluster cannot hold is said before the training, not after it
         run.train_supernet()
         pool = run.supernet.replicas()
         search = run.config.search
-        slices, measure = run.task.slices(search), run.task.measure
+        slices, metric = run.task.slices(search), run.task.metric
         parameters = {
             "pool": pool,
-            "rungs": Rungs(slices, search.reduction_factor, search.grace, search.stops_early, measure.mode),
-            "measure": measure,
+            "schedule": FidelitySchedule(
+                slices, search.reduction_factor, search.grace, search.stops_early, metric.mode
+            ),
+            "metric": metric,
             "angles": run.angles() if "angle" in search.combine else None,
         }
         # Two trials a replica: one is scored while the other one's answer is on its way.
         concurrent = search.max_concurrent or 2 * len(pool)
-        return Scoring(
+        return EvaluationSpec(
             cls,
             parameters,
             slots(concurrent),
@@ -89,30 +91,30 @@ class SharedWeights(CohortTrial):
             gpus=run.supernet.where.gpus,
             concurrent=concurrent,
             rescore=functools.partial(_rescore, pool),
-            mode=measure.mode,
+            mode=metric.mode,
         )
 
     def setup(  # type: ignore[override]
         self,
         config: dict[str, Any],
         pool: Sequence[Any] = (),
-        rungs: Rungs | None = None,
+        schedule: FidelitySchedule | None = None,
         angles: Angles | None = None,
         known: Mapping[str, Mapping[str, Any]] | None = None,
-        measure: Measure = ACCURACY,
+        metric: Metric = ACCURACY,
     ) -> None:
         """Called once a process; afterwards :meth:`reset_config` brings the next trial.
 
         Args:
             config: Of the first trial.
             pool: Handles of the replicas.
-            rungs: How many slices there are, and what a cohort does after which of them.
+            schedule: How many slices there are, and what a cohort does after which of them.
             angles: Of the trained supernet, where they are one of the metrics.
-            known: See :meth:`raynas.tune.trial.CohortTrial.enter`.
-            measure: What a score is.
+            known: See :meth:`raynas.tune.trial.BatchTrial.enter`.
+            metric: What a score is.
         """
-        self.pool, self.angles, self.measure = Replicas(pool), angles, measure
-        self.enter(config, rungs or Rungs(), known)
+        self.pool, self.angles, self.metric = ReplicaPool(pool), angles, metric
+        self.enter(config, schedule or FidelitySchedule(), known)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take on another trial in the same process."""
@@ -120,34 +122,36 @@ class SharedWeights(CohortTrial):
         self.place = self.pool.least_busy()
         return super().reset_config(new_config)
 
-    def advance(self, members: Sequence[Member], fidelity: int) -> None:
+    def advance(self, candidates: Sequence[Candidate], fidelity: int) -> None:
         """Ask the replica about one more slice."""
-        question = Question(([m.architecture for m in members], fidelity), self.place)
-        self.pool.ask("evaluate", [question])
-        self.place = question.place
-        for member, tally in zip(members, question.answer, strict=True):
+        request = Request(([m.architecture for m in candidates], fidelity), self.place)
+        self.pool.call("evaluate", [request])
+        self.place = request.place
+        for candidate, tally in zip(candidates, request.answer, strict=True):
             if "error" in tally:
-                member.status, member.error = "error", tally["error"]
+                candidate.status, candidate.error = "error", tally["error"]
             else:
-                _add(member, tally, self.measure)
+                _add(candidate, tally, self.metric)
         if self.angles is not None:
-            for member, angle in zip(members, self.angles([m.architecture for m in members]).tolist(), strict=True):
-                member.metrics = {**member.metrics, "angle": angle}
+            for candidate, angle in zip(
+                candidates, self.angles([m.architecture for m in candidates]).tolist(), strict=True
+            ):
+                candidate.metrics = {**candidate.metrics, "angle": angle}
 
 
-def _add(member: Member, tally: Mapping[str, Any], measure: Measure) -> None:
+def _add(candidate: Candidate, tally: Mapping[str, Any], metric: Metric) -> None:
     """Enter what one slice said: counts are summed, the loss is the mean over all that was asked so far."""
-    before = member.metrics
-    seen = before.get(measure.examples, 0.0)
-    sums = {name: before.get(name, 0.0) + tally[name] for name in ("correct", measure.examples, "seconds")}
+    before = candidate.metrics
+    seen = before.get(metric.examples, 0.0)
+    sums = {name: before.get(name, 0.0) + tally[name] for name in ("correct", metric.examples, "seconds")}
     lost = before.get("loss", 0.0) * seen + tally["loss"]
-    member.score = measure({**sums, "loss": lost})
-    member.seconds, member.worker = sums["seconds"], tally["worker"]
-    member.metrics = {**sums, "loss": lost / max(sums[measure.examples], 1.0), measure.name: member.score}
+    candidate.score = metric({**sums, "loss": lost})
+    candidate.seconds, candidate.worker = sums["seconds"], tally["worker"]
+    candidate.metrics = {**sums, "loss": lost / max(sums[metric.examples], 1.0), metric.name: candidate.score}
 
 
 def _rescore(pool: Sequence[Any], architectures: Sequence[Architecture]) -> list[float]:
     """The scores on all validation data, the replicas taking turns."""
-    questions = [Question(([a],), number % len(pool)) for number, a in enumerate(architectures)]
-    Replicas(pool).ask("rescore", questions)
-    return [float(question.answer[0]) for question in questions]
+    requests = [Request(([a],), number % len(pool)) for number, a in enumerate(architectures)]
+    ReplicaPool(pool).call("rescore", requests)
+    return [float(request.answer[0]) for request in requests]

@@ -22,8 +22,8 @@ from raynas.architecture import Decisions
 from raynas.config.run import Config, ConfigError, SearchConfig
 from raynas.evaluation.tabular import Layout, ScoreTable
 from raynas.search_space.constraints import InfeasibleError, Limits, Profile
-from raynas.tune.spec import Scoring, slots
-from raynas.tune.trial import CohortTrial, Member, Rungs
+from raynas.tune.spec import EvaluationSpec, slots
+from raynas.tune.trial import BatchTrial, Candidate, FidelitySchedule
 
 if TYPE_CHECKING:  # a thin trial must not import torch
     from raynas.runs.base import SearchRun
@@ -85,7 +85,7 @@ def _layout(config: Config) -> Layout:
     return layout
 
 
-class Table(CohortTrial):
+class Table(BatchTrial):
     """A trial that reads scores off a table, one column of the score a fidelity step.
 
     The table is read and checked once, before the search; trials see it through the object store.
@@ -118,20 +118,22 @@ class Table(CohortTrial):
         return costs
 
     @classmethod
-    def scoring(cls, run: SearchRun) -> Scoring:
+    def evaluation_spec(cls, run: SearchRun) -> EvaluationSpec:
         """One trial after the other, so that the same seed gives the same search; ``max_concurrent`` changes that."""
         search, layout = run.config.search, _layout(run.config)
         known = run.costs
         table = known.table if isinstance(known, TableCosts) else ScoreTable.open(run.search_space.decisions, layout)
         if table.missing:
             run.view.say(f"table {table}")
-        rungs = Rungs(len(layout.steps), search.reduction_factor, search.grace, search.stops_early, layout.mode)
+        schedule = FidelitySchedule(
+            len(layout.steps), search.reduction_factor, search.grace, search.stops_early, layout.mode
+        )
         concurrent = search.max_concurrent or 1
-        return Scoring(
+        return EvaluationSpec(
             cls,
-            {"table": table, "rungs": rungs},
+            {"table": table, "schedule": schedule},
             slots(concurrent),
-            max_fidelity=rungs.fidelities,
+            max_fidelity=schedule.fidelities,
             workers=concurrent,
             concurrent=concurrent,
             bounded=False,
@@ -143,7 +145,7 @@ class Table(CohortTrial):
         self,
         config: dict[str, Any],
         table: ScoreTable,
-        rungs: Rungs | None = None,
+        schedule: FidelitySchedule | None = None,
         known: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """Called once a process; afterwards ``reset_config`` brings the next trial.
@@ -151,24 +153,24 @@ class Table(CohortTrial):
         Args:
             config: Of the first trial.
             table: Where the scores stand.
-            rungs: How many fidelities there are, and what a cohort does after which of them.
-            known: See :meth:`raynas.tune.trial.CohortTrial.enter`.
+            schedule: How many fidelities there are, and what a cohort does after which of them.
+            known: See :meth:`raynas.tune.trial.BatchTrial.enter`.
         """
         self.table = table
         self.worker = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
-        self.enter(config, rungs or Rungs(table.scores.shape[1]), known)
+        self.enter(config, schedule or FidelitySchedule(table.scores.shape[1]), known)
 
-    def advance(self, members: Sequence[Member], fidelity: int) -> None:
+    def advance(self, candidates: Sequence[Candidate], fidelity: int) -> None:
         """Read the next column of the score."""
         begin = time.perf_counter()
-        rows = self.table.find([member.architecture for member in members]).tolist()
-        seconds = (time.perf_counter() - begin) / len(members)
-        for member, row in zip(members, rows, strict=True):
-            member.worker = self.worker
+        rows = self.table.find([candidate.architecture for candidate in candidates]).tolist()
+        seconds = (time.perf_counter() - begin) / len(candidates)
+        for candidate, row in zip(candidates, rows, strict=True):
+            candidate.worker = self.worker
             if row < 0:
-                member.refuse(f"{self.table.name} has no such architecture: it counts as infeasible")
+                candidate.refuse(f"{self.table.name} has no such architecture: it counts as infeasible")
                 continue
             told = self.table.seconds
-            member.seconds = member.seconds + seconds if told is None else float(told[row, fidelity])
-            member.score = float(self.table.scores[row, fidelity])
-            member.metrics = self.table.further(row)
+            candidate.seconds = candidate.seconds + seconds if told is None else float(told[row, fidelity])
+            candidate.score = float(self.table.scores[row, fidelity])
+            candidate.metrics = self.table.further(row)

@@ -21,10 +21,10 @@ from pydantic.dataclasses import dataclass
 
 from raynas.config.run import ConfigError, SearchConfig
 from raynas.distributed.placement import place
-from raynas.evaluation.proxies.evaluator import Untrained, check_scores, parts
+from raynas.evaluation.proxies.evaluator import ZeroCostProxies, check_scores, parts
 from raynas.training.trainer import best_device
-from raynas.tune.spec import Scoring
-from raynas.tune.trial import CohortTrial, Member, Rungs
+from raynas.tune.spec import EvaluationSpec
+from raynas.tune.trial import BatchTrial, Candidate, FidelitySchedule
 
 if TYPE_CHECKING:
     from raynas.runs.network import Run
@@ -66,7 +66,7 @@ class Arguments:
         return [self.score] if isinstance(self.score, str) else list(self.score)
 
 
-class ZeroCost(CohortTrial):
+class ZeroCost(BatchTrial):
     """A trial that holds the untrained space and scores the networks in it."""
 
     @staticmethod
@@ -82,7 +82,7 @@ class ZeroCost(CohortTrial):
             raise ConfigError(f"search.grace = {search.grace}, but there is one fidelity; legal: 1")
 
     @classmethod
-    def scoring(cls, run: Run) -> Scoring:
+    def evaluation_spec(cls, run: Run) -> EvaluationSpec:
         """One trial per worker, one worker per GPU, or per CPU where there is none."""
         search, train = run.config.search, run.config.train
         arguments = Arguments.parse(search.trainable_args)
@@ -92,11 +92,11 @@ class ZeroCost(CohortTrial):
             train.gpus_per_worker,
             wait_minutes=train.wait_minutes,
         )
-        untrained = Untrained.of(run.space, run.costs, run.data, arguments.names, arguments.images, run.config.seed)
+        proxies = ZeroCostProxies.of(run.space, run.costs, run.data, arguments.names, arguments.images, run.config.seed)
         figures = parts(arguments.names)
-        return Scoring(
+        return EvaluationSpec(
             cls,
-            {"untrained": untrained, "rungs": Rungs()},
+            {"untrained": proxies, "schedule": FidelitySchedule()},
             {"cpu": where.cpus, "gpu": where.gpus},
             workers=where.count,
             concurrent=where.count,
@@ -108,33 +108,33 @@ class ZeroCost(CohortTrial):
     def setup(  # type: ignore[override]
         self,
         config: dict[str, Any],
-        untrained: Untrained,
-        rungs: Rungs,
+        proxies: ZeroCostProxies,
+        schedule: FidelitySchedule,
         known: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """Called once a process; afterwards ``reset_config`` brings the next trial.
 
         Args:
             config: Of the first trial.
-            untrained: Takes the scores.
-            rungs: One fidelity, and what a score is.
-            known: See :meth:`raynas.tune.trial.CohortTrial.enter`.
+            proxies: Takes the scores.
+            schedule: One fidelity, and what a score is.
+            known: See :meth:`raynas.tune.trial.BatchTrial.enter`.
         """
         torch.set_num_threads(max(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)), 1))
-        self.untrained = untrained.to(best_device())
+        self.proxies = proxies.to(best_device())
         self.worker = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
-        self.enter(config, rungs, known)
+        self.enter(config, schedule, known)
 
-    def advance(self, members: Sequence[Member], fidelity: int) -> None:
+    def advance(self, candidates: Sequence[Candidate], fidelity: int) -> None:
         """Score them one by one."""
-        for member in members:
+        for candidate in candidates:
             begin = time.perf_counter()
-            member.worker = self.worker
+            candidate.worker = self.worker
             try:
-                member.metrics = self.untrained.measure(member.architecture)
-                member.score = next(iter(member.metrics.values()))
+                candidate.metrics = self.proxies.measure(candidate.architecture)
+                candidate.score = next(iter(candidate.metrics.values()))
             except Exception as error:  # whatever goes wrong in one network must not end the others of its cohort
-                if len(members) == 1:
+                if len(candidates) == 1:
                     raise
-                member.status, member.error = "error", f"{type(error).__name__}: {error}"
-            member.seconds = time.perf_counter() - begin
+                candidate.status, candidate.error = "error", f"{type(error).__name__}: {error}"
+            candidate.seconds = time.perf_counter() - begin

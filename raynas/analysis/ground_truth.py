@@ -21,7 +21,7 @@ from raynas.evaluation.tabular import Layout, ScoreTable
 from raynas.metrics import ACCURACY, retrained_by, scored_by
 from raynas.results.files import Result, read_or
 
-__all__ = ["LEAST", "Truth", "from_audit", "from_retraining", "from_table"]
+__all__ = ["LEAST", "GroundTruth", "from_audit", "from_retraining", "from_table"]
 
 log = logging.getLogger(__name__)
 LEAST = 10
@@ -29,7 +29,7 @@ LEAST = 10
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """What is known to be true."""
 
     text: str
@@ -52,7 +52,7 @@ class Truth:
         return 1 + int(better.sum()), len(self.everyone)
 
 
-def from_table(decisions: Decisions, settings: TruthConfig, asked: Iterable[Architecture]) -> Truth:
+def from_table(decisions: Decisions, settings: TruthConfig, asked: Iterable[Architecture]) -> GroundTruth:
     """Look architectures up in the table that ``truth.table`` names; those that it lacks are left out.
 
     Raises:
@@ -70,38 +70,38 @@ def from_table(decisions: Decisions, settings: TruthConfig, asked: Iterable[Arch
     rows = table.find(list(known.values())).tolist() if known else []
     scores = table.scores[:, -1]
     values = {name: float(scores[row]) for name, row in zip(known, rows, strict=True) if row >= 0}
-    return Truth(f"column {layout.metric!r} of {table.name}", values, known, layout.mode, scores)
+    return GroundTruth(f"column {layout.metric!r} of {table.name}", values, known, layout.mode, scores)
 
 
-def from_audit(folder: Path, epochs: int) -> Truth:
+def from_audit(folder: Path, epochs: int) -> GroundTruth:
     """What the run in ``folder`` has trained from scratch to the end."""
     rows = results.read(folder / "scored.parquet").to_pylist()
     ended = {row["key"]: row for row in rows if row["status"] == "complete"}
-    measure = scored_by(rows) or ACCURACY
-    text = f"validation {measure.name} after {epochs} epoch{'s' * (epochs > 1)} from scratch"
-    return Truth(
+    metric = scored_by(rows) or ACCURACY
+    text = f"validation {metric.name} after {epochs} epoch{'s' * (epochs > 1)} from scratch"
+    return GroundTruth(
         text,
         {name: row["score"] for name, row in ended.items()},
         {name: json.loads(row["architecture"]) for name, row in ended.items()},
-        measure.mode,
+        metric.mode,
     )
 
 
-def from_retraining(folder: Path, scored: Mapping[str, Architecture]) -> Truth:
+def from_retraining(folder: Path, scored: Mapping[str, Architecture]) -> GroundTruth:
     """The test scores of those architectures that the run in ``folder`` has retrained.
 
     Raises:
         ConfigError: They are too few.
     """
     found: dict[str, float] = {}
-    measure = ACCURACY
+    metric = ACCURACY
     for path in sorted(folder.glob("retrain/*/result.json")):
         told: dict[str, Any] = read_or(path, Result, {}, "it is left out")
         own = retrained_by(told)
         if own is None:
             log.warning("%s has no result on the test images and is left out", path)
         if path.parent.name in scored and own is not None and math.isfinite(told[f"test_{own.name}"]):
-            measure = own
+            metric = own
             found[path.parent.name] = float(told[f"test_{own.name}"])
     if len(found) < LEAST:
         raise ConfigError(
@@ -109,4 +109,4 @@ def from_retraining(folder: Path, scored: Mapping[str, Architecture]) -> Truth:
             "a table (truth.table.file=... truth.table.metric=...), or have some trained by itself (truth.epochs=...)"
         )
     kept = {name: scored[name] for name in found}
-    return Truth(f"test {measure.name} after retraining", found, kept, measure.mode)
+    return GroundTruth(f"test {metric.name} after retraining", found, kept, metric.mode)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
-from raynas.analysis.run_data import Account, Scored
+from raynas.analysis.run_data import RunData, Scored
 
 __all__ = ["LEAST", "Baseline", "baseline", "expected_best", "quantile_of_best"]
 
@@ -31,31 +31,31 @@ class Baseline:
     """How it was estimated, in a sentence."""
 
 
-def baseline(account: Account) -> Baseline | str:
+def baseline(run_data: RunData) -> Baseline | str:
     """What random search may expect; or why nothing can be said of it.
 
     A random search scores everybody in full. The random architectures are those of the sample beside the search, where
     there is one that was scored alike; otherwise those with which the search began, or that it drew in between.
     """
-    full = max((one.max_fidelity for one in account.scored), default=0)
-    drawn, told = _sampled(account, full), "the {} random architectures that were scored beside the search"
+    full = max((one.max_fidelity for one in run_data.scored), default=0)
+    drawn, told = _sampled(run_data, full), "the {} random architectures that were scored beside the search"
     if len(drawn) < LEAST:
-        drawn = [one for one in account.scored if one.origin == "random" and _ended(one)]
+        drawn = [one for one in run_data.scored if one.origin == "random" and _ended(one)]
         told = "the {} architectures that the search itself drew by chance"
     if len(drawn) < LEAST:
-        if not any(one.origin for one in account.scored):
+        if not any(one.origin for one in run_data.scored):
             return "No random baseline: the log does not say which architectures were drawn by chance."
         return (
             f"No random baseline: it takes {LEAST} architectures that were drawn by chance and scored, this run has "
             f"{len(drawn)}."
         )
     stopped = sum(one.status == "stopped" for one in drawn)
-    sign = 1.0 if account.mode == "max" else -1.0
+    sign = 1.0 if run_data.mode == "max" else -1.0
     values = sorted(sign * one.score for one in drawn)
     took = [one.took * full / max(one.fidelity, 1) for one in drawn if math.isfinite(one.took)]
-    if account.clock.busy and not took:
+    if run_data.clock.busy and not took:
         return "No random baseline: the log does not say what the random architectures cost."
-    cost = fmean(took) if account.clock.busy else float(full)
+    cost = fmean(took) if run_data.clock.busy else float(full)
     counts = _counts(len(values) // 2)  # the best of nearly all of them is no estimate any more
     edges = [[sign * quantile_of_best(values, count, share) for count in counts] for share in _BAND]
     told = f"Estimated from {told.format(len(drawn))}, by resampling, for random searches that stop nobody early"
@@ -80,10 +80,10 @@ def _ended(one: Scored) -> bool:
     return one.status in ("complete", "stopped") and one.allowed and math.isfinite(one.score)
 
 
-def _sampled(account: Account, full: int) -> list[Scored]:
+def _sampled(run_data: RunData, full: int) -> list[Scored]:
     """The sample, if its scores are those of the search: what both have scored must agree."""
-    drawn = [one for one in account.sample if _ended(one) and one.fidelity >= full]
-    known = {one.key: one.score for one in account.scored if one.full}
+    drawn = [one for one in run_data.sample if _ended(one) and one.fidelity >= full]
+    known = {one.key: one.score for one in run_data.scored if one.full}
     both = [(one.score, known[one.key]) for one in drawn if one.key in known]
     spread = pstdev([one.score for one in drawn]) if len(drawn) > 1 else 0.0
     if not both or any(abs(a - b) > 0.1 * spread for a, b in both):

@@ -1,7 +1,7 @@
 """What the folder of a run says about it: the facts behind its page.
 
-An :class:`Account` can be read from a run at any moment, also from one that was killed. Whatever is missing or broken
-is named in ``Account.notes``; nothing is filled in.
+An :class:`RunData` can be read from a run at any moment, also from one that was killed. Whatever is missing or broken
+is named in ``RunData.notes``; nothing is filled in.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from raynas.architecture import Architecture
 from raynas.architecture import key as key_of
 from raynas.config.loading import read
 from raynas.config.run import Config
-from raynas.metrics import ACCURACY, Measure, retrained_by, scored_by
+from raynas.metrics import ACCURACY, Metric, retrained_by, scored_by
 from raynas.results.clock import Clock, read_clock
 from raynas.results.curves import Curve, read_curve
-from raynas.results.files import DamagedError, Graphs, Journal, Leaderboard, Ranking, Result, Rounds, read_json
+from raynas.results.files import DamagedError, Graphs, Journal, Leaderboard, Ranking, Result, TrainingRounds, read_json
 from raynas.search_space.constraints import COSTS, LATENCY, Limits
 from raynas.search_space.joint import network, settings
 from raynas.searchers.diagnostics import common_fidelity, judged
 
-__all__ = ["Account", "Scored", "read_account"]
+__all__ = ["RunData", "Scored", "read_run_data"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Account:
+class RunData:
     """Everything that the page shows."""
 
     folder: Path
@@ -83,7 +83,7 @@ class Account:
     """Rows of leaderboard.json; before that is written the best of the log, without ``final_score``."""
     mode: str
     """Whether a high score is good (max) or a low one (min)."""
-    measure: Measure | None
+    metric: Metric | None
     """What the score is; None where that is known to the trainable alone."""
     retrained: dict[str, dict[str, Any]]
     """The content of retrain/<key>/result.json by key."""
@@ -116,10 +116,10 @@ class Account:
         shown = chain((row["architecture"] for row in self.best), (one.architecture for one in self.scored))
         return frozenset(chain.from_iterable(self.parts(architecture)[0].values() for architecture in shown))
 
-    def tested(self, key: str) -> tuple[Measure, dict[str, Any]]:
-        """What an architecture was retrained to, and by which measure."""
+    def tested(self, key: str) -> tuple[Metric, dict[str, Any]]:
+        """What an architecture was retrained to, and by which metric."""
         result = self.retrained.get(key, {})
-        return retrained_by(result) or self.measure or ACCURACY, result
+        return retrained_by(result) or self.metric or ACCURACY, result
 
     def parts(self, architecture: Architecture) -> tuple[Architecture, dict[str, Any]]:
         """The network's part of an architecture, and the training settings that were searched with it."""
@@ -127,7 +127,7 @@ class Account:
         return (network(architecture), settings(architecture)) if joint else (architecture, {})
 
 
-def read_account(folder: Path) -> Account:
+def read_run_data(folder: Path) -> RunData:
     """Read the folder of a run.
 
     Raises:
@@ -148,9 +148,9 @@ def read_account(folder: Path) -> Account:
     rows = sorted(table.to_pylist(), key=lambda row: row["time"])
     clocks, clock = read_clock(rows)
     board = _read_board(folder / "leaderboard.json", rows, notes)
-    measure = scored_by(rows)
+    metric = scored_by(rows)
     said = config.search.trainable_args.get("mode")  # of a table
-    mode = measure.mode if measure else said if said in ("max", "min") else results.mode_of(board)
+    mode = metric.mode if metric else said if said in ("max", "min") else results.mode_of(board)
     scored = _scored(rows, clocks, limits)
     drawn = sorted(_read_log(folder / "sample", notes).to_pylist(), key=lambda row: row["time"])
     best = board or _best_of_log(scored, mode, config.search.top)
@@ -162,7 +162,7 @@ def read_account(folder: Path) -> Account:
     curves = [(folder / "supernet", "supernet"), *((folder / "retrain" / key, "winner") for key in winner)]
     training = {what: read_curve(place / "training.jsonl", what, notes) for place, what in curves}
     journal, rounds = folder / "searcher.json", folder / "supernet" / "rounds.json"
-    return Account(
+    return RunData(
         folder=folder,
         config=config,
         settings={path.name: path.read_text(encoding="utf-8") for path in texts},
@@ -171,7 +171,7 @@ def read_account(folder: Path) -> Account:
         hypervolumes=_hypervolumes(rows),
         best=best,
         mode=mode,
-        measure=measure,
+        metric=metric,
         retrained={key: result for key, result in retrained.items() if result is not None},
         training=training["supernet"],
         retraining=training.get("winner"),
@@ -179,7 +179,7 @@ def read_account(folder: Path) -> Account:
         ranking=_read(folder / "ranking.json", Ranking, notes),
         graphs=_read(folder / "graphs.json", Graphs, notes) or {},
         learned=[row for row in _read(journal, Journal, notes) or [] if "mode" in row],
-        pooled=_pooled(_read(rounds, Rounds, notes), [] if config.search.combine else rows),
+        pooled=_pooled(_read(rounds, TrainingRounds, notes), [] if config.search.combine else rows),
         sample=_scored(drawn, [(0.0, 0.0)] * len(drawn), limits),
         notes=notes,
     )

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from raynas.analysis.ground_truth import LEAST, Truth
+from raynas.analysis.ground_truth import LEAST, GroundTruth
 from raynas.analysis.rank_correlation import Agreement, compare
 from raynas.config.run import ConfigError
 from raynas.evaluation.rank_aggregation import aggregate
 from raynas.metrics import PERPLEXITY
 
-__all__ = ["Rows", "Sample", "interval", "judge", "remarks", "scores_at", "sign"]
+__all__ = ["Rows", "Sample", "interval", "rank_agreement", "remarks", "scores_at", "sign"]
 
 _BOOKKEEPING = ("images", "words", "seconds", "correct")
 """Metrics that say nothing of how good an architecture is, or what another one says."""
@@ -39,9 +39,9 @@ class Sample:
     """Whether a high score is good (max) or a low one (min)."""
 
 
-def judge(
+def rank_agreement(
     sample: Sample,
-    truth: Truth,
+    truth: GroundTruth,
     costs: Mapping[str, Mapping[str, float]],
     *,
     name: str = "The score",
@@ -138,7 +138,7 @@ def _distinct(
 
 
 def _rungs(
-    by_fidelity: Mapping[int, Mapping[str, Mapping[str, float]]], truth: Truth
+    by_fidelity: Mapping[int, Mapping[str, Mapping[str, float]]], truth: GroundTruth
 ) -> dict[int, tuple[list[str], Agreement]]:
     """How well the score ranks at each fidelity, where there are several."""
     found = {}
@@ -158,7 +158,7 @@ def interval(estimate: Mapping[str, float]) -> str:
 
 def remarks(found: Mapping[str, Any]) -> list[str]:
     """What there is to say besides: what is true, who was compared, where the winner stands."""
-    told = [f"Truth: {found['truth']}. Compared: architectures {found['sample']}."]
+    told = [f"GroundTruth: {found['truth']}. Compared: architectures {found['sample']}."]
     if found["searched"]:
         row = found["searched"]
         told.append(

@@ -1,6 +1,6 @@
 """``python -m raynas.launch doctor``: everything that a run needs, looked at before it is started.
 
-Each check looks at facts and returns a :class:`Finding`: what was found, and what to do about it. What it would take to
+Each check looks at facts and returns a :class:`CheckResult`: what was found, and what to do about it. What it would take to
 be right is asked of every node of the cluster (see :mod:`raynas.distributed.probe`).
 """
 
@@ -23,15 +23,15 @@ from raynas.costs.device import where
 from raynas.costs.memory import training_memory
 from raynas.distributed.connection import asks_who_comes, check_address, connect
 from raynas.distributed.placement import Placement, place_ranks
-from raynas.distributed.probe import NodeFacts, survey
+from raynas.distributed.probe import NodeFacts, probe_nodes
 from raynas.runs.base import SearchRun
-from raynas.runs.dry_run import rehearse
+from raynas.runs.dry_run import run_one_architecture
 from raynas.runs.network import Run
 from raynas.storage.object_store import remote
 from raynas.tasks.base import task_of
 
 __all__ = [
-    "Finding",
+    "CheckResult",
     "check_architecture",
     "check_clock",
     "check_entry",
@@ -52,7 +52,7 @@ _GIB = 2.0**30
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One line of the doctor's."""
 
     name: str
@@ -65,42 +65,42 @@ class Finding:
         return f"{self.level:4}  {self.name}: {self.found}" + (f". {self.advice}" if self.advice else "")
 
 
-def check_settings(prepare: Callable[[Config], Any], config: Config) -> tuple[Finding, SearchRun | None]:
+def check_settings(prepare: Callable[[Config], Any], config: Config) -> tuple[CheckResult, SearchRun | None]:
     """Whether settings, space and limits are legal and the data can be read: all that makes a run."""
     try:
         run: SearchRun = prepare(config)
     except (ValueError, TypeError, OSError, RuntimeError) as error:
-        return Finding("settings", "fail", " ".join(str(error).split()), "Mend what it names"), None
+        return CheckResult("settings", "fail", " ".join(str(error).split()), "Mend what it names"), None
     known = f"{arch.size(run.search_space.decisions):.3g} architectures"
     if isinstance(run, Run):
         counts = ", ".join(f"{len(getattr(run.data, name))} {name}" for name in ("train", "validation", "test"))
         known += f"; data {run.data.name}: {counts} {run.data}"
-    return Finding("settings", "ok", f"{known}; limits: {str(run.limits) or 'none'}"), run
+    return CheckResult("settings", "ok", f"{known}; limits: {str(run.limits) or 'none'}"), run
 
 
-def check_token(environment: Mapping[str, str], home: Path) -> Finding:
+def check_token(environment: Mapping[str, str], home: Path) -> CheckResult:
     """Whether this program has a token, and whether it is this user's alone; the cluster: :func:`check_entry`."""
     if environment.get("RAY_AUTH_MODE", "token") != "token":
-        return Finding(
+        return CheckResult(
             "token", "warn", "RAY_AUTH_MODE switches authentication off: who reaches the cluster runs code as you",
             "Set RAY_AUTH_MODE=token on all nodes",
         )  # fmt: skip
     if environment.get("RAY_AUTH_TOKEN"):
-        return Finding("token", "ok", "in RAY_AUTH_TOKEN")
+        return CheckResult("token", "ok", "in RAY_AUTH_TOKEN")
     named = environment.get("RAY_AUTH_TOKEN_PATH")
     path = Path(named or home / ".ray" / "auth_token")
     if named and not path.is_file():
-        return Finding(
+        return CheckResult(
             "token", "fail", f"RAY_AUTH_TOKEN_PATH names {path}, which is no file", "Unset it, or put the token there"
         )
     if not path.exists():
-        return Finding("token", "warn", f"there is none in {path} yet", "Make one: ray get-auth-token --generate")
+        return CheckResult("token", "warn", f"there is none in {path} yet", "Make one: ray get-auth-token --generate")
     if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        return Finding("token", "warn", f"others may read {path}", f"chmod 600 {path}")
-    return Finding("token", "ok", f"in {path}")
+        return CheckResult("token", "warn", f"others may read {path}", f"chmod 600 {path}")
+    return CheckResult("token", "ok", f"in {path}")
 
 
-def check_entry(address: str) -> Finding:
+def check_entry(address: str) -> CheckResult:
     """Whether the cluster asks who comes: one that does not lets in who has a token, too.
 
     Args:
@@ -111,23 +111,23 @@ def check_entry(address: str) -> Finding:
     except ConfigError:
         asks = None
     if asks:
-        return Finding("entry", "ok", "the cluster asks for a token")
+        return CheckResult("entry", "ok", "the cluster asks for a token")
     advice = "Start every node with RAY_AUTH_MODE=token"
     if asks is None:
-        return Finding("entry", "warn", f"{address} does not say whether it asks for a token", advice)
-    return Finding("entry", "warn", "the cluster asks for no token: who reaches it runs code as you", advice)
+        return CheckResult("entry", "warn", f"{address} does not say whether it asks for a token", advice)
+    return CheckResult("entry", "warn", "the cluster asks for no token: who reaches it runs code as you", advice)
 
 
-def check_nodes(nodes: Sequence[NodeFacts]) -> Finding:
+def check_nodes(nodes: Sequence[NodeFacts]) -> CheckResult:
     """Whether every node answers."""
     silent = [f"{node.address} {node.error}" for node in nodes if node.error]
     if silent:
-        return Finding("nodes", "fail", "; ".join(silent), "Install RayNAS there, free it, or take it out")
+        return CheckResult("nodes", "fail", "; ".join(silent), "Install RayNAS there, free it, or take it out")
     gpus = sum(node.gpus for node in nodes)
-    return Finding("nodes", "ok", f"{len(nodes)} of {len(nodes)} answer; {gpus:g} GPUs in all")
+    return CheckResult("nodes", "ok", f"{len(nodes)} of {len(nodes)} answer; {gpus:g} GPUs in all")
 
 
-def check_versions(nodes: Sequence[NodeFacts]) -> Finding:
+def check_versions(nodes: Sequence[NodeFacts]) -> CheckResult:
     """Whether all nodes run the same Ray and torch, and the same Python to its minor version."""
     wrong = []
     for what in ("ray", "torch", "python"):
@@ -136,24 +136,24 @@ def check_versions(nodes: Sequence[NodeFacts]) -> Finding:
         if len(kinds) > 1:
             wrong.append(f"{what}: " + ", ".join(f"{version or 'none'} on {node}" for node, version in there.items()))
     if wrong:
-        return Finding("versions", "fail", "; ".join(wrong), "Install the same ones on all nodes")
+        return CheckResult("versions", "fail", "; ".join(wrong), "Install the same ones on all nodes")
     own = f"Ray {ray.__version__}, torch {torch.__version__}"
-    return Finding("versions", "ok", f"{own} on all nodes")
+    return CheckResult("versions", "ok", f"{own} on all nodes")
 
 
-def check_storage(nodes: Sequence[NodeFacts], folder: Path | str) -> Finding:
+def check_storage(nodes: Sequence[NodeFacts], folder: Path | str) -> CheckResult:
     """Whether all nodes share the folder of the runs, or reach the object store."""
     wrong = [f"{node.address} {node.storage}" for node in nodes if node.storage]
     if wrong:
-        return Finding("storage", "fail", "; ".join(wrong), "Take a --storage-path that all nodes mount")
-    return Finding("storage", "ok", f"all nodes see {folder} and write there")
+        return CheckResult("storage", "fail", "; ".join(wrong), "Take a --storage-path that all nodes mount")
+    return CheckResult("storage", "ok", f"all nodes see {folder} and write there")
 
 
-def check_gpus(nodes: Sequence[NodeFacts]) -> Finding:
+def check_gpus(nodes: Sequence[NodeFacts]) -> CheckResult:
     """Whether the GPUs that Ray counts are there for torch, and those that are there are counted."""
     blind = [node.address for node in nodes if node.gpus and not node.cuda and not node.error]
     if blind:
-        return Finding(
+        return CheckResult(
             "GPUs", "fail", f"Ray counts GPUs on {', '.join(blind)}, and torch finds none there",
             "Install a CUDA build of torch that fits the driver (nvidia-smi)",
         )  # fmt: skip
@@ -161,33 +161,33 @@ def check_gpus(nodes: Sequence[NodeFacts]) -> Finding:
         f"{node.address} has {node.physical}, Ray counts {node.gpus:g}" for node in nodes if node.physical > node.gpus
     ]
     if spare:
-        return Finding("GPUs", "warn", "; ".join(spare), "Start Ray there with --num-gpus")
+        return CheckResult("GPUs", "warn", "; ".join(spare), "Start Ray there with --num-gpus")
     names = sorted({f"{node.cuda} ({node.gpu_memory / _GIB:.0f} GiB)" for node in nodes if node.cuda})
-    return Finding("GPUs", "ok", ", ".join(names) or "none; everything runs on CPUs")
+    return CheckResult("GPUs", "ok", ", ".join(names) or "none; everything runs on CPUs")
 
 
-def check_latency(place: str) -> Finding:
+def check_latency(place: str) -> CheckResult:
     """Whether latency can be measured where the settings say."""
     try:
         where(place)
     except (ConfigError, RuntimeError) as error:
-        return Finding("latency", "fail", str(error), "Start such a node, or name another place")
-    return Finding("latency", "ok", f"it can be measured on {place}")
+        return CheckResult("latency", "fail", str(error), "Start such a node, or name another place")
+    return CheckResult("latency", "ok", f"it can be measured on {place}")
 
 
-def check_clock(nodes: Sequence[NodeFacts]) -> Finding:
+def check_clock(nodes: Sequence[NodeFacts]) -> CheckResult:
     """Whether the clocks agree."""
     worst = max((node for node in nodes if not node.error), key=lambda node: abs(node.skew), default=None)
     if worst is not None and abs(worst.skew) > SKEW:
         ahead = "ahead of" if worst.skew > 0 else "behind"
-        return Finding(
+        return CheckResult(
             "clock", "warn", f"that of {worst.address} is {abs(worst.skew):.1f} s {ahead} this one's",
             "Switch NTP on: what files and logs of several nodes tell cannot be put in order",
         )  # fmt: skip
-    return Finding("clock", "ok", f"within {0.0 if worst is None else abs(worst.skew):.2f} s of this one's")
+    return CheckResult("clock", "ok", f"within {0.0 if worst is None else abs(worst.skew):.2f} s of this one's")
 
 
-def check_memory(need: Mapping[str, int], where: Placement, nodes: Sequence[NodeFacts]) -> Finding:
+def check_memory(need: Mapping[str, int], where: Placement, nodes: Sequence[NodeFacts]) -> CheckResult:
     """Whether the largest path that was found fits into the memory of a worker.
 
     Args:
@@ -197,7 +197,7 @@ def check_memory(need: Mapping[str, int], where: Placement, nodes: Sequence[Node
     """
     there = [node for node in nodes if not node.error and (node.gpu_memory or not where.gpus)]
     if not there:
-        return Finding("memory", "warn", "not known: no node says what it has", "Mend the lines above first")
+        return CheckResult("memory", "warn", "not known: no node says what it has", "Mend the lines above first")
     if where.gpus:
         free = min(node.gpu_memory * min(where.gpus, 1.0) for node in there)
     else:
@@ -206,15 +206,17 @@ def check_memory(need: Mapping[str, int], where: Placement, nodes: Sequence[Node
     parts = ", ".join(f"{name} {_size(size)}" for name, size in need.items())
     found = f"a worker takes about {_size(total)} ({parts}) and has {_size(free)}"
     if total > 0.8 * free:
-        return Finding("memory", "fail" if total > free else "warn", found, "Lower train.batch_size, or add workers")
-    return Finding("memory", "ok", found)
+        return CheckResult(
+            "memory", "fail" if total > free else "warn", found, "Lower train.batch_size, or add workers"
+        )
+    return CheckResult("memory", "ok", found)
 
 
 def _size(count: float) -> str:
     return f"{count / _GIB:.1f} GiB" if count >= _GIB else f"{count / 2**20:.0f} MiB"
 
 
-def check_architecture(run: SearchRun) -> Finding:
+def check_architecture(run: SearchRun) -> CheckResult:
     """Whether one architecture goes all the way, in this process."""
     name = "end to end"
     try:
@@ -222,23 +224,23 @@ def check_architecture(run: SearchRun) -> Finding:
         assert isinstance(suggestion, dict)
         chosen = suggestion["architecture"]
         if not isinstance(run, Run):
-            return Finding(name, "ok", f"{arch.key(chosen)} {dict(run.costs(chosen))}; it has no network to try")
-        return Finding(name, "ok", rehearse(run, chosen)[0])
+            return CheckResult(name, "ok", f"{arch.key(chosen)} {dict(run.costs(chosen))}; it has no network to try")
+        return CheckResult(name, "ok", run_one_architecture(run, chosen)[0])
     except Exception as error:  # of the user's own modules, too
-        return Finding(name, "fail", f"{type(error).__name__}: {' '.join(str(error).split())}", "See --dry-run -v")
+        return CheckResult(name, "fail", f"{type(error).__name__}: {' '.join(str(error).split())}", "See --dry-run -v")
 
 
-def _memory(run: Run, nodes: Sequence[NodeFacts]) -> Finding:
+def _memory(run: Run, nodes: Sequence[NodeFacts]) -> CheckResult:
     """Count, and compare with what there is."""
     recipe = dataclasses.replace(run.config.train.resolved(), wait_minutes=0)  # of the nodes that were visited
     try:
         where = place_ranks(recipe)
     except ConfigError as error:
-        return Finding("memory", "fail", str(error), "Ask for fewer train.workers, or add nodes")
+        return CheckResult("memory", "fail", str(error), "Ask for fewer train.workers, or add nodes")
     batch = max(min(recipe.batch_size or 1, run.task.batched(recipe)) // where.count, 1)
     data = run.data if "retrain" in run.config.after else run.search_data
     need = training_memory(run.space, task_of(data).example(1, recipe), batch, seed=run.config.seed)
-    return check_memory({**need, run.task.measure.examples: data.bytes}, where, nodes)
+    return check_memory({**need, run.task.metric.examples: data.bytes}, where, nodes)
 
 
 def doctor(config: Config, prepare: Callable[[Config], Any], verbose: bool = False) -> int:
@@ -251,7 +253,7 @@ def doctor(config: Config, prepare: Callable[[Config], Any], verbose: bool = Fal
     """
     failed = False
 
-    def tell(finding: Finding) -> None:
+    def tell(finding: CheckResult) -> None:
         nonlocal failed
         failed |= finding.level == "fail"
         print(finding, flush=True)
@@ -264,10 +266,10 @@ def doctor(config: Config, prepare: Callable[[Config], Any], verbose: bool = Fal
     except (ValueError, RuntimeError, OSError) as error:
         said = " ".join(str(error).split())
         given = config.address or os.environ.get("RAY_ADDRESS")
-        tell(Finding("Ray", "fail", said, "Check --address, or start a cluster: ray start --head" if given else ""))
+        tell(CheckResult("Ray", "fail", said, "Check --address, or start a cluster: ray start --head" if given else ""))
     else:
         joined = check_address(config)
-        tell(Finding("Ray", "ok", joined or "started here"))
+        tell(CheckResult("Ray", "ok", joined or "started here"))
         if joined is not None:
             tell(check_entry(ray.get_runtime_context().gcs_address))
         for finding in _cluster(config, run):
@@ -277,14 +279,16 @@ def doctor(config: Config, prepare: Callable[[Config], Any], verbose: bool = Fal
     return int(failed)
 
 
-def _cluster(config: Config, run: SearchRun | None) -> list[Finding]:
+def _cluster(config: Config, run: SearchRun | None) -> list[CheckResult]:
     """What the nodes say."""
     folder = config.storage_path if remote(config.storage_path) else Path(config.storage_path).expanduser()
     try:
-        nodes = survey(folder)
+        nodes = probe_nodes(folder)
     except OSError as error:
         return [
-            Finding("storage", "fail", f"cannot write into {folder}: {error.strerror}", "Take another --storage-path")
+            CheckResult(
+                "storage", "fail", f"cannot write into {folder}: {error.strerror}", "Take another --storage-path"
+            )
         ]
     found = [
         check_nodes(nodes),

@@ -49,7 +49,7 @@ from raynas.runs.display import View
 from raynas.runs.dry_run import dry_run
 from raynas.runs.network import Run
 from raynas.runs.rank import rank
-from raynas.runs.tabular import bare_run, bare_space
+from raynas.runs.tabular import tabular_run, tabular_space
 from raynas.searchers import (
     NSGA2,
     TPE,
@@ -65,7 +65,7 @@ from raynas.searchers import (
 )
 from raynas.searchers.nao import NAO
 from raynas.storage.locks import holding
-from raynas.storage.mirror import OvertakenError
+from raynas.storage.mirror import LeaseLostError
 from raynas.storage.object_store import open_mirror
 from raynas.tasks.base import task_of
 from raynas.training.trainer import dropping
@@ -171,10 +171,10 @@ def _prepare(config: Config, space: Any, data: Data | None, view: View | None) -
     searcher = build_searcher(config)
     bare = resolve(config.space, "space") if space is None else space
     if isinstance(bare, Mapping):
-        bare = bare_space(config, bare)
+        bare = tabular_space(config, bare)
     if isinstance(bare, SearchSpace):
         where = config.space.partition(":")[0].rpartition(".")[2] if space is None else "decisions"
-        return bare_run(_named(config, where, trainable.__name__.lower()), bare, searcher, trainable, view)
+        return tabular_run(_named(config, where, trainable.__name__.lower()), bare, searcher, trainable, view)
     data = data if data is not None else _load(config)
     space_args = config.retrain.space_args
     if space_args and isinstance(space, nn.Module):
@@ -321,7 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print(f"\nstopped; go on with: python -m raynas.launch --resume {run.place}{trust}", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
-    except OvertakenError as error:
+    except LeaseLostError as error:
         return _failed(error, 1, verbose)
     except Exception as error:
         # Whatever happened on the cluster: one line, where the work is if there is any, and the rest on request.

@@ -22,7 +22,7 @@ from raynas.distributed.nodes import PATIENCE, last_line
 from raynas.distributed.placement import check_room
 from raynas.nn.choice import derive
 
-__all__ = ["Stopwatch", "Timing", "TimingActor", "time_network"]
+__all__ = ["LatencyBenchmark", "Timing", "TimingActor", "time_network"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Timing:
 
 @torch.inference_mode()
 def time_network(network: nn.Module, inputs: Tensor, warmup: int = 5, repeats: int = 20) -> Timing:
-    """Measure a network in evaluation mode.
+    """Metric a network in evaluation mode.
 
     Args:
         network: Stays where it is, and in the mode that it is in, afterwards.
@@ -89,7 +89,7 @@ class TimingActor:
         return "latency"
 
     def measure(self, architecture: Mapping[str, str]) -> Timing:
-        """Measure the network of an architecture."""
+        """Metric the network of an architecture."""
         network = derive(self.space, architecture)
         return time_network(network, self.inputs, self.settings.warmup, self.settings.repeats)
 
@@ -111,7 +111,7 @@ def _processor() -> str:
     return named[0] if named else platform.machine()
 
 
-class Stopwatch:
+class LatencyBenchmark:
     """The driver's side of a :class:`TimingActor`, which is started when it is asked first.
 
     Args:
@@ -131,7 +131,7 @@ class Stopwatch:
         return {**self.__dict__, "space": None, "_actor": None, "_space": None}
 
     def measure(self, architecture: Mapping[str, str]) -> Timing:
-        """Measure the network of an architecture.
+        """Metric the network of an architecture.
 
         Raises:
             ConfigError: The cluster has no such device.

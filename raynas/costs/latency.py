@@ -25,7 +25,7 @@ from typing_extensions import TypedDict
 
 from raynas.architecture import Architecture, ArchitectureError, key
 from raynas.costs.counter import Costs
-from raynas.costs.device import Stopwatch, Timing
+from raynas.costs.device import LatencyBenchmark, Timing
 from raynas.costs.ridge import OptionRidge
 from raynas.results.files import read_lines
 from raynas.runs.compatibility import changed
@@ -35,7 +35,7 @@ from raynas.searchers import SearchSpace
 from raynas.storage.atomic import append_line
 from raynas.storage.removal import free_name, move
 
-__all__ = ["Latency", "Measured", "timed"]
+__all__ = ["Latency", "LatencyMeasurement", "timed"]
 
 log = logging.getLogger(__name__)
 _LEAST = 16
@@ -45,7 +45,7 @@ _DOUBTFUL = 0.1
 
 
 @dataclass(frozen=True)
-class Measured:
+class LatencyMeasurement:
     """What is known of one architecture; a line of ``latency.jsonl``."""
 
     architecture: Architecture
@@ -79,22 +79,22 @@ class Latency:
 
     Args:
         costs: Of the space.
-        stopwatch: Measures.
+        benchmark: Measures.
         path: Where measurements are kept: JSON lines, under a first one that says of what.
         limits: Of the run.
     """
 
-    def __init__(self, costs: Costs, stopwatch: Stopwatch, path: Path, limits: Limits) -> None:
-        self.costs, self.stopwatch, self.path = costs, stopwatch, path
+    def __init__(self, costs: Costs, benchmark: LatencyBenchmark, path: Path, limits: Limits) -> None:
+        self.costs, self.benchmark, self.path = costs, benchmark, path
         self.counted = Limits({name: pair for name, pair in limits.bounds.items() if name != LATENCY})
         """The limits on what needs no measurement."""
         high = limits.bounds.get(LATENCY, (None, None))[1]
         self._most = math.inf if high is None else high
-        self._rounds = range(stopwatch.settings.rounds)
-        settings = {name: value for name, value in asdict(stopwatch.settings).items() if name != "samples"}
+        self._rounds = range(benchmark.settings.rounds)
+        settings = {name: value for name, value in asdict(benchmark.settings).items() if name != "samples"}
         self._subject = {"settings": settings, "costs": [costs(form) for form in costs.covering()]}
         self._device = ""
-        self.measured: dict[str, Measured] = {}
+        self.measured: dict[str, LatencyMeasurement] = {}
         self._model: OptionRidge | None = None
         self._fitted = 0
         self._whole = copy.copy(costs)  # train.shrink narrows the other
@@ -114,7 +114,7 @@ class Latency:
         return self._model(architecture)
 
     def measure(self, architecture: Architecture) -> None:
-        """Measure a canonical architecture, unless that was done.
+        """Metric a canonical architecture, unless that was done.
 
         Raises:
             ConfigError: The cluster has no such device.
@@ -123,18 +123,18 @@ class Latency:
         if key(architecture) in self.measured:
             return
         predicted = None if self._model is None else self._model(architecture)
-        self._keep(architecture, [self.stopwatch.measure(architecture) for _ in self._rounds], predicted)
+        self._keep(architecture, [self.benchmark.measure(architecture) for _ in self._rounds], predicted)
         if self._model is not None and len(self.measured) >= 1.25 * self._fitted:
             self._fit()
 
     def calibrate(self, seed: int, say: Callable[[str], None]) -> None:
-        """Measure what the model is made of, as far as that was not done on this device.
+        """Metric what the model is made of, as far as that was not done on this device.
 
         Args:
             seed: Of the architectures that are drawn.
             say: Told what is done, and how good the model is.
         """
-        device, settings = self.stopwatch.name(), self.stopwatch.settings
+        device, settings = self.benchmark.name(), self.benchmark.settings
         if device != self._device:
             self._begin(device)
         options = sum(map(len, self.costs.decisions.values()))
@@ -148,14 +148,14 @@ class Latency:
             return
         say(f"latency: {len(missing)} architectures are measured on {settings.place} ({device})")
         # A round goes through all of them: what disturbs one of them will hardly be there in the next.
-        rounds = [[self.stopwatch.measure(form) for form in missing] for _ in self._rounds]
+        rounds = [[self.benchmark.measure(form) for form in missing] for _ in self._rounds]
         for form, found in zip(missing, zip(*rounds, strict=True), strict=True):
             self._keep(form, found)
         self._fit()
         say(f"latency: {self.quality()}" + (f"; {_agreement(rounds)}" if len(rounds) > 1 else ""))
 
     def measure_all(self, forms: Iterable[Architecture], say: Callable[[str], None]) -> None:
-        """Measure what earlier searches have scored, so that limits hold for it, too."""
+        """Metric what earlier searches have scored, so that limits hold for it, too."""
         missing = {key(form): form for form in forms if key(form) not in self.measured}
         if missing:
             say(f"latency: {len(missing)} architectures of earlier searches are measured, too")
@@ -194,7 +194,7 @@ class Latency:
 
     def close(self) -> None:
         """End the actor that measures."""
-        self.stopwatch.close()
+        self.benchmark.close()
 
     def _fit(self) -> None:
         known = list(self.measured.values())
@@ -215,7 +215,7 @@ class Latency:
 
     def _keep(self, architecture: Architecture, rounds: Sequence[Timing], predicted: float | None = None) -> None:
         fastest = min(rounds, key=lambda timing: timing.ms)
-        measured = Measured(dict(architecture), fastest.ms, fastest.spread, predicted)
+        measured = LatencyMeasurement(dict(architecture), fastest.ms, fastest.spread, predicted)
         self.measured[key(architecture)] = measured
         self._append(asdict(measured))
 
@@ -236,7 +236,7 @@ class Latency:
         for number, line in enumerate(known[1:], 2):
             try:
                 self.costs(line["architecture"])
-                self.measured[key(line["architecture"])] = Measured(**line)
+                self.measured[key(line["architecture"])] = LatencyMeasurement(**line)
             except (ArchitectureError, KeyError, TypeError) as error:
                 log.warning("%s, measurement %d is of another space and left out: %s", self.path, number, error)
         if len(self.measured) >= _LEAST:

@@ -22,7 +22,7 @@ from raynas.storage.object_store import unusable
 from raynas.storage.removal import own, remove_tree
 from raynas.utils.periods import PERIODS
 
-__all__ = ["PATIENCE", "Notice", "appears", "check_nodes", "last_line", "meeting_in"]
+__all__ = ["PATIENCE", "PreemptionNotice", "appears", "check_nodes", "last_line", "meeting_in"]
 
 log = logging.getLogger(__name__)
 PATIENCE = 60.0
@@ -57,7 +57,7 @@ def check_nodes(storage: Path | str, modules: Iterable[str]) -> None:
         raise ConfigError(f"the cluster cannot share this run: {said} (see cluster/README.md)")
 
 
-class Notice:
+class PreemptionNotice:
     """Tells a training when to keep its weights at once: nodes have been told to leave (`ray drain-node`).
 
     A node that was started by `ray start --block` drains by itself on SIGTERM, which is how Kubernetes takes one away.

@@ -19,7 +19,7 @@ from raynas.distributed.nodes import PATIENCE, appears, last_line, meeting_in
 from raynas.storage.atomic import replace_file
 from raynas.storage.object_store import unusable
 
-__all__ = ["NodeFacts", "survey"]
+__all__ = ["NodeFacts", "probe_nodes"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _gpu() -> tuple[str, int]:
     return str(found.name), int(found.total_memory)
 
 
-def survey(storage: Path | str) -> list[NodeFacts]:
+def probe_nodes(storage: Path | str) -> list[NodeFacts]:
     """Visit all nodes of the cluster that this process has joined.
 
     Args:

@@ -8,7 +8,7 @@ weights by a positive number does not change the angle, where no such constants 
 
 No vector is ever built. Those of today and of the beginning enter by three sums, their product and their squares, and
 a sum over a vector is the sum over its operations, each as often as ways lead through it. So each operation is looked
-at once, by :class:`raynas.evaluation.angle_statistics.Turning`, and here architectures are scored by thousands. Imports no torch.
+at once, by :class:`raynas.evaluation.angle_statistics.AngleStatistics`, and here architectures are scored by thousands. Imports no torch.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ from raynas.costs.counter import Costs
 from raynas.evaluation.angle import AngleError, Angles, Array
 from raynas.nn.choice import Choice, choices, decisions, open_choices, wiring
 
-__all__ = ["Turning"]
+__all__ = ["AngleStatistics"]
 
 
-class Turning:
+class AngleStatistics:
     """What is known of a space's angles before anything is trained.
 
     Weights are all parameters, as in RLNAS: in the fixed parts of the network with the scale and shift of BatchNorms,

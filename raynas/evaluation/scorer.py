@@ -1,4 +1,4 @@
-"""Scoring subnets with shared weights: BatchNorm statistics of their own, then held-out data.
+"""EvaluationSpec subnets with shared weights: BatchNorm statistics of their own, then held-out data.
 
 The statistics that a supernet gathers in training belong to no single path. Without recalibration the scores do not
 rank at all: on NAS-Bench-201 Kendall's tau falls from 0.54 to 0.04.
@@ -73,7 +73,7 @@ def tally(model: nn.Module, split: Any, data: Data, batch_size: int = 250) -> Ta
         examples += targets.numel()
     model.train(was_training)
     correct, loss = totals.tolist()
-    return {"correct": correct, task.measure.examples: float(examples), "loss": loss}
+    return {"correct": correct, task.metric.examples: float(examples), "loss": loss}
 
 
 class Scorer:
@@ -96,8 +96,8 @@ class Scorer:
         self.space, self.bfloat16 = space, bfloat16
         self.device = next(space.parameters()).device
         self.task = task_of(data)
-        self.exam = self.task.exam(settings, self.device)
-        self.slices = self.exam.slices
+        self.held_out = self.task.validation_slices(settings, self.device)
+        self.slices = self.held_out.slices
         self._ready: OrderedDict[str, nn.Module] = OrderedDict()
 
     def score(self, architectures: Sequence[Mapping[str, str]], number: int) -> list[Tally]:
@@ -117,12 +117,12 @@ class Scorer:
             subnets = self._subnets(architectures)
             totals, examples = torch.zeros(len(subnets), 2, device=self.device), 0
             states: list[Any] = [None] * len(subnets)
-            for inputs, targets in self.exam.batches(number):
+            for inputs, targets in self.held_out.batches(number):
                 examples += targets.numel()
                 for i, subnet in enumerate(subnets):
                     answer, states[i] = self.task.ask(subnet, inputs, targets, states[i])
                     totals[i] += answer
-        counted = {self.task.measure.examples: float(examples)}
+        counted = {self.task.metric.examples: float(examples)}
         return [{"correct": c, **counted, "loss": loss} for c, loss in totals.tolist()]
 
     def network(self, architecture: Mapping[str, str]) -> nn.Module:
@@ -138,7 +138,7 @@ class Scorer:
             name: derive(self.space, a) for name, a in zip(names, architectures, strict=True) if name not in subnets
         }
         if missing:
-            recalibrate(list(missing.values()), self.exam.calibration())
+            recalibrate(list(missing.values()), self.held_out.calibration())
         self._ready.update(subnets | missing)
         result = [self._ready[name] for name in names]
         while len(self._ready) > self.remembered:

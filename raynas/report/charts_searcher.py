@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from raynas.analysis.run_data import Account
+from raynas.analysis.run_data import RunData
 from raynas.report.charts import figure
 from raynas.report.svg import Axis, Plot, far
 from raynas.report.text import score, score_label
@@ -26,21 +26,21 @@ HEADS = (
 )
 
 
-def learned(account: Account) -> str:
-    """The section about it; empty where the searcher keeps no such account."""
-    trained = ("In the training of the supernet", "of what stayed in the pool, by the same weights", account.pooled)
+def learned(run_data: RunData) -> str:
+    """The section about it; empty where the searcher keeps no such run_data."""
+    trained = ("In the training of the supernet", "of what stayed in the pool, by the same weights", run_data.pooled)
     searched = (
         "In the search",
         "of all they were learned from, the first ones, drawn by chance, among them",
-        account.learned,
+        run_data.learned,
     )
-    parts = [_part(account, *part) for part in (trained, searched) if part[-1]]
+    parts = [_part(run_data, *part) for part in (trained, searched) if part[-1]]
     if not parts:
         return ""
     return f'<section id="learned"><h2>What the searcher has learned</h2>{"".join(parts)}</section>'
 
 
-def _part(account: Account, where: str, bar: str, rounds: Sequence[Mapping[str, Any]]) -> str:
+def _part(run_data: RunData, where: str, bar: str, rounds: Sequence[Mapping[str, Any]]) -> str:
     lines = summary(rounds)
     known = [line for line in lines if line["gain"] is not None]
     won = sum(line["gain"] > 0 for line in known)
@@ -50,28 +50,28 @@ def _part(account: Account, where: str, bar: str, rounds: Sequence[Mapping[str, 
             f"{where} {won} of {len(known)} rounds generated architectures whose mean score is better than that {bar}."
         )
     head = "".join(f'<th class="number">{text}</th>' for text in HEADS)
-    rows = "".join(_row(account, line) for line in lines)
+    rows = "".join(_row(run_data, line) for line in lines)
     return (
         f'<div class="card"><p>{told}</p><div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div><p>A prediction is a standing among those learned in its round: 1 is the "
         "best one's, 0 that of the worst. Pairs ordered: the share of pairs with different scores which the prediction "
         "orders as the scores do; 50 % is chance. Scores are compared at the highest fidelity that most of those "
         "learned had reached. A dash: not known.</p></div>"
-        f'<div class="grid">{_scatter(account, rounds)}</div>'
+        f'<div class="grid">{_scatter(run_data, rounds)}</div>'
     )
 
 
-def _row(account: Account, line: Mapping[str, Any]) -> str:
+def _row(run_data: RunData, line: Mapping[str, Any]) -> str:
     held_out = _share(line["pairwise"])
     cells = (
         str(line["scores"]),
         f"{line['steps']}{', cut short' if line['bound'] else ''}",
         _share(line["reconstructed"]),
         f"{held_out} ({line['held_out']} held out)" if line["held_out"] else held_out,
-        score(account, line["pool"]),
+        score(run_data, line["pool"]),
         str(line["generated"]),
         "-" if line["predicted"] is None else f"{line['predicted']:.2f}",
-        score(account, line["mean"]),
+        score(run_data, line["mean"]),
         _share(line["ordered"]),
     )
     return f"<tr>{''.join(f'<td class=number>{cell}</td>' for cell in cells)}</tr>"
@@ -81,7 +81,7 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.0f} %"
 
 
-def _scatter(account: Account, rounds: Sequence[Mapping[str, Any]]) -> str:
+def _scatter(run_data: RunData, rounds: Sequence[Mapping[str, Any]]) -> str:
     """Every scored one of those generated: what was predicted, and what came true."""
     told = [
         [(float(each["predicted"]), float(each["score"])) for each in row["generated"] if each["score"] is not None]
@@ -92,7 +92,7 @@ def _scatter(account: Account, rounds: Sequence[Mapping[str, Any]]) -> str:
         return ""
     near = far([true for _, true in pairs], rounds[0]["mode"])
     x = Axis.of("predicted standing", [predicted for predicted, _ in pairs])
-    plot = Plot(x, Axis.of(score_label(account), [near(true) for _, true in pairs]), "score against prediction")
+    plot = Plot(x, Axis.of(score_label(run_data), [near(true) for _, true in pairs]), "score against prediction")
     *earlier, last = [[(predicted, near(true)) for predicted, true in each] for each in told if each]
     plot.dots([place for each in earlier for place in each], "weak")
     plot.dots(last, "full")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from raynas.analysis.run_data import Account
+from raynas.analysis.run_data import RunData
 from raynas.analysis.trust import interval, remarks
 from raynas.report.charts import figure
 from raynas.report.svg import Axis, Plot, far
@@ -15,9 +15,9 @@ from raynas.report.text import absent
 __all__ = ["trust"]
 
 
-def trust(account: Account) -> str:
+def trust(run_data: RunData) -> str:
     """The verdict, a scatter plot of the score against the truth, and the figures."""
-    found = account.ranking
+    found = run_data.ranking
     if found is None:
         told = (
             "Not measured yet: python -m raynas.launch rank compares the scores with a table, or with trained networks."
@@ -25,7 +25,7 @@ def trust(account: Account) -> str:
         return f'<div class="card">{absent(told)}</div>'
     notes = "".join(f"<p>{escape(text)}</p>" for text in remarks(found))
     verdict = f"<p class='lead'>{escape(found['sentence'])}</p>"
-    picture = _scatter(found["points"], found["truth"], account.mode)
+    picture = _scatter(found["points"], found["truth"], run_data.mode)
     return f'<div class="card">{verdict}{_table(found)}{notes}</div><div class="grid">{picture}</div>'
 
 

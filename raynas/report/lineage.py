@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from html import escape
 
-from raynas.analysis.run_data import Account, Scored
+from raynas.analysis.run_data import RunData, Scored
 from raynas.architecture import Architecture
 from raynas.report.text import absent, score
 from raynas.searchers.origin import ORIGINS
@@ -16,24 +16,24 @@ _SHOWN = 12
 """Of a longer line the steps in between are folded away."""
 
 
-def lineage(account: Account, picture: Callable[[Account, Architecture], str]) -> str:
+def lineage(run_data: RunData, picture: Callable[[RunData, Architecture], str]) -> str:
     """The line of the winner as a list, the first ancestor on top.
 
     Args:
-        account: Of the run.
+        run_data: Of the run.
         picture: Draws an architecture in little.
     """
-    if not account.best:
+    if not run_data.best:
         return absent("There is no winner yet.")
-    known = {one.key: one for one in account.scored}
-    winner = known.get(account.best[0]["key"])
+    known = {one.key: one for one in run_data.scored}
+    winner = known.get(run_data.best[0]["key"])
     if winner is None or not winner.origin:
         return absent("How the winner came about is not noted: the log of this run, or its searcher, does not say.")
-    line = _line(known, winner, account.mode)
-    number = {one.key: place for place, one in enumerate(account.scored, 1)}
+    line = _line(known, winner, run_data.mode)
+    number = {one.key: place for place, one in enumerate(run_data.scored, 1)}
     steps = [
-        f"<li>{picture(account, one.architecture)}<b>{score(account, one.score)}</b>"
-        f"<span>{_words(account, known, one, before)}</span><em>no. {number[one.key]} of {len(known)}, "
+        f"<li>{picture(run_data, one.architecture)}<b>{score(run_data, one.score)}</b>"
+        f"<span>{_words(run_data, known, one, before)}</span><em>no. {number[one.key]} of {len(known)}, "
         f"<code>{escape(one.key)}</code>{_early(one)}</em></li>"
         for before, one in zip([None, *line], line, strict=False)
     ]
@@ -41,7 +41,7 @@ def lineage(account: Account, picture: Callable[[Account, Architecture], str]) -
         middle = steps[2 : 4 - _SHOWN]
         fold = f"<li class='fold'><details><summary>{len(middle)} more</summary><ol class='line'>"
         steps[2 : 4 - _SHOWN] = [f"{fold}{''.join(middle)}</ol></details></li>"]
-    return f"<ol class='line'>{''.join(steps)}</ol><p>{_told(account, line)}</p>"
+    return f"<ol class='line'>{''.join(steps)}</ol><p>{_told(run_data, line)}</p>"
 
 
 def _line(known: Mapping[str, Scored], winner: Scored, mode: str) -> list[Scored]:
@@ -52,7 +52,7 @@ def _line(known: Mapping[str, Scored], winner: Scored, mode: str) -> list[Scored
     return line[::-1]
 
 
-def _words(account: Account, known: Mapping[str, Scored], one: Scored, before: Scored | None) -> str:
+def _words(run_data: RunData, known: Mapping[str, Scored], one: Scored, before: Scored | None) -> str:
     """How it came about, and by what it differs from the one before."""
     how = ORIGINS.get(one.origin, one.origin)
     if not one.origin:
@@ -61,7 +61,7 @@ def _words(account: Account, known: Mapping[str, Scored], one: Scored, before: S
         missing = [name for name in one.parents if name not in known]
         return escape(how) + (f" of {escape(' and '.join(missing))}, which this log does not have" if missing else "")
     others = [name for name in one.parents if name != before.key]
-    scores = {name: score(account, known[name].score) if name in known else "not in this log" for name in others}
+    scores = {name: score(run_data, known[name].score) if name in known else "not in this log" for name in others}
     told = "".join(f" with <code>{escape(name)}</code> ({scores[name]})" for name in others)
     return f"{escape(how)}{told}: {_changes(before.architecture, one.architecture)}"
 
@@ -77,7 +77,7 @@ def _early(one: Scored) -> str:
     return "" if one.full else f", at fidelity {one.fidelity} of {one.max_fidelity}"
 
 
-def _told(account: Account, line: list[Scored]) -> str:
+def _told(run_data: RunData, line: list[Scored]) -> str:
     """What the line says as a whole."""
     if len(line) > 1:
         crossed = any(len(one.parents) > 1 for one in line)
@@ -85,5 +85,5 @@ def _told(account: Account, line: list[Scored]) -> str:
         return told + (" Of two parents the better one is followed." if crossed else "")
     origin = line[0].origin
     if origin in ("model", "child"):
-        return f"{account.config.search.method} looks at all scores at once: its proposals have no single parent."
+        return f"{run_data.config.search.method} looks at all scores at once: its proposals have no single parent."
     return "It has no ancestors."

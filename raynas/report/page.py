@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from raynas.analysis.run_data import Account, read_account
+from raynas.analysis.run_data import RunData, read_run_data
 from raynas.config.trust import foreign
 from raynas.report import charts as figures
 from raynas.report.charts_progress import progress
@@ -38,90 +38,90 @@ def write_report(folder: Path) -> Path:
         ValueError: The folder is no run, or its settings cannot be read.
         OSError: The page cannot be written.
     """
-    account = read_account(Path(folder))
+    run_data = read_run_data(Path(folder))
     template = Template(resources.files(__name__).joinpath("page.html").read_text(encoding="utf-8"))
     page = template.substitute(
-        name=escape(account.config.name or account.folder.name),
-        headline=_headline(account),
-        facts=_facts(account),
-        notes="".join(f"<li>{escape(note)}</li>" for note in _notes(account)),
-        front=figures.front(account),
-        progress=progress(account),
-        winner=figures.winner(account),
-        lineage=lineage(account, figures.barcode),
-        learned=learned(account),
-        best=_best(account),
-        fates=figures.fates(account),
-        training=figures.training(account),
-        trust=trust(account),
-        time=_time(account),
-        repeat=_repeat(account),
+        name=escape(run_data.config.name or run_data.folder.name),
+        headline=_headline(run_data),
+        facts=_facts(run_data),
+        notes="".join(f"<li>{escape(note)}</li>" for note in _notes(run_data)),
+        front=figures.front(run_data),
+        progress=progress(run_data),
+        winner=figures.winner(run_data),
+        lineage=lineage(run_data, figures.barcode),
+        learned=learned(run_data),
+        best=_best(run_data),
+        fates=figures.fates(run_data),
+        training=figures.training(run_data),
+        trust=trust(run_data),
+        time=_time(run_data),
+        repeat=_repeat(run_data),
         written=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
     )
-    target = account.folder / "report.html"
+    target = run_data.folder / "report.html"
     replace_text(target, page, patience=0)
     return target
 
 
-def _notes(account: Account) -> list[str]:
+def _notes(run_data: RunData) -> list[str]:
     """What a reader must know before trusting the rest."""
-    notes = list(account.notes)
-    for curve, what in ((account.training, "supernet"), (account.retraining, "winner")):
+    notes = list(run_data.notes)
+    for curve, what in ((run_data.training, "supernet"), (run_data.retraining, "winner")):
         if curve is not None and not curve.finished:
             notes.append(f"The training of the {what} stands at step {curve.steps[-1]} of {curve.total}.")
-    running = sum(one.status == "running" for one in account.scored)
+    running = sum(one.status == "running" for one in run_data.scored)
     if running:
         notes.append(f"Architectures whose scoring was begun and has not ended: {running}.")
     return notes
 
 
-def _headline(account: Account) -> str:
+def _headline(run_data: RunData) -> str:
     """The result in one sentence."""
-    if not account.best:
-        why = "has a score within the limits" if account.scored else "was scored yet: the log of this run is empty"
+    if not run_data.best:
+        why = "has a score within the limits" if run_data.scored else "was scored yet: the log of this run is empty"
         return f"<h1>Nothing found yet</h1>{absent(f'No architecture {why}.')}"
-    winner = account.best[0]
-    measure, retrained = account.tested(winner["key"])
+    winner = run_data.best[0]
+    metric, retrained = run_data.tested(winner["key"])
     if retrained:
-        big = tested(account, winner["key"])
-        what = f"{'' if measure.unit else measure.name + ' '}on the test {measure.examples}, trained from scratch"
+        big = tested(run_data, winner["key"])
+        what = f"{'' if metric.unit else metric.name + ' '}on the test {metric.examples}, trained from scratch"
     elif "final_score" in winner:
-        known = account.measure is not None
-        images = f"{measure.name} on all validation {measure.examples}" if known else "is the score of the winner"
-        big, what = score(account, winner["final_score"]), f"{images}; not retrained yet"
+        known = run_data.metric is not None
+        images = f"{metric.name} on all validation {metric.examples}" if known else "is the score of the winner"
+        big, what = score(run_data, winner["final_score"]), f"{images}; not retrained yet"
     else:
-        big = score(account, winner["score"])
+        big = score(run_data, winner["score"])
         what = f"so far, at fidelity {winner['fidelity']}; the search has not ended"
-    ended = [one for one in account.scored if one.status != "running"]
+    ended = [one for one in run_data.scored if one.status != "running"]
     stopped = sum(one.status == "stopped" for one in ended)
-    config = account.config
+    config = run_data.config
     # A trainable with settings of its own, a table, need not have seen the data.
     data = f"on {config.data.name}" if not config.search.trainable_args else f"scored by {config.search.trainable}"
     line = (
         f"The best of {len(ended)} architectures ({stopped} stopped early) of {config.space} {data}, "
-        f"proposed by {config.search.method} in {duration(account.clock.wall)} of search."
+        f"proposed by {config.search.method} in {duration(run_data.clock.wall)} of search."
     )
     return f'<h1>{big} <small>{what}</small></h1><p class="lead">{escape(line)}</p>'
 
 
-def _facts(account: Account) -> str:
+def _facts(run_data: RunData) -> str:
     """The winner's figures, its costs against their limits."""
-    if not account.best:
+    if not run_data.best:
         return ""
-    winner = account.best[0]
-    result = account.retrained.get(winner["key"])
-    measure = account.tested(winner["key"])[0]
-    tiles = [_tile(f"test {measure.name}", "not retrained yet", "")]
+    winner = run_data.best[0]
+    result = run_data.retrained.get(winner["key"])
+    metric = run_data.tested(winner["key"])[0]
+    tiles = [_tile(f"test {metric.name}", "not retrained yet", "")]
     if result is not None:
-        below = f"validation {tested(account, winner['key'], 'validation')}"
+        below = f"validation {tested(run_data, winner['key'], 'validation')}"
         below += f", {result['epochs']:g} epochs from scratch" if "epochs" in result else ""
-        tiles = [_tile(f"test {measure.name}", tested(account, winner["key"]), below)]
-    below = f"in the search {score(account, winner['score'])}"
-    final = score(account, winner["final_score"]) if "final_score" in winner else "not scored again yet"
-    name = "score of the winner" if account.measure is None else f"all validation {measure.examples}"
+        tiles = [_tile(f"test {metric.name}", tested(run_data, winner["key"]), below)]
+    below = f"in the search {score(run_data, winner['score'])}"
+    final = score(run_data, winner["final_score"]) if "final_score" in winner else "not scored again yet"
+    name = "score of the winner" if run_data.metric is None else f"all validation {metric.examples}"
     tiles.append(_tile(name, final, below))
     tiles += [
-        _tile(escape(NAMES.get(cost, cost)), count(winner.get(cost)), _meter(account, cost)) for cost in account.costs
+        _tile(escape(NAMES.get(cost, cost)), count(winner.get(cost)), _meter(run_data, cost)) for cost in run_data.costs
     ]
     return "".join(tiles)
 
@@ -131,11 +131,11 @@ def _tile(name: str, value: str, below: str) -> str:
     return f"<div class='tile'><dt>{name}</dt><dd{words}>{value}</dd><dd class='below'>{below}</dd></div>"
 
 
-def _meter(account: Account, cost: str) -> str:
+def _meter(run_data: RunData, cost: str) -> str:
     """Where the winner lies among all that were scored (the bar), and the limits (the marks)."""
-    limits, own = bounds(account, cost), account.best[0].get(cost)
+    limits, own = bounds(run_data, cost), run_data.best[0].get(cost)
     words = " and ".join(text for text, _ in limits) or "no limit"
-    values = [one.costs[cost] for one in account.scored if cost in one.costs]
+    values = [one.costs[cost] for one in run_data.scored if cost in one.costs]
     if own is None or not values:
         return words
     axis = Axis.of(cost, [*values, own, *(value for _, value in limits)])
@@ -147,26 +147,26 @@ def _meter(account: Account, cost: str) -> str:
     )
 
 
-def _best(account: Account) -> str:
+def _best(run_data: RunData) -> str:
     """The table of the best."""
-    if not account.best:
+    if not run_data.best:
         return absent("Nothing to list yet.")
     rows = []
-    for number, row in enumerate(account.best, 1):
+    for number, row in enumerate(run_data.best, 1):
         cells = (
-            score(account, row["score"]),
-            score(account, row.get("final_score")),
-            *(count(row.get(cost)) for cost in account.costs),
-            *(escape(str(value)) for value in account.parts(row["architecture"])[1].values()),
-            tested(account, row["key"]),
+            score(run_data, row["score"]),
+            score(run_data, row.get("final_score")),
+            *(count(row.get(cost)) for cost in run_data.costs),
+            *(escape(str(value)) for value in run_data.parts(row["architecture"])[1].values()),
+            tested(run_data, row["key"]),
         )
         numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
-        picture = figures.barcode(account, row["architecture"])
+        picture = figures.barcode(run_data, row["architecture"])
         rows.append(f"<tr><td>{number}</td><td><code>{escape(row['key'])}</code></td><td>{picture}</td>{numbers}</tr>")
-    heads = ("in the search", "scored again", *(escape(NAMES.get(cost, cost)) for cost in account.costs))
-    heads += (*account.parts(account.best[0]["architecture"])[1], "test")
+    heads = ("in the search", "scored again", *(escape(NAMES.get(cost, cost)) for cost in run_data.costs))
+    heads += (*run_data.parts(run_data.best[0]["architecture"])[1], "test")
     head = "".join(f'<th class="number">{text}</th>' for text in heads)
-    again = "" if account.measure is None else f" on all validation {account.measure.examples},"
+    again = "" if run_data.metric is None else f" on all validation {run_data.metric.examples},"
     return (
         '<div class="scroll"><table><thead><tr><th></th><th>key</th><th>architecture</th>'
         f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
@@ -175,13 +175,13 @@ def _best(account: Account) -> str:
     )
 
 
-def _time(account: Account) -> str:
+def _time(run_data: RunData) -> str:
     """How the time was spent: one strip."""
-    clock = account.clock
+    clock = run_data.clock
     scoring = min(clock.busy / clock.workers, clock.wall) if clock.workers else 0.0
-    retraining = sum(float(result.get("seconds", 0.0)) for result in account.retrained.values())
+    retraining = sum(float(result.get("seconds", 0.0)) for result in run_data.retrained.values())
     phases = [
-        ("training the supernet", account.training.seconds if account.training else 0.0, "h0"),
+        ("training the supernet", run_data.training.seconds if run_data.training else 0.0, "h0"),
         ("search, scoring", scoring, "h1"),
         ("search, all else", clock.wall - scoring, "h7"),
         ("retraining", retraining, "h2"),
@@ -196,7 +196,7 @@ def _time(account: Account) -> str:
         for name, seconds, share, hue in kept
     )
     workers = f"{clock.workers} worker{'s' * (clock.workers != 1)}"
-    told = f"Scoring took {duration(clock.busy)} of computing on {workers}. " if clock.workers else ""
+    told = f"EvaluationSpec took {duration(clock.busy)} of computing on {workers}. " if clock.workers else ""
     told = "The times of the search are simulated: the table tells them. " if clock.simulated else told
     return (
         f'<div class="strip">{strip}</div><ul class="legend">{legend}</ul><p>{told}Wall time without pauses. '
@@ -204,16 +204,16 @@ def _time(account: Account) -> str:
     )
 
 
-def _repeat(account: Account) -> str:
+def _repeat(run_data: RunData) -> str:
     """All settings, and the commands that use them."""
-    name = account.config.name or account.folder.name
-    vouched = " --trust" if foreign(account.config) else ""
+    name = run_data.config.name or run_data.folder.name
+    vouched = " --trust" if foreign(run_data.config) else ""
     again = f"python -m raynas.launch --config config.yaml{vouched} --name {shlex.quote(f'{name}-again')}"
-    kept_in = account.config.storage_path
-    place = f"{kept_in.rstrip('/')}/{name}" if remote(kept_in) else str(account.folder)
+    kept_in = run_data.config.storage_path
+    place = f"{kept_in.rstrip('/')}/{name}" if remote(kept_in) else str(run_data.folder)
     onward = f"python -m raynas.launch --resume {shlex.quote(place)}{vouched} search.num_samples=N"
     kept = []
-    for file, text in account.settings.items():
+    for file, text in run_data.settings.items():
         newest = file == "config.yaml"
         title = file if newest else f"{file}, the settings of an earlier part of this run"
         kept.append(f"<details{' open' * newest}><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>")

@@ -6,7 +6,7 @@ import math
 from html import escape
 from typing import Any
 
-from raynas.analysis.run_data import Account, Scored
+from raynas.analysis.run_data import RunData, Scored
 from raynas.runs.display import quantity
 
 __all__ = ["NAMES", "absent", "bounds", "count", "duration", "score", "score_label", "tested", "tip"]
@@ -24,27 +24,27 @@ def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def score(account: Account, value: Any) -> str:
+def score(run_data: RunData, value: Any) -> str:
     """A score with its unit."""
     if not _number(value):
         return NONE
-    return f"{value:.4g}" if account.measure is None else account.measure.text(value)
+    return f"{value:.4g}" if run_data.metric is None else run_data.metric.text(value)
 
 
-def score_label(account: Account) -> str:
+def score_label(run_data: RunData) -> str:
     """What the score is, for an axis."""
-    better = f"{'higher' if account.mode == 'max' else 'lower'} is better"
-    measure = account.measure
-    if measure is None:
+    better = f"{'higher' if run_data.mode == 'max' else 'lower'} is better"
+    metric = run_data.metric
+    if metric is None:
         return f"score ({better})"
-    return f"validation {measure.name}, {measure.unit or better}"
+    return f"validation {metric.name}, {metric.unit or better}"
 
 
-def tested(account: Account, key: str, part: str = "test") -> str:
+def tested(run_data: RunData, key: str, part: str = "test") -> str:
     """What a retrained architecture was measured to be."""
-    measure, result = account.tested(key)
-    value: Any = result.get(f"{part}_{measure.name}")
-    return measure.text(value) if _number(value) else NONE
+    metric, result = run_data.tested(key)
+    value: Any = result.get(f"{part}_{metric.name}")
+    return metric.text(value) if _number(value) else NONE
 
 
 def count(value: Any) -> str:
@@ -59,13 +59,13 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def bounds(account: Account, cost: str) -> list[tuple[str, float]]:
+def bounds(run_data: RunData, cost: str) -> list[tuple[str, float]]:
     """The limits on a cost, each with the words for it."""
-    pair = zip(("at least", "at most"), account.limits.bounds.get(cost, (None, None)), strict=True)
+    pair = zip(("at least", "at most"), run_data.limits.bounds.get(cost, (None, None)), strict=True)
     return [(f"{words} {quantity(value)}", value) for words, value in pair if value is not None]
 
 
-def tip(account: Account, one: Scored) -> str:
+def tip(run_data: RunData, one: Scored) -> str:
     """What appears under the mouse at an architecture."""
     costs = [f"{quantity(value)} {NAMES.get(name, name)}" for name, value in one.costs.items()]
-    return ", ".join([f"{one.key}: {score(account, one.score)}", *costs])
+    return ", ".join([f"{one.key}: {score(run_data, one.score)}", *costs])

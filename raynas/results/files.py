@@ -24,7 +24,7 @@ __all__ = [
     "Leaderboard",
     "Ranking",
     "Result",
-    "Rounds",
+    "TrainingRounds",
     "Winners",
     "accept",
     "read_json",
@@ -180,7 +180,7 @@ Winners = Annotated[list[_Winner], Field(min_length=1)]
 Front = list[BoardRow]
 Graphs = _Wiring | Annotated[dict[str, Any], Field(max_length=0)]
 Journal = Annotated[list[_Learned | _Earlier], Field(min_length=1)]
-Rounds = _Pool | _Shrinking
+TrainingRounds = _Pool | _Shrinking
 """The content of supernet/rounds.json."""
 
 

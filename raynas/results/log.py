@@ -27,7 +27,7 @@ from raynas.architecture import key as key_of
 from raynas.results.parquet import Folder, number_of
 from raynas.results.queries import latest, leaderboard, mode_of, pareto
 from raynas.results.row_checks import STATUSES, check_rows, check_scores
-from raynas.storage.atomic import patiently, reason
+from raynas.storage.atomic import reason, write_with_retry
 from raynas.utils.periods import PERIODS
 
 __all__ = [
@@ -196,7 +196,7 @@ class Log:
         atexit.unregister(self.close)
         if self._thread is not None:
             self._thread.join()
-        patiently(self.flush, f"the last rows of {self.folder}", patience)
+        write_with_retry(self.flush, f"the last rows of {self.folder}", patience)
 
     def _flush_by_timer(self) -> None:
         failed = False

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raynas.metrics import MEASURES, Measure, scored_by
+from raynas.metrics import METRICS, Metric, scored_by
 
 __all__ = ["MOST_FIDELITY", "STATUSES", "check_rows", "check_scores"]
 
@@ -87,12 +87,12 @@ def check_scores(table: pa.Table) -> tuple[pa.Table, list[str]]:
     return table.set_column(table.schema.get_field_index("score"), table.schema.field("score"), kept), [told]
 
 
-def _measure(table: pa.Table) -> Measure | None:
+def _measure(table: pa.Table) -> Metric | None:
     """What the scores are; most of a log's first rows tell it."""
     some = table.select(["metrics", "score"]).filter(pc.is_finite(table.column("score"))).slice(0, 100).to_pylist()
     found = [scored_by([row]) for row in some]
-    counts = {measure.name: found.count(measure) for measure in MEASURES}
-    likely = max(MEASURES, key=lambda measure: counts[measure.name])
+    counts = {measure.name: found.count(measure) for measure in METRICS}
+    likely = max(METRICS, key=lambda measure: counts[measure.name])
     return likely if 2 * counts[likely.name] > len(some) else None
 
 

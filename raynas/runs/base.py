@@ -43,15 +43,15 @@ from raynas.search_space.constraints import Limits, Profile
 from raynas.search_space.graph import graphs
 from raynas.search_space.joint import joined, unfolded
 from raynas.searchers import ArchitectureSearcher, SearchSpace
-from raynas.storage.atomic import patiently, remove_abandoned, replace_text, write_json
+from raynas.storage.atomic import remove_abandoned, replace_text, write_json, write_with_retry
 from raynas.storage.locks import alone
-from raynas.storage.mirror import OvertakenError
+from raynas.storage.mirror import LeaseLostError
 from raynas.storage.object_store import check_folder, open_mirror
 from raynas.storage.removal import adopt, free_name, remove_tree
 from raynas.tune.callback import Recorder
 from raynas.tune.experiment import run_search
 from raynas.tune.loggers import check_loggers, listening
-from raynas.tune.spec import Scoring, check_arguments, check_processes, memory_here, memory_of_head
+from raynas.tune.spec import EvaluationSpec, check_arguments, check_processes, memory_here, memory_of_head
 
 __all__ = ["CostModel", "NoCosts", "SearchRun"]
 
@@ -137,7 +137,7 @@ class SearchRun:
         if hasattr(trainable, "check"):
             trainable.check(config.search)
         elif config.search.cohort != 1:
-            raise ConfigError(f"search.cohort = {config.search.cohort} needs a trainable with scoring(); legal: 1")
+            raise ConfigError(f"search.cohort = {config.search.cohort} needs a trainable with spec(); legal: 1")
         else:
             check_arguments(config.search, legal=list(inspect.signature(trainable.setup).parameters)[2:])
 
@@ -204,10 +204,10 @@ class SearchRun:
             ConfigError: As :meth:`open`.
         """
         if self.mirror is not None:
-            patiently(self.mirror.claim, self.mirror.uri)
+            write_with_retry(self.mirror.claim, self.mirror.uri)
         self.open()
         if self.mirror is not None:
-            patiently(self.mirror.push, self.mirror.uri)
+            write_with_retry(self.mirror.push, self.mirror.uri)
 
     def check_nodes(self) -> None:
         """See that all nodes have both the folder and the code.
@@ -235,14 +235,14 @@ class SearchRun:
         self.begin()
         self.budget = Budget(self.config, self.folder)
         self.price()
-        scoring = combined(self, self.scoring())
+        spec = combined(self, self.evaluation_spec())
         folder = self.folder / "scored.parquet"
         if folder.exists():
             results.compact(folder)
         stamp = {"run": self.config.name, "searcher": self.config.search.method}
         settings, objectives, hypervolume = self.config.search, self.search_space.objectives, None
         if objectives:
-            hypervolume = Hypervolume(objectives, self.profile(), self.limits, scoring.mode)
+            hypervolume = Hypervolume(objectives, self.profile(), self.limits, spec.mode)
             early = "; nobody is stopped early, or the cheap would be" if settings.scheduler == "asha" else ""
             self.view.say(f"looking for the front of score against {' and '.join(objectives)}{early}")
         with (
@@ -251,19 +251,19 @@ class SearchRun:
             self.metrics.search(self.seen_by(show)) as told,
             listening(self.config, self.folder) as heard,
         ):
-            recorder = Recorder(log, scoring, stamp, self.costs_of, told, hypervolume)
+            recorder = Recorder(log, spec, stamp, self.costs_of, told, hypervolume)
             recorder.hear = heard
-            searcher = self.searcher(metric="score", mode=scoring.mode)
+            searcher = self.searcher(metric="score", mode=spec.mode)
             searcher.journal = self.folder / "searcher.json"
-            if not scoring.simulated:
-                self.budget.hold(scoring.workers * scoring.gpus)
-            left = self.budget.told if scoring.simulated else self.budget.left
+            if not spec.simulated:
+                self.budget.hold(spec.workers * spec.gpus)
+            left = self.budget.told if spec.simulated else self.budget.left
             with self.sole():
-                status = run_search(searcher, scoring, settings, log, recorder, left)
+                status = run_search(searcher, spec, settings, log, recorder, left)
         self.forget_ended()
         self.view.summary(status)
-        rescored = scoring.rescore is not None
-        best = self.leaderboard(scoring, searcher.recommend(settings.top) if rescored else [])
+        rescored = spec.rescore is not None
+        best = self.leaderboard(spec, searcher.recommend(settings.top) if rescored else [])
         front = self.front() if objectives else []  # empty, where time was short of a full score
         self.view.leaderboard(front or best, rescored, "the front" if front else None)
         if self.mirror is not None:
@@ -275,7 +275,7 @@ class SearchRun:
         """Tune and Ray Train tell in words of their own that another has gone on with the run: here it is said again.
 
         Raises:
-            OvertakenError: Something in here failed, and another has gone on.
+            LeaseLostError: Something in here failed, and another has gone on.
         """
         try:
             yield
@@ -304,7 +304,7 @@ class SearchRun:
         kept = self.folder / "in-flight"
         mirror = None if self.mirror is None else self.mirror.below("in-flight")
         if mirror is not None:
-            patiently(mirror.pull, f"the copy of {mirror.uri}")  # nodes that were lost have left theirs there
+            write_with_retry(mirror.pull, f"the copy of {mirror.uri}")  # nodes that were lost have left theirs there
         for folder in kept.glob("*"):
             if folder.name not in running:
                 remove_tree(folder)
@@ -313,14 +313,14 @@ class SearchRun:
         if kept.exists() and not any(kept.iterdir()):
             remove_tree(kept)
 
-    def scoring(self) -> Scoring:
+    def evaluation_spec(self) -> EvaluationSpec:
         """How the trainable scores; whatever it needs for that is trained and started."""
-        if hasattr(self.trainable, "scoring"):
-            told: Scoring = self.trainable.scoring(self)
+        if hasattr(self.trainable, "spec"):
+            told: EvaluationSpec = self.trainable.evaluation_spec(self)
             return told
         search = self.config.search
         concurrent = search.max_concurrent or int(ray.cluster_resources().get("CPU", 1))
-        return Scoring(
+        return EvaluationSpec(
             unfolded(self.trainable) if search.joint else self.trainable,
             search.trainable_args,
             max_fidelity=search.slices,
@@ -330,7 +330,7 @@ class SearchRun:
             bounded=search.max_concurrent is None,
         )
 
-    def leaderboard(self, scoring: Scoring, recommended: Sequence[Architecture] = ()) -> list[dict[str, Any]]:
+    def leaderboard(self, spec: EvaluationSpec, recommended: Sequence[Architecture] = ()) -> list[dict[str, Any]]:
         """The best of the log that keep the limits, scored once more on all validation images.
 
         What is recommended comes before what scored better: that may have been luck.
@@ -340,24 +340,24 @@ class SearchRun:
         if not (self.folder / "config.yaml").exists():
             self.open()  # somebody has deleted the folder meanwhile
         top, objectives = self.config.search.top, self.search_space.objectives
-        rows = self._candidates(scoring.mode, None if objectives else top, list(map(key, recommended)))
+        rows = self._candidates(spec.mode, None if objectives else top, list(map(key, recommended)))
         if not rows:
             raise RuntimeError(
                 "no architecture has a score yet: all failed (see the column 'error' of the log), or time was short"
             )
-        full = [row for row in rows if row["fidelity"] >= scoring.max_fidelity]
-        on_front = [full[place] for place in front_of(full, objectives, scoring.mode)] if objectives else []
+        full = [row for row in rows if row["fidelity"] >= spec.max_fidelity]
+        on_front = [full[place] for place in front_of(full, objectives, spec.mode)] if objectives else []
         chosen = list({row["key"]: row for row in (*rows[:top], *on_front)}.values())
         final = [row["score"] for row in chosen]
-        if scoring.rescore is not None:
-            final = scoring.rescore([row["architecture"] for row in chosen])
+        if spec.rescore is not None:
+            final = spec.rescore([row["architecture"] for row in chosen])
         for row, score in zip(chosen, final, strict=True):
             row["final_score"] = score
         if objectives:
-            full = [row for row in chosen if row["fidelity"] >= scoring.max_fidelity]
-            places = front_of(full, objectives, scoring.mode, "final_score")
+            full = [row for row in chosen if row["fidelity"] >= spec.max_fidelity]
+            places = front_of(full, objectives, spec.mode, "final_score")
             write_json(self.folder / "pareto.json", [full[place] for place in places])
-        sign = -1 if scoring.mode == "max" else 1
+        sign = -1 if spec.mode == "max" else 1
         # Of equal scores the cheaper comes first.
         chosen.sort(key=lambda row: (sign * row["final_score"], row.get("macs") or 0))
         write_json(self.folder / "leaderboard.json", chosen[:top])
@@ -453,10 +453,10 @@ class SearchRun:
             OSError: The storage refused for ten minutes.
         """
         if self.mirror is not None:
-            patiently(self.mirror.push, self.mirror.uri)
+            write_with_retry(self.mirror.push, self.mirror.uri)
 
     def close(self) -> None:
         """End what the run has started, and send its files where the storage takes them."""
         if self.mirror is not None:
-            with suppress(OvertakenError):  # the search has ended by it
+            with suppress(LeaseLostError):  # the search has ended by it
                 self.mirror.try_push()

@@ -148,7 +148,7 @@ class View:
 
 
 def _spent(status: SearchStatus) -> dict[str, str]:
-    """How the time was used: simulated seconds, or the share of real ones that went to something else than scoring."""
+    """How the time was used: simulated seconds, or the share of real ones that went to something else than spec."""
     if status.simulated is not None:
         return {"simulated time": f"{status.simulated:.0f} s"}
     if status.overhead >= 1.0:  # what takes no time, like a look into a table, has no share of it

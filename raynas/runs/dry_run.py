@@ -13,7 +13,7 @@ from raynas.runs.network import Run
 from raynas.search_space.joint import network, recipe, settings
 from raynas.training.trainer import Progress, Trainer
 
-__all__ = ["dry_run", "rehearse"]
+__all__ = ["dry_run", "run_one_architecture"]
 
 
 def dry_run(run: SearchRun) -> None:
@@ -41,13 +41,13 @@ def dry_run(run: SearchRun) -> None:
         say(str(run.costs))
 
 
-def rehearse(run: Run, chosen: Architecture) -> tuple[str, Progress]:
+def run_one_architecture(run: Run, chosen: Architecture) -> tuple[str, Progress]:
     """Train an architecture for two steps and score it on one slice, in this process; says how that went."""
     space, path = copy.deepcopy(run.space), network(chosen)
     trainer = Trainer(space, run.search_data, recipe(run.config.train, chosen), lambda step: [path], run.config.seed)
     progress = trainer.run(2)
     begin = time.perf_counter()
-    tally, measure = Scorer(space, run.search_data, run.config.search).score([path], 0)[0], run.task.measure
+    tally, measure = Scorer(space, run.search_data, run.config.search).score([path], 0)[0], run.task.metric
     told = "".join(f", {name} {value}" for name, value in settings(chosen).items())
     text = (
         f"architecture {arch.key(chosen)} {run.costs_of(chosen)}{told}: loss {progress.loss:.3f} after two steps "
@@ -63,7 +63,7 @@ def _show(run: Run, chosen: Architecture) -> None:
         say(f"{name}: {len(getattr(run.data, name))} {run.data}")
     if str(run.search_data) != str(run.data):
         say(f"the search sees {run.search_data}")
-    text, progress = rehearse(run, chosen)
+    text, progress = run_one_architecture(run, chosen)
     say(text)
     epochs = run.config.train.resolved().epochs
     if run.config.train.minutes is None and epochs is not None:

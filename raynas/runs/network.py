@@ -36,7 +36,7 @@ from raynas.costs.counter import Costs
 from raynas.data.dataset import Data, for_search
 from raynas.distributed.placement import place_ranks
 from raynas.evaluation.angle import Angles
-from raynas.evaluation.angle_statistics import Turning
+from raynas.evaluation.angle_statistics import AngleStatistics
 from raynas.evaluation.scorer import Scorer
 from raynas.export.formats import export
 from raynas.nn.choice import decisions, derive
@@ -128,8 +128,8 @@ class Run(SearchRun):
         self._supernet: Supernet | None = None
         if not getattr(trainable, "trains_supernet", False):
             refuse_rounds(config.train, trainable.__name__)
-        self.shrinking = make_shrinking(config, costs, self.limits, self.turning, self._violation)
-        self.pool = make_pool(config, costs, self._between_rounds, self.task.measure.mode)
+        self.shrinking = make_shrinking(config, costs, self.limits, self.angle_statistics, self._violation)
+        self.pool = make_pool(config, costs, self._between_rounds, self.task.metric.mode)
         self._narrow_as_trained()
         if hasattr(trainable, "check_run"):
             trainable.check_run(self)
@@ -144,7 +144,7 @@ class Run(SearchRun):
         return known if self.latency is None or not self.latency.ready else known | {LATENCY: self.latency.profile()}
 
     def price(self) -> None:
-        """Measure the latency of some architectures, and of those that were scored before.
+        """Metric the latency of some architectures, and of those that were scored before.
 
         Raises:
             ConfigError: The cluster has no such device.
@@ -198,7 +198,7 @@ class Run(SearchRun):
         """Train the shared weights; goes on from the newest checkpoint."""
         self.begin()
         with (
-            self.view.training("supernet", self.task.measure.examples) as show,
+            self.view.training("supernet", self.task.metric.examples) as show,
             self.metrics.training("supernet", self.seen_by(show)) as told,
         ):
             if self.budget.given and not self.supernet.finished:
@@ -208,7 +208,7 @@ class Run(SearchRun):
             self.supernet.train(self.paths(), told, None if left is None else left / 2)
         if self.shrinking is not None:
             self.narrow(self.shrinking.decisions)
-            left, all_of_it = map(arch.size, (self.shrinking.decisions, self.turning().decisions))
+            left, all_of_it = map(arch.size, (self.shrinking.decisions, self.angle_statistics().decisions))
             self.view.say(
                 f"the space was shrunk from {all_of_it:.3g} to {left:.3g} architectures: {self.shrinking.dropped} "
                 f"options were dropped in {len(self.shrinking.rounds)} rounds"
@@ -235,7 +235,7 @@ class Run(SearchRun):
     def score_mode(self) -> str:
         """See :meth:`SearchRun.score_mode`."""
         measured = not self.config.search.combine and getattr(self.trainable, "measured", False)
-        return self.task.measure.mode if measured else super().score_mode()
+        return self.task.metric.mode if measured else super().score_mode()
 
     def narrow(self, decisions: Decisions) -> None:
         """Search among these options alone."""
@@ -253,13 +253,13 @@ class Run(SearchRun):
 
     # Angles.
 
-    def turning(self) -> Turning:
+    def angle_statistics(self) -> AngleStatistics:
         """What tells the space's angles.
 
         Raises:
             AngleError: The space has no rule for something in it.
         """
-        return Turning(self.space, self.costs, self.config.train.affine)
+        return AngleStatistics(self.space, self.costs, self.config.train.affine)
 
     def check_angles(self) -> None:
         """Refuse what will have no angles, before anything is trained.
@@ -268,7 +268,7 @@ class Run(SearchRun):
             AngleError: The space has no rule for something in it.
             CheckpointError: A training has begun without keeping its initial weights.
         """
-        self.turning()
+        self.angle_statistics()
         checkpoint.check_initial(self.folder / "supernet")
 
     def angles(self) -> Angles:
@@ -280,8 +280,8 @@ class Run(SearchRun):
         folder = self.folder / "supernet"
         saved = checkpoint.latest(folder)
         if saved is None:
-            raise checkpoint.CheckpointError(f"there is no supernet in {folder}: run train-supernet first")
-        return self.turning().angles(checkpoint.read_initial(folder), model_tensors(saved[1]))
+            raise CheckpointError(f"there is no supernet in {folder}: run train-supernet first")
+        return self.angle_statistics().angles(checkpoint.read_initial(folder), model_tensors(saved[1]))
 
     # After the search.
 
@@ -364,11 +364,11 @@ class Run(SearchRun):
         what = f"retrain {arch.key(chosen)}"
         with (
             self.sole(),
-            self.view.training(what, self.task.measure.examples) as show,
+            self.view.training(what, self.task.metric.examples) as show,
             self.metrics.training(what, show) as told,
         ):
             result = retrain(network, self.data, recipe, self.config.seed, where, told)
-        measure = self.task.measure
+        measure = self.task.metric
         test, validation = (measure.said(result[f"{part}_{measure.name}"]) for part in ("test", "validation"))
         self.view.say(
             f"retrained {arch.key(chosen)}: {test} on the test {measure.examples}, "

@@ -8,11 +8,11 @@ from torch import nn
 
 from raynas.config.run import Config, ConfigError, FeaturesConfig, FilterConfig
 from raynas.costs.counter import Costs
-from raynas.costs.device import Stopwatch
+from raynas.costs.device import LatencyBenchmark
 from raynas.costs.feasibility import check_satisfiable
 from raynas.costs.latency import Latency, timed
 from raynas.data.dataset import Data
-from raynas.evaluation.proxies.evaluator import Untrained, check_scores
+from raynas.evaluation.proxies.evaluator import ZeroCostProxies, check_scores
 from raynas.evaluation.proxies.features import foretold
 from raynas.evaluation.proxies.filter import filtered
 from raynas.search_space.constraints import COSTS, LATENCY, Limits, check_objectives, violation
@@ -54,8 +54,8 @@ class NetworkSpace:
         settings = self.config.latency
         if settings.place is None:
             return None
-        stopwatch = Stopwatch(self.space, task_of(self.data).example(settings.batch), settings)
-        return Latency(self.costs, stopwatch, folder / "latency.jsonl", self.limits)
+        benchmark = LatencyBenchmark(self.space, task_of(self.data).example(settings.batch), settings)
+        return Latency(self.costs, benchmark, folder / "latency.jsonl", self.limits)
 
     def search_space(self, latency: Latency | None = None) -> SearchSpace:
         """The search space; without latency the limits on it do not count."""
@@ -70,9 +70,9 @@ class NetworkSpace:
             space = filtered(space, self._filter, search.filter, seed)
         return space if self._features is None else foretold(space, self._features, search.features, seed)
 
-    def _untrained(self, name: str, settings: FilterConfig | FeaturesConfig) -> Untrained | None:
+    def _untrained(self, name: str, settings: FilterConfig | FeaturesConfig) -> ZeroCostProxies | None:
         """What takes the zero-cost scores that are wanted, if any are."""
         if settings.score is None:
             return None
         names = check_scores(settings.score, f"search.{name}.score")
-        return Untrained.of(self.space, self.costs, self.data, names, settings.images, self.config.seed)
+        return ZeroCostProxies.of(self.space, self.costs, self.data, names, settings.images, self.config.seed)

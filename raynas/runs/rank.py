@@ -20,9 +20,9 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from raynas import results
-from raynas.analysis.ground_truth import LEAST, Truth, from_audit, from_retraining, from_table
+from raynas.analysis.ground_truth import LEAST, GroundTruth, from_audit, from_retraining, from_table
 from raynas.analysis.rank_correlation import compare
-from raynas.analysis.trust import Rows, Sample, interval, judge, remarks, scores_at, sign
+from raynas.analysis.trust import Rows, Sample, interval, rank_agreement, remarks, scores_at, sign
 from raynas.architecture import Architecture, key
 from raynas.config.run import ConfigError
 from raynas.metrics import scored_by
@@ -32,7 +32,7 @@ from raynas.runs.display import View
 from raynas.runs.sample import random_architectures, ranks, score_sample
 from raynas.runs.warm_start import mode_of_scores
 from raynas.storage.atomic import write_json
-from raynas.tune.trial import CohortTrial
+from raynas.tune.trial import BatchTrial
 
 __all__ = ["rank"]
 
@@ -85,7 +85,7 @@ def rank(run: SearchRun, join: Callable[[], None], audit: Callable[[], SearchRun
         truth = from_retraining(run.folder, scored)
         sample = _searched(run, rows)
     costs = _costs(run, truth)
-    found = judge(sample, truth, costs, name=_name(run), resamples=settings.resamples)
+    found = rank_agreement(sample, truth, costs, name=_name(run), resamples=settings.resamples)
     found |= {"searched": _among_searched(run, rows, truth, settings.resamples), "winner": _winner(run, truth)}
     write_json(run.folder / "ranking.json", found)
     _show(run.view, found)
@@ -94,7 +94,7 @@ def rank(run: SearchRun, join: Callable[[], None], audit: Callable[[], SearchRun
     return found
 
 
-def _enough(truth: Truth, names: Any, why: str) -> None:
+def _enough(truth: GroundTruth, names: Any, why: str) -> None:
     both = sum(name in truth.values for name in names)
     if both < LEAST:
         raise ConfigError(f"only {both} architectures have a true score, a ranking needs {LEAST}; {why}")
@@ -120,7 +120,7 @@ def _drawn(run: SearchRun, rows: Rows) -> list[Architecture]:
     if wanted is None and _is_random(run, rows):
         return []
     if wanted is None:
-        wanted = SAMPLE if issubclass(run.trainable, CohortTrial) else 0
+        wanted = SAMPLE if issubclass(run.trainable, BatchTrial) else 0
     return random_architectures(run.search_space, wanted, run.config.seed)
 
 
@@ -132,13 +132,13 @@ def _is_random(run: SearchRun, rows: Rows) -> bool:
 
 
 def _scored_sample(run: SearchRun, architectures: Sequence[Architecture]) -> Sample:
-    scoring = run.scoring()
-    combined = ranks(run, scoring)
-    rows = score_sample(run, scoring, architectures)
+    spec = run.evaluation_spec()
+    combined = ranks(run, spec)
+    rows = score_sample(run, spec, architectures)
     if combined:
         for row in (row for told in rows.values() for row in told if row["status"] != "error"):
             row["score"] = combined[row["fidelity"]](row["metrics"])
-    return Sample("drawn by chance from the space", rows, "max" if combined else scoring.mode)
+    return Sample("drawn by chance from the space", rows, "max" if combined else spec.mode)
 
 
 def _searched(run: SearchRun, rows: Rows) -> Sample:
@@ -152,7 +152,7 @@ def _searched(run: SearchRun, rows: Rows) -> Sample:
     return Sample(text, told, mode_of_scores(run.trainable, run.config) if measure is None else measure.mode)
 
 
-def _costs(run: SearchRun, truth: Truth) -> dict[str, dict[str, float]]:
+def _costs(run: SearchRun, truth: GroundTruth) -> dict[str, dict[str, float]]:
     """What the architectures cost, by the name of the cost and their key; only costs that are known of all."""
     known = {name: run.costs_of(truth.architectures[name]) for name in truth.values}
     names = {name for told in known.values() for name in told}
@@ -166,7 +166,7 @@ def _costs(run: SearchRun, truth: Truth) -> dict[str, dict[str, float]]:
 # Besides the sample.
 
 
-def _among_searched(run: SearchRun, rows: Rows, truth: Truth, resamples: int) -> dict[str, Any] | None:
+def _among_searched(run: SearchRun, rows: Rows, truth: GroundTruth, resamples: int) -> dict[str, Any] | None:
     """The same for what the search scored in full; None where too few of it are known, or it is the sample itself."""
     sample = _searched(run, rows)
     last = max((row["fidelity"] or 0 for row in rows), default=0)
@@ -181,7 +181,7 @@ def _among_searched(run: SearchRun, rows: Rows, truth: Truth, resamples: int) ->
     return {"architectures": len(both), **asdict(ranking.score)}
 
 
-def _winner(run: SearchRun, truth: Truth) -> dict[str, Any] | None:
+def _winner(run: SearchRun, truth: GroundTruth) -> dict[str, Any] | None:
     """The truth about the winner of the search, where it is known."""
     board = _leaderboard(run)
     if not board or board[0]["key"] not in truth.values:

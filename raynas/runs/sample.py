@@ -27,9 +27,9 @@ from raynas.runs.compatibility import changed
 from raynas.searchers import RandomSearch, SearchSpace
 from raynas.storage.atomic import write_json
 from raynas.tune.callback import Recorder
-from raynas.tune.experiment import History, run_search
-from raynas.tune.spec import Scoring
-from raynas.tune.trial import CohortTrial, Rungs
+from raynas.tune.experiment import LoggedHistory, run_search
+from raynas.tune.spec import EvaluationSpec
+from raynas.tune.trial import BatchTrial, FidelitySchedule
 
 if TYPE_CHECKING:  # it imports this module
     from raynas.runs.base import SearchRun
@@ -61,12 +61,12 @@ def random_architectures(space: SearchSpace, count: int, seed: int) -> list[Arch
     return [architecture for architecture in drawn if architecture is not None]
 
 
-def score_sample(run: SearchRun, scoring: Scoring, architectures: Sequence[Architecture]) -> dict[str, Rows]:
+def score_sample(run: SearchRun, spec: EvaluationSpec, architectures: Sequence[Architecture]) -> dict[str, Rows]:
     """Score architectures at every fidelity; what the sample's log has already is not scored again.
 
     Args:
         run: Connected to Ray.
-        scoring: How the run scores.
+        spec: How the run scores.
         architectures: Within the limits.
 
     Returns:
@@ -75,11 +75,11 @@ def score_sample(run: SearchRun, scoring: Scoring, architectures: Sequence[Archi
     wanted = {key(form): form for form in map(run.search_space.form, architectures)}
     # They are given: what is measured anew, or limited otherwise by now, does not make them illegal.
     space = dataclasses.replace(run.search_space, features=None, violation=None, measure=None)
-    searcher = RandomSearch(space, seed=run.config.seed, metric="score", mode=scoring.mode)
+    searcher = RandomSearch(space, seed=run.config.seed, metric="score", mode=spec.mode)
     folder = run.folder / "sample"
     stamp = {"run": run.config.name, "searcher": "random"}
     with Log(folder, settings=run.settings()) as log:
-        history = History(results.read(folder), searcher.drawer.feasible)
+        history = LoggedHistory(results.read(folder), searcher.sampler.feasible)
         left = {*wanted, *history.in_flight} - set(history.ended)
         if left:
             run.view.say(f"a random sample of the space: {len(left)} architectures to be scored")
@@ -89,7 +89,7 @@ def score_sample(run: SearchRun, scoring: Scoring, architectures: Sequence[Archi
                 num_samples=len(history.ended) + len(left),
                 scheduler="none",
             )
-            plain = _with_rungs(scoring, halving=False)
+            plain = _with_rungs(spec, halving=False)
             with run.view.search() as show:
                 run_search(
                     searcher, plain, settings, log, Recorder(log, plain, stamp, run.costs_of, show), run.budget.left
@@ -102,11 +102,11 @@ def score_sample(run: SearchRun, scoring: Scoring, architectures: Sequence[Archi
     return rows
 
 
-def _with_rungs(scoring: Scoring, **changes: Any) -> Scoring:
-    """The same scoring with other rungs, where its trials have any."""
-    found = {name: value for name, value in scoring.parameters.items() if isinstance(value, Rungs)}
-    changed = {name: dataclasses.replace(rungs, **changes) for name, rungs in found.items()}
-    return dataclasses.replace(scoring, parameters={**scoring.parameters, **changed})
+def _with_rungs(spec: EvaluationSpec, **changes: Any) -> EvaluationSpec:
+    """The same scoring with other schedule, where its trials have any."""
+    found = {name: value for name, value in spec.parameters.items() if isinstance(value, FidelitySchedule)}
+    changed = {name: dataclasses.replace(schedule, **changes) for name, schedule in found.items()}
+    return dataclasses.replace(spec, parameters={**spec.parameters, **changed})
 
 
 def check_combination(trainable: type[Any], search: SearchConfig) -> None:
@@ -116,7 +116,7 @@ def check_combination(trainable: type[Any], search: SearchConfig) -> None:
     weights = search.combine.values()
     if not all(map(math.isfinite, weights)) or not any(weights):
         raise ConfigError(f"search.combine = {dict(search.combine)}; legal: finite weights, some of them not 0")
-    if not issubclass(trainable, CohortTrial):
+    if not issubclass(trainable, BatchTrial):
         raise ConfigError(
             f"search.combine: {search.trainable} has one score; legal for trainables that report metrics in cohorts, "
             "such as trainables.zero_cost:ZeroCost"
@@ -129,7 +129,7 @@ def check_combination(trainable: type[Any], search: SearchConfig) -> None:
         )
 
 
-def combined(run: SearchRun, scoring: Scoring) -> Scoring:
+def combined(run: SearchRun, spec: EvaluationSpec) -> EvaluationSpec:
     """The same scoring with the score made of several metrics, if that is wanted: see ``search.combine``.
 
     A random sample is scored first; the score is the combined rank in it, see :class:`raynas.evaluation.rank_aggregation.Reference`.
@@ -137,18 +137,18 @@ def combined(run: SearchRun, scoring: Scoring) -> Scoring:
     Raises:
         ConfigError: The trainable does not report one of the metrics.
     """
-    if not (run.config.search.combine or scoring.combine):
-        return scoring
-    if not any(isinstance(value, Rungs) for value in scoring.parameters.values()):
+    if not (run.config.search.combine or spec.combine):
+        return spec
+    if not any(isinstance(value, FidelitySchedule) for value in spec.parameters.values()):
         raise ConfigError(
-            f"search.combine: {run.config.search.trainable} hands no raynas.tune.trial.Rungs to its trials"
+            f"search.combine: {run.config.search.trainable} hands no raynas.tune.trial.FidelitySchedule to its trials"
         )
-    told = _with_rungs(scoring, combined=ranks(run, scoring), mode="max")
+    told = _with_rungs(spec, combined=ranks(run, spec), mode="max")
     # What is scored once more is one of the metrics: it does not compare.
     return dataclasses.replace(told, mode="max", rescore=None)
 
 
-def ranks(run: SearchRun, scoring: Scoring) -> dict[int, Reference]:
+def ranks(run: SearchRun, spec: EvaluationSpec) -> dict[int, Reference]:
     """What ranks at each fidelity, where the score is made of several metrics; empty where it is not.
 
     The sample is drawn once in a run and kept in reference.json: under other limits another one would be drawn, and its
@@ -158,7 +158,7 @@ def ranks(run: SearchRun, scoring: Scoring) -> dict[int, Reference]:
         ConfigError: See :func:`references`.
     """
     search = run.config.search
-    weights = search.combine or scoring.combine
+    weights = search.combine or spec.combine
     if not weights:
         return {}
     path, settings = run.folder / "reference.json", {"metrics": sorted(weights), "architectures": search.reference}
@@ -166,7 +166,7 @@ def ranks(run: SearchRun, scoring: Scoring) -> dict[int, Reference]:
     if kept is not None and not changed(kept["settings"], settings):
         return references(kept["sample"], weights)
     drawn = random_architectures(run.search_space, search.reference, run.config.seed)
-    sample = score_sample(run, scoring, drawn)
+    sample = score_sample(run, spec, drawn)
     found = references(sample, weights)
     wanted = ("key", "architecture", "fidelity", "status", "metrics")
     told = {name: [{column: row[column] for column in wanted} for row in rows] for name, rows in sample.items()}

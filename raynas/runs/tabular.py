@@ -13,10 +13,10 @@ from raynas.search_space.constraints import Limits, check_objectives, violation
 from raynas.searchers import ArchitectureSearcher, SearchSpace
 from raynas.utils.imports import resolve
 
-__all__ = ["bare_run", "bare_space"]
+__all__ = ["tabular_run", "tabular_space"]
 
 
-def bare_space(config: Config, decisions: Mapping[str, Any]) -> SearchSpace:
+def tabular_space(config: Config, decisions: Mapping[str, Any]) -> SearchSpace:
     """A space that is data alone. ``space_args`` may name functions of it: canonical, alike, graph; or a notation.
 
     Without ``graph`` searchers compare decisions alone; :func:`raynas.architecture.chain` is that of decisions which
@@ -33,7 +33,7 @@ def bare_space(config: Config, decisions: Mapping[str, Any]) -> SearchSpace:
     return SearchSpace({name: tuple(options) for name, options in decisions.items()}, **functions)
 
 
-def bare_run(
+def tabular_run(
     config: Config,
     space: SearchSpace,
     searcher: Callable[..., ArchitectureSearcher],
@@ -48,7 +48,7 @@ def bare_run(
         raise ConfigError(f"latency.place needs a network, but {config.space} is bare decisions")
     if hasattr(trainable, "costs"):
         costs = trainable.costs(space.decisions, config)
-    elif hasattr(trainable, "scoring"):
+    elif hasattr(trainable, "spec"):
         raise ConfigError(f"{config.search.trainable} needs a network, but {config.space} is bare decisions")
     else:
         costs = NoCosts()

@@ -24,7 +24,7 @@ from raynas.runs.compatibility import changed
 from raynas.searchers import ArchitectureSearcher, SearchSpace
 from raynas.storage.atomic import replace_text
 from raynas.storage.object_store import fetch, remote, split_uri
-from raynas.tune.experiment import History
+from raynas.tune.experiment import LoggedHistory
 from raynas.utils.imports import resolve
 
 __all__ = ["Source", "mode_of_scores"]
@@ -113,7 +113,7 @@ def _read(log: Path, space: SearchSpace, mode: str, trainable: str) -> Scores:
     theirs = _mode_beside(log, mode, trainable) if measure is None else measure.mode
     sign = 1.0 if theirs == mode else -1.0
     source: Scores = []
-    for rows in History(table, lambda _: True).ended.values():
+    for rows in LoggedHistory(table, lambda _: True).ended.values():
         architecture = rows[0]["architecture"]
         try:
             space.form(architecture)

@@ -10,13 +10,13 @@ from raynas import architecture as arch
 from raynas.architecture import Architecture, ArchitectureError, Notation, key
 from raynas.search_space.space import SearchSpace
 
-__all__ = ["Speller"]
+__all__ = ["SequenceEncoder"]
 
 _ABSENT = ""  # stands for a decision that is not active
 _TRIES = 60  # changes of an architecture that are tried in search of other spellings
 
 
-class Speller:
+class SequenceEncoder:
     """Writes the architectures of a space as sequences of T word numbers, and reads them.
 
     The words are those of ``space.notation``; without one, the options, a place for every decision, the outer ones

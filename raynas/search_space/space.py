@@ -11,7 +11,7 @@ from random import Random
 from raynas import architecture as arch
 from raynas.architecture import Architecture, Decisions, Graph, Notation, key
 
-__all__ = ["Drawer", "SearchSpace", "UnsatisfiableError"]
+__all__ = ["ArchitectureSampler", "SearchSpace", "UnsatisfiableError"]
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class SearchSpace:
         return form if self.canonical is None else arch.canonical(self.decisions, self.canonical(form))
 
 
-class Drawer:
+class ArchitectureSampler:
     """Draws architectures from a space. What it returns depends on its arguments alone, not on earlier calls.
 
     Args:
@@ -117,7 +117,7 @@ class Drawer:
                 self._closest = (value, architecture)
         return self._violations[name]
 
-    def settle(self, architecture: Architecture) -> None:
+    def measure_costs(self, architecture: Architecture) -> None:
         """Have a canonical architecture measured, where that changes what is known of it."""
         if self.space.measure is not None:
             self.space.measure(dict(architecture))
@@ -139,7 +139,7 @@ class Drawer:
             self._costs[name] = tuple(math.inf if math.isnan(value) else value for value in values)
         return self._costs[name]
 
-    def fresh(self, rng: Random, taken: Collection[str]) -> Architecture | None:
+    def sample_new(self, rng: Random, taken: Collection[str]) -> Architecture | None:
         """Draw an architecture that is feasible and new.
 
         Uniform draws come first. Where none of them will do, single mutations walk from random starts towards the

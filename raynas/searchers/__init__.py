@@ -2,7 +2,7 @@
 
 from raynas.search_space.space import SearchSpace, UnsatisfiableError
 from raynas.searchers.base import ArchitectureSearcher
-from raynas.searchers.batch import Cohort
+from raynas.searchers.batch import BatchSearcher
 from raynas.searchers.bayesian import Bayes, BayesSettings
 from raynas.searchers.evolution import Evolution, EvolutionSettings
 from raynas.searchers.local import LocalSearch
@@ -17,9 +17,9 @@ __all__ = [
     "NSGA2",
     "TPE",
     "ArchitectureSearcher",
+    "BatchSearcher",
     "Bayes",
     "BayesSettings",
-    "Cohort",
     "Evolution",
     "EvolutionSettings",
     "LocalSearch",

@@ -23,13 +23,13 @@ from typing import Any, ClassVar
 from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, key
-from raynas.search_space.space import Drawer, SearchSpace, UnsatisfiableError
-from raynas.searchers.history import Entry, Ledger
+from raynas.search_space.space import ArchitectureSampler, SearchSpace, UnsatisfiableError
+from raynas.searchers.history import Entry, SearchHistory
 from raynas.searchers.origin import Origin
 from raynas.searchers.transfer import Scores, digest, read_source
 from raynas.storage.atomic import replace_text
 
-__all__ = ["ArchitectureSearcher", "Entry", "Ledger", "SearchSpace", "UnsatisfiableError"]
+__all__ = ["ArchitectureSearcher", "Entry", "SearchHistory", "SearchSpace", "UnsatisfiableError"]
 
 log = logging.getLogger(__name__)
 
@@ -93,8 +93,8 @@ class ArchitectureSearcher(Searcher):
         self._metric, self._mode = metric, mode
         self.space = space
         self.seed = seed
-        self.drawer = Drawer(space, seed)
-        self.ledger = Ledger()
+        self.sampler = ArchitectureSampler(space, seed)
+        self.history = SearchHistory()
         self.origins: dict[str, Origin] = {}
         self._begin_with(self._check(points_to_evaluate))
         self._requeued: list[tuple[Architecture, dict[int, float]]] = []
@@ -118,23 +118,23 @@ class ArchitectureSearcher(Searcher):
             ArchitectureError: One of the architectures is not in the space.
             ValueError: There is no finite score, or something was proposed or replayed already.
         """
-        if len(self.ledger):
+        if len(self.history):
             raise ValueError("warm_start comes first: this searcher has proposed or replayed architectures already")
         self.source = read_source(self.space, source)
         ranked = sorted(self.source, key=self.rank, reverse=True)
-        kept = (entry.architecture for entry in ranked if self.drawer.feasible(entry.architecture))
+        kept = (entry.architecture for entry in ranked if self.sampler.feasible(entry.architecture))
         self._begin_with({key(form): form for form in (*self.points, *islice(kept, best))})
 
     def _begin_with(self, points: Mapping[str, Architecture]) -> None:
         self.points, self._plan, self._plan_keys = tuple(points.values()), list(points.values()), set(points)
         for point in self.points:
-            self.born(point, "given")
+            self.record_origin(point, "given")
 
     def _check(self, points: Sequence[Mapping[str, str]]) -> dict[str, Architecture]:
         forms = {key(form): form for form in map(self.space.form, points)}
         for form in forms.values():
-            if not self.drawer.feasible(form):
-                excess = self.drawer.violation(form)
+            if not self.sampler.feasible(form):
+                excess = self.sampler.violation(form)
                 raise ValueError(f"a point to evaluate breaks the constraint (violation {excess:.4g}): {form}")
         return forms
 
@@ -144,7 +144,7 @@ class ArchitectureSearcher(Searcher):
     def propose(self) -> Architecture | str | None:
         """The next architecture; None to be asked again later; ``Searcher.FINISHED`` when there is no other.
 
-        It must be feasible, canonical and not in ``self.ledger``.
+        It must be feasible, canonical and not in ``self.history``.
         """
 
     def rng(self, *place: str | int) -> Random:
@@ -154,7 +154,7 @@ class ArchitectureSearcher(Searcher):
     @property
     def tried(self) -> int:
         """How many architectures were proposed or replayed, those that failed left out."""
-        return len(self.ledger) - self.ledger.failed
+        return len(self.history) - self.history.failed
 
     def planned(self, index: int) -> Architecture | None:
         """One architecture of the seed's own random sequence: distinct, feasible, the given points first.
@@ -165,17 +165,17 @@ class ArchitectureSearcher(Searcher):
             UnsatisfiableError: No architecture was found that meets the constraint.
         """
         while len(self._plan) <= index:
-            drawn = self.drawer.fresh(self.rng("plan", len(self._plan)), self._plan_keys)
+            drawn = self.sampler.sample_new(self.rng("plan", len(self._plan)), self._plan_keys)
             if drawn is None:
                 return None
-            self._plan.append(self.born(drawn, "random"))
+            self._plan.append(self.record_origin(drawn, "random"))
             self._plan_keys.add(key(drawn))
         return self._plan[index]
 
     def opening(self, count: int) -> Architecture | None:
-        """The first of the given points, and of so many of the seed's own sequence, that is not in the ledger."""
+        """The first of the given points, and of so many of the seed's own sequence, that is not in the history."""
         forms = map(self.planned, range(max(count, len(self.points))))
-        return next((form for form in forms if form is not None and key(form) not in self.ledger), None)
+        return next((form for form in forms if form is not None and key(form) not in self.history), None)
 
     def begin(self, count: int, rng: Random) -> Architecture | str | None:
         """What to propose while fewer than ``count`` were tried, :meth:`opening` first; None afterwards.
@@ -188,15 +188,15 @@ class ArchitectureSearcher(Searcher):
         waiting = self.opening(count if beginning else 0)
         return self.drawn(rng) if waiting is None and beginning else waiting
 
-    def born(self, architecture: Architecture, how: str, *parents: Architecture) -> Architecture:
+    def record_origin(self, architecture: Architecture, how: str, *parents: Architecture) -> Architecture:
         """Note how an architecture that may be proposed came about, see :class:`Origin`; returns it."""
         self.origins[key(architecture)] = Origin(how, tuple(map(key, parents)))
         return architecture
 
     def drawn(self, rng: Random) -> Architecture | str:
-        """A random architecture that is not in the ledger; ``Searcher.FINISHED`` where there is no other."""
-        found = self.drawer.fresh(rng, self.ledger)
-        return Searcher.FINISHED if found is None else self.born(found, "random")
+        """A random architecture that is not in the history; ``Searcher.FINISHED`` where there is no other."""
+        found = self.sampler.sample_new(rng, self.history)
+        return Searcher.FINISHED if found is None else self.record_origin(found, "random")
 
     def rank(self, entry: Entry) -> tuple[int, float]:
         """Sorts entries, best last: by the fidelity reached, then by score; failed ones first.
@@ -216,8 +216,8 @@ class ArchitectureSearcher(Searcher):
 
         By score, unless the searcher knows better. Where scores are exact, what scored best is best.
         """
-        best = sorted(self.ledger.done(self.ledger), key=self.rank, reverse=True)
-        return list(islice((entry.architecture for entry in best if self.drawer.feasible(entry.architecture)), count))
+        best = sorted(self.history.done(self.history), key=self.rank, reverse=True)
+        return list(islice((entry.architecture for entry in best if self.sampler.feasible(entry.architecture)), count))
 
     # What Tune calls.
 
@@ -254,40 +254,40 @@ class ArchitectureSearcher(Searcher):
         Raises:
             UnsatisfiableError: No architecture was found that meets the constraint, or none of many did when measured.
         """
-        if self._mode is None and not self.ledger:
+        if self._mode is None and not self.history:
             log.warning("%s was given no mode: a high %s is taken for good", type(self).__name__, self.metric)
         for _ in range(_REFUSALS):
             proposal, known = self._next()
             if not isinstance(proposal, dict):
                 return proposal
-            self.drawer.settle(proposal)
-            if self.drawer.feasible(proposal):
-                self.ledger.start(trial_id, proposal, known)
+            self.sampler.measure_costs(proposal)
+            if self.sampler.feasible(proposal):
+                self.history.start(trial_id, proposal, known)
                 return {"architecture": dict(proposal)}
-            self.ledger.replay(proposal, {}, failed=True)  # measured, it cannot be had
+            self.history.replay(proposal, {}, failed=True)  # measured, it cannot be had
         raise UnsatisfiableError(f"the last {_REFUSALS} proposals missed the constraint when they were measured")
 
     def _next(self) -> tuple[Architecture | str | None, Mapping[int, float]]:
         """What to propose, and what is known of it."""
-        waiting = [(form, scores) for form, scores in self._requeued if key(form) not in self.ledger]
+        waiting = [(form, scores) for form, scores in self._requeued if key(form) not in self.history]
         proposal, known = waiting.pop(0) if waiting else (self.propose(), {})
         self._requeued = waiting
-        if isinstance(proposal, dict) and (key(proposal) in self.ledger or not self.drawer.feasible(proposal)):
-            fault = "is known already" if key(proposal) in self.ledger else "breaks the constraint"
+        if isinstance(proposal, dict) and (key(proposal) in self.history or not self.sampler.feasible(proposal)):
+            fault = "is known already" if key(proposal) in self.history else "breaks the constraint"
             raise ValueError(f"{type(self).__name__} proposed an architecture that {fault}: {proposal}")
         return proposal, known
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Note a score at one fidelity."""
-        self.ledger.note(trial_id, *self._read(result))
+        self.history.note(trial_id, *self._read(result))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Note the last score of a trial, stopped early or not; or that it failed."""
         if result is not None and self.metric in result:
             fidelity, score = self._read(result)
-            self.ledger.note(trial_id, fidelity, score)
+            self.history.note(trial_id, fidelity, score)
             error = error or not math.isfinite(score)
-        self.ledger.finish(trial_id, failed=error)
+        self.history.finish(trial_id, failed=error)
 
     def _read(self, result: Mapping[str, Any]) -> tuple[int, float]:
         score = result.get(self.metric)
@@ -335,7 +335,7 @@ class ArchitectureSearcher(Searcher):
         scores = dict(enumerate(values, start=1))
         if value is not None:
             scores[len(values) or int(not pruned)] = value
-        self.ledger.replay(self.space.form(parameters["architecture"]), scores, failed=error)
+        self.history.replay(self.space.form(parameters["architecture"]), scores, failed=error)
 
     def get_state(self) -> dict[str, Any]:
         """All that the next suggestions depend on, as plain JSON data. Extend it where a searcher keeps more."""
@@ -347,7 +347,7 @@ class ArchitectureSearcher(Searcher):
             "metric": self._metric,
             "mode": self._mode,
             "source": digest(self.source) if self.source else None,
-            "ledger": self.ledger.get_state(),
+            "history": self.history.get_state(),
             "plan": list(self._plan),
             "requeued": [[form, list(scores.items())] for form, scores in self._requeued],
             "origins": {name: [origin.how, *origin.parents] for name, origin in self.origins.items()},
@@ -366,8 +366,8 @@ class ArchitectureSearcher(Searcher):
                 saved, here = reprlib.repr(state.get(name)), reprlib.repr(own[name])
                 raise ValueError(f"the saved searcher has {other} {name}: {saved} instead of {here}")
         self._metric, self._mode = state["metric"], state["mode"]
-        self.ledger.set_state(state["ledger"])
-        self.drawer.rewind()
+        self.history.set_state(state["history"])
+        self.sampler.rewind()
         self._plan = list(state["plan"])
         self._plan_keys = set(map(key, self._plan))
         self._requeued = [(form, {int(f): score for f, score in scores}) for form, scores in state["requeued"]]

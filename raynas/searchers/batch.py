@@ -13,10 +13,10 @@ from raynas.architecture import key
 from raynas.searchers.base import ArchitectureSearcher
 from raynas.storage.atomic import replace_text
 
-__all__ = ["Cohort"]
+__all__ = ["BatchSearcher"]
 
 
-class Cohort(Searcher):
+class BatchSearcher(Searcher):
     """Lets each trial score up to ``size`` architectures, proposed by a searcher that knows nothing of it.
 
     ``suggest`` returns ``{"architectures": [{...}, ...]}``. The last result of the trial holds what came out,

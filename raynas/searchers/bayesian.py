@@ -68,7 +68,7 @@ class Bayes(ArchitectureSearcher):
     (:mod:`raynas.searchers.models.hypervolume`). It is taken in the score's own scale, in which a point is worth the same
     along the whole front; the model predicts the score's transform, of which that expectation is known in closed form.
 
-    Everything is computed anew from the ledger: nothing else has to be saved.
+    Everything is computed anew from the history: nothing else has to be saved.
 
     Args:
         space: What may be proposed.
@@ -109,13 +109,13 @@ class Bayes(ArchitectureSearcher):
             waiting = self._foretold() or self.opening(startup)
         if waiting is not None:
             return waiting
-        rng = self.rng("bayes", len(self.ledger))
-        known = self.ledger.done(self.ledger)
+        rng = self.rng("bayes", len(self.history))
+        known = self.history.done(self.history)
         if len(known) >= 2 and not beginning:
             candidates, features, costs = self._candidates(known, rng)
             if candidates:
                 best = candidates[int(np.argmax(self._acquisition(known, candidates, features, costs)))]
-                return self.born(best, "model")
+                return self.record_origin(best, "model")
         return self.drawn(rng)
 
     def _foretold(self) -> Architecture | None:
@@ -124,7 +124,7 @@ class Bayes(ArchitectureSearcher):
             return None
         drawn = [form for form in map(self.planned, range(self.settings.shortlist)) if form is not None]
         order = np.argsort(-self.encoder.told(drawn).mean(1), kind="stable")[: self._startup // 2]
-        return next((drawn[place] for place in order if key(drawn[place]) not in self.ledger), None)
+        return next((drawn[place] for place in order if key(drawn[place]) not in self.history), None)
 
     def recommend(self, count: int = 1) -> list[Architecture]:
         """In turns those of which the model expects most, and those that scored best.
@@ -132,11 +132,11 @@ class Bayes(ArchitectureSearcher):
         The model makes up for luck by the scores of similar architectures, but it takes for luck, too, what is peculiar
         to a single one. With objectives, the best scores.
         """
-        best = super().recommend(len(self.ledger))
+        best = super().recommend(len(self.history))
         if self.space.objectives or len(best) < 2:
             return best[:count]
-        fidelities = np.array([self.ledger[key(architecture)].fidelity for architecture in best])
-        model = self._fitted(self.ledger.done(self.ledger))[0]
+        fidelities = np.array([self.history[key(architecture)].fidelity for architecture in best])
+        model = self._fitted(self.history.done(self.history))[0]
         expected = model.predict(self.encoder(best))[0]
         order = np.lexsort((-expected, -fidelities))
         turns = {key(one): one for pair in zip((best[place] for place in order), best, strict=True) for one in pair}
@@ -147,7 +147,7 @@ class Bayes(ArchitectureSearcher):
     ) -> Array:
         """The logarithm of the expected improvement of each candidate, over the best that the model believes in."""
         model, seen, targets, doubt = self._fitted(known)
-        running = [entry.architecture for entry in self.ledger.values() if entry.status == "running"]
+        running = [entry.architecture for entry in self.history.values() if entry.status == "running"]
         if running:
             flying = self.encoder(running)
             expected, _ = model.predict(flying)
@@ -182,7 +182,7 @@ class Bayes(ArchitectureSearcher):
         mean, deviation = model.predict(asked)
         if not self.space.objectives:
             return log_improvement(mean, deviation, model.predict(seen)[0].max())
-        running = [entry.architecture for entry in self.ledger.values() if entry.status == "running"]
+        running = [entry.architecture for entry in self.history.values() if entry.status == "running"]
         steps = self._steps(model, [*(entry.architecture for entry in known), *running], costs, float(mean.min()))
         # What the model predicts is, times this, minus the logarithm of the gap to a ceiling (and a constant).
         spread = float(stretched(self._kept(known, self.settings.observations)[1]).std()) or 1.0
@@ -201,7 +201,7 @@ class Bayes(ArchitectureSearcher):
             costs: Of the candidates: [M, K].
             least: The worst score that the model expects of a candidate.
         """
-        feasible = [form for form in known if self.drawer.feasible(form)] or list(known)
+        feasible = [form for form in known if self.sampler.feasible(form)] or list(known)
         believed, paid = model.predict(self.encoder(feasible))[0], self._costs(feasible)
         every = np.concatenate([paid, costs])
         low, high = (edge(np.where(np.isfinite(every), every, np.nan), axis=0) for edge in (np.nanmin, np.nanmax))
@@ -258,7 +258,7 @@ class Bayes(ArchitectureSearcher):
         pairs = size(self.space.decisions) * min(len(known), self.settings.observations)
         if size(self.space.decisions) <= self.settings.enumerate_up_to and pairs <= _PAIRS:
             everything, names, features, costs = self._everything
-            rows = [row for row, name in enumerate(names) if name not in self.ledger]
+            rows = [row for row, name in enumerate(names) if name not in self.history]
             return [everything[row] for row in rows], features[rows], costs[rows]
         parents = self._parents(known, rng)
         found: dict[str, Architecture] = {}
@@ -266,14 +266,14 @@ class Bayes(ArchitectureSearcher):
             if len(found) >= self.settings.candidates:
                 break
             candidate = self.space.form(self._child(parents, number, rng))
-            if key(candidate) not in self.ledger and self.drawer.feasible(candidate):
+            if key(candidate) not in self.history and self.sampler.feasible(candidate):
                 found[key(candidate)] = candidate
         return list(found.values()), self.encoder(list(found.values()), ask=False), self._costs(list(found.values()))
 
     def _parents(self, known: Sequence[Entry], rng: Random) -> list[Architecture]:
         """The best feasible ones, best first; with objectives the whole front in random order, then the next one."""
         best = sorted(known, key=lambda entry: (self.rank(entry), key(entry.architecture)), reverse=True)
-        best = [entry for entry in best if self.drawer.feasible(entry.architecture)]
+        best = [entry for entry in best if self.sampler.feasible(entry.architecture)]
         if not self.space.objectives or not best:
             return [entry.architecture for entry in best[:_PARENTS]]
         best = rng.sample(best, len(best))
@@ -283,7 +283,7 @@ class Bayes(ArchitectureSearcher):
 
     def _costs(self, architectures: Sequence[Architecture]) -> Array:
         """The costs that are minimised: [N, K], K = 0 where the score alone counts."""
-        costs = [self.drawer.costs(architecture) for architecture in architectures]
+        costs = [self.sampler.costs(architecture) for architecture in architectures]
         return np.array(costs, float).reshape(len(costs), len(self.space.objectives))
 
     def _child(self, parents: Sequence[Architecture], number: int, rng: Random) -> Architecture:
@@ -301,7 +301,7 @@ class Bayes(ArchitectureSearcher):
     def _everything(self) -> tuple[list[Architecture], list[str], Features, Array]:
         """All feasible canonical architectures of a small space, in the seed's own order: ties fall differently."""
         forms = {key(form): form for form in map(self.space.form, enumerate_all(self.space.decisions))}
-        feasible = [form for form in forms.values() if self.drawer.feasible(form)]
+        feasible = [form for form in forms.values() if self.sampler.feasible(form)]
         self.rng("bayes", "order").shuffle(feasible)
         return feasible, list(map(key, feasible)), self.encoder(feasible, ask=False), self._costs(feasible)
 

@@ -98,7 +98,7 @@ class _Seen:
 
     taken: _Taken
     ended: list[str]
-    """See :attr:`raynas.searchers.history.Ledger.ended`."""
+    """See :attr:`raynas.searchers.history.SearchHistory.ended`."""
     mode: str
     count: int = 0
     """So many of those that are known were looked at."""
@@ -147,9 +147,9 @@ class Evolution(ArchitectureSearcher):
     def propose(self) -> Architecture | str | None:
         """The next member of the current generation; None while it is being scored."""
         while True:
-            unknown = next((member for name, member in self._generation.items() if name not in self.ledger), None)
+            unknown = next((member for name, member in self._generation.items() if name not in self.history), None)
             if unknown is None:
-                if self.ledger.running(self._awaited()):
+                if self.history.running(self._awaited()):
                     return None
                 if not self._breed(self._number + 1) and self._number > 0:
                     return Searcher.FINISHED
@@ -181,21 +181,21 @@ class Evolution(ArchitectureSearcher):
     def _adopt(self) -> bool:
         """End the replay. Where it brought strangers, make the current generation anew, knowing them."""
         self._replaying = False
-        if self._members.keys() >= self.ledger.keys():
+        if self._members.keys() >= self.history.keys():
             return False
         self._breed(self._number)
         return True
 
     def _breed(self, number: int) -> bool:
         """Make a generation; whether it has members."""
-        # In a replay the ledger already holds later generations: only the ones before may be looked at.
-        known = self._members if self._replaying else self.ledger
+        # In a replay the history already holds later generations: only the ones before may be looked at.
+        known = self._members if self._replaying else self.history
         # Who is not waited for is no parent yet, even if its score is there: else the order of completion would count.
         late = set(self._generation) - set(self._awaited())
         if number == 0:
-            entries = self.ledger.done(name for name in known if name not in late)
+            entries = self.history.done(name for name in known if name not in late)
             # Another run's rows may break this run's limits.
-            usable = sum(self.drawer.feasible(entry.architecture) for entry in entries)
+            usable = sum(self.sampler.feasible(entry.architecture) for entry in entries)
             first = map(self.planned, range(max(len(self.points), self.settings.population - usable)))
             self._generation = {key(member): member for member in first if member is not None}
         else:
@@ -208,10 +208,10 @@ class Evolution(ArchitectureSearcher):
 
     def _look(self, known: Mapping[str, object], late: Collection[str]) -> _Seen:
         """Rank what is new since the generation before: the best that are known become parents."""
-        ended, seen = self.ledger.ended, self._seen
+        ended, seen = self.history.ended, self._seen
         if seen is None or seen.taken.known is not known or seen.ended is not ended or seen.mode != self.mode:
             seen = self._seen = _Seen(_Taken(known), ended, self.mode)
-        if known is self.ledger:
+        if known is self.history:
             waiting = seen.waiting + ended[seen.count :]
             seen.count = len(ended)
         else:
@@ -219,14 +219,14 @@ class Evolution(ArchitectureSearcher):
             seen.count = len(known)
         seen.waiting = []
         for name in waiting:
-            entry = self.ledger.get(name)
+            entry = self.history.get(name)
             if name in late or entry is None or entry.status == "running":
                 seen.waiting.append(name)
             elif entry.status == "done":
                 place = (self.rank(entry), name, entry)
                 full = len(seen.best) == self.settings.parents
                 # Another run's rows may break this run's limits.
-                if (not full or place > seen.best[0]) and self.drawer.feasible(entry.architecture):
+                if (not full or place > seen.best[0]) and self.sampler.feasible(entry.architecture):
                     insort(seen.best, place)
                     del seen.best[: -self.settings.parents]
         return seen
@@ -245,16 +245,16 @@ class Evolution(ArchitectureSearcher):
             for _ in range(settings.attempts * wanted):
                 raw, origin = operator(rng)
                 child = self.space.form(raw)
-                if key(child) not in taken and self.drawer.feasible(child):
-                    children[key(child)] = self.born(child, name, *origin)
+                if key(child) not in taken and self.sampler.feasible(child):
+                    children[key(child)] = self.record_origin(child, name, *origin)
                 if len(children) == enough:
                     break
         rng = self.rng("generation", number, "random")
         while len(children) < settings.population:
-            drawn = self.drawer.fresh(rng, taken)
+            drawn = self.sampler.sample_new(rng, taken)
             if drawn is None:
                 break
-            children[key(drawn)] = self.born(drawn, "random")
+            children[key(drawn)] = self.record_origin(drawn, "random")
         return children
 
     def _mutant(self, parents: list[Architecture], rng: Random) -> Child:

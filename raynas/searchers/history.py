@@ -9,7 +9,7 @@ from typing import Any
 
 from raynas.architecture import Architecture, key
 
-__all__ = ["Entry", "Ledger"]
+__all__ = ["Entry", "SearchHistory"]
 
 
 @dataclass
@@ -37,8 +37,8 @@ class Entry:
         return self.scores.get(self.fidelity, math.nan)
 
 
-class Ledger(Mapping[str, Entry]):
-    """The entries by key. Those whose status changed last stand last, in a rebuilt ledger too."""
+class SearchHistory(Mapping[str, Entry]):
+    """The entries by key. Those whose status changed last stand last, in a rebuilt history too."""
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}

@@ -6,11 +6,11 @@ from abc import abstractmethod
 
 from raynas.searchers.base import ArchitectureSearcher, Entry
 
-__all__ = ["Follower"]
+__all__ = ["IncrementalSearcher"]
 
 
-class Follower(ArchitectureSearcher):
-    """Keeps something that follows from the ended trials, in the order of the ledger, and from nothing else.
+class IncrementalSearcher(ArchitectureSearcher):
+    """Keeps something that follows from the ended trials, in the order of the history, and from nothing else.
 
     It is brought up to date before each proposal, by what is new alone. It need not be saved: where a searcher was
     restored, or an old row was replayed again, it is made anew from the beginning.
@@ -29,10 +29,10 @@ class Follower(ArchitectureSearcher):
 
     def follow(self) -> None:
         """Learn what has ended since the last time."""
-        ended = self.ledger.ended
+        ended = self.history.ended
         if ended is not self._learned or self._by != self.mode:
             self._learned, self._count, self._by = ended, 0, self.mode
             self.forget()
         for name in ended[self._count :]:
-            self.learn(name, self.ledger[name])
+            self.learn(name, self.history[name])
         self._count = len(ended)

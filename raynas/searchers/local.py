@@ -8,12 +8,12 @@ from typing import Any
 from raynas.architecture import Architecture, complete, key
 from raynas.searchers.base import Entry, SearchSpace
 from raynas.searchers.checks import check_counts
-from raynas.searchers.incremental import Follower
+from raynas.searchers.incremental import IncrementalSearcher
 
 __all__ = ["LocalSearch"]
 
 
-class LocalSearch(Follower):
+class LocalSearch(IncrementalSearcher):
     """Climbs from the best of a few random architectures, one decision at a time; starts anew on every summit.
 
     The neighbours of an architecture are what it becomes by another option of one decision; decisions that become
@@ -55,16 +55,16 @@ class LocalSearch(Follower):
 
     def propose(self) -> Architecture | str | None:
         """A neighbour of where the climb stands, or a draw for a new start."""
-        waiting = self.begin(self.draws, self.rng("local", len(self.ledger)))
+        waiting = self.begin(self.draws, self.rng("local", len(self.history)))
         if waiting is not None:
             return waiting
         self.follow()
         if self._place is not None:
             for name, neighbour in self._neighbours(self._place.architecture).items():
-                if name not in self.ledger and self.drawer.feasible(neighbour):
-                    return self.born(neighbour, "neighbour", self._place.architecture)
+                if name not in self.history and self.sampler.feasible(neighbour):
+                    return self.record_origin(neighbour, "neighbour", self._place.architecture)
         # On a summit; or all neighbours are in flight, and no worker shall wait for them.
-        return self.drawn(self.rng("local", len(self.ledger)))
+        return self.drawn(self.rng("local", len(self.history)))
 
     def forget(self) -> None:
         """Stand nowhere."""
@@ -76,7 +76,7 @@ class LocalSearch(Follower):
         """Step to what has just been scored, if it is better; leave a summit."""
         self._ended[name] = entry
         moved = False
-        if entry.status == "done" and self.drawer.feasible(entry.architecture):
+        if entry.status == "done" and self.sampler.feasible(entry.architecture):
             if self._place is not None:
                 moved = self.rank(entry) > self.rank(self._place)
                 self._place = entry if moved else self._place
@@ -94,13 +94,13 @@ class LocalSearch(Follower):
     def _better(self, place: Entry) -> Entry | None:
         """The first neighbour known to be better."""
         known = (self._ended.get(name) for name in self._neighbours(place.architecture))
-        usable = (entry for entry in known if entry is not None and self.drawer.feasible(entry.architecture))
+        usable = (entry for entry in known if entry is not None and self.sampler.feasible(entry.architecture))
         return next((entry for entry in usable if self.rank(entry) > self.rank(place)), None)
 
     def _is_summit(self, place: Entry) -> bool:
         """Whether no neighbour is left to be scored."""
         around = self._neighbours(place.architecture).items()
-        return all(name in self._ended or not self.drawer.feasible(neighbour) for name, neighbour in around)
+        return all(name in self._ended or not self.sampler.feasible(neighbour) for name, neighbour in around)
 
     def _neighbours(self, place: Architecture) -> dict[str, Architecture]:
         """What differs from an architecture by one decision, by key, in a random order; infeasible ones too."""

@@ -34,7 +34,7 @@ class NAO(ArchitectureSearcher):
 
     After ``settings.startup`` random architectures, and again after every ``settings.retrain`` scores, a
     :class:`raynas.searchers.models.nao_latent.LearnedSpace` is fitted from the beginning to all scores so far and generates
-    the candidates of the round. What a round proposes follows from the first scores of the ledger, in its order, and
+    the candidates of the round. What a round proposes follows from the first scores of the history, in its order, and
     from the seed. So nothing of the networks has to be saved: a saved state holds the candidates of its round, and a
     search that was rebuilt from its log trains them again.
 
@@ -79,21 +79,21 @@ class NAO(ArchitectureSearcher):
 
     def propose(self) -> Architecture | str | None:
         """A random architecture at first, then the candidate of this round with the best prediction."""
-        done = [entry for entry in self.ledger.values() if entry.status == "done"]
+        done = [entry for entry in self.history.values() if entry.status == "done"]
         beginning = len(done) < self.settings.startup
-        waiting = self.opening(len(self.ledger) + 1 if beginning else 0)
+        waiting = self.opening(len(self.history) + 1 if beginning else 0)
         if waiting is not None:
             return waiting
-        rng = self.rng("nao", len(self.ledger))
+        rng = self.rng("nao", len(self.history))
         if not beginning:
-            new = (pair for pair in self._candidates(done) if key(pair[0]) not in self.ledger)
-            promising = next((pair for pair in new if self.drawer.feasible(pair[0])), None)
+            new = (pair for pair in self._candidates(done) if key(pair[0]) not in self.history)
+            promising = next((pair for pair in new if self.sampler.feasible(pair[0])), None)
             if promising is not None:
                 self._tell(*promising)
-                return self.born(promising[0], "model")
+                return self.record_origin(promising[0], "model")
             found = self._near_best(done, rng)
             if found is not None:
-                return self.born(found, "mutation", self._best(done, 1)[0])
+                return self.record_origin(found, "mutation", self._best(done, 1)[0])
         return self.drawn(rng)
 
     def _candidates(self, done: Sequence[Entry]) -> list[tuple[Architecture, float]]:
@@ -114,12 +114,12 @@ class NAO(ArchitectureSearcher):
         steps = earlier["steps"] if earlier and earlier["bound"] else None
         fit = space.fit([entry.architecture for entry in known], goodness, steps)
         # What had ended before the last of these: a search rebuilt from its log knows as much.
-        ended = [name for name, entry in self.ledger.items() if entry.status != "running"]
+        ended = [name for name, entry in self.history.items() if entry.status != "running"]
         taken = set(ended[: ended.index(key(known[-1].architecture)) + 1])
         seeds = self._best(known, self.settings.seeds or max(len(known) // 6, 10))
         # Twice as many as a round proposes: trials may fail, and some may be in flight already.
         count = max(2 * self.settings.retrain, self._in_flight)
-        found = space.generate(seeds, count, taken, self.drawer.feasible)
+        found = space.generate(seeds, count, taken, self.sampler.feasible)
         common = common_fidelity(fidelity for entry in known for fidelity in entry.scores)
         told = [entry.scores[common] for entry in known if common in entry.scores]
         row = {
@@ -142,13 +142,13 @@ class NAO(ArchitectureSearcher):
     def _best(self, known: Sequence[Entry], count: int) -> list[Architecture]:
         """So many of the best that keep the limits."""
         ordered = sorted(known, key=lambda entry: (self.rank(entry), key(entry.architecture)), reverse=True)
-        usable = (entry.architecture for entry in ordered if self.drawer.feasible(entry.architecture))
+        usable = (entry.architecture for entry in ordered if self.sampler.feasible(entry.architecture))
         return list(islice(usable, count))
 
     def _near_best(self, done: Sequence[Entry], rng: Random) -> Architecture | None:
         """A new architecture a few changes away from the best; None where there is none."""
         best = self._best(done, 1)
-        return self.drawer.walk(best[0], rng, self.ledger) if best else None
+        return self.sampler.walk(best[0], rng, self.history) if best else None
 
     # The account of the rounds.
 
@@ -166,7 +166,7 @@ class NAO(ArchitectureSearcher):
 
     def _note(self) -> None:
         """Enter the scores that are known by now, and write the journal."""
-        done = {name: entry for name, entry in self.ledger.items() if entry.status == "done"}
+        done = {name: entry for name, entry in self.history.items() if entry.status == "done"}
         for row in self.diagnostics:
             for each in row["generated"]:
                 entry = done.get(each["key"])

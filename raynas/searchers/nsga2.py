@@ -13,7 +13,7 @@ from optuna.trial import Trial
 from raynas.architecture import Architecture, key
 from raynas.searchers.base import Entry, SearchSpace
 from raynas.searchers.checks import check_counts, check_numbers, check_ranges
-from raynas.searchers.optuna import Asker
+from raynas.searchers.optuna import OptunaSearcher
 
 __all__ = ["NSGA2", "NSGA2Settings"]
 
@@ -45,7 +45,7 @@ class NSGA2Settings:
         check_ranges(self, {name: (0.0 <= getattr(self, name) <= 1.0, "from 0 to 1") for name in chances})
 
 
-class NSGA2(Asker):
+class NSGA2(OptunaSearcher):
     """Evolves a population towards the front of score and costs: sorted front by front, in each the lonely ones first.
 
     Where the space has no objectives it is an ordinary genetic algorithm. A generation is complete when so many
@@ -69,7 +69,7 @@ class NSGA2(Asker):
         super().__init__(space, **common)
         self.startup = self.settings.population
 
-    def sampler(self, seed: int) -> NSGAIISampler:
+    def optuna_sampler(self, seed: int) -> NSGAIISampler:
         """Optuna's, with these settings."""
         return NSGAIISampler(
             population_size=self.settings.population,
@@ -86,14 +86,14 @@ class NSGA2(Asker):
         """Enter a full score, as if Optuna had suggested its architecture: so it belongs to a generation."""
         if entry.status != "done" or entry.fidelity < self._full:
             return
-        study.sampler = sampler = self.sampler(0)
+        study.sampler = sampler = self.optuna_sampler(0)
         study.enqueue_trial(self._whole(entry.architecture))
         trial = study.ask()
         self.answer(trial)
         # Not asked for a child, Optuna would leave it without a generation.
         begun = study.get_trials(deepcopy=False)[trial.number]
         sampler.sample_relative(study, begun, sampler.infer_relative_search_space(study, begun))
-        study.tell(trial, [self.goodness(entry.score), *self.drawer.costs(entry.architecture)])
+        study.tell(trial, [self.goodness(entry.score), *self.sampler.costs(entry.architecture)])
 
     def _whole(self, architecture: Mapping[str, str]) -> Architecture:
         """An architecture with its inactive decisions, which are drawn."""

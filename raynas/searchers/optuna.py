@@ -14,15 +14,15 @@ from optuna.trial import Trial, TrialState
 from raynas.architecture import Architecture, key
 from raynas.searchers.base import ArchitectureSearcher, Entry
 
-__all__ = ["Asker"]
+__all__ = ["OptunaSearcher"]
 
 _ATTEMPTS = 4  # Optuna is asked so often before one of its suggestions is altered
 
 
-class Asker(ArchitectureSearcher):
+class OptunaSearcher(ArchitectureSearcher):
     """Asks Optuna, and alters what it suggests where that is known already or infeasible.
 
-    Optuna's study is only a view of the ledger. It can be made again at any time: that is how a searcher is restored
+    Optuna's study is only a view of the history. It can be made again at any time: that is how a searcher is restored
     and replayed.
     """
 
@@ -35,7 +35,7 @@ class Asker(ArchitectureSearcher):
     _full = 0  # the highest fidelity that was reached: trials below it were stopped
 
     @abstractmethod
-    def sampler(self, seed: int) -> BaseSampler:
+    def optuna_sampler(self, seed: int) -> BaseSampler:
         """A fresh sampler: its state is its place in the search."""
 
     @abstractmethod
@@ -44,7 +44,7 @@ class Asker(ArchitectureSearcher):
 
     @abstractmethod
     def tell(self, study: optuna.Study, entry: Entry, before: str) -> None:
-        """Make an entry of the ledger known to the study.
+        """Make an entry of the history known to the study.
 
         Args:
             study: Optuna's.
@@ -61,33 +61,33 @@ class Asker(ArchitectureSearcher):
         first: Architecture | None = None
         for attempt in range(_ATTEMPTS):
             candidate = self._ask(study, attempt)
-            if key(candidate) not in self.ledger and self.drawer.feasible(candidate):
-                return self.born(candidate, self.makes)
+            if key(candidate) not in self.history and self.sampler.feasible(candidate):
+                return self.record_origin(candidate, self.makes)
             first = first or candidate
         # Known or infeasible: the nearest one that is neither; failing that, any.
         rng = self._place("alter")
-        altered = self.drawer.walk(first, rng, self.ledger) if first else None
-        return self.born(altered, self.makes) if altered else self.drawn(rng)
+        altered = self.sampler.walk(first, rng, self.history) if first else None
+        return self.record_origin(altered, self.makes) if altered else self.drawn(rng)
 
     def _ask(self, study: optuna.Study, attempt: int) -> Architecture:
         """One suggestion of Optuna in its canonical form."""
-        study.sampler = self.sampler(self._place(attempt).getrandbits(32))
+        study.sampler = self.optuna_sampler(self._place(attempt).getrandbits(32))
         trial = study.ask()
         suggested = self.answer(trial)
-        # A trial that is never told counts as failed: what is in flight enters the study from the ledger alone.
+        # A trial that is never told counts as failed: what is in flight enters the study from the history alone.
         study.tell(trial, state=TrialState.FAIL)
         return self.space.form(suggested)
 
     def _place(self, what: str | int) -> Random:
-        return self.rng(type(self).__name__.lower(), len(self.ledger), what)
+        return self.rng(type(self).__name__.lower(), len(self.history), what)
 
     def _view(self) -> optuna.Study:
-        """The study, brought up to date with the ledger."""
-        full = max((entry.fidelity for entry in self.ledger.values()), default=0)
+        """The study, brought up to date with the history."""
+        full = max((entry.fidelity for entry in self.history.values()), default=0)
         if self._study is None or full > self._full:
             # A higher fidelity than ever: what counted as complete turns out to have been stopped early.
             self._study, self._told, self._full = _study(len(self.space.objectives)), {}, full
-        for name, entry in self.ledger.items():
+        for name, entry in self.history.items():
             before = self._told.get(name, "")
             if before != entry.status:
                 self.tell(self._study, entry, before)

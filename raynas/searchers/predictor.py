@@ -153,7 +153,7 @@ class Predictor(ArchitectureSearcher):
 
     The networks see what ``bayes`` compares (:mod:`raynas.searchers.models.encoder`): the options of every decision and,
     where ``space.graph`` is given, the routes from input to output, which are the encoding of BANANAS. They learn where
-    a score stands among all (:mod:`raynas.searchers.models.standing`). They follow from the ledger and the seed: nothing of
+    a score stands among all (:mod:`raynas.searchers.models.standing`). They follow from the history and the seed: nothing of
     them has to be saved.
 
     Args:
@@ -171,23 +171,23 @@ class Predictor(ArchitectureSearcher):
 
     def propose(self) -> Architecture | str | None:
         """A random architecture at first, then the most promising candidate."""
-        rng = self.rng("predictor", len(self.ledger))
+        rng = self.rng("predictor", len(self.history))
         waiting = self.begin(self.settings.startup, rng)
         if waiting is not None:
             return waiting
         promising = self._promising(rng)
-        return self.born(promising, "model") if promising else self.drawn(rng)
+        return self.record_origin(promising, "model") if promising else self.drawn(rng)
 
     def _promising(self, rng: Random) -> Architecture | None:
         """The best candidate; None where too little is known, or nothing new is near."""
-        done = [entry for entry in self.ledger.values() if entry.status == "done"]
+        done = [entry for entry in self.history.values() if entry.status == "done"]
         last = len(done) - (len(done) - self.settings.startup) % self.settings.retrain
         parents = self._parents(done, rng)
         if last < 2 or not parents:
             return None
         candidates = self._candidates(parents, rng)
         if not candidates:
-            return self.drawer.walk(parents[0], rng, self.ledger)
+            return self.sampler.walk(parents[0], rng, self.history)
         mean, deviation = self._ensemble(done[:last]).predict(self._encode(candidates))
         ranks = sorted(map(self.rank, done))
         worth = ACQUISITIONS[self.settings.acquisition](mean, deviation, standing(ranks[-1], ranks), rng)
@@ -217,7 +217,7 @@ class Predictor(ArchitectureSearcher):
     def _parents(self, done: Sequence[Entry], rng: Random) -> list[Architecture]:
         """Those that have children: feasible ones, a better one before a worse one."""
         ordered = sorted(done, key=lambda entry: (self.rank(entry), key(entry.architecture)), reverse=True)
-        usable = (entry.architecture for entry in ordered if self.drawer.feasible(entry.architecture))
+        usable = (entry.architecture for entry in ordered if self.sampler.feasible(entry.architecture))
         best = list(itertools.islice(usable, self.settings.parents))
         if not self.settings.tournament or not best:
             return best
@@ -229,4 +229,4 @@ class Predictor(ArchitectureSearcher):
         drawn = [mutate(decisions, p, rng, 1 / len(p)) for p in parents for _ in range(self.settings.children)]
         drawn += [sample(decisions, rng) for _ in range(self.settings.random)]
         forms = {key(form): form for form in map(self.space.form, drawn)}
-        return [form for name, form in forms.items() if name not in self.ledger and self.drawer.feasible(form)]
+        return [form for name, form in forms.items() if name not in self.history and self.sampler.feasible(form)]

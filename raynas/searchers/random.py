@@ -24,7 +24,7 @@ class RandomSearch(ArchitectureSearcher):
     def propose(self) -> Architecture | str | None:
         """The next architecture of the seed's sequence."""
         while (candidate := self.planned(self._passed)) is not None:
-            if key(candidate) not in self.ledger:
+            if key(candidate) not in self.history:
                 return candidate
             self._passed += 1
         return Searcher.FINISHED

@@ -42,7 +42,7 @@ class RegularizedSettings:
 class RegularizedEvolution(ArchitectureSearcher):
     """Mutates the winner of a small tournament; whoever is born makes the oldest die, however good it is.
 
-    Age is the order in which scores came in, and so the population is simply the end of the ledger: nothing else has
+    Age is the order in which scores came in, and so the population is simply the end of the history: nothing else has
     to be kept, and any number of children may be in flight. Failed trials never enter the population, nor do another
     run's architectures that break this run's limits.
 
@@ -60,7 +60,7 @@ class RegularizedEvolution(ArchitectureSearcher):
 
     def propose(self) -> Architecture | str | None:
         """A random architecture until the population is full, then a child."""
-        rng = self.rng("regularized", len(self.ledger))
+        rng = self.rng("regularized", len(self.history))
         waiting = self.begin(self.settings.population, rng)
         if waiting is not None:
             return waiting
@@ -71,8 +71,8 @@ class RegularizedEvolution(ArchitectureSearcher):
     def _population(self) -> list[Entry]:
         """The youngest that may have children, oldest first."""
         living: list[Entry] = []
-        for entry in self.ledger.newest():
-            if entry.status == "done" and self.drawer.feasible(entry.architecture):
+        for entry in self.history.newest():
+            if entry.status == "done" and self.sampler.feasible(entry.architecture):
                 living.append(entry)
                 if len(living) == self.settings.population:
                     break
@@ -84,7 +84,7 @@ class RegularizedEvolution(ArchitectureSearcher):
         winner = max(rivals, key=self.rank).architecture
         for _ in range(self.settings.attempts):
             child = self.space.form(mutate(self.space.decisions, winner, rng, probability=0.0))
-            if key(child) not in self.ledger and self.drawer.feasible(child):
-                return self.born(child, "mutation", winner)
-        walked = self.drawer.walk(winner, rng, self.ledger)
-        return walked and self.born(walked, "mutation", winner)
+            if key(child) not in self.history and self.sampler.feasible(child):
+                return self.record_origin(child, "mutation", winner)
+        walked = self.sampler.walk(winner, rng, self.history)
+        return walked and self.record_origin(walked, "mutation", winner)

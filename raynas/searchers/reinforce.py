@@ -14,7 +14,7 @@ import numpy.typing as npt
 from raynas.architecture import Architecture, complete, key
 from raynas.searchers.base import Entry, SearchSpace
 from raynas.searchers.checks import check_counts, check_numbers, check_ranges
-from raynas.searchers.incremental import Follower
+from raynas.searchers.incremental import IncrementalSearcher
 from raynas.searchers.models.standing import Rank, standing
 
 __all__ = ["Reinforce", "ReinforceSettings"]
@@ -109,12 +109,12 @@ class Policy:
         return complete(self._decisions, {}, pick)
 
 
-class Reinforce(Follower):
+class Reinforce(IncrementalSearcher):
     """Draws architectures from a policy that makes those likelier which scored better than usual.
 
     The reward is where a score stands among all so far (:mod:`raynas.searchers.models.standing`), so that the scale of the
     metric does not matter; a moving average of it is the baseline. Each score that comes in moves the policy once,
-    in the order of the ledger. Rows of another searcher's log move it, too.
+    in the order of the history. Rows of another searcher's log move it, too.
 
     Args:
         space: What may be proposed.
@@ -134,14 +134,14 @@ class Reinforce(Follower):
         if waiting is not None:
             return waiting
         self.follow()
-        rng = self.rng("reinforce", len(self.ledger))
+        rng = self.rng("reinforce", len(self.history))
         chances = self.policy.probabilities()
         for _ in range(self.settings.attempts):
             drawn = self.space.form(self.policy.draw(chances, rng))
-            if key(drawn) not in self.ledger and self.drawer.feasible(drawn):
-                return self.born(drawn, "model")
-        near = self.drawer.walk(drawn, rng, self.ledger)
-        return self.born(near, "model") if near else self.drawn(rng)
+            if key(drawn) not in self.history and self.sampler.feasible(drawn):
+                return self.record_origin(drawn, "model")
+        near = self.sampler.walk(drawn, rng, self.history)
+        return self.record_origin(near, "model") if near else self.drawn(rng)
 
     def forget(self) -> None:
         """Begin with a uniform policy."""

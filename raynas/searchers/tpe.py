@@ -13,12 +13,12 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from raynas.architecture import Architecture, complete, key
 from raynas.searchers.base import Entry, SearchSpace
 from raynas.searchers.checks import check_counts
-from raynas.searchers.optuna import Asker
+from raynas.searchers.optuna import OptunaSearcher
 
 __all__ = ["TPE"]
 
 
-class TPE(Asker):
+class TPE(OptunaSearcher):
     """Optuna's multivariate TPE, by ask and tell.
 
     Nested decisions are suggested only where they are active. Architectures that a scheduler stopped are told as
@@ -53,7 +53,7 @@ class TPE(Asker):
         self._distributions = {name: CategoricalDistribution(tuple(opts)) for name, opts in space.decisions.items()}
         self._numbers: dict[str, int] = {}  # key -> number of the trial in the study
 
-    def sampler(self, seed: int) -> TPESampler:
+    def optuna_sampler(self, seed: int) -> TPESampler:
         """Groups let it model nested decisions jointly."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -73,7 +73,7 @@ class TPE(Asker):
         study.add_trial(self._frozen(entry))
 
     def _frozen(self, entry: Entry) -> FrozenTrial:
-        """One entry of the ledger as a trial of Optuna."""
+        """One entry of the history as a trial of Optuna."""
         states = {"running": TrialState.RUNNING, "error": TrialState.FAIL}
         reached = TrialState.COMPLETE if entry.fidelity == self._full else TrialState.PRUNED
         state = states.get(entry.status, reached)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from raynas.architecture import key
 from raynas.search_space.space import SearchSpace
-from raynas.searchers.history import Entry, Ledger
+from raynas.searchers.history import Entry, SearchHistory
 
 __all__ = ["Scores", "digest", "read_source"]
 
@@ -24,11 +24,11 @@ def read_source(space: SearchSpace, pairs: Iterable[tuple[Mapping[str, str], Sco
         ArchitectureError: The space does not contain one of them.
         ValueError: There is no finite score.
     """
-    ledger = Ledger()
+    history = SearchHistory()
     for architecture, scores in pairs:
         by_fidelity = scores if isinstance(scores, Mapping) else {1: scores}
-        ledger.replay(space.form(architecture), by_fidelity, failed=False)
-    entries = tuple(entry for entry in ledger.values() if entry.status == "done")
+        history.replay(space.form(architecture), by_fidelity, failed=False)
+    entries = tuple(entry for entry in history.values() if entry.status == "done")
     if not entries:
         raise ValueError("the source of a warm start holds no finite score")
     return entries

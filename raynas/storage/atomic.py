@@ -28,7 +28,6 @@ __all__ = [
     "append_line",
     "create_text",
     "open_lock",
-    "patiently",
     "put_in_place",
     "reason",
     "remove_abandoned",
@@ -37,6 +36,7 @@ __all__ = [
     "replace_file",
     "replace_text",
     "write_json",
+    "write_with_retry",
 ]
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ _ABANDONED = 3600.0
 T = TypeVar("T")
 
 
-def patiently(write: Callable[[], T], what: str, patience: float | None = None) -> T:
+def write_with_retry(write: Callable[[], T], what: str, patience: float | None = None) -> T:
     """Call ``write`` until the storage takes it, and say so when that takes more than one attempt.
 
     Args:
@@ -90,7 +90,7 @@ def append_line(path: Path, text: str) -> None:
     """Add a line to a file, the whole line or nothing of it.
 
     Raises:
-        OSError: As :func:`patiently`.
+        OSError: As :func:`write_with_retry`.
     """
     line = f"{text}\n".encode()
 
@@ -106,7 +106,7 @@ def append_line(path: Path, text: str) -> None:
                 file.truncate(end)
                 raise
 
-    patiently(write, str(path))
+    write_with_retry(write, str(path))
 
 
 def open_lock(path: Path, create: bool = True) -> int:
@@ -232,19 +232,19 @@ def remove_abandoned(folder: Path, seconds: float = _ABANDONED) -> None:
 
 
 def replace_bytes(path: Path, content: bytes, patience: float | None = None) -> None:
-    """As :func:`replace_file`, tried again as by :func:`patiently`.
+    """As :func:`replace_file`, tried again as by :func:`write_with_retry`.
 
     Raises:
-        OSError: As :func:`patiently`.
+        OSError: As :func:`write_with_retry`.
     """
-    patiently(lambda: replace_file(path, lambda file: file.write(content)), str(path), patience)
+    write_with_retry(lambda: replace_file(path, lambda file: file.write(content)), str(path), patience)
 
 
 def replace_text(path: Path, text: str, patience: float | None = None) -> None:
     """As :func:`replace_bytes`, of text in UTF-8.
 
     Raises:
-        OSError: As :func:`patiently`.
+        OSError: As :func:`write_with_retry`.
     """
     replace_bytes(path, text.encode(), patience)
 
@@ -253,6 +253,6 @@ def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, as :func:`replace_text`.
 
     Raises:
-        OSError: As :func:`patiently`.
+        OSError: As :func:`write_with_retry`.
     """
     replace_text(path, json.dumps(value, indent=2))

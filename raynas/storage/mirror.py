@@ -38,7 +38,7 @@ from raynas.storage.locks import folders_of_the_dead, own_folder
 from raynas.storage.removal import NotOwnedError, make_folder, move, own, remove_file, remove_tree, scratch_folder
 from raynas.utils.periods import PERIODS
 
-__all__ = ["Mirror", "OvertakenError"]
+__all__ = ["LeaseLostError", "Mirror"]
 
 log = logging.getLogger(__name__)
 EVERY = PERIODS.mirror
@@ -53,7 +53,7 @@ _DRIVERS: set[str] = set()
 """Those of this process."""
 
 
-class OvertakenError(RuntimeError):
+class LeaseLostError(RuntimeError):
     """Somebody else has gone on with the run of a driver: what this one writes would overwrite it."""
 
 
@@ -86,7 +86,7 @@ class Mirror:
         """The name under which this one writes, if it is a driver's."""
         self._last: str | None = None
         """The driver that had claimed the run when this one started."""
-        self._overtaken: OvertakenError | None = None
+        self._overtaken: LeaseLostError | None = None
         self._held = Held(self.folder)
         """Held by a driver."""
 
@@ -152,7 +152,7 @@ class Mirror:
 
         Raises:
             OSError: The store refused, the next push goes on; or somebody has removed the folder.
-            OvertakenError: Another has claimed the run.
+            LeaseLostError: Another has claimed the run.
         """
         with self._busy:
             if self._known and self._held.lost:
@@ -215,7 +215,7 @@ class Mirror:
 
         Raises:
             OSError: The store refused.
-            OvertakenError: Another has claimed the run since this one did.
+            LeaseLostError: Another has claimed the run since this one did.
         """
         self.check()
         if self._claim is not None:
@@ -234,14 +234,14 @@ class Mirror:
         self._note()
 
     def check(self) -> None:
-        """Raise an :class:`OvertakenError` if this one has met the traces of another; asks nobody."""
+        """Raise an :class:`LeaseLostError` if this one has met the traces of another; asks nobody."""
         if self._overtaken is not None:
             raise self._overtaken
 
     def _refuse_to_meet(self) -> None:
         """See that nobody else has claimed what this one writes."""
         if self._claim is not None and self._claimed_by(self._claim[0]) not in (None, self._claim[1]):
-            self._overtaken = OvertakenError(
+            self._overtaken = LeaseLostError(
                 f"another has gone on with {self.uri}: this one ends, and what it had not sent stays in {self.folder}"
             )
             raise self._overtaken
@@ -320,7 +320,7 @@ class Mirror:
         """Delete everything that is known, here and there; where the store refuses, some of it may stay there."""
         with self._busy:
             remove_tree(self.folder)
-            with contextlib.suppress(OSError, OvertakenError):
+            with contextlib.suppress(OSError, LeaseLostError):
                 self._refuse_to_meet()
                 self._delete(set(self._known))
 
@@ -365,13 +365,13 @@ class Mirror:
         try:
             if not self.try_push() and self.folder.is_dir():
                 log.error("it is kept in %s, and sent when the run is opened again on this machine", self.folder)
-        except OvertakenError as error:
+        except LeaseLostError as error:
             log.error("%s", error)
 
     def _push_by_timer(self) -> None:
         working = True
         while self._overtaken is None and not self._ends.wait(EVERY):
-            with contextlib.suppress(OvertakenError):  # which the run asks for
+            with contextlib.suppress(LeaseLostError):  # which the run asks for
                 if working:
                     working = self.try_push(everything=False)
                     continue

@@ -21,21 +21,21 @@ from raynas.config.run import Config
 if TYPE_CHECKING:  # torch comes with these
     from torch import nn
 
-    from raynas.supernet.worker import Host, Published
+    from raynas.supernet.worker import FlatWeights, SupernetWorker
     from raynas.training.path_sampling import PathSampler
     from raynas.training.trainer import Progress
 
-__all__ = ["Hosted", "SupernetActor"]
+__all__ = ["ActorPayload", "SupernetActor"]
 
 
 @dataclass(frozen=True)
-class Hosted:
+class ActorPayload:
     """References to what an actor hosts; whoever holds this keeps it alive for actors that Ray restarts."""
 
     space: ray.ObjectRef[nn.Module]
     arrays: ray.ObjectRef[Mapping[str, Any]]
     """The data set, as ``to_arrays`` returned it: actors see views of the node's shared memory."""
-    weights: ray.ObjectRef[Published] | None = None
+    weights: ray.ObjectRef[FlatWeights] | None = None
     """Trained weights, in place of the initial ones of ``space``."""
 
     def pack(self) -> bytes:
@@ -47,14 +47,16 @@ class SupernetActor:
     """One process that hosts the space. Trains as a rank among others, or scores as a replica among others.
 
     Args:
-        packed: What :meth:`Hosted.pack` returned. It comes with the constructor: an actor that Ray restarts has it too.
+        packed: What :meth:`ActorPayload.pack` returned. It comes with the constructor: an actor that Ray restarts has it too.
         config: The run's settings.
         name: Shown in Ray's dashboard and in the log.
     """
 
     def __init__(self, packed: bytes, config: Config, name: str) -> None:
         self.name = name
-        self.host: Host = importlib.import_module("raynas.supernet.worker").Host.unpack(packed, config, name)
+        self.host: SupernetWorker = importlib.import_module("raynas.supernet.worker").SupernetWorker.unpack(
+            packed, config, name
+        )
 
     def __repr__(self) -> str:
         return getattr(self, "name", "supernet")  # Ray asks before __init__ ran, where that fails
@@ -82,11 +84,11 @@ class SupernetActor:
         """Train up to step ``until`` of a schedule of ``total`` steps. Steps already done are not repeated."""
         return self.host.train(until, total)
 
-    def save(self) -> Published:
+    def save(self) -> FlatWeights:
         """All tensors of a checkpoint: weights and momentum."""
         return self.host.save()
 
-    def load(self, tensors: Published, step: int) -> None:
+    def load(self, tensors: FlatWeights, step: int) -> None:
         """Go on from what ``save`` returned at ``step``."""
         self.host.load(tensors, step)
 

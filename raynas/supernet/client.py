@@ -18,7 +18,7 @@ import ray
 from raynas.distributed import health as watch
 from raynas.utils.periods import PERIODS
 
-__all__ = ["LOOK", "PATIENCE", "Question", "Replicas"]
+__all__ = ["LOOK", "PATIENCE", "ReplicaPool", "Request"]
 
 LOOK = PERIODS.look
 """Seconds after which whoever waits for an answer looks whether somebody is there to give it, and for how long."""
@@ -29,7 +29,7 @@ _MOVES = 3
 
 
 @dataclass
-class Question:
+class Request:
     """Something to ask one of the replicas."""
 
     arguments: tuple[Any, ...]
@@ -39,7 +39,7 @@ class Question:
     answer: Any = None
 
 
-class Replicas:
+class ReplicaPool:
     """The replicas of a supernet, seen from one process.
 
     Args:
@@ -64,14 +64,14 @@ class Replicas:
         waiting = self._look(pair, 2.0)
         return min(waiting, key=lambda place: waiting[place], default=pair[0])
 
-    def ask(self, method: str, questions: Sequence[Question]) -> None:
-        """Ask all questions at the same time, and enter the answers.
+    def call(self, method: str, requests: Sequence[Request]) -> None:
+        """Ask all requests at the same time, and enter the answers.
 
         Raises:
             RuntimeError: No replica was there for ``PATIENCE``.
             Exception: What the method of the replica raised.
         """
-        asked = {self._send(method, question): question for question in questions}
+        asked = {self._send(method, request): request for request in requests}
         last_sign = time.monotonic()
         while asked:
             ready, _ = ray.wait([*asked], timeout=LOOK)
@@ -80,7 +80,7 @@ class Replicas:
             if ready:
                 last_sign = time.monotonic()
                 continue
-            places = {question.place for question in asked.values()}
+            places = {request.place for request in asked.values()}
             silent = places - self._look(places, LOOK).keys()
             there = self._there()
             if there:
@@ -89,14 +89,14 @@ class Replicas:
                 raise RuntimeError(
                     f"none of {len(self)} replicas of the supernet was there for {PATIENCE / 60:g} minutes"
                 )
-            for answer, question in list(asked.items()):
-                if question.place in silent and there and question.moves < _MOVES:
+            for answer, request in list(asked.items()):
+                if request.place in silent and there and request.moves < _MOVES:
                     del asked[answer]
-                    question.place, question.moves = random.choice(there), question.moves + 1
-                    asked[self._send(method, question)] = question
+                    request.place, request.moves = random.choice(there), request.moves + 1
+                    asked[self._send(method, request)] = request
 
-    def _send(self, method: str, question: Question) -> Any:
-        return getattr(self.replicas[question.place], method).remote(*question.arguments)
+    def _send(self, method: str, request: Request) -> Any:
+        return getattr(self.replicas[request.place], method).remote(*request.arguments)
 
     def _there(self) -> list[int]:
         """Those that are not known to be gone."""

@@ -30,15 +30,15 @@ from raynas.architecture import Architecture
 from raynas.config.run import Config, ConfigError
 from raynas.data.dataset import Data, to_arrays
 from raynas.distributed import health as watch
-from raynas.distributed.nodes import Notice
+from raynas.distributed.nodes import PreemptionNotice
 from raynas.distributed.placement import Placement, place, place_ranks, reserve
 from raynas.runs.compatibility import contents, training_settings
 from raynas.storage.atomic import append_line, replace_text
-from raynas.supernet.actor import Hosted, SupernetActor
-from raynas.supernet.worker import publish
+from raynas.supernet.actor import ActorPayload, SupernetActor
+from raynas.supernet.worker import flatten_weights
 from raynas.training import checkpoint
 from raynas.training.path_sampling import PathSampler
-from raynas.training.phases import Rounds, restore
+from raynas.training.phases import TrainingRounds, restore
 from raynas.training.trainer import Progress, TrainingDiverged, model_tensors
 from raynas.utils.periods import PERIODS
 
@@ -107,14 +107,14 @@ class Supernet:
     """
 
     def __init__(
-        self, space: nn.Module, data: Data, config: Config, folder: Path, rounds: Rounds | None = None
+        self, space: nn.Module, data: Data, config: Config, folder: Path, rounds: TrainingRounds | None = None
     ) -> None:
         self.config, self.folder, self.rounds = config, folder, rounds
         self.recipe = config.train.resolved()
         self.settings = training_settings(config) | {"limits": config.limits, "data.contents": contents(data)}
         """What the weights depend on."""
         self._shapes = {name: tensor.to("meta") for name, tensor in space.state_dict().items()}
-        self._hosted = Hosted(ray.put(space), ray.put(to_arrays(data)))
+        self._hosted = ActorPayload(ray.put(space), ray.put(to_arrays(data)))
         self.actors: list[Any] = []
         """Handles of the :class:`SupernetActor` that train or score now."""
         self.where = Placement(0, 0.0, 0.0)
@@ -213,13 +213,13 @@ class Supernet:
         step = 0
         if saved is not None:
             step = saved[0]
-            tensors = ray.put(publish(saved[1]))
+            tensors = ray.put(flatten_weights(saved[1]))
             self.everyone([actor.load.remote(tensors, step) for actor in self.actors])
         else:
             initial = watch.get(self.actors[0].save.remote()).tensors()
             checkpoint.keep_initial(self.folder, model_tensors(initial))
         pace = self._pace(epoch_steps, end - time.monotonic(), {} if saved is None else saved[2])
-        last_save, chunk, notice = time.monotonic(), 1, Notice()
+        last_save, chunk, notice = time.monotonic(), 1, PreemptionNotice()
         waiting: list[Any] = []
         try:
             while step < pace.total:
@@ -280,7 +280,7 @@ class Supernet:
     def _round(self, step: int, pace: _Pace) -> None:
         """One round; the checkpoint afterwards holds what it made of the paths."""
         assert self.rounds is not None
-        self.rounds.round(_Training(self), step)
+        self.rounds.round(_RoundContext(self), step)
         paths = self.rounds.paths()
         self.everyone([actor.follow.remote(paths) for actor in self.actors])
         self._save(step, pace)
@@ -302,7 +302,7 @@ class Supernet:
         if saved is None or saved[0] != int(saved[2]["total"]):
             raise RuntimeError(f"there is no fully trained supernet in {self.folder}: run train-supernet first")
         self.close()
-        self._hosted = dataclasses.replace(self._hosted, weights=ray.put(publish(model_tensors(saved[1]))))
+        self._hosted = dataclasses.replace(self._hosted, weights=ray.put(flatten_weights(model_tensors(saved[1]))))
         where = self.place_replicas()
         # A restarted actor is built anew from what it hosts, and a repeated question has the same answer. An
         # architecture that kills every actor that scores it must fail in the end.
@@ -357,7 +357,7 @@ class Supernet:
 
 
 @dataclass(frozen=True)
-class _Training:
+class _RoundContext:
     """What rounds may ask; see :class:`raynas.training.phases.Training`."""
 
     supernet: Supernet

@@ -27,13 +27,13 @@ from raynas.evaluation.scorer import Scorer
 from raynas.training.path_sampling import PathSampler
 from raynas.training.trainer import Progress, Trainer, best_device, place_model, use_bfloat16
 
-__all__ = ["Host", "Published", "publish"]
+__all__ = ["FlatWeights", "SupernetWorker", "flatten_weights"]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Published:
+class FlatWeights:
     """Weights on their way to actors: one flat array, which travels through the object store without a copy."""
 
     values: np.ndarray[Any, np.dtype[np.uint8]]
@@ -51,15 +51,15 @@ class Published:
         return result
 
 
-def publish(tensors: Mapping[str, Tensor]) -> Published:
-    """Lay tensors out in one array; see :class:`Published`."""
+def flatten_weights(tensors: Mapping[str, Tensor]) -> FlatWeights:
+    """Lay tensors out in one array; see :class:`FlatWeights`."""
     index, chunks, start = [], [], 0
     for name, tensor in tensors.items():
         data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         index.append((name, tensor.dtype, tuple(tensor.shape), start))
         chunks.append(data)
         start += data.nbytes
-    return Published(np.concatenate(chunks) if chunks else np.zeros(0, np.uint8), tuple(index))
+    return FlatWeights(np.concatenate(chunks) if chunks else np.zeros(0, np.uint8), tuple(index))
 
 
 @dataclass
@@ -73,7 +73,7 @@ class _Request:
     done: bool = False
 
 
-class Host:
+class SupernetWorker:
     """One process that hosts the space. Trains as a rank among others, or scores as a replica among others.
 
     Args:
@@ -93,8 +93,8 @@ class Host:
         self._queue, self._computing = threading.Lock(), threading.Lock()
 
     @classmethod
-    def unpack(cls, packed: bytes, config: Config, name: str) -> Host:
-        """The host of what :meth:`raynas.supernet.actor.Hosted.pack` packed, with the threads that Ray gave this process."""
+    def unpack(cls, packed: bytes, config: Config, name: str) -> SupernetWorker:
+        """The host of what :meth:`raynas.supernet.actor.ActorPayload.pack` packed, with the threads that Ray gave this process."""
         torch.set_num_threads(max(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)), 1))
         hosted = ray.cloudpickle.loads(packed)
         space = watch.get(hosted.space)
@@ -127,12 +127,12 @@ class Host:
         self.metrics.worked(progress.seconds, images=progress.images // self.trainer.world)
         return progress
 
-    def save(self) -> Published:
+    def save(self) -> FlatWeights:
         """All tensors of a checkpoint: weights and momentum."""
         assert self.trainer is not None
-        return publish(self.trainer.state())
+        return flatten_weights(self.trainer.state())
 
-    def load(self, tensors: Published, step: int) -> None:
+    def load(self, tensors: FlatWeights, step: int) -> None:
         """Go on from what ``save`` returned at ``step``."""
         assert self.trainer is not None
         self.trainer.load_state(tensors.tensors(), step)
@@ -172,7 +172,7 @@ class Host:
         everything = dataclasses.replace(self.config.search, slices=1, validation_images=images)
         with self._computing:
             scorer = self._make_scorer(everything)
-            return [scorer.task.measure(tally) for tally in scorer.score(architectures, 0)]
+            return [scorer.task.metric(tally) for tally in scorer.score(architectures, 0)]
 
     def waiting(self) -> int:
         """Requests that are being answered or wait: trials ask before they settle for a replica."""

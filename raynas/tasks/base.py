@@ -15,14 +15,14 @@ from raynas.config.run import SearchConfig, TrainConfig
 from raynas.config.train import Preset
 from raynas.data.dataset import Data
 from raynas.data.text import TextData
-from raynas.metrics import Measure
+from raynas.metrics import Metric
 from raynas.tasks.classification import Images
 from raynas.tasks.language_modeling import Language
 
-__all__ = ["Exam", "Feed", "Task", "task_of"]
+__all__ = ["Task", "TrainLoader", "ValidationSlices", "task_of"]
 
 
-class Feed(Protocol):
+class TrainLoader(Protocol):
     """What one rank trains on, a function of the seed and the step; steps are asked for in their order."""
 
     examples: int
@@ -48,7 +48,7 @@ class Feed(Protocol):
         """Go on with what :meth:`tensors` returned."""
 
 
-class Exam(Protocol):
+class ValidationSlices(Protocol):
     """What architectures are scored on: slices of the validation data, the same for everyone."""
 
     slices: int
@@ -64,7 +64,7 @@ class Task(Protocol):
     """What is to be learned."""
 
     @property
-    def measure(self) -> Measure:
+    def metric(self) -> Metric:
         """What a score is."""
 
     @property
@@ -88,13 +88,15 @@ class Task(Protocol):
     def batched(self, train: TrainConfig) -> int:
         """How many there are in a pass of what ``train.batch_size`` counts."""
 
-    def feed(self, recipe: TrainConfig, seed: int, rank: tuple[int, int], device: torch.device, shared: bool) -> Feed:
+    def train_loader(
+        self, recipe: TrainConfig, seed: int, rank: tuple[int, int], device: torch.device, shared: bool
+    ) -> TrainLoader:
         """What one rank trains on: a supernet (``shared``), or one network."""
 
     def slices(self, settings: SearchConfig) -> int:
         """How many slices an exam has: all that is asked for, unless the data are too few."""
 
-    def exam(self, settings: SearchConfig, device: torch.device) -> Exam:
+    def validation_slices(self, settings: SearchConfig, device: torch.device) -> ValidationSlices:
         """What architectures are scored on."""
 
     def batches(self, split: Any, size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

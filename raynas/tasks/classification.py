@@ -16,7 +16,7 @@ from raynas.data.transforms import Augment, normalise
 from raynas.metrics import ACCURACY
 from raynas.utils.seeds import seed_of
 
-__all__ = ["ImageExam", "ImageFeed", "Images", "steps_per_epoch", "to_input"]
+__all__ = ["ImageTrainLoader", "ImageValidationSlices", "Images", "steps_per_epoch", "to_input"]
 
 
 def to_input(images: Tensor, data: Dataset) -> Tensor:
@@ -33,7 +33,7 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
 class Images:
     """The task of telling classes of images apart; see :class:`raynas.tasks.base.Task`."""
 
-    measure = ACCURACY
+    metric = ACCURACY
     presets: tuple[Preset, ...] = ("auto", "small", "spos", "darts", "darts_imagenet", "nao")
 
     def __init__(self, data: Dataset) -> None:
@@ -63,20 +63,20 @@ class Images:
         """Of what a batch takes so many in a pass: images."""
         return len(self.data.train)
 
-    def feed(
+    def train_loader(
         self, recipe: TrainConfig, seed: int, rank: tuple[int, int], device: torch.device, shared: bool
-    ) -> ImageFeed:
+    ) -> ImageTrainLoader:
         """Batches to train on."""
-        return ImageFeed(self.data, recipe, (seed, rank), device, shared)
+        return ImageTrainLoader(self.data, recipe, (seed, rank), device, shared)
 
     def slices(self, settings: SearchConfig) -> int:
         """How many slices there are."""
         images = min(settings.validation_images or len(self.data.validation), len(self.data.validation))
         return max(min(settings.slices, images), 1)
 
-    def exam(self, settings: SearchConfig, device: torch.device) -> ImageExam:
+    def validation_slices(self, settings: SearchConfig, device: torch.device) -> ImageValidationSlices:
         """The validation images in slices."""
-        return ImageExam(self.data, settings, device)
+        return ImageValidationSlices(self.data, settings, device)
 
     def batches(self, split: Split, size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """All images of a split, prepared, and their labels."""
@@ -99,7 +99,7 @@ class Images:
         return network, (self.example(2),)
 
 
-class ImageFeed:
+class ImageTrainLoader:
     """The training images of one rank, step by step.
 
     Args:
@@ -195,7 +195,7 @@ def _random_labels(data: Dataset, seed: int) -> Tensor:
     return torch.randint(data.classes, (len(data.train),), generator=generator)
 
 
-class ImageExam:
+class ImageValidationSlices:
     """The validation images in slices, the same for everyone, and the training images that calibrate.
 
     Args:

@@ -21,7 +21,7 @@ from raynas.data.text import Text, TextData
 from raynas.metrics import PERPLEXITY
 from raynas.utils.seeds import seed_of
 
-__all__ = ["Language", "OneWord", "TextExam", "TextFeed", "in_rows"]
+__all__ = ["Language", "OneWord", "TextTrainLoader", "TextValidationSlices", "in_rows"]
 
 _ROWS = 10
 """So many parts of a text are read side by side where it is all read once."""
@@ -44,7 +44,7 @@ def _pieces(inputs: Tensor, targets: Tensor, first: int, last: int) -> Iterator[
 class Language:
     """The task of predicting the next word; see :class:`raynas.tasks.base.Task`."""
 
-    measure = PERPLEXITY
+    metric = PERPLEXITY
     preset: Preset = "words"
     presets: tuple[Preset, ...] = ("auto", "words", "nao_words", "penn_treebank", "wikitext2")
 
@@ -73,19 +73,19 @@ class Language:
         """Of what a batch takes so many in a pass: sequences."""
         return max(len(self.data.train) // train.bptt, 1)
 
-    def feed(
+    def train_loader(
         self, recipe: TrainConfig, seed: int, rank: tuple[int, int], device: torch.device, shared: bool
-    ) -> TextFeed:
+    ) -> TextTrainLoader:
         """Sequences to train on."""
-        return TextFeed(self.data.train, recipe, (seed, rank), device)
+        return TextTrainLoader(self.data.train, recipe, (seed, rank), device)
 
     def slices(self, settings: SearchConfig) -> int:
         """How many slices there are."""
         return _exam_size(self.data.validation, settings)[2]
 
-    def exam(self, settings: SearchConfig, device: torch.device) -> TextExam:
+    def validation_slices(self, settings: SearchConfig, device: torch.device) -> TextValidationSlices:
         """The validation text in slices."""
-        return TextExam(self.data.validation, settings, device)
+        return TextValidationSlices(self.data.validation, settings, device)
 
     def batches(self, split: Text, size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """A whole text, in order, and the words that follow."""
@@ -132,7 +132,7 @@ class OneWord(nn.Module):
         return self.network.word(words, state)  # type: ignore[operator]
 
 
-class TextFeed:
+class TextTrainLoader:
     """The training text of one rank, step by step, with the state carried from one step to the next.
 
     Where the sequences of a pass end is drawn anew for each: their lengths spread by 5 words around ``train.bptt``, one
@@ -220,7 +220,7 @@ def _exam_size(text: Text, settings: SearchConfig) -> tuple[int, int, int]:
     return words, rows, max(min(settings.slices, (words - 1) // rows), 1)
 
 
-class TextExam:
+class TextValidationSlices:
     """The validation text in slices: of each of some rows so many columns. No state is carried from slice to slice.
 
     Args:

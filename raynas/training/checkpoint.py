@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from raynas.storage.atomic import patiently, reason, remove_abandoned, replace_by_draft
+from raynas.storage.atomic import reason, remove_abandoned, replace_by_draft, write_with_retry
 from raynas.storage.removal import NotOwnedError, remove_file
 
 __all__ = [
@@ -126,7 +126,7 @@ def _store(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor])
         replace_by_draft(path, lambda draft: _save(tensors, draft, {"raynas": json.dumps(described)}))
 
     try:
-        patiently(write, f"the checkpoint {path}")
+        write_with_retry(write, f"the checkpoint {path}")
     except OSError as error:
         raise CheckpointError(f"cannot write the checkpoint {path}: {reason(error)}") from error
 

@@ -9,7 +9,7 @@ from raynas import architecture as arch
 from raynas.architecture import Architecture
 from raynas.config.run import Config, ConfigError, TrainConfig
 from raynas.costs.counter import Costs
-from raynas.evaluation.angle_statistics import Turning
+from raynas.evaluation.angle_statistics import AngleStatistics
 from raynas.search_space.constraints import Limits
 from raynas.searchers import ArchitectureSearcher
 from raynas.training.path_sampling import (
@@ -116,7 +116,7 @@ def make_shrinking(
     config: Config,
     costs: Costs,
     limits: Limits,
-    turning: Callable[[], Turning],
+    angle_statistics: Callable[[], AngleStatistics],
     violation: Callable[[Architecture], float],
 ) -> Shrinking | None:
     """What shrinks the space in training, by ``train.shrink``; None where nothing does.
@@ -125,7 +125,7 @@ def make_shrinking(
         config: All settings.
         costs: Of the space.
         limits: Of these costs.
-        turning: Makes what tells the angles of the space.
+        angle_statistics: Makes what tells the angles of the space.
         violation: By how much an architecture breaks the limits.
 
     Raises:
@@ -152,7 +152,7 @@ def make_shrinking(
             f"{settings.until:.3g} are left: lower train.shrink.until"
         )
     paths = functools.partial(path_sampler, config, costs, limits)
-    return Shrinking(turning(), costs, violation, paths, settings, config.seed)
+    return Shrinking(angle_statistics(), costs, violation, paths, settings, config.seed)
 
 
 def _cost(costs: Costs, name: str, architecture: Architecture) -> float:

@@ -1,6 +1,6 @@
 """What may happen between two stretches of a supernet's training.
 
-Rounds that change which paths are trained: the space is shrunk (:mod:`raynas.training.shrinking`), or a pool of architectures is
+TrainingRounds that change which paths are trained: the space is shrunk (:mod:`raynas.training.shrinking`), or a pool of architectures is
 renewed (:mod:`raynas.training.pool`).
 """
 
@@ -16,10 +16,10 @@ from raynas.architecture import Architecture
 from raynas.training.checkpoint import CheckpointError
 from raynas.training.path_sampling import PathSampler
 
-__all__ = ["Rounds", "Training", "restore"]
+__all__ = ["RoundContext", "TrainingRounds", "restore"]
 
 
-class Training(Protocol):
+class RoundContext(Protocol):
     """What a round may ask of the training that waits for it."""
 
     def weights(self) -> dict[str, Tensor]:
@@ -39,8 +39,8 @@ class Training(Protocol):
         """What each of them scores on the validation data of the search, with the shared weights of now."""
 
 
-class Rounds(Protocol):
-    """Rounds, and what they have made of the paths so far. It is kept in the checkpoints of the supernet."""
+class TrainingRounds(Protocol):
+    """TrainingRounds, and what they have made of the paths so far. It is kept in the checkpoints of the supernet."""
 
     def state(self) -> dict[str, Any]:
         """Where they stand, as plain JSON data."""
@@ -54,11 +54,11 @@ class Rounds(Protocol):
     def next_round(self, epoch_steps: int) -> float:
         """The training step before which the next round is due; infinite after the last one."""
 
-    def round(self, training: Training, step: int) -> None:
+    def round(self, training: RoundContext, step: int) -> None:
         """Carry out a round."""
 
 
-def restore(rounds: Rounds, state: Mapping[str, Any] | None, folder: Path) -> None:
+def restore(rounds: TrainingRounds, state: Mapping[str, Any] | None, folder: Path) -> None:
     """Load the state that a checkpoint of a folder holds.
 
     Raises:

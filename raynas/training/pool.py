@@ -21,7 +21,7 @@ from raynas.config.run import ConfigError, PoolConfig
 from raynas.searchers import ArchitectureSearcher
 from raynas.searchers.diagnostics import judged
 from raynas.training.path_sampling import PathSampler
-from raynas.training.phases import Training
+from raynas.training.phases import RoundContext
 
 __all__ = ["Pool", "PoolPaths"]
 
@@ -41,7 +41,7 @@ class PoolPaths:
 
 
 class Pool:
-    """The architectures whose paths are trained, and the rounds that renew them; a :class:`raynas.training.phases.Rounds`.
+    """The architectures whose paths are trained, and the rounds that renew them; a :class:`raynas.training.phases.TrainingRounds`.
 
     Args:
         searcher: Makes a fresh searcher for each round, of ``seed``, ``metric`` and ``mode``. What it gets to know are
@@ -97,7 +97,7 @@ class Pool:
             return math.inf
         return max(round((made + 1) * self.settings.every * epoch_steps), made + 1)
 
-    def round(self, training: Training, step: int) -> None:
+    def round(self, training: RoundContext, step: int) -> None:
         """Score the pool and replace its worst by what the searcher proposes."""
         scores = training.scores(self.members)
         seed = Random(f"{self.seed}/pool/round {len(self.rounds)}").randrange(2**31)

@@ -25,12 +25,12 @@ from typing_extensions import TypedDict
 from raynas.config.run import Config, TrainConfig
 from raynas.data.dataset import Data, from_arrays, to_arrays
 from raynas.distributed import health as watch
-from raynas.distributed.nodes import Notice
+from raynas.distributed.nodes import PreemptionNotice
 from raynas.distributed.placement import check_room, place_ranks
 from raynas.evaluation.scorer import tally
 from raynas.results.files import DamagedError, accept, read_json, read_or
 from raynas.runs.compatibility import Fingerprint, changed, contents, recipe_settings
-from raynas.storage.atomic import append_line, patiently, replace_text
+from raynas.storage.atomic import append_line, replace_text, write_with_retry
 from raynas.storage.mirror import Mirror
 from raynas.storage.removal import free_name, move, own, remove_file, remove_tree
 from raynas.supernet.supernet import TrainingStatus
@@ -142,7 +142,7 @@ def retrain(
     """
     mirror = where if isinstance(where, Mirror) else None
     if mirror is not None:
-        patiently(mirror.pull, f"the copy of {mirror.uri}")
+        write_with_retry(mirror.pull, f"the copy of {mirror.uri}")
     folder = where.folder if isinstance(where, Mirror) else where.absolute()
     kept, result = folder / "recipe.json", folder / "result.json"
     wanted = _settings(subnet, data, recipe, seed)
@@ -154,7 +154,7 @@ def retrain(
         replace_text(kept, text)
     told = read_or(result, _Finished, None, "it is evaluated once more")
     if mirror is not None:
-        patiently(mirror.push, mirror.uri)
+        write_with_retry(mirror.push, mirror.uri)
     if told is None:
         # The subnet shares the space's weights: a copy of its own is trained.
         network, arrays = ray.put(copy.deepcopy(subnet)), ray.put(to_arrays(data))
@@ -162,7 +162,7 @@ def retrain(
         with _watched(folder / "training.jsonl", on_progress):
             _fit(_trainer(Job(network, arrays, recipe, seed, mirror or folder, wanted)))
         if mirror is not None:
-            patiently(mirror.pull, f"the copy of {mirror.uri}")
+            write_with_retry(mirror.pull, f"the copy of {mirror.uri}")
         told = read_json(result, _Finished, "the same command evaluates it once more")
     return dict(told)
 
@@ -272,7 +272,7 @@ def _train_worker(config: dict[str, Any]) -> None:
     averaging = None if trainer.recipe.average_after is None else Averaging(trainer.recipe.average_after)
     if saved is not None and averaging is not None:
         averaging.losses = list(saved[2].get("losses", []))
-    last_save, total, chunk, notice = time.monotonic(), trainer.total_steps, 1, Notice()
+    last_save, total, chunk, notice = time.monotonic(), trainer.total_steps, 1, PreemptionNotice()
     while trainer.step < total:
         pause = total if averaging is None else (trainer.step // trainer.epoch_steps + 1) * trainer.epoch_steps
         progress = trainer.run(min(trainer.step + chunk, total, pause))
@@ -300,12 +300,12 @@ def _train_worker(config: dict[str, Any]) -> None:
             last_save = time.monotonic()
     if rank[0] == 0:
         scores = {name: tally(trainer.model, getattr(data, name), data) for name in ("validation", "test")}
-        measure = task_of(data).measure
-        result = {f"{name}_{measure.name}": measure(found) for name, found in scores.items()}
+        metric = task_of(data).metric
+        result = {f"{name}_{metric.name}": metric(found) for name, found in scores.items()}
         result |= {"epochs": total / trainer.epoch_steps, "seconds": seconds + time.monotonic() - begin}
         replace_text(folder / "result.json", json.dumps(result))
         if mirror is not None:
-            patiently(mirror.push, mirror.uri)
+            write_with_retry(mirror.push, mirror.uri)
     if mirror is not None:
         remove_tree(folder)
 
@@ -315,7 +315,7 @@ def _own_folder(where: Path | Mirror) -> tuple[Path, Mirror | None]:
     if isinstance(where, Path):
         return where, None
     mirror = where.private()
-    patiently(mirror.pull, f"the copy of {mirror.uri}")
+    write_with_retry(mirror.pull, f"the copy of {mirror.uri}")
     return mirror.folder, mirror
 
 

@@ -21,9 +21,9 @@ from raynas import architecture as arch
 from raynas.architecture import Architecture
 from raynas.config.run import ShrinkConfig
 from raynas.costs.counter import Costs
-from raynas.evaluation.angle_statistics import Turning
+from raynas.evaluation.angle_statistics import AngleStatistics
 from raynas.training.path_sampling import PathSampler
-from raynas.training.phases import Training
+from raynas.training.phases import RoundContext
 
 __all__ = ["Dropped", "Shrinking"]
 
@@ -45,7 +45,7 @@ class Shrinking:
     """What is left of a space, and the rounds that shrink it.
 
     Args:
-        turning: Tells the angles of the space.
+        angle_statistics: Tells the angles of the space.
         costs: Of the same space; narrowed to what is left.
         violation: 0 for architectures that keep the limits. Others do not count.
         paths: Makes the sampler of the paths to train, of what ``costs`` says is left.
@@ -55,14 +55,14 @@ class Shrinking:
 
     def __init__(
         self,
-        turning: Turning,
+        angle_statistics: AngleStatistics,
         costs: Costs,
         violation: Callable[[Architecture], float],
         paths: Callable[[], PathSampler],
         settings: ShrinkConfig,
         seed: int,
     ) -> None:
-        self.turning, self.costs, self.violation, self._paths = turning, costs, violation, paths
+        self.angle_statistics, self.costs, self.violation, self._paths = angle_statistics, costs, violation, paths
         self.settings, self.seed = settings, seed
         self.load_state(None)
 
@@ -72,7 +72,7 @@ class Shrinking:
 
     def load_state(self, state: Mapping[str, Any] | None) -> None:
         """Go on from what :meth:`state` returned; None for the whole space."""
-        told = state or {"decisions": self.turning.decisions, "rounds": [], "anchored": False}
+        told = state or {"decisions": self.angle_statistics.decisions, "rounds": [], "anchored": False}
         self.decisions = {name: tuple(options) for name, options in told["decisions"].items()}
         self.rounds: list[dict[str, Any]] = list(told["rounds"])
         self.anchored = bool(told["anchored"])
@@ -81,7 +81,7 @@ class Shrinking:
     @property
     def dropped(self) -> int:
         """How many options are gone."""
-        before, left = (sum(map(len, d.values())) for d in (self.turning.decisions, self.decisions))
+        before, left = (sum(map(len, d.values())) for d in (self.angle_statistics.decisions, self.decisions))
         return before - left
 
     def paths(self) -> PathSampler:
@@ -98,7 +98,7 @@ class Shrinking:
             round(((self.settings.first or self.settings.every) + made * self.settings.every) * epoch_steps), made
         )
 
-    def round(self, training: Training, step: int) -> None:
+    def round(self, training: RoundContext, step: int) -> None:
         """Drop the options that turned least since the training began, or since the anchor was set."""
         now = training.weights()
         self.drop(training.kept("anchor" if self.anchored else "initial"), now, step)
@@ -117,7 +117,7 @@ class Shrinking:
         Returns:
             What was dropped, smallest angle first.
         """
-        angles = self.turning.angles(begin, now)
+        angles = self.angle_statistics.angles(begin, now)
         children = self._children()
         scores = angles(children)
         having = {

@@ -113,8 +113,8 @@ class Trainer:
         self.device = best_device()
         self.model = place_model(model, self.device).train()
         self.bfloat16 = use_bfloat16(self.recipe.precision)
-        self.feed = task_of(data).feed(self.recipe, seed, rank, self.device, shared=paths is not None)
-        self.epoch_steps = self.feed.epoch_steps
+        self.loader = task_of(data).train_loader(self.recipe, seed, rank, self.device, shared=paths is not None)
+        self.epoch_steps = self.loader.epoch_steps
         self.total_steps = max(round(self.recipe.epochs * self.epoch_steps), 1)
         self.step = 0
         self.average: AveragedModel | None = None
@@ -155,26 +155,26 @@ class Trainer:
                 f"the loss became {mean} between steps {first} and {self.step}: "
                 f"lower train.lr (now {self.recipe.lr}) or set train.clip"
             )
-        return Progress(self.step, mean, paths * self.feed.examples, time.perf_counter() - begin)
+        return Progress(self.step, mean, paths * self.loader.examples, time.perf_counter() - begin)
 
     def _train_step(self) -> tuple[Tensor, int]:
         """One update; returns the summed loss of its paths and their number."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate() * self.feed.scale(self.step)
+            group["lr"] = self._learning_rate() * self.loader.scale(self.step)
         if self.recipe.drop_path:
             for module in self._dropping:
                 module.drop_path = self.recipe.drop_path * self.step / self.total_steps  # type: ignore[assignment]
         # Without a gradient a parameter is left alone by momentum and decay: those off the path do not move.
         self.optimizer.zero_grad(set_to_none=True)
-        inputs, targets = self.feed.batch(self.step)
+        inputs, targets = self.loader.batch(self.step)
         chosen: Sequence[object] = [None] if self.paths is None else self.paths(self.step)
         total = torch.zeros((), device=self.device)
         for number, path in enumerate(chosen):
             model = self.model if path is None else derive(self.model, path, share_buffers=True)  # type: ignore[arg-type]
             torch.manual_seed(seed_of(self.seed, "dropout", self.step, self.rank, number))
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                outputs = self.feed.forward(model, inputs)
-            loss = self.feed.loss(outputs, targets)
+                outputs = self.loader.forward(model, inputs)
+            loss = self.loader.loss(outputs, targets)
             # The mean over the paths: the learning rate means the same however many a step takes.
             (loss / len(chosen)).backward()
             total += loss.detach()
@@ -227,7 +227,7 @@ class Trainer:
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         for number, value in self._momentum().items():
             tensors[f"momentum/{number}"] = value
-        tensors |= self.feed.tensors()
+        tensors |= self.loader.tensors()
         if self.average is not None:
             tensors |= {f"average/{name}": value for name, value in self.average.state_dict().items()}
         return {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
@@ -239,7 +239,7 @@ class Trainer:
             RuntimeError: The tensors belong to another model.
         """
         self.model.load_state_dict(model_tensors(tensors))
-        self.feed.load(tensors)
+        self.loader.load(tensors)
         kept = {name[len("average/") :]: value for name, value in tensors.items() if name.startswith("average/")}
         if kept:
             self.begin_average()

@@ -19,7 +19,7 @@ from raynas.results.log import SIMULATED, Log, Meter
 from raynas.results.pareto_front import Hypervolume
 from raynas.search_space.constraints import COSTS, LATENCY
 from raynas.searchers.origin import Origin
-from raynas.tune.spec import Scoring
+from raynas.tune.spec import EvaluationSpec
 from raynas.utils.periods import PERIODS
 
 __all__ = ["Recorder", "SearchStatus"]
@@ -39,7 +39,7 @@ class SearchStatus:
     """What a live view shows of a search."""
 
     scored: int
-    """Architectures whose scoring has ended, those of earlier searches of the run included."""
+    """Architectures whose spec has ended, those of earlier searches of the run included."""
     earlier: int
     """How many of them are of earlier searches."""
     wanted: int
@@ -74,13 +74,13 @@ class Recorder(tune.Callback):
     def __init__(
         self,
         log: Log,
-        scoring: Scoring,
+        spec: EvaluationSpec,
         stamp: Mapping[str, Any],
         costs: Callable[[Architecture], Mapping[str, float]],
         tell: Callable[[SearchStatus], None],
         hypervolume: Hypervolume | None = None,
     ) -> None:
-        self.log, self.scoring, self.stamp, self.costs, self.tell = log, scoring, dict(stamp), costs, tell
+        self.log, self.spec, self.stamp, self.costs, self.tell = log, spec, dict(stamp), costs, tell
         self.hypervolume = hypervolume
         self.scored = self.failed = self.earlier = 0
         self.stopped_at: Counter[int] = Counter()
@@ -99,11 +99,11 @@ class Recorder(tune.Callback):
         self.origin: Callable[[str], Origin | None] = lambda name: None
         """How the architecture of a key came about."""
         self.hear: Callable[[Mapping[str, Any], SearchStatus], None] | None = None
-        """Told of each architecture whose scoring ends: its last row, and where the search stands."""
+        """Told of each architecture whose spec ends: its last row, and where the search stands."""
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks; the live view belongs to this process and stays here.
-        return {**self.__dict__, "tell": None, "costs": None, "scoring": None, "origin": None, "hear": None}
+        return {**self.__dict__, "tell": None, "costs": None, "spec": None, "origin": None, "hear": None}
 
     def remember(
         self, ended: Iterable[list[dict[str, Any]]], wanted: int, in_flight: Iterable[Mapping[str, Any]] = ()
@@ -111,7 +111,7 @@ class Recorder(tune.Callback):
         """Count what earlier searches of the run scored.
 
         Args:
-            ended: The rows of each architecture whose scoring ended.
+            ended: The rows of each architecture whose spec ended.
             wanted: How many are to be scored in all.
             in_flight: The last row of each other one: what was spent on these is not spent again.
         """
@@ -143,7 +143,7 @@ class Recorder(tune.Callback):
         """One report: a row for each architecture of the trial that was scored in this step."""
         self._in_a_row = 0
         open_rows = self._open.setdefault(trial.trial_id, {})
-        for outcome in result.get("outcomes") or [_plain_outcome(trial.config, result, self.scoring.max_fidelity)]:
+        for outcome in result.get("outcomes") or [_plain_outcome(trial.config, result, self.spec.max_fidelity)]:
             name = arch.key(outcome["architecture"])
             if name in self._in_flight:
                 open_rows[name] = self._in_flight.pop(name)
@@ -170,13 +170,13 @@ class Recorder(tune.Callback):
             **{name: outcome.get(name) for name in _REPORTED},
             "trial": trial,
             "score": None if failed else float(outcome["score"]),
-            "max_fidelity": self.scoring.max_fidelity,
+            "max_fidelity": self.spec.max_fidelity,
             **{name: costs[name] for name in _COLUMNS if math.isfinite(costs.get(name, math.nan))},
         }
-        if self.scoring.simulated:
+        if self.spec.simulated:
             row["worker"] = SIMULATED
-        elif self.scoring.gpus and row["seconds"] is not None:
-            row["gpu_seconds"] = row["seconds"] * self.scoring.gpus
+        elif self.spec.gpus and row["seconds"] is not None:
+            row["gpu_seconds"] = row["seconds"] * self.spec.gpus
         return {name: value for name, value in row.items() if value is not None}
 
     def _lineage(self, name: str) -> dict[str, str]:
@@ -225,14 +225,14 @@ class Recorder(tune.Callback):
         score = row.get("score")
         if score is None or not math.isfinite(score):
             return
-        rank = (int(row["fidelity"]), score if self.scoring.mode == "max" else -score)
+        rank = (int(row["fidelity"]), score if self.spec.mode == "max" else -score)
         if rank > self.best:
             self.best, self.best_row = rank, dict(row)
 
     def _measure(self, row: dict[str, Any]) -> None:
         """Note how large the hypervolume is with a full score."""
         score = row.get("score")
-        full = row["status"] == "complete" and row["fidelity"] >= self.scoring.max_fidelity
+        full = row["status"] == "complete" and row["fidelity"] >= self.spec.max_fidelity
         if self.hypervolume is not None and full and score is not None and math.isfinite(score):
             row["hypervolume"] = self.hypervolume.add(score, self.costs(row["architecture"]))
 
@@ -253,13 +253,13 @@ class Recorder(tune.Callback):
             stopped_at=dict(sorted(self.stopped_at.items())),
             failed=self.failed,
             best=self.best_row.get("score", math.nan),
-            best_at=(max(self.best[0], 0), self.scoring.max_fidelity),
+            best_at=(max(self.best[0], 0), self.spec.max_fidelity),
             best_costs=self.costs(self.best_row["architecture"]) if self.best_row else {},
             per_second=(self.scored - self.earlier) / seconds,
             seconds=seconds,
-            overhead=max(1.0 - self.busy / (seconds * self.scoring.workers), 0.0),
+            overhead=max(1.0 - self.busy / (seconds * self.spec.workers), 0.0),
             hypervolume=None if self.hypervolume is None else self.hypervolume.value,
-            simulated=self.busy if self.scoring.simulated else None,
+            simulated=self.busy if self.spec.simulated else None,
         )
 
 

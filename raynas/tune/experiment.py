@@ -29,18 +29,18 @@ from raynas.config.run import ConfigError, SearchConfig
 from raynas.distributed import credentials
 from raynas.distributed.placement import check_room
 from raynas.results.log import Log
-from raynas.searchers import ArchitectureSearcher, Cohort
-from raynas.storage.atomic import patiently
+from raynas.searchers import ArchitectureSearcher, BatchSearcher
+from raynas.storage.atomic import write_with_retry
 from raynas.tune import schedulers
 from raynas.tune.callback import Recorder, SearchStatus
 from raynas.tune.files import scratch_folder, tune_log
-from raynas.tune.spec import HEAD, Scoring
+from raynas.tune.spec import HEAD, EvaluationSpec
 from raynas.utils.periods import PERIODS
 
-__all__ = ["History", "run_search"]
+__all__ = ["LoggedHistory", "run_search"]
 
 
-class History:
+class LoggedHistory:
     """What the log knows about the architectures that this search may use.
 
     Args:
@@ -118,7 +118,7 @@ def _infeasible(row: dict[str, Any]) -> bool:
 
 def run_search(
     searcher: ArchitectureSearcher,
-    scoring: Scoring,
+    spec: EvaluationSpec,
     config: SearchConfig,
     log: Log,
     recorder: Recorder,
@@ -128,25 +128,25 @@ def run_search(
 
     Args:
         searcher: Fresh; the log is replayed into it.
-        scoring: How trials score.
+        spec: How trials score.
         config: Number of samples, scheduler, cohorts.
         log: Read at the start, appended by ``recorder``.
         recorder: Writes the log.
-        seconds: How long it may take; simulated ones where the scoring tells such.
+        seconds: How long it may take; simulated ones where the spec tells such.
 
     Returns:
         The status at the end.
     """
     scheduler = None
-    if config.stops_early and config.cohort == 1 and scoring.max_fidelity > 1:
+    if config.stops_early and config.cohort == 1 and spec.max_fidelity > 1:
         scheduler = schedulers.asha(
-            scoring.max_fidelity, grace=config.grace, reduction_factor=config.reduction_factor,
-            metric="score", mode=scoring.mode,
+            spec.max_fidelity, grace=config.grace, reduction_factor=config.reduction_factor,
+            metric="score", mode=spec.mode,
         )  # fmt: skip
-    searcher.expect_in_flight(scoring.concurrent * config.cohort)
+    searcher.expect_in_flight(spec.concurrent * config.cohort)
     log.flush()
-    history = History(results.read(log.folder), lambda architecture: searcher.drawer.feasible(architecture))
-    history.check(scoring.max_fidelity, log.folder)
+    history = LoggedHistory(results.read(log.folder), lambda architecture: searcher.sampler.feasible(architecture))
+    history.check(spec.max_fidelity, log.folder)
     history.replay(searcher, scheduler)
     recorder.remember(history.ended.values(), config.num_samples, history.in_flight.values())
     recorder.origin = searcher.origins.get
@@ -154,38 +154,38 @@ def run_search(
     if left <= 0 or seconds == 0:
         return recorder.status()
     tune_config = tune.TuneConfig(
-        search_alg=searcher if config.cohort == 1 else Cohort(searcher, config.cohort, left),
+        search_alg=searcher if config.cohort == 1 else BatchSearcher(searcher, config.cohort, left),
         scheduler=scheduler,
         # Cohorts may go out smaller than they could be; they end by themselves when all is scored.
         num_samples=left,
-        max_concurrent_trials=None if scoring.bounded else scoring.concurrent,
+        max_concurrent_trials=None if spec.bounded else spec.concurrent,
         reuse_actors=True,
-        time_budget_s=None if scoring.simulated else seconds,
+        time_budget_s=None if spec.simulated else seconds,
         trial_name_creator=lambda trial: f"architecture-{trial.trial_id}",
         trial_dirname_creator=lambda trial: str(trial.trial_id),
     )
-    _wait_for_slot(scoring)
+    _wait_for_slot(spec)
     recorder.start()
     try:
-        stop: Any = None if scoring.ends_itself else {"training_iteration": scoring.max_fidelity}
-        if scoring.simulated and seconds is not None:
+        stop: Any = None if spec.ends_itself else {"training_iteration": spec.max_fidelity}
+        if spec.simulated and seconds is not None:
             stop = _Simulated(recorder, seconds)
         with tune_log(Path(log.folder).parent):
-            _fit(_with_parameters(scoring, history), tune_config, recorder, stop)
+            _fit(_with_parameters(spec, history), tune_config, recorder, stop)
     finally:
-        patiently(log.flush, f"the last rows of {log.folder}")
+        write_with_retry(log.flush, f"the last rows of {log.folder}")
     return recorder.status()
 
 
-def _wait_for_slot(scoring: Scoring, seconds: float = 60.0) -> None:
+def _wait_for_slot(spec: EvaluationSpec, seconds: float = 60.0) -> None:
     """Thin trials run on the head node, those of one search at a time; others need what they take to be free.
 
     Raises:
         RuntimeError: Another search did not end within a minute, or nothing else gave way.
     """
-    needed, deadline = scoring.resources.get(HEAD, 0.0), time.monotonic() + seconds
+    needed, deadline = spec.resources.get(HEAD, 0.0), time.monotonic() + seconds
     if not needed:
-        bundle = {name.upper() if name in ("cpu", "gpu") else name: n for name, n in scoring.resources.items() if n}
+        bundle = {name.upper() if name in ("cpu", "gpu") else name: n for name, n in spec.resources.items() if n}
         check_room([bundle], "trials")
     while needed and ray.available_resources().get(HEAD, 0.0) < needed:
         if time.monotonic() > deadline:
@@ -230,17 +230,17 @@ def _fit(trainable: Any, tune_config: tune.TuneConfig, recorder: Recorder, stop:
             raise RuntimeError(re.sub(r"^[\w.]*Error: ", "", last)) from error
 
 
-def _with_parameters(scoring: Scoring, history: History) -> Any:
+def _with_parameters(spec: EvaluationSpec, history: LoggedHistory) -> Any:
     """The trainable with what it needs, and with what an interrupted run already knows of trials in flight."""
     known = {
         key: {"metrics": json.loads(row["metrics"] or "{}"), **{n: row[n] for n in ("fidelity", "score", "seconds")}}
         for key, row in history.in_flight.items()
         if row["score"] is not None
     }
-    wanted = "known" in inspect.signature(scoring.trainable.setup).parameters
-    parameters = {**scoring.parameters, **({"known": known} if wanted else {})}
-    trainable: Any = tune.with_parameters(scoring.trainable, **parameters) if parameters else scoring.trainable
-    return tune.with_resources(trainable, dict(scoring.resources))
+    wanted = "known" in inspect.signature(spec.trainable.setup).parameters
+    parameters = {**spec.parameters, **({"known": known} if wanted else {})}
+    trainable: Any = tune.with_parameters(spec.trainable, **parameters) if parameters else spec.trainable
+    return tune.with_resources(trainable, dict(spec.resources))
 
 
 def _quiet_tune() -> None:

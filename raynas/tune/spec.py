@@ -14,9 +14,9 @@ from ray import tune
 
 from raynas.architecture import Architecture
 from raynas.config.run import ConfigError, SearchConfig
-from raynas.tune.trial import CohortTrial
+from raynas.tune.trial import BatchTrial
 
-__all__ = ["HEAD", "Scoring", "check_arguments", "check_processes", "memory_here", "memory_of_head", "slots"]
+__all__ = ["HEAD", "EvaluationSpec", "check_arguments", "check_processes", "memory_here", "memory_of_head", "slots"]
 
 _PROCESS = 2e8
 """Bytes that the process of a thin trial takes: Python, Ray and Tune."""
@@ -25,10 +25,10 @@ HEAD = "node:__internal_head__"
 
 
 @dataclass(frozen=True)
-class Scoring:
+class EvaluationSpec:
     """How architectures are scored in one search.
 
-    A trainable of ours has a class method ``scoring(run) -> Scoring``, and ``check(search)``, which refuses settings
+    A trainable of ours has a class method ``spec(run) -> Scoring``, and ``check(search)``, which refuses settings
     that it cannot work with; ``score_mode(search)``, where low scores may be good; ``reports(search)``, the metrics of
     which a score may be made; ``measured = True``, where the score is the measure of the data; ``trains_supernet =
     True``, without which ``train.pool`` and ``train.shrink`` would do nothing and are refused. One that needs no
@@ -62,7 +62,7 @@ class Scoring:
     """Whether a high score is good (max) or a low one (min)."""
     combine: Mapping[str, float] = field(default_factory=dict)
     """The metrics of which the score is made, with weights, unless ``search.combine`` says otherwise; needs a
-    :class:`raynas.tune.trial.CohortTrial`. Empty: the trial's own score."""
+    :class:`raynas.tune.trial.BatchTrial`. Empty: the trial's own score."""
     simulated: bool = False
     """Whether the seconds that trials report are told, not spent: they then count as the time of the search."""
 
@@ -94,7 +94,7 @@ def check_processes(trainable: type[Any], search: SearchConfig, memory: float, n
         ConfigError: It says how many fit.
     """
     wanted, fit = search.max_concurrent or 1, max(int(memory / _PROCESS), 1)
-    if issubclass(trainable, CohortTrial) and wanted > fit:
+    if issubclass(trainable, BatchTrial) and wanted > fit:
         raise ConfigError(
             f"search.max_concurrent = {wanted}: so many processes of about {_PROCESS / 1e9:g} GB do not fit into the "
             f"{memory / 1e9:.1f} GB of {node}; {fit} fit: lower search.max_concurrent, or raise search.cohort instead"

@@ -20,11 +20,11 @@ from raynas.config.run import SearchConfig
 from raynas.evaluation.rank_aggregation import Reference
 from raynas.tune.schedulers import survivors
 
-__all__ = ["CohortTrial", "Member", "Rungs"]
+__all__ = ["BatchTrial", "Candidate", "FidelitySchedule"]
 
 
 @dataclass
-class Member:
+class Candidate:
     """An architecture of the trial and what is known of it so far."""
 
     architecture: dict[str, str]
@@ -56,8 +56,8 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Rungs:
-    """How many fidelities there are, after which of them a cohort drops its weak members, and what a score is."""
+class FidelitySchedule:
+    """How many fidelities there are, after which of them a cohort drops its weak candidates, and what a score is."""
 
     fidelities: int = 1
     reduction_factor: float = 2.0
@@ -65,55 +65,58 @@ class Rungs:
     halving: bool = True
     mode: str = "max"
     combined: Mapping[int, Reference] | None = None
-    """Makes the score at each fidelity of the member's metrics, instead of the one that :meth:`advance` sets."""
+    """Makes the score at each fidelity of the candidate's metrics, instead of the one that :meth:`advance` sets."""
 
 
-class CohortTrial(tune.Trainable):
-    """A trial over the members of one trial config, one fidelity a step. A subclass writes :meth:`advance`."""
+class BatchTrial(tune.Trainable):
+    """A trial over the candidates of one trial config, one fidelity a step. A subclass writes :meth:`advance`."""
 
-    rungs: Rungs
-    members: list[Member]
+    schedule: FidelitySchedule
+    candidates: list[Candidate]
 
     @staticmethod
     def reports(search: SearchConfig) -> tuple[str, ...] | None:
         """The metrics of which a score may be made, see ``search.combine``; None: known when something was scored."""
         return None
 
-    def advance(self, members: Sequence[Member], fidelity: int) -> None:
-        """Score members at their next fidelity: set ``score``, ``seconds``, ``metrics`` and ``worker`` of each.
+    def advance(self, candidates: Sequence[Candidate], fidelity: int) -> None:
+        """Score candidates at their next fidelity: set ``score``, ``seconds``, ``metrics`` and ``worker`` of each.
 
         Args:
-            members: All of the same fidelity.
+            candidates: All of the same fidelity.
             fidelity: How many steps they have made before.
         """
         raise NotImplementedError
 
     def enter(
-        self, config: Mapping[str, Any], rungs: Rungs, known: Mapping[str, Mapping[str, Any]] | None = None
+        self,
+        config: Mapping[str, Any],
+        schedule: FidelitySchedule,
+        known: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """Called in ``setup``; afterwards :meth:`reset_config` brings the next trial.
 
         Args:
             config: Of the first trial.
-            rungs: How many fidelities there are, and what a cohort does after which of them.
+            schedule: How many fidelities there are, and what a cohort does after which of them.
             known: What an interrupted run already found out, by the key of the architecture: ``fidelity``, ``score``,
                 ``seconds`` and ``metrics``.
         """
-        self.rungs, self._known = rungs, dict(known or {})
+        self.schedule, self._known = schedule, dict(known or {})
         self.reset_config(dict(config))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take on another trial in the same process."""
         listed = new_config.get("architectures") or [new_config["architecture"]]
-        self.members = [self._member(dict(architecture)) for architecture in listed]
+        self.candidates = [self._member(dict(architecture)) for architecture in listed]
         self._alone = "architectures" not in new_config
         return True
 
-    def _member(self, architecture: dict[str, str]) -> Member:
+    def _member(self, architecture: dict[str, str]) -> Candidate:
         known = self._known.get(arch.key(architecture)) if self._known else None
         if known is None:
-            return Member(architecture)
-        return Member(
+            return Candidate(architecture)
+        return Candidate(
             architecture,
             fidelity=int(known["fidelity"]),
             score=float(known["score"]),
@@ -123,40 +126,40 @@ class CohortTrial(tune.Trainable):
         )
 
     def step(self) -> dict[str, Any]:
-        """One fidelity for every member that is still in and is not ahead of another."""
-        fidelity = min(m.fidelity for m in self.members if m.status == "running")
-        alive = [m for m in self.members if m.status == "running" and m.fidelity == fidelity]
+        """One fidelity for every candidate that is still in and is not ahead of another."""
+        fidelity = min(m.fidelity for m in self.candidates if m.status == "running")
+        alive = [m for m in self.candidates if m.status == "running" and m.fidelity == fidelity]
         self.advance(alive, fidelity)
-        for member in alive:
-            if member.status == "running":
-                member.fidelity += 1
-                if self.rungs.combined is not None:
-                    member.score = self.rungs.combined[member.fidelity](member.metrics)
-                member.status = "complete" if member.fidelity == self.rungs.fidelities else "running"
-        running = [m for m in self.members if m.status == "running"]
-        if not self._alone and self.rungs.halving and running and len({m.fidelity for m in running}) == 1:
+        for candidate in alive:
+            if candidate.status == "running":
+                candidate.fidelity += 1
+                if self.schedule.combined is not None:
+                    candidate.score = self.schedule.combined[candidate.fidelity](candidate.metrics)
+                candidate.status = "complete" if candidate.fidelity == self.schedule.fidelities else "running"
+        running = [m for m in self.candidates if m.status == "running"]
+        if not self._alone and self.schedule.halving and running and len({m.fidelity for m in running}) == 1:
             self._halve(running)
-        done = all(m.status != "running" for m in self.members)
-        sign = -1.0 if self.rungs.mode == "min" else 1.0
-        best = max(self.members, key=lambda m: (m.fidelity, sign * m.score))
+        done = all(m.status != "running" for m in self.candidates)
+        sign = -1.0 if self.schedule.mode == "min" else 1.0
+        best = max(self.candidates, key=lambda m: (m.fidelity, sign * m.score))
         return {
             "score": best.score,
             "fidelity": best.fidelity,
             "training_iteration": best.fidelity,
-            "outcomes": [m.outcome() for m in (self.members if done else alive)],
+            "outcomes": [m.outcome() for m in (self.candidates if done else alive)],
             "done": done,
         }
 
-    def _halve(self, running: Sequence[Member]) -> None:
+    def _halve(self, running: Sequence[Candidate]) -> None:
         """At a rung only the best of a cohort go on."""
-        rung = float(self.rungs.grace)
+        rung = float(self.schedule.grace)
         while rung < running[0].fidelity:
-            rung *= self.rungs.reduction_factor
+            rung *= self.schedule.reduction_factor
         if round(rung) == running[0].fidelity:
-            kept = survivors([m.score for m in running], self.rungs.reduction_factor, self.rungs.mode)
-            for number, member in enumerate(running):
+            kept = survivors([m.score for m in running], self.schedule.reduction_factor, self.schedule.mode)
+            for number, candidate in enumerate(running):
                 if number not in kept:
-                    member.status = "stopped"
+                    candidate.status = "stopped"
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         """Nothing to keep: the log knows every step that was made."""

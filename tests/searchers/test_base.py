@@ -16,7 +16,7 @@ class InOrder(ArchitectureSearcher):
     """The smallest searcher that one can write: the space from its first architecture to its last."""
 
     def propose(self) -> dict[str, str] | str | None:
-        unknown = (a for a in enumerate_all(self.space.decisions) if key(a) not in self.ledger)
+        unknown = (a for a in enumerate_all(self.space.decisions) if key(a) not in self.history)
         return next(unknown, Searcher.FINISHED)
 
 
@@ -31,7 +31,7 @@ def test_scores_by_fidelity() -> None:
     for fidelity in (1, 2, 3):
         searcher.on_trial_result("t", {"accuracy": fidelity / 10, "training_iteration": fidelity})
     searcher.on_trial_complete("t", {"accuracy": 0.4, "training_iteration": 4})
-    (entry,) = searcher.ledger.values()
+    (entry,) = searcher.history.values()
     assert (entry.status, entry.fidelity, entry.score) == ("done", 4, 0.4)
     assert entry.scores == {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}
 
@@ -53,7 +53,7 @@ def test_what_counts_as_failed(result: dict[str, float] | None, error: bool, sta
     searcher = InOrder(CHAIN)
     searcher.suggest("t")
     searcher.on_trial_complete("t", result, error)
-    assert [entry.status for entry in searcher.ledger.values()] == [status]
+    assert [entry.status for entry in searcher.history.values()] == [status]
 
 
 def test_recommends_the_best_that_keep_the_limits() -> None:
@@ -71,7 +71,7 @@ def test_a_trial_stopped_without_a_last_result_keeps_its_scores() -> None:
     searcher.suggest("t")
     searcher.on_trial_result("t", {"score": 0.5, "training_iteration": 2})
     searcher.on_trial_complete("t")
-    (entry,) = searcher.ledger.values()
+    (entry,) = searcher.history.values()
     assert (entry.status, entry.scores) == ("done", {2: 0.5})
 
 
@@ -80,14 +80,14 @@ def test_a_last_score_of_nan_fails_a_trial_that_began_well() -> None:
     searcher.suggest("t")
     searcher.on_trial_result("t", {"score": 0.5, "training_iteration": 1})
     searcher.on_trial_complete("t", {"score": math.nan, "training_iteration": 2})
-    assert [entry.status for entry in searcher.ledger.values()] == ["error"]
+    assert [entry.status for entry in searcher.history.values()] == ["error"]
 
 
 def test_trials_of_others_are_passed_over() -> None:
     searcher = InOrder(CHAIN)
     searcher.on_trial_result("stranger", {"score": 1.0})
     searcher.on_trial_complete("stranger", {"score": 1.0})
-    assert not searcher.ledger
+    assert not searcher.history
 
 
 def test_rank_puts_fidelity_before_score_and_failures_last() -> None:
@@ -98,7 +98,7 @@ def test_rank_puts_fidelity_before_score_and_failures_last() -> None:
         searcher.add_evaluated_point({"architecture": b}, sign * 0.5, intermediate_values=[math.nan] * 8)
         searcher.add_evaluated_point({"architecture": c}, sign * 0.6, intermediate_values=[0.1] * 8)
         searcher.add_evaluated_point({"architecture": d}, sign * 99.0, error=True)
-        ranked = sorted(searcher.ledger.values(), key=searcher.rank)
+        ranked = sorted(searcher.history.values(), key=searcher.rank)
         assert [entry.architecture for entry in ranked] == [d, a, b, c]
 
 
@@ -109,8 +109,8 @@ def test_replayed_fidelities() -> None:
     searcher.add_evaluated_point({"architecture": b}, 0.3)
     searcher.add_evaluated_point({"architecture": c}, 0.3, pruned=True)
     searcher.add_evaluated_point({"architecture": d}, None)
-    assert [entry.scores for entry in searcher.ledger.values()] == [{1: 0.1, 3: 0.3}, {1: 0.3}, {0: 0.3}, {}]
-    assert [entry.status for entry in searcher.ledger.values()] == ["done", "done", "done", "error"]
+    assert [entry.scores for entry in searcher.history.values()] == [{1: 0.1, 3: 0.3}, {1: 0.3}, {0: 0.3}, {}]
+    assert [entry.status for entry in searcher.history.values()] == ["done", "done", "done", "error"]
 
 
 def test_replay_knows_the_canonical_form() -> None:
@@ -156,7 +156,7 @@ def test_requeued_come_first() -> None:
         assert [each.suggest(f"again{i}")["architecture"] for i in range(2)] == [lost, other]
         # Its trial goes on where it was.
         each.on_trial_complete("again1", {"score": 0.9, "training_iteration": 3})
-        assert each.ledger[key(other)].scores == {1: 0.5, 2: 0.7, 3: 0.9} and not each.ledger[key(lost)].scores
+        assert each.history[key(other)].scores == {1: 0.5, 2: 0.7, 3: 0.9} and not each.history[key(lost)].scores
         assert each.suggest("next")["architecture"] not in (lost, kept, other)
 
 

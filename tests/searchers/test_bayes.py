@@ -73,7 +73,7 @@ def test_scores_of_stopped_trials_are_shifted_and_doubted() -> None:
         searcher.add_evaluated_point({"architecture": architecture}, values[-1], intermediate_values=values)
     stopped = preference(drawn[4]) - 2.0
     searcher.add_evaluated_point({"architecture": drawn[4]}, stopped, pruned=True, intermediate_values=[stopped])
-    known = list(searcher.ledger.values())
+    known = list(searcher.history.values())
     assert searcher._gain(known, 1, 3) == pytest.approx(2.0)
     _, targets, doubt = searcher._observations(known, 100)
     assert doubt.tolist() == [1, 1, 1, 1, 3]
@@ -97,7 +97,7 @@ def test_recommends_by_the_model_what_was_not_merely_lucky() -> None:
         rng = np.random.default_rng(seed)
         for form in map(searcher.planned, range(60)):
             searcher.add_evaluated_point({"architecture": form}, preference(form) + 0.5 * rng.standard_normal())
-        known = [preference(entry.architecture) for entry in searcher.ledger.values()]
+        known = [preference(entry.architecture) for entry in searcher.history.values()]
         return max(known) - preference(searcher.recommend()[0])
 
     by_score = mean(regret(RandomSearch(few, seed=seed), seed) for seed in range(20))
@@ -124,7 +124,7 @@ def test_noise_is_not_taken_for_structure() -> None:
     searcher, rng = Bayes(CHAIN, seed=4), np.random.default_rng(4)
     for form in map(searcher.planned, range(60)):
         searcher.add_evaluated_point({"architecture": form}, preference(form) + 0.7 * rng.standard_normal())
-    model, *_ = searcher._fitted(list(searcher.ledger.values()))
+    model, *_ = searcher._fitted(list(searcher.history.values()))
     assert np.exp(model.theta[-1]) > 0.3
 
 
@@ -196,7 +196,7 @@ def test_failures_are_no_start() -> None:
     searcher = Bayes(CHAIN)
     for number in range(24):
         proposed = searcher.suggest(str(number))["architecture"]
-        tried = sum(entry.status == "done" for entry in searcher.ledger.values())
+        tried = sum(entry.status == "done" for entry in searcher.history.values())
         assert searcher.origins[key(proposed)].how == ("random" if tried < 10 else "model")
         searcher.on_trial_complete(str(number), {"score": preference(proposed)}, error=number < 8)
 

@@ -7,7 +7,7 @@ from ray import cloudpickle
 from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, key
-from raynas.searchers import TPE, Cohort, Evolution, EvolutionSettings, RandomSearch
+from raynas.searchers import TPE, BatchSearcher, Evolution, EvolutionSettings, RandomSearch
 from raynas.testing.searcher import CHAIN, SMALL, Player, preference
 
 SETTINGS = EvolutionSettings(population=10, parents=3, mutations=5, crossovers=5)
@@ -17,7 +17,7 @@ def outcome(architecture: Architecture, status: str = "complete") -> dict[str, A
     return {"architecture": architecture, "score": preference(architecture), "fidelity": 3, "status": status}
 
 
-def play(cohort: Cohort, count: int) -> list[list[Architecture]]:
+def play(cohort: BatchSearcher, count: int) -> list[list[Architecture]]:
     cohorts: list[list[Architecture]] = []
     while sum(map(len, cohorts)) < count:
         trial = f"trial{len(cohorts)}"
@@ -33,14 +33,14 @@ def play(cohort: Cohort, count: int) -> list[list[Architecture]]:
 
 @pytest.mark.parametrize("size", [1, 4, 64])
 def test_the_inner_searcher_is_unchanged(size: int) -> None:
-    cohorts = play(Cohort(Evolution(CHAIN, settings=SETTINGS), size), 60)
+    cohorts = play(BatchSearcher(Evolution(CHAIN, settings=SETTINGS), size), 60)
     alone = Player().play(Evolution(CHAIN, settings=SETTINGS), 60)
     assert [architecture for cohort in cohorts for architecture in cohort][:60] == alone
     assert all(len(cohort) <= size for cohort in cohorts)
 
 
 def test_a_cohort_goes_out_smaller_where_the_inner_searcher_waits() -> None:
-    cohort = Cohort(Evolution(CHAIN, settings=SETTINGS), 8)
+    cohort = BatchSearcher(Evolution(CHAIN, settings=SETTINGS), 8)
     first: Any = cohort.suggest("a")
     second: Any = cohort.suggest("b")
     assert (len(first["architectures"]), len(second["architectures"])) == (8, 2)
@@ -52,26 +52,28 @@ def test_a_cohort_goes_out_smaller_where_the_inner_searcher_waits() -> None:
 
 
 def test_ends_having_tried_everything() -> None:
-    cohort = Cohort(RandomSearch(SMALL), 4)
+    cohort = BatchSearcher(RandomSearch(SMALL), 4)
     assert list(map(len, play(cohort, 1000))) == [4, 4, 2]
     assert cohort.suggest("more") == Searcher.FINISHED
 
 
 def test_ends_at_the_total() -> None:
-    cohort = Cohort(RandomSearch(CHAIN), 4, 10)
+    cohort = BatchSearcher(RandomSearch(CHAIN), 4, 10)
     assert list(map(len, play(cohort, 1000))) == [4, 4, 2]
-    restored = Cohort(RandomSearch(CHAIN), 4, 10)
+    restored = BatchSearcher(RandomSearch(CHAIN), 4, 10)
     restored.set_state(cohort.get_state())
     assert restored.suggest("more") == Searcher.FINISHED
 
 
 def test_each_outcome_reaches_its_architecture() -> None:
     inner = RandomSearch(CHAIN)
-    cohort = Cohort(inner, 4)
+    cohort = BatchSearcher(inner, 4)
     suggestion: Any = cohort.suggest("t")
     good, bad, missing, other = suggestion["architectures"]
     cohort.on_trial_complete("t", {"outcomes": [outcome(other, "stopped"), outcome(bad, "error"), outcome(good)]})
-    entries = {name: inner.ledger[key(a)] for name, a in dict(good=good, bad=bad, missing=missing, other=other).items()}
+    entries = {
+        name: inner.history[key(a)] for name, a in dict(good=good, bad=bad, missing=missing, other=other).items()
+    }
     assert {name: entry.status for name, entry in entries.items()} == {
         "good": "done",
         "bad": "error",
@@ -84,16 +86,16 @@ def test_each_outcome_reaches_its_architecture() -> None:
 
 def test_a_failed_trial_fails_all_of_its_architectures_and_blocks_nothing() -> None:
     inner = Evolution(CHAIN, settings=SETTINGS)
-    cohort = Cohort(inner, 10)
+    cohort = BatchSearcher(inner, 10)
     cohort.suggest("t")
     cohort.on_trial_complete("t", None, error=True)
-    assert {entry.status for entry in inner.ledger.values()} == {"error"}
+    assert {entry.status for entry in inner.history.values()} == {"error"}
     suggestion: Any = cohort.suggest("u")
     assert len(suggestion["architectures"]) == 10
 
 
 def test_goes_on_the_same_after_save_and_restore(tmp_path) -> None:
-    original, restored = (Cohort(TPE(CHAIN, seed=1), 4) for _ in range(2))
+    original, restored = (BatchSearcher(TPE(CHAIN, seed=1), 4) for _ in range(2))
     play(original, 20)
     flying: Any = original.suggest("flying")
     original.save(str(tmp_path / "state"))
@@ -104,7 +106,7 @@ def test_goes_on_the_same_after_save_and_restore(tmp_path) -> None:
 
 
 def test_is_a_searcher_without_an_attribute_that_tune_takes_for_a_wrapper() -> None:
-    cohort = Cohort(RandomSearch(CHAIN), 3)
+    cohort = BatchSearcher(RandomSearch(CHAIN), 3)
     assert isinstance(cohort, Searcher) and not hasattr(cohort, "searcher")
     assert cloudpickle.loads(cloudpickle.dumps(cohort)).suggest("t") == cohort.suggest("t")
     cohort.set_search_properties("loss", "min", {})
@@ -112,8 +114,8 @@ def test_is_a_searcher_without_an_attribute_that_tune_takes_for_a_wrapper() -> N
 
 
 def test_replay() -> None:
-    first: Any = Cohort(RandomSearch(CHAIN), 3).suggest("elsewhere")
-    replayed = Cohort(RandomSearch(CHAIN), 3)
+    first: Any = BatchSearcher(RandomSearch(CHAIN), 3).suggest("elsewhere")
+    replayed = BatchSearcher(RandomSearch(CHAIN), 3)
     replayed.add_evaluated_point({"architecture": first["architectures"][0]}, 0.5)
     suggestion: Any = replayed.suggest("t")
     assert suggestion["architectures"][:2] == first["architectures"][1:]
@@ -121,14 +123,14 @@ def test_replay() -> None:
 
 def test_bad_size() -> None:
     with pytest.raises(ValueError, match="cohort is 0; legal: 1 or more"):
-        Cohort(RandomSearch(CHAIN), 0)
+        BatchSearcher(RandomSearch(CHAIN), 0)
     with pytest.raises(ValueError, match="total of all cohorts is 0; legal: 1 or more, or None"):
-        Cohort(RandomSearch(CHAIN), 4, 0)
+        BatchSearcher(RandomSearch(CHAIN), 4, 0)
 
 
 def test_scores_of_lower_fidelities_reach_the_inner_searcher() -> None:
     inner = RandomSearch(CHAIN)
-    cohort = Cohort(inner, 2)
+    cohort = BatchSearcher(inner, 2)
     suggestion: Any = cohort.suggest("t")
     first, second = suggestion["architectures"]
 
@@ -137,4 +139,4 @@ def test_scores_of_lower_fidelities_reach_the_inner_searcher() -> None:
 
     cohort.on_trial_result("t", {"outcomes": [row(first, 0.1, 1), row(second, 0.2, 1)]})
     cohort.on_trial_complete("t", {"outcomes": [row(first, 0.1, 1, "stopped"), row(second, 0.3, 2, "complete")]})
-    assert [inner.ledger[key(a)].scores for a in (first, second)] == [{1: 0.1}, {1: 0.2, 2: 0.3}]
+    assert [inner.history[key(a)].scores for a in (first, second)] == [{1: 0.1}, {1: 0.2, 2: 0.3}]

@@ -167,13 +167,13 @@ def test_an_interrupted_run_goes_on_the_same_wherever_it_stopped() -> None:
 
 
 def test_an_old_row_with_another_score_is_taken_as_a_new_one() -> None:
-    """The climb is then that of a searcher which was rebuilt from the ledger."""
+    """The climb is then that of a searcher which was rebuilt from the history."""
     searcher, restored = LocalSearch(BITS, draws=1, seed=2), LocalSearch(BITS, draws=1, seed=2)
     first = Player().play(searcher, 12)[0]
     searcher.add_evaluated_point({"architecture": first}, 100.0)
     restored.set_state(searcher.get_state())
     assert suggest(searcher, "next") == suggest(restored, "next")
-    assert distance(restored.ledger[key(first)].architecture, suggest(searcher, "after")) == 1
+    assert distance(restored.history[key(first)].architecture, suggest(searcher, "after")) == 1
 
 
 def test_the_climb_goes_on_from_the_best_stranger_within_the_limits() -> None:

@@ -19,7 +19,7 @@ from raynas.cli.main import build_searcher
 from raynas.config.run import Config, SearchConfig
 from raynas.costs.counter import Costs
 from raynas.search_space.joint import joined
-from raynas.search_space.sequence import Speller
+from raynas.search_space.sequence import SequenceEncoder
 from raynas.searchers import RandomSearch, SearchSpace
 from raynas.searchers.diagnostics import pairwise_accuracy, summary
 from raynas.searchers.models.nao_latent import LearnedSpace
@@ -136,7 +136,7 @@ def test_spellings_are_of_the_same_network_and_one_word_a_decision_without_them(
         (cells201, nasbench201.canonical_form),
         (CELLS, sorted_pairs),
     ):
-        speller, several = Speller(space), 0
+        speller, several = SequenceEncoder(space), 0
         for form in draw(space, 40):
             spelled = speller.spellings(form, Random(0), 6)
             assert spelled[0] == speller.write(form) and len(set(map(tuple, spelled))) == len(spelled) <= 6
@@ -144,9 +144,9 @@ def test_spellings_are_of_the_same_network_and_one_word_a_decision_without_them(
             assert {key(merged(architecture)) for architecture in read} == {key(merged(form))}
             several += len(spelled) > 1
         assert several > 5
-    chain = Speller(CHAIN)
+    chain = SequenceEncoder(CHAIN)
     assert all(len(chain.spellings(form, Random(0), 6)) == 1 for form in draw(CHAIN, 10))
-    nested = Speller(NESTED)
+    nested = SequenceEncoder(NESTED)
     for form in enumerate_all(NESTED.decisions):
         assert nested.read(nested.write(form)) == form
 
@@ -154,14 +154,14 @@ def test_spellings_are_of_the_same_network_and_one_word_a_decision_without_them(
 def test_what_is_left_of_a_space_is_all_that_is_read() -> None:
     notation = CELLS.notation
     left = SearchSpace({**CELL, "0.l.do": ("conv", "pool")}, notation=notation)
-    speller = Speller(left)
+    speller = SequenceEncoder(left)
     gone = next(a for a in enumerate_all(CELL) if a["0.l.do"] == "skip")
     assert speller.read(speller.write(gone)) is None
 
 
 def test_settings_beside_an_architecture_are_words_too() -> None:
     space = joined(CELLS, SearchConfig(joint={"train.lr": {"choice": [0.1, 1.0]}}), FromScratch)
-    speller = Speller(space)
+    speller = SequenceEncoder(space)
     for form in draw(space, 10):
         assert speller.read(speller.write(form)) == form and "train.lr" in form
 
@@ -218,9 +218,9 @@ def test_a_restored_searcher_does_not_train_again(tmp_path: Path, monkeypatch: p
     searcher.save(str(tmp_path / "state"))
     restored.restore(str(tmp_path / "state"))
     monkeypatch.setattr(LearnedSpace, "fit", None)
-    taken, more = len(searcher.ledger), [searcher.suggest(f"new{i}") for i in range(10)]
+    taken, more = len(searcher.history), [searcher.suggest(f"new{i}") for i in range(10)]
     assert [restored.suggest(f"new{i}") for i in range(10)] == more
-    assert len(restored.ledger) == taken + 10 and restored.diagnostics == searcher.diagnostics
+    assert len(restored.history) == taken + 10 and restored.diagnostics == searcher.diagnostics
 
 
 def test_tells_what_became_of_each_round(tmp_path: Path) -> None:

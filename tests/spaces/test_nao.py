@@ -11,7 +11,7 @@ from torch import nn
 
 from raynas.architecture import sample, size
 from raynas.costs.counter import Costs
-from raynas.evaluation.angle_statistics import Turning
+from raynas.evaluation.angle_statistics import AngleStatistics
 from raynas.nn.choice import assemble, decisions, derive
 from spaces.nao import Cell, Source, nao
 from spaces.nao_cells import (
@@ -213,7 +213,7 @@ def test_every_edge_has_its_place_and_an_angle_can_be_told(supernet_costs: Costs
     space = nao(channels=2, cells=1)
     begin = {name: value.clone() for name, value in space.state_dict().items()}
     now = {name: value + 0.1 * torch.randn_like(value.float()) for name, value in begin.items()}
-    turned = Turning(space, supernet_costs, affine=False).angles(begin, now)([architecture])
+    turned = AngleStatistics(space, supernet_costs, affine=False).angles(begin, now)([architecture])
     assert 0 < float(turned[0]) < 90
 
 

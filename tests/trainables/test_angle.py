@@ -46,8 +46,8 @@ def test_a_search_by_angle_over_random_labels(tmp_path):
 
     step, tensors, _ = checkpoint.latest(run.folder / "supernet")
     alone = Trainer(tiny.space(num_classes=4), tiny.data(), CONFIG.train, UniformPaths(decisions(run.space)))
-    assert step == 32 and torch.equal(tensors["labels"].long(), alone.feed.targets)
-    assert not torch.equal(alone.feed.targets, run.data.train.targets)
+    assert step == 32 and torch.equal(tensors["labels"].long(), alone.loader.targets)
+    assert not torch.equal(alone.loader.targets, run.data.train.targets)
 
     rows = results.read(run.folder / "scored.parquet").to_pylist()
     assert len(rows) == 12 and {row["status"] for row in rows} == {"complete"}

@@ -16,11 +16,11 @@ from raynas import prepare
 from raynas.architecture import key
 from raynas.cli.main import main
 from raynas.config.run import Config, SearchConfig
-from raynas.evaluation.proxies.evaluator import Untrained
+from raynas.evaluation.proxies.evaluator import ZeroCostProxies
 from raynas.evaluation.proxies.scores import PROXIES
 from raynas.nn.choice import derive
 from raynas.runs.network import Run
-from raynas.tune.trial import Rungs
+from raynas.tune.trial import FidelitySchedule
 from trainables.zero_cost import ZeroCost
 
 WIDE = {"blocks.0": "k3", "blocks.1": "k3", "blocks.2": "k3"}
@@ -46,15 +46,15 @@ def trial(run: Run, architectures: list[dict[str, str]], **arguments: Any) -> An
 
     class Here(ZeroCost):
         def setup(self, config: dict[str, Any]) -> None:  # type: ignore[override]
-            self.untrained, self.worker = untrained(run, **arguments), "here"
-            self.enter(config, Rungs())
+            self.proxies, self.worker = untrained(run, **arguments), "here"
+            self.enter(config, FidelitySchedule())
 
     return Here({"architectures": architectures})
 
 
-def untrained(run: Run, score: Any = ("synflow", "naswot", "az_nas"), images: int = 16) -> Untrained:
+def untrained(run: Run, score: Any = ("synflow", "naswot", "az_nas"), images: int = 16) -> ZeroCostProxies:
     names = [score] if isinstance(score, str) else score
-    return Untrained.of(run.space, run.costs, run.data, names, images, run.config.seed)
+    return ZeroCostProxies.of(run.space, run.costs, run.data, names, images, run.config.seed)
 
 
 def test_a_trial_scores_as_the_functions_do(tmp_path: Path) -> None:

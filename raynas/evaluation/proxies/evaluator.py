@@ -19,7 +19,7 @@ from raynas.tasks.classification import to_input
 from raynas.utils.imports import resolve
 from raynas.utils.seeds import seed_of
 
-__all__ = ["Untrained", "check_scores", "parts"]
+__all__ = ["ZeroCostProxies", "check_scores", "parts"]
 
 _LEGAL = (*PROXIES, "az_nas", *COSTS)
 
@@ -54,7 +54,7 @@ def parts(names: Sequence[str]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Untrained:
+class ZeroCostProxies:
     """A space with its initial weights, and what its networks are judged by."""
 
     space: nn.Module
@@ -66,7 +66,9 @@ class Untrained:
     """The scores; see :func:`check_scores`."""
 
     @classmethod
-    def of(cls, space: nn.Module, costs: Costs, data: Data, names: Sequence[str], images: int, seed: int) -> Untrained:
+    def of(
+        cls, space: nn.Module, costs: Costs, data: Data, names: Sequence[str], images: int, seed: int
+    ) -> ZeroCostProxies:
         """With so many training images, chosen by the seed alone.
 
         Raises:
@@ -84,10 +86,10 @@ class Untrained:
             raise ConfigError("naswot counts what ReLU and its like switch, but the space has none: take another score")
         return cls(space, costs, inputs, train.targets[chosen], names)
 
-    def to(self, device: torch.device) -> Untrained:
+    def to(self, device: torch.device) -> ZeroCostProxies:
         """The same on a device."""
         moved = self.space.to(device), self.inputs.to(device), self.targets.to(device)
-        return Untrained(moved[0], self.costs, *moved[1:], self.names)
+        return ZeroCostProxies(moved[0], self.costs, *moved[1:], self.names)
 
     def measure(self, architecture: Mapping[str, str]) -> dict[str, float]:
         """The figures of one architecture by name; see :func:`parts`."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from raynas.architecture import Architecture, key
 from raynas.config.run import FeaturesConfig
-from raynas.evaluation.proxies.evaluator import Untrained
+from raynas.evaluation.proxies.evaluator import ZeroCostProxies
 from raynas.evaluation.rank_aggregation import Reference
 from raynas.runs.sample import random_architectures
 from raynas.searchers import SearchSpace
@@ -17,17 +17,17 @@ from raynas.searchers import SearchSpace
 __all__ = ["Foretelling", "foretold"]
 
 
-def foretold(space: SearchSpace, untrained: Untrained, settings: FeaturesConfig, seed: int) -> SearchSpace:
+def foretold(space: SearchSpace, proxies: ZeroCostProxies, settings: FeaturesConfig, seed: int) -> SearchSpace:
     """A space with the features that ``search.features`` asks for.
 
     Args:
         space: With its limits.
-        untrained: Takes the scores.
+        proxies: Takes the scores.
         settings: How many architectures tell what a high score is.
         seed: Of that sample.
     """
     sample = functools.partial(random_architectures, space, settings.sample, seed)
-    return dataclasses.replace(space, features=Foretelling(untrained.measure, sample))
+    return dataclasses.replace(space, features=Foretelling(proxies.measure, sample))
 
 
 class Foretelling:

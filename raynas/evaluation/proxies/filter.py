@@ -11,34 +11,34 @@ import numpy as np
 
 from raynas.architecture import Architecture, key
 from raynas.config.run import FilterConfig
-from raynas.evaluation.proxies.evaluator import Untrained
+from raynas.evaluation.proxies.evaluator import ZeroCostProxies
 from raynas.evaluation.rank_aggregation import Reference
 from raynas.runs.sample import random_architectures
 from raynas.searchers import SearchSpace
 
-__all__ = ["Filter", "filtered"]
+__all__ = ["ZeroCostFilter", "filtered"]
 
 
-def filtered(space: SearchSpace, untrained: Untrained, settings: FilterConfig, seed: int) -> SearchSpace:
+def filtered(space: SearchSpace, proxies: ZeroCostProxies, settings: FilterConfig, seed: int) -> SearchSpace:
     """The part of a space that ``search.filter`` keeps.
 
     Args:
         space: With its limits.
-        untrained: Takes the scores.
+        proxies: Takes the scores.
         settings: How much to keep, and how many architectures tell what that is.
         seed: Of the sample.
     """
     sample = functools.partial(random_architectures, space, settings.sample, seed)
-    return dataclasses.replace(space, violation=Filter(untrained, sample, settings.keep, space.violation))
+    return dataclasses.replace(space, violation=ZeroCostFilter(proxies, sample, settings.keep, space.violation))
 
 
-class Filter:
+class ZeroCostFilter:
     """How far an architecture is from the part of the space that is kept: a constraint, as searchers take it.
 
     The part is bounded by a quantile of the score in a random sample, which is scored when somebody asks first.
 
     Args:
-        untrained: Takes the scores; several are combined by rank.
+        proxies: Takes the scores; several are combined by rank.
         sample: Random architectures, those that keep the limits alone.
         keep: Which share of them to keep.
         limits: The run's own constraint; None without limits. Asked first: it costs less.
@@ -46,12 +46,12 @@ class Filter:
 
     def __init__(
         self,
-        untrained: Untrained,
+        proxies: ZeroCostProxies,
         sample: Callable[[], Sequence[Architecture]],
         keep: float,
         limits: Callable[[Architecture], float] | None = None,
     ) -> None:
-        self.untrained, self.sample, self.keep, self.limits = untrained, sample, keep, limits
+        self.proxies, self.sample, self.keep, self.limits = proxies, sample, keep, limits
         self._bounds: tuple[float, float] | None = None
         self._reference: Reference | None = None
         self._scores: dict[str, float] = {}
@@ -68,7 +68,7 @@ class Filter:
         """The least score that is kept, and the distance between the quartiles of the sample."""
         if self._bounds is None:
             drawn = list(self.sample())
-            told = [self.untrained.measure(architecture) for architecture in drawn]
+            told = [self.proxies.measure(architecture) for architecture in drawn]
             wrong = [name for one in told for name, value in one.items() if math.isnan(value)]
             if wrong:
                 raise ValueError(f"search.filter.score: {wrong[0]} of a random architecture is no number")
@@ -85,7 +85,7 @@ class Filter:
         """The score of one architecture, taken once."""
         name = key(architecture)
         if name not in self._scores:
-            score = self._value(self.untrained.measure(architecture))
+            score = self._value(self.proxies.measure(architecture))
             self._scores[name] = -math.inf if math.isnan(score) else score
         return self._scores[name]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from raynas.architecture import Architecture, key
-from raynas.search_space.sequence import Speller
+from raynas.search_space.sequence import SequenceEncoder
 from raynas.search_space.space import SearchSpace
 from raynas.searchers.diagnostics import pairwise_accuracy
 from raynas.searchers.models.nao_network import EncoderDecoder, Grammar
@@ -62,7 +62,7 @@ class LearnedSpace:
 
     def __init__(self, space: SearchSpace, settings: NAOSettings | None = None, seed: str | int = 0) -> None:
         self.space, self.settings, self.seed = space, settings or NAOSettings(), seed
-        self.speller = Speller(space)
+        self.speller = SequenceEncoder(space)
         self.device = torch.device(self.settings.device)
         legal = torch.zeros(len(self.speller.legal), len(self.speller.words), dtype=torch.bool)
         for place, words in enumerate(self.speller.legal):
