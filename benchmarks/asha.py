@@ -27,7 +27,8 @@ from raynas import architecture as arch
 from raynas import results
 from raynas.config.run import SearchConfig
 from raynas.results.log import Log
-from raynas.searchers import ArchitectureSearcher, SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import ArchitectureSearcher
 from raynas.tune.callback import Recorder
 from raynas.tune.experiment import run_search
 from raynas.tune.spec import EvaluationSpec, slots

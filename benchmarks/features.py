@@ -29,7 +29,8 @@ from raynas.costs.counter import Costs
 from raynas.data.dataset import load
 from raynas.evaluation.proxies.evaluator import ZeroCostProxies
 from raynas.evaluation.proxies.features import Foretelling
-from raynas.searchers import Bayes, BayesSettings, RandomSearch, SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import Bayes, BayesSettings, RandomSearch
 from spaces import nasbench201
 
 KINDS = ("random", "without", "shortlist", "all", "shuffled")

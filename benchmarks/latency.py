@@ -19,7 +19,7 @@ from raynas.config.run import LatencyConfig
 from raynas.costs.counter import Costs
 from raynas.costs.device import Timing, time_network
 from raynas.costs.latency import Latency
-from raynas.nn.choice import derive
+from raynas.nn.subnet import derive
 from raynas.search_space.constraints import Limits
 from raynas.utils.imports import resolve
 

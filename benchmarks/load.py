@@ -40,7 +40,8 @@ from raynas.config.run import Config, SearchConfig
 from raynas.report.page import write_report
 from raynas.results.log import Log
 from raynas.runs.display import View
-from raynas.searchers import BatchSearcher, SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import BatchSearcher
 from raynas.tune.experiment import LoggedHistory
 
 DECISIONS = {f"layer.{number}": tuple("abcd") for number in range(8)}

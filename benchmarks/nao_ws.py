@@ -23,8 +23,10 @@ from pathlib import Path
 import ray
 from rich.console import Console
 
-from raynas.cli.main import connect, prepare
-from raynas.config.run import Config, DataConfig, PoolConfig, RetrainConfig, SearchConfig, TrainConfig
+from raynas.cli.main import prepare
+from raynas.config.run import Config, DataConfig, RetrainConfig, SearchConfig
+from raynas.config.train import PoolConfig, TrainConfig
+from raynas.distributed.connection import connect
 from raynas.runs.display import View
 from raynas.runs.network import Run
 

@@ -33,7 +33,8 @@ from raynas import prepare, results
 from raynas.config.run import Config, SearchConfig
 from raynas.runs.base import NoCosts, SearchRun
 from raynas.runs.display import View
-from raynas.searchers import RandomSearch, SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import RandomSearch
 
 DECISIONS = {f"layer.{number}": tuple("abcde") for number in range(7)}
 """78,125 architectures."""

@@ -31,8 +31,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
-from raynas.nn.choice import graph
-from raynas.searchers import NSGA2, ArchitectureSearcher, Bayes, RandomSearch, SearchSpace
+from raynas.nn.space import graph
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import NSGA2, ArchitectureSearcher, Bayes, RandomSearch
 from spaces import nasbench201, nasbench_macro
 
 OURS: dict[str, Callable[..., ArchitectureSearcher]] = {"random": RandomSearch, "nsga2": NSGA2, "bayes": Bayes}

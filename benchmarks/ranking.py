@@ -25,8 +25,10 @@ import ray
 
 from raynas import architecture as arch
 from raynas.analysis.rank_correlation import compare
-from raynas.cli.main import connect, prepare
-from raynas.config.run import Config, DataConfig, SearchConfig, TrainConfig
+from raynas.cli.main import prepare
+from raynas.config.run import Config, DataConfig, SearchConfig
+from raynas.config.train import TrainConfig
+from raynas.distributed.connection import connect
 from raynas.supernet.supernet import Supernet
 from spaces.nasbench_macro import to_string
 

@@ -37,11 +37,13 @@ from torch import Tensor, nn
 
 from raynas import architecture as arch
 from raynas import prepare
-from raynas.config.run import Config, DataConfig, SearchConfig, TrainConfig
+from raynas.config.run import Config, DataConfig, SearchConfig
+from raynas.config.train import TrainConfig
 from raynas.evaluation.angle import Angles
 from raynas.evaluation.rank_aggregation import Reference
 from raynas.evaluation.scorer import Scorer
-from raynas.nn.choice import choices, decisions, wiring
+from raynas.nn.choice import choices, decisions
+from raynas.nn.space import wiring
 from raynas.runs.network import Run
 from raynas.searchers import Evolution, EvolutionSettings
 from raynas.training import checkpoint

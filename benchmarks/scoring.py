@@ -23,9 +23,11 @@ import ray
 import torch
 
 from raynas import results
-from raynas.cli.main import connect, prepare
-from raynas.config.run import Config, SearchConfig, TrainConfig
+from raynas.cli.main import prepare
+from raynas.config.run import Config, SearchConfig
+from raynas.config.train import TrainConfig
 from raynas.data.dataset import Dataset, Split
+from raynas.distributed.connection import connect
 from raynas.evaluation.scorer import Scorer
 from raynas.training import checkpoint
 from raynas.training.trainer import place_model

@@ -36,7 +36,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
-from raynas.nn.choice import graph
+from raynas.nn.space import graph
+from raynas.search_space.space import SearchSpace
 from raynas.searchers import (
     NSGA2,
     TPE,
@@ -49,7 +50,6 @@ from raynas.searchers import (
     RandomSearch,
     RegularizedEvolution,
     Reinforce,
-    SearchSpace,
 )
 from raynas.searchers.nao import NAO
 from spaces import nasbench201, nasbench_macro

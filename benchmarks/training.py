@@ -15,9 +15,10 @@ import statistics
 
 import torch
 
-from raynas.config.run import TrainConfig
+from raynas.config.train import TrainConfig
 from raynas.data.dataset import Dataset, Split
-from raynas.nn.choice import decisions, derive
+from raynas.nn.choice import decisions
+from raynas.nn.subnet import derive
 from raynas.training.path_sampling import UniformPaths
 from raynas.training.trainer import Trainer
 from spaces.nasbench_macro import nasbench_macro

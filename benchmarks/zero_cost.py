@@ -29,7 +29,7 @@ from raynas.data.dataset import Dataset, load
 from raynas.evaluation.proxies.az_nas import SCORES, az_nas, blocks
 from raynas.evaluation.proxies.scores import PROXIES
 from raynas.evaluation.rank_aggregation import aggregate
-from raynas.nn.choice import derive
+from raynas.nn.subnet import derive
 from raynas.tasks.classification import to_input
 from spaces import nasbench201, nasbench_macro
 

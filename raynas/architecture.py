@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from operator import methodcaller
 from random import Random
 
+from raynas.exceptions import ArchitectureError
+
 __all__ = [
     "Architecture",
-    "ArchitectureError",
     "Decisions",
     "Graph",
     "Notation",
@@ -63,10 +64,6 @@ class Notation:
     write: Callable[[Architecture], Sequence[str]]
     read: Callable[[Sequence[str]], Architecture]
     respell: Callable[[Sequence[str], Random], Sequence[str]] | None = None
-
-
-class ArchitectureError(ValueError):
-    """An architecture that its space does not contain; the message names the legal keys or options."""
 
 
 def parent(decisions: Decisions, name: str) -> tuple[str, str] | None:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from raynas.nn.choice import Choice, Notation
+from raynas.architecture import Notation
+from raynas.nn.choice import Choice
 from spaces.darts import AuxiliaryHead, DropPath, FactorizedReduce, Nothing, operation
 from spaces.nao_cells import (
     DECISIONS,

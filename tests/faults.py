@@ -253,7 +253,8 @@ def undisturbed(folder: Path) -> Path:
     """The same run in this process without any fault; returns its folder."""
     import ray
 
-    from raynas.cli.main import load, prepare
+    from raynas.cli.main import prepare
+    from raynas.config.loading import load
 
     words = [word for word in RUN.split() if "=" in word]
     settings = [f"storage_path={folder}", "name=run", "space=tiny:space", "data.name=tiny:arrays"]

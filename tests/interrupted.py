@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from raynas.progress import TrainingStatus
 from raynas.runs.network import Run
-from raynas.supernet.supernet import TrainingStatus
 from raynas.training import checkpoint
 
 

@@ -14,9 +14,10 @@ from torch import nn
 
 from raynas.architecture import enumerate_all, sample
 from raynas.costs.counter import Costs
-from raynas.evaluation.angle import AngleError
 from raynas.evaluation.angle_statistics import AngleStatistics
-from raynas.nn.choice import Choice, decisions, derive
+from raynas.exceptions import AngleError
+from raynas.nn.choice import Choice, decisions
+from raynas.nn.subnet import derive
 from spaces import darts_cells, nasbench201, nasbench_macro, shufflenet
 from spaces.darts import darts
 

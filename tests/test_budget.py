@@ -10,7 +10,9 @@ import tiny
 
 from raynas.architecture import key
 from raynas.config.loading import load
-from raynas.config.run import Config, ConfigError, DataConfig, SearchConfig, TrainConfig
+from raynas.config.run import Config, DataConfig, SearchConfig
+from raynas.config.train import TrainConfig
+from raynas.exceptions import ConfigError
 from raynas.results.log import Log, read
 from raynas.runs.budget import Budget, search_seconds, training_seconds
 from raynas.runs.network import Run

@@ -12,19 +12,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from raynas.exceptions import CheckpointError
 from raynas.storage import atomic as patience
 from raynas.storage.removal import own
 from raynas.training import checkpoint
-from raynas.training.checkpoint import (
-    CheckpointError,
-    keep_initial,
-    latest,
-    latest_header,
-    newest,
-    read,
-    read_initial,
-    write,
-)
+from raynas.training.checkpoint import keep_initial, latest, latest_header, newest, read, read_initial, write
 
 
 @pytest.fixture

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from raynas.architecture import ArchitectureError
-from raynas.nn.choice import Choice, canonical, choices, decisions, derive, graph, places
+from raynas.exceptions import ArchitectureError
+from raynas.nn.choice import Choice, choices, decisions, places
+from raynas.nn.space import canonical, graph
+from raynas.nn.subnet import derive
 
 
 def conv_bn(kernel: int) -> nn.Sequential:

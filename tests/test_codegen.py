@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import StochasticDepth
 
+from raynas.exceptions import CodegenError, ExportError
 from raynas.export import formats as exporting
-from raynas.export.formats import ExportError, export
-from raynas.export.fx_printer import CodegenError, value_text
+from raynas.export.formats import export
+from raynas.export.fx_printer import value_text
 from raynas.export.source import source_of
-from raynas.nn.choice import Choice, derive
+from raynas.nn.choice import Choice
+from raynas.nn.subnet import derive
 
 
 @pytest.fixture

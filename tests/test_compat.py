@@ -19,7 +19,8 @@ from raynas import _compat, results
 from raynas.config.run import Config, SearchConfig
 from raynas.distributed.nodes import PreemptionNotice
 from raynas.runs.base import NoCosts, SearchRun
-from raynas.searchers import RandomSearch, SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import RandomSearch
 
 SPACE = SearchSpace({f"d{place}": ("a", "b", "c", "d") for place in range(4)})
 

@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from raynas.config.loading import dump, load
-from raynas.config.run import Config, ConfigError, smoke_test
+from raynas.config.run import Config, smoke_test
+from raynas.exceptions import ConfigError
 from raynas.searchers import EvolutionSettings
 
 

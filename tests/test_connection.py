@@ -9,9 +9,10 @@ import pytest
 import ray
 from ray.exceptions import AuthenticationError
 
-from raynas.config.run import Config, ConfigError
+from raynas.config.run import Config
 from raynas.distributed import connection
 from raynas.distributed.connection import check_address, connect
+from raynas.exceptions import ConfigError
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from raynas.costs.counter import Costs
 from raynas.costs.feasibility import check_satisfiable
+from raynas.exceptions import InfeasibleError
 from raynas.nn.choice import Choice
-from raynas.search_space.constraints import InfeasibleError, Limits, violation
+from raynas.search_space.constraints import Limits, violation
 
 
 class Chain(nn.Module):

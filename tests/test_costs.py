@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from raynas import architecture as arch
-from raynas.architecture import ArchitectureError
 from raynas.costs.counter import Costs
-from raynas.nn.choice import Choice, derive
+from raynas.exceptions import ArchitectureError
+from raynas.nn.choice import Choice
+from raynas.nn.subnet import derive
 
 
 def conv(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:

@@ -30,22 +30,25 @@ from raynas.analysis.ground_truth import from_retraining
 from raynas.analysis.run_data import read_run_data
 from raynas.architecture import key
 from raynas.cli.main import prepare
-from raynas.config.run import Config, ConfigError, LatencyConfig, SearchConfig, TrainConfig, TruthConfig
+from raynas.config.fingerprint import training_settings
+from raynas.config.run import Config, LatencyConfig, SearchConfig, TruthConfig
+from raynas.config.train import TrainConfig
 from raynas.costs.counter import Costs
 from raynas.costs.device import Timing
 from raynas.costs.latency import Latency
+from raynas.data.contents import contents
+from raynas.exceptions import CheckpointError, ConfigError
 from raynas.report.page import write_report
 from raynas.results.files import Leaderboard, read_json, read_lines, sealed
 from raynas.results.log import Log
 from raynas.runs import sample
 from raynas.runs.budget import Budget
-from raynas.runs.compatibility import contents, training_settings
 from raynas.runs.display import View
 from raynas.runs.network import Run
 from raynas.runs.rank import rank
 from raynas.runs.warm_start import Source
 from raynas.search_space.constraints import Limits
-from raynas.searchers import SearchSpace
+from raynas.search_space.space import SearchSpace
 from raynas.searchers.nao import NAO
 from raynas.training import checkpoint
 from raynas.tune.experiment import LoggedHistory

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from pyarrow import parquet as pq
 
-from raynas.data.dataset import DataError, Dataset, Split, for_search, from_arrays, load, to_arrays
+from raynas.data.dataset import Dataset, Split, for_search, from_arrays, load, to_arrays
+from raynas.exceptions import DataError
 from raynas.tasks.base import task_of
 
 

@@ -22,12 +22,14 @@ from raynas.cli.doctor import (
     check_versions,
 )
 from raynas.cli.main import main, prepare
-from raynas.config.run import Config, ConfigError
+from raynas.config.run import Config
 from raynas.costs.memory import kept_for_backward, training_memory
 from raynas.distributed import probe as survey_module
 from raynas.distributed.placement import Placement
 from raynas.distributed.probe import NodeFacts, probe_nodes
-from raynas.nn.choice import decisions, derive
+from raynas.exceptions import ConfigError
+from raynas.nn.choice import decisions
+from raynas.nn.subnet import derive
 
 GIB = 2**30
 HEAD = NodeFacts("10.0.0.1", "3.11.7", "2.60.0", "2.14.0", memory=8 * GIB)

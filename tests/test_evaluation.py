@@ -6,12 +6,12 @@ import tiny
 import torch
 from torch import nn
 
-from raynas.architecture import ArchitectureError
 from raynas.config.run import SearchConfig
 from raynas.data.dataset import Split
 from raynas.data.transforms import normalise
 from raynas.evaluation.scorer import Scorer, recalibrate, tally
-from raynas.nn.choice import derive
+from raynas.exceptions import ArchitectureError
+from raynas.nn.subnet import derive
 
 PATHS = [
     {"blocks.0": "k3", "blocks.1": "k1", "blocks.2": "k3"},

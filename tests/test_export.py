@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raynas import architecture as arch
+from raynas.exceptions import ExportError
 from raynas.export import formats as exporting
-from raynas.export.formats import FORMATS, ExportError, export
-from raynas.nn.choice import Choice, decisions, derive
+from raynas.export.formats import FORMATS, export
+from raynas.nn.choice import Choice, decisions
+from raynas.nn.subnet import derive
 
 
 class Scale(nn.Module):

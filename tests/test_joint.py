@@ -10,11 +10,15 @@ import tiny
 from ray import tune
 
 from raynas import Config, Run, prepare, results
-from raynas.architecture import ArchitectureError, enumerate_all, key
+from raynas.architecture import enumerate_all, key
 from raynas.config.loading import dump, load
-from raynas.config.run import ConfigError, SearchConfig, TrainConfig
-from raynas.nn.choice import Choice, derive
+from raynas.config.run import SearchConfig
+from raynas.config.train import TrainConfig
+from raynas.exceptions import ArchitectureError, ConfigError
+from raynas.nn.choice import Choice
+from raynas.nn.subnet import derive
 from raynas.search_space.joint import SETTINGS, joined, network, recipe, settings
+from raynas.search_space.space import SearchSpace
 from raynas.searchers import (
     TPE,
     Bayes,
@@ -25,7 +29,6 @@ from raynas.searchers import (
     RandomSearch,
     RegularizedEvolution,
     Reinforce,
-    SearchSpace,
 )
 from raynas.searchers.models.encoder import Encoder
 from raynas.testing.searcher import Player

@@ -12,13 +12,15 @@ from torch import nn
 from raynas import results
 from raynas.architecture import key
 from raynas.cli.main import main
-from raynas.config.run import Config, ConfigError, LatencyConfig, RetrainConfig, SearchConfig, TrainConfig
+from raynas.config.run import Config, LatencyConfig, RetrainConfig, SearchConfig
+from raynas.config.train import TrainConfig
 from raynas.costs.device import TimingActor
 from raynas.data.text import Text, of_words
 from raynas.evaluation.scorer import Scorer, tally
+from raynas.exceptions import ConfigError
 from raynas.export.formats import export
 from raynas.metrics import ACCURACY, PERPLEXITY, retrained_by, scored_by
-from raynas.nn.choice import derive
+from raynas.nn.subnet import derive
 from raynas.runs.network import Run
 from raynas.searchers import RandomSearch
 from raynas.tasks.base import task_of

@@ -18,13 +18,15 @@ from raynas import architecture as arch
 from raynas.cli.doctor import check_latency
 from raynas.cli.main import prepare
 from raynas.config.loading import load, parse
-from raynas.config.run import ConfigError, LatencyConfig
+from raynas.config.run import LatencyConfig
 from raynas.costs.counter import Costs
 from raynas.costs.device import Timing, time_network, where
 from raynas.costs.latency import Latency, timed
 from raynas.costs.ridge import OptionRidge
+from raynas.exceptions import ConfigError
 from raynas.search_space.constraints import Limits
-from raynas.searchers import Evolution, RandomSearch, SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import Evolution, RandomSearch
 
 DECISIONS = {f"d{number}": ("a", "b", "c") for number in range(5)}
 

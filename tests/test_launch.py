@@ -16,7 +16,8 @@ import raynas.launch as launch
 from raynas import results
 from raynas.cli.arguments import read_arguments
 from raynas.cli.main import main, prepare
-from raynas.config.run import Config, ConfigError, SearchConfig
+from raynas.config.run import Config, SearchConfig
+from raynas.exceptions import ConfigError
 from raynas.runs.network import Run
 from raynas.training import checkpoint
 

@@ -8,18 +8,12 @@ import pytest
 
 from raynas.analysis.random_baseline import expected_best
 from raynas.architecture import key
-from raynas.config.run import ConfigError, SearchConfig
+from raynas.config.run import SearchConfig
+from raynas.exceptions import ConfigError
 from raynas.report.svg import DOTS, Axis, Plot
 from raynas.results.log import Log, read
-from raynas.searchers import (
-    ArchitectureSearcher,
-    Evolution,
-    LocalSearch,
-    RandomSearch,
-    RegularizedEvolution,
-    SearchSpace,
-    base,
-)
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import ArchitectureSearcher, Evolution, LocalSearch, RandomSearch, RegularizedEvolution, base
 from raynas.tune.experiment import LoggedHistory
 from raynas.tune.spec import HEAD, check_processes, memory_of_head
 from raynas.tune.trial import BatchTrial

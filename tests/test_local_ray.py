@@ -16,10 +16,10 @@ import ray
 from ray._private import ray_constants
 from ray.tune.execution import class_cache
 
-from raynas.config.run import ConfigError
 from raynas.distributed import credentials, local_ray
 from raynas.distributed.local_ray import on_loopback, private_folder
 from raynas.distributed.rendezvous import meet
+from raynas.exceptions import ConfigError
 
 SECRETS = {
     "AWS_ACCESS_KEY_ID": "planted-aws-id",

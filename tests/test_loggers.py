@@ -13,8 +13,9 @@ from ray.tune.logger import LoggerCallback
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
-from raynas.config.run import Config, ConfigError, SearchConfig
-from raynas.tune.callback import SearchStatus
+from raynas.config.run import Config, SearchConfig
+from raynas.exceptions import ConfigError
+from raynas.progress import SearchStatus
 from raynas.tune.loggers import check_loggers, listening
 
 

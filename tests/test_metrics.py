@@ -11,7 +11,8 @@ import pytest
 import ray
 import tiny
 
-from raynas.config.run import Config, SearchConfig, TrainConfig
+from raynas.config.run import Config, SearchConfig
+from raynas.config.train import TrainConfig
 from raynas.distributed.monitoring import ACTOR, SEARCH, STOPPED, TRAINING
 from raynas.runs.display import View
 from raynas.runs.network import Run

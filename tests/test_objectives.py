@@ -15,7 +15,9 @@ import torch
 
 from raynas import architecture as arch
 from raynas import prepare, results
-from raynas.config.run import Config, ConfigError, SearchConfig, TrainConfig
+from raynas.config.run import Config, SearchConfig
+from raynas.config.train import TrainConfig
+from raynas.exceptions import ConfigError
 from raynas.runs.network import Run
 from raynas.searchers import NSGA2
 from trainables.shared_weights import SharedWeights

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from raynas.config.run import ConfigError
+from raynas.exceptions import ConfigError
 from raynas.results.log import Log, read
 from raynas.storage.atomic import append_line, reason, remove_abandoned, replace_text, write_json, write_with_retry
 from raynas.storage.locks import holding

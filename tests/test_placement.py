@@ -6,9 +6,10 @@ import time
 import pytest
 import ray
 
-from raynas.config.run import ConfigError, TrainConfig
+from raynas.config.train import TrainConfig
 from raynas.distributed import placement
 from raynas.distributed.placement import Placement, check_room, place, place_ranks, reserve
+from raynas.exceptions import ConfigError
 
 
 @pytest.fixture

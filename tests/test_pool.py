@@ -13,10 +13,13 @@ from interrupted import train_in_two_parts
 
 from raynas import architecture as arch
 from raynas import results
-from raynas.config.run import Config, ConfigError, PoolConfig, SearchConfig, ShrinkConfig, TrainConfig
+from raynas.config.run import Config, SearchConfig
+from raynas.config.train import PoolConfig, ShrinkConfig, TrainConfig
+from raynas.exceptions import ConfigError
 from raynas.nn.choice import decisions
 from raynas.runs.network import Run
-from raynas.searchers import Bayes, Evolution, RandomSearch, SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import Bayes, Evolution, RandomSearch
 from raynas.searchers.diagnostics import summary
 from raynas.searchers.nao import NAO
 from raynas.searchers.nao_settings import NAOSettings

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from raynas.evaluation.proxies.az_nas import SCORES, az_nas, blocks
 from raynas.evaluation.proxies.scores import LOWEST, PROXIES, activates, naswot, synflow, zico
-from raynas.nn.choice import derive
+from raynas.nn.subnet import derive
 from raynas.training.trainer import place_model
 from spaces.nasbench201 import from_string, nasbench201
 from spaces.nasbench_macro import nasbench_macro

@@ -12,9 +12,11 @@ import tiny
 import torch
 
 from raynas import prepare
-from raynas.config.run import Config, ConfigError, DataConfig, RetrainConfig, TrainConfig
+from raynas.config.run import Config, DataConfig, RetrainConfig
+from raynas.config.train import TrainConfig
 from raynas.data.dataset import to_arrays
-from raynas.nn.choice import derive
+from raynas.exceptions import ConfigError
+from raynas.nn.subnet import derive
 from raynas.training import checkpoint, retrain
 from raynas.training.retrain import retrain_recipe
 

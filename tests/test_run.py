@@ -12,13 +12,15 @@ from plain import Broken, Counting
 
 from raynas import results
 from raynas.architecture import enumerate_all
-from raynas.config.run import Config, ConfigError, DataConfig, SearchConfig, TrainConfig
+from raynas.config.run import Config, DataConfig, SearchConfig
+from raynas.config.train import TrainConfig
 from raynas.evaluation.scorer import Scorer
+from raynas.exceptions import ConfigError, InfeasibleError
 from raynas.nn.choice import Choice
 from raynas.runs.budget import training_seconds
 from raynas.runs.network import Run
-from raynas.search_space.constraints import InfeasibleError
-from raynas.searchers import TPE, Evolution, EvolutionSettings, RandomSearch, SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import TPE, Evolution, EvolutionSettings, RandomSearch
 from raynas.training import checkpoint
 from raynas.training.trainer import model_tensors
 from raynas.tune.experiment import LoggedHistory

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from raynas.config.run import ConfigError
 from raynas.evaluation.rank_aggregation import aggregate
+from raynas.exceptions import ConfigError
 from raynas.runs.sample import references
 from raynas.tune.trial import BatchTrial, Candidate, FidelitySchedule
 

@@ -26,7 +26,8 @@ from raynas.cli.main import main
 from raynas.config.run import Config, SearchConfig
 from raynas.results.log import Log
 from raynas.runs.base import NoCosts, SearchRun
-from raynas.searchers import Evolution, EvolutionSettings, RandomSearch, SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import Evolution, EvolutionSettings, RandomSearch
 from raynas.tune.spec import EvaluationSpec
 
 ALL = list(enumerate_all(DECISIONS))

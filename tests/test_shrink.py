@@ -13,9 +13,11 @@ from interrupted import train_in_two_parts
 
 from raynas import architecture as arch
 from raynas import results
-from raynas.config.run import Config, ConfigError, SearchConfig, ShrinkConfig, TrainConfig
+from raynas.config.run import Config, SearchConfig
+from raynas.config.train import ShrinkConfig, TrainConfig
 from raynas.costs.counter import Costs
 from raynas.evaluation.angle_statistics import AngleStatistics
+from raynas.exceptions import ConfigError
 from raynas.nn.choice import decisions
 from raynas.runs.network import Run
 from raynas.searchers import RandomSearch

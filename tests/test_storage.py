@@ -30,12 +30,14 @@ from raynas import results
 from raynas.cli.arguments import read_arguments
 from raynas.cli.main import main
 from raynas.config.loading import dump
-from raynas.config.run import Config, ConfigError, SearchConfig
+from raynas.config.run import Config, SearchConfig
+from raynas.exceptions import ConfigError, LeaseLostError
 from raynas.runs.base import NoCosts, SearchRun
 from raynas.runs.warm_start import Source
-from raynas.searchers import RandomSearch, SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import RandomSearch
 from raynas.storage.locks import alone, folders_of_the_dead, own_folder
-from raynas.storage.mirror import LeaseLostError, Mirror
+from raynas.storage.mirror import Mirror
 from raynas.storage.object_store import check_storage, fetch, newest, open_mirror, unusable
 from raynas.storage.removal import MARKER
 from trainables.from_scratch import FromScratch

@@ -13,17 +13,19 @@ import ray
 import tiny
 import torch
 
-from raynas.config.run import Config, SearchConfig, TrainConfig
+from raynas.config.run import Config, SearchConfig
+from raynas.config.train import TrainConfig
 from raynas.data.dataset import to_arrays
 from raynas.distributed.placement import Placement, place, place_ranks
 from raynas.evaluation.scorer import Scorer
+from raynas.exceptions import TrainingDiverged
 from raynas.nn.choice import decisions
 from raynas.supernet.actor import ActorPayload, SupernetActor
 from raynas.supernet.supernet import _FAR, Supernet, _Pace
 from raynas.supernet.worker import flatten_weights
 from raynas.training import checkpoint
 from raynas.training.path_sampling import UniformPaths
-from raynas.training.trainer import Trainer, TrainingDiverged, model_tensors
+from raynas.training.trainer import Trainer, model_tensors
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

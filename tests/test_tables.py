@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from raynas import architecture as arch
-from raynas.config.run import ConfigError
-from raynas.evaluation.tabular import Layout, ScoreTable, TableError
+from raynas.evaluation.tabular import Layout, ScoreTable
+from raynas.exceptions import ConfigError, TableError
 from spaces import nasbench201, nasbench_macro
 
 DECISIONS = {"a": ("x", "y"), "b.0": ("p", "q", "r"), "k": ("3", "5")}

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from raynas.data.dataset import DataError, from_arrays, load, to_arrays
+from raynas.data.dataset import from_arrays, load, to_arrays
 from raynas.data.text import Text, TextData, of_words
+from raynas.exceptions import DataError
 
 LINES = {
     "train": "the cat sat\non the mat\nthe cat sat <unk>\n",

@@ -5,12 +5,14 @@ import tiny
 import torch
 from torch import nn
 
-from raynas.config.run import TrainConfig
+from raynas.config.train import TrainConfig
 from raynas.evaluation.scorer import tally
-from raynas.nn.choice import decisions, derive
+from raynas.exceptions import TrainingDiverged
+from raynas.nn.choice import decisions
+from raynas.nn.subnet import derive
 from raynas.tasks.classification import steps_per_epoch
 from raynas.training.path_sampling import FairPaths, UniformPaths
-from raynas.training.trainer import Trainer, TrainingDiverged
+from raynas.training.trainer import Trainer
 from raynas.utils.seeds import seed_of
 
 RECIPE = TrainConfig(epochs=4, batch_size=32, weight_decay=0.1, augment="crop", precision="float32")

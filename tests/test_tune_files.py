@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from raynas.config.run import ConfigError
+from raynas.exceptions import ConfigError
 from raynas.tune.files import TUNE_LOG, scratch_folder, tune_log
 
 CONTROLLER = logging.getLogger("ray.tune.execution.tune_controller")

@@ -23,17 +23,10 @@ from raynas.analysis.ground_truth import GroundTruth, from_retraining
 from raynas.analysis.trust import Sample, rank_agreement, remarks
 from raynas.architecture import enumerate_all, key
 from raynas.cli.main import audit, main, prepare
-from raynas.config.run import (
-    Config,
-    ConfigError,
-    DataConfig,
-    PoolConfig,
-    SearchConfig,
-    ShrinkConfig,
-    TrainConfig,
-    TruthConfig,
-)
+from raynas.config.run import Config, DataConfig, SearchConfig, TruthConfig
+from raynas.config.train import PoolConfig, ShrinkConfig, TrainConfig
 from raynas.evaluation.rank_aggregation import Reference
+from raynas.exceptions import ConfigError
 from raynas.nn.choice import decisions
 from raynas.results.log import Log
 from raynas.runs import rank as verdict

@@ -17,7 +17,8 @@ from raynas import prepare, results
 from raynas.architecture import Architecture, enumerate_all
 from raynas.cli.main import main
 from raynas.config.loading import dump
-from raynas.config.run import Config, ConfigError, DataConfig
+from raynas.config.run import Config, DataConfig
+from raynas.exceptions import ConfigError
 from raynas.results.log import Log
 from raynas.searchers import Bayes
 

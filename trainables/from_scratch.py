@@ -20,19 +20,21 @@ import torch
 from ray import tune
 
 from raynas import architecture as arch
-from raynas.config.run import ConfigError, SearchConfig, TrainConfig
+from raynas.config.run import SearchConfig
+from raynas.config.train import TrainConfig
 from raynas.data.dataset import from_arrays, to_arrays
 from raynas.distributed.nodes import PreemptionNotice
 from raynas.distributed.placement import place
 from raynas.evaluation.scorer import tally
-from raynas.nn.choice import derive
+from raynas.exceptions import ConfigError, TrainingDiverged
+from raynas.nn.subnet import derive
 from raynas.search_space.joint import network, recipe, settings
 from raynas.storage.atomic import write_with_retry
 from raynas.storage.mirror import Mirror
 from raynas.storage.removal import remove_tree
 from raynas.tasks.base import task_of
 from raynas.training import checkpoint
-from raynas.training.trainer import Trainer, TrainingDiverged
+from raynas.training.trainer import Trainer
 from raynas.tune.spec import EvaluationSpec, check_arguments
 from raynas.utils.periods import PERIODS
 

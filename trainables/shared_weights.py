@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raynas.architecture import Architecture
-from raynas.config.run import ConfigError, SearchConfig
+from raynas.config.run import SearchConfig
 from raynas.evaluation.angle import Angles
+from raynas.exceptions import ConfigError
 from raynas.metrics import ACCURACY, METRICS, Metric
 from raynas.supernet.client import ReplicaPool, Request
 from raynas.tune.spec import EvaluationSpec, check_arguments, slots

@@ -19,9 +19,10 @@ import numpy as np
 import ray
 
 from raynas.architecture import Decisions
-from raynas.config.run import Config, ConfigError, SearchConfig
+from raynas.config.run import Config, SearchConfig
 from raynas.evaluation.tabular import Layout, ScoreTable
-from raynas.search_space.constraints import InfeasibleError, Limits, Profile
+from raynas.exceptions import ConfigError, InfeasibleError
+from raynas.search_space.constraints import Limits, Profile
 from raynas.tune.spec import EvaluationSpec, slots
 from raynas.tune.trial import BatchTrial, Candidate, FidelitySchedule
 

@@ -19,9 +19,10 @@ import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from raynas.config.run import ConfigError, SearchConfig
+from raynas.config.run import SearchConfig
 from raynas.distributed.placement import place
 from raynas.evaluation.proxies.evaluator import ZeroCostProxies, check_scores, parts
+from raynas.exceptions import ConfigError
 from raynas.training.trainer import best_device
 from raynas.tune.spec import EvaluationSpec
 from raynas.tune.trial import BatchTrial, Candidate, FidelitySchedule

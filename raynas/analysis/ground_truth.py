@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from raynas import results
 from raynas.architecture import Architecture, Decisions, key
-from raynas.config.run import ConfigError, TruthConfig
+from raynas.config.run import TruthConfig
 from raynas.evaluation.tabular import Layout, ScoreTable
+from raynas.exceptions import ConfigError
 from raynas.metrics import ACCURACY, retrained_by, scored_by
 from raynas.results.files import Result, read_or
 

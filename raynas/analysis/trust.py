@@ -16,8 +16,8 @@ from scipy.stats import rankdata
 
 from raynas.analysis.ground_truth import LEAST, GroundTruth
 from raynas.analysis.rank_correlation import Agreement, compare
-from raynas.config.run import ConfigError
 from raynas.evaluation.rank_aggregation import aggregate
+from raynas.exceptions import ConfigError
 from raynas.metrics import PERPLEXITY
 
 __all__ = ["Rows", "Sample", "interval", "rank_agreement", "remarks", "scores_at", "sign"]

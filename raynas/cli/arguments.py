@@ -11,9 +11,10 @@ from pathlib import Path
 
 from raynas.config.loading import load, load_kept
 from raynas.config.presets import PRESETS
-from raynas.config.run import Config, ConfigError, smoke_test
+from raynas.config.run import Config, smoke_test
 from raynas.config.trust import ForeignError
 from raynas.config.types import check_name
+from raynas.exceptions import ConfigError
 from raynas.runs.compatibility import begun, refuse_changes
 from raynas.storage.object_store import fetch, newest, remote, split_uri
 

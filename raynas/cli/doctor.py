@@ -18,12 +18,13 @@ import ray
 import torch
 
 from raynas import architecture as arch
-from raynas.config.run import Config, ConfigError
+from raynas.config.run import Config
 from raynas.costs.device import where
 from raynas.costs.memory import training_memory
 from raynas.distributed.connection import asks_who_comes, check_address, connect
 from raynas.distributed.placement import Placement, place_ranks
 from raynas.distributed.probe import NodeFacts, probe_nodes
+from raynas.exceptions import ConfigError
 from raynas.runs.base import SearchRun
 from raynas.runs.dry_run import run_one_architecture
 from raynas.runs.network import Run

@@ -36,13 +36,15 @@ from torch import nn
 from raynas.cli.arguments import read_arguments
 from raynas.cli.doctor import doctor
 from raynas.config.loading import load
-from raynas.config.run import Config, ConfigError, PoolConfig, RetrainConfig, SearchConfig, ShrinkConfig
+from raynas.config.run import Config, RetrainConfig, SearchConfig
+from raynas.config.train import PoolConfig, ShrinkConfig
 from raynas.config.trust import foreign, trusting
 from raynas.config.types import legal_name
 from raynas.data.dataset import Data
 from raynas.data.dataset import load as load_data
 from raynas.distributed import health as watch
 from raynas.distributed.connection import LOOPBACK, Terminated, check_address, connect
+from raynas.exceptions import ConfigError, LeaseLostError
 from raynas.report.page import write_report
 from raynas.runs.base import SearchRun
 from raynas.runs.display import View
@@ -50,6 +52,7 @@ from raynas.runs.dry_run import dry_run
 from raynas.runs.network import Run
 from raynas.runs.rank import rank
 from raynas.runs.tabular import tabular_run, tabular_space
+from raynas.search_space.space import SearchSpace
 from raynas.searchers import (
     NSGA2,
     TPE,
@@ -61,11 +64,9 @@ from raynas.searchers import (
     RandomSearch,
     RegularizedEvolution,
     Reinforce,
-    SearchSpace,
 )
 from raynas.searchers.nao import NAO
 from raynas.storage.locks import holding
-from raynas.storage.mirror import LeaseLostError
 from raynas.storage.object_store import open_mirror
 from raynas.tasks.base import task_of
 from raynas.training.trainer import dropping

@@ -20,8 +20,9 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from raynas.config.presets import PRESETS
-from raynas.config.run import Config, ConfigError
+from raynas.config.run import Config
 from raynas.config.trust import refuse_foreign, words
+from raynas.exceptions import ConfigError
 
 __all__ = ["dump", "load", "load_kept", "parse", "read"]
 

@@ -9,7 +9,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from raynas.config.train import PoolConfig, Preset, ShrinkConfig, TrainConfig
-from raynas.config.types import STRICT, ConfigError, Count, Domains, Duration, Name, Place, Positive, Share
+from raynas.config.types import STRICT, Count, Domains, Duration, Name, Place, Positive, Share
+from raynas.exceptions import ConfigError
 
 __all__ = [
     "Config",

@@ -14,7 +14,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from raynas.config.run import Config, ConfigError
+from raynas.config.run import Config
+from raynas.exceptions import ConfigError
 from raynas.utils.imports import resolve
 
 __all__ = ["ForeignError", "foreign", "refuse", "refuse_foreign", "trusting", "words"]

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from raynas.config.domains import all_as_data
+from raynas.exceptions import ConfigError
 
 __all__ = [
     "NAMING",
     "STRICT",
-    "ConfigError",
     "Count",
     "Domains",
     "Duration",
@@ -59,10 +59,6 @@ def _place(value: str) -> str:
 
 
 Place = Annotated[str, AfterValidator(_place)]
-
-
-class ConfigError(ValueError):
-    """A setting that does not exist or has an illegal value; one line per mistake."""
 
 
 _MOST_BYTES = 200

@@ -21,7 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raynas import architecture as arch
 from raynas.architecture import Architecture, Decisions, Graph, Notation
-from raynas.nn.choice import Choice, assemble, choices, chosen, decisions, graph, open_choices, places
+from raynas.nn.choice import Choice, choices, decisions, open_choices, places
+from raynas.nn.space import chosen, graph
+from raynas.nn.subnet import assemble
 from raynas.search_space.constraints import COSTS, Profile
 
 __all__ = ["COSTS", "Costs", "Profile"]
@@ -122,7 +124,7 @@ class Costs:
         return int((answer[0] if isinstance(answer, tuple) else answer).shape[-1])
 
     def canonical(self, architecture: Mapping[str, str]) -> Architecture:
-        """The canonical form of an architecture, as :func:`raynas.nn.choice.canonical`, without walking the space."""
+        """The canonical form of an architecture, as :func:`raynas.nn.space.canonical`, without walking the space."""
         form = arch.canonical(self.decisions, architecture)
         own = getattr(self._space, "canonical_form", None)
         if own is None:
@@ -144,7 +146,7 @@ class Costs:
 
     @property
     def graph(self) -> Callable[[Architecture], Graph] | None:
-        """See :func:`raynas.nn.choice.graph`; what it returns holds no weights."""
+        """See :func:`raynas.nn.space.graph`; what it returns holds no weights."""
         return graph(self._space)
 
     @property

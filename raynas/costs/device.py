@@ -16,11 +16,12 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import Tensor, nn
 
-from raynas.config.run import ConfigError, LatencyConfig
+from raynas.config.run import LatencyConfig
 from raynas.distributed import health as watch
 from raynas.distributed.nodes import PATIENCE, last_line
 from raynas.distributed.placement import check_room
-from raynas.nn.choice import derive
+from raynas.exceptions import ConfigError
+from raynas.nn.subnet import derive
 
 __all__ = ["LatencyBenchmark", "Timing", "TimingActor", "time_network"]
 

@@ -7,7 +7,8 @@ import random
 from raynas import architecture as arch
 from raynas.architecture import Architecture
 from raynas.costs.counter import Costs
-from raynas.search_space.constraints import InfeasibleError, Limits, violation
+from raynas.exceptions import InfeasibleError
+from raynas.search_space.constraints import Limits, violation
 
 __all__ = ["check_satisfiable"]
 

@@ -23,15 +23,16 @@ from pydantic import ConfigDict, Field, FiniteFloat
 from scipy import stats
 from typing_extensions import TypedDict
 
-from raynas.architecture import Architecture, ArchitectureError, key
+from raynas.architecture import Architecture, key
+from raynas.config.fingerprint import changed
 from raynas.costs.counter import Costs
 from raynas.costs.device import LatencyBenchmark, Timing
 from raynas.costs.ridge import OptionRidge
+from raynas.exceptions import ArchitectureError
 from raynas.results.files import read_lines
-from raynas.runs.compatibility import changed
-from raynas.runs.sample import random_architectures
 from raynas.search_space.constraints import LATENCY, Limits, Profile, violation
-from raynas.searchers import SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers.random import random_architectures
 from raynas.storage.atomic import append_line
 from raynas.storage.removal import free_name, move
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from raynas import architecture as arch
 from raynas.architecture import Architecture
-from raynas.nn.choice import decisions, derive
+from raynas.nn.choice import decisions
+from raynas.nn.subnet import derive
 
 __all__ = ["kept_for_backward", "training_memory"]
 

@@ -18,12 +18,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from raynas.config.run import ConfigError
 from raynas.data import readers
-from raynas.data.decoding import DataError
 from raynas.data.readers import Source
 from raynas.data.splits import spread, statistics
 from raynas.data.text import TEXTS, TextData, load_text
+from raynas.exceptions import ConfigError, DataError
 from raynas.utils.imports import resolve
 
 __all__ = ["NAMES", "Data", "DataError", "Dataset", "Split", "for_search", "from_arrays", "load", "to_arrays"]

@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-__all__ = ["DataError", "Images", "Indices", "check_memory", "decoder"]
+from raynas.exceptions import DataError
+
+__all__ = ["Images", "Indices", "check_memory", "decoder"]
 
 Images = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
@@ -20,10 +22,6 @@ Read = Callable[[int], tuple[bytes, str]]
 
 _CHUNK = 256
 _GREY = ("1", "L")
-
-
-class DataError(ValueError):
-    """A data set that is absent, damaged or of another form than it should be."""
 
 
 def decoder(read: Read, size: int | None) -> Callable[[Indices], Images]:

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from raynas.data.decoding import DataError, Images, Indices, decoder
+from raynas.data.decoding import Images, Indices, decoder
+from raynas.exceptions import DataError
 
 __all__ = ["Source", "digits", "fashion_mnist", "from_arrays", "image_folder", "parquet", "torchvision_cifar"]
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raynas.data.decoding import DataError
+from raynas.exceptions import DataError
 
 __all__ = ["TEXTS", "Text", "TextData", "load_text", "of_words"]
 

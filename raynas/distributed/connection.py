@@ -19,9 +19,10 @@ from typing import Any
 import ray
 from ray.exceptions import AuthenticationError
 
-from raynas.config.run import Config, ConfigError
+from raynas.config.run import Config
 from raynas.distributed import health as watch
 from raynas.distributed.local_ray import on_loopback, private_folder
+from raynas.exceptions import ConfigError
 from raynas.storage.atomic import create_text
 
 __all__ = ["LOOPBACK", "Terminated", "asks_who_comes", "check_address", "connect"]

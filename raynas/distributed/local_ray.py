@@ -17,7 +17,7 @@ import ray
 from ray._private import ray_constants
 
 from raynas._compat import replaced
-from raynas.config.run import ConfigError
+from raynas.exceptions import ConfigError
 from raynas.storage.locks import is_free, keep_locked
 from raynas.storage.removal import move, remove_tree, scratch_folder
 

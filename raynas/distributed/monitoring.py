@@ -18,8 +18,7 @@ from ray.util.metrics import Counter, Gauge
 from raynas.utils.periods import PERIODS
 
 if TYPE_CHECKING:
-    from raynas.supernet.supernet import TrainingStatus
-    from raynas.tune.callback import SearchStatus
+    from raynas.progress import SearchStatus, TrainingStatus
 
 __all__ = ["ACTOR", "SEARCH", "STOPPED", "TRAINING", "ActorMetrics", "RunMetrics"]
 

@@ -16,7 +16,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raynas._compat import draining_nodes
-from raynas.config.run import ConfigError
+from raynas.exceptions import ConfigError
 from raynas.storage.atomic import replace_file
 from raynas.storage.object_store import unusable
 from raynas.storage.removal import own, remove_tree

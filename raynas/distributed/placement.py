@@ -11,7 +11,8 @@ import ray
 from ray.autoscaler.sdk import request_resources
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from raynas.config.run import ConfigError, TrainConfig
+from raynas.config.train import TrainConfig
+from raynas.exceptions import ConfigError
 
 __all__ = ["Placement", "check_room", "place", "place_ranks", "reserve"]
 

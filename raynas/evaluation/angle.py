@@ -24,16 +24,13 @@ import numpy.typing as npt
 
 from raynas import architecture as arch
 from raynas.architecture import Decisions, Graph
+from raynas.exceptions import AngleError
 from raynas.search_space.encoding import Codes
 
-__all__ = ["AngleError", "Angles"]
+__all__ = ["Angles"]
 
 Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
-
-
-class AngleError(ValueError):
-    """A space whose angles cannot be told; the message says what it lacks."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Angles:
 
     Args:
         decisions: The options of the Choices; those of the space, where it is not searched in other terms.
-        wiring: Where they lie between input and output; see :func:`raynas.nn.choice.wiring`. Each of them is there, or is
+        wiring: Where they lie between input and output; see :func:`raynas.nn.space.wiring`. Each of them is there, or is
             nested in one that is.
         fixed: Product and squares of the two weight vectors of the fixed parts: [3].
         products: The same of each option: [number of decisions, 1 + most options, 3], the options from place 1 on.

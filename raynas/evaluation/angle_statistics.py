@@ -12,8 +12,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from raynas import architecture as arch
 from raynas.costs.counter import Costs
-from raynas.evaluation.angle import AngleError, Angles, Array
-from raynas.nn.choice import Choice, choices, decisions, open_choices, wiring
+from raynas.evaluation.angle import Angles, Array
+from raynas.exceptions import AngleError
+from raynas.nn.choice import Choice, choices, decisions, open_choices
+from raynas.nn.space import wiring
 
 __all__ = ["AngleStatistics"]
 

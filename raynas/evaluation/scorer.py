@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from raynas import architecture as arch
 from raynas.config.run import SearchConfig
 from raynas.data.dataset import Data
-from raynas.nn.choice import derive
+from raynas.nn.subnet import derive
 from raynas.tasks.base import task_of
 
 __all__ = ["Scorer", "Tally", "recalibrate", "tally"]

@@ -23,8 +23,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from raynas.architecture import Decisions, size
-from raynas.config.run import ConfigError
-from raynas.evaluation.tabular_columns import Array, Columns, TableError
+from raynas.evaluation.tabular_columns import Array, Columns
+from raynas.exceptions import ConfigError, TableError
 from raynas.search_space.constraints import COSTS
 from raynas.search_space.encoding import Codes, Integers
 from raynas.utils.imports import resolve

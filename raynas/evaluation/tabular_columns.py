@@ -10,15 +10,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from raynas.config.run import ConfigError
+from raynas.exceptions import TableError
 
-__all__ = ["Array", "Columns", "TableError"]
+__all__ = [
+    "Array",
+    "Columns",
+]
 
 Array = npt.NDArray[np.float64]
-
-
-class TableError(ConfigError):
-    """A table that cannot be used; the message names the column and the row, counted from 0."""
 
 
 class Columns:

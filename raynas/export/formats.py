@@ -21,11 +21,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from raynas.export.source import CodegenError, source_of
+from raynas.exceptions import CodegenError, ExportError
+from raynas.export.source import source_of
 from raynas.storage.atomic import put_in_place, replace_text
 from raynas.storage.removal import MARKER, own, scratch
 
-__all__ = ["FORMATS", "ExportError", "ExportReport", "ExportedFile", "export"]
+__all__ = ["FORMATS", "ExportReport", "ExportedFile", "export"]
 
 FORMATS = ("safetensors", "torch_export", "onnx")
 
@@ -35,10 +36,6 @@ Run = Callable[[Trials], list[list[Tensor]]]
 
 _BATCHES = (1, 3)
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-
-
-class ExportError(ValueError):
-    """A network that cannot be written in a format, or a file that computes something else than the network."""
 
 
 @dataclass(frozen=True)

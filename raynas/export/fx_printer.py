@@ -17,7 +17,9 @@ import torch
 from torch import fx
 from torch.nn import functional as F
 
-__all__ = ["CodegenError", "member", "text_literal", "value_text", "write_forward"]
+from raynas.exceptions import CodegenError
+
+__all__ = ["member", "text_literal", "value_text", "write_forward"]
 
 # Where a function is looked for, in this order, and what stands before its name.
 _NAMESPACES = {
@@ -32,10 +34,6 @@ _BINARY: dict[Callable[..., Any], str] = {
     operator.mod: "%", operator.pow: "**", operator.matmul: "@", operator.eq: "==", operator.ne: "!=",
     operator.lt: "<", operator.le: "<=", operator.gt: ">", operator.ge: ">=", operator.and_: "&", operator.or_: "|",
 }  # fmt: skip
-
-
-class CodegenError(ValueError):
-    """A network that cannot be written as plain torch code; the message says what stands in the way."""
 
 
 def write_forward(graph: fx.Graph, indent: str) -> tuple[list[str], str]:

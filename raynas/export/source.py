@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from raynas.export.fx_printer import CodegenError, text_literal, value_text, write_forward
+from raynas.exceptions import CodegenError
+from raynas.export.fx_printer import text_literal, value_text, write_forward
 
 __all__ = ["CodegenError", "source_of"]
 

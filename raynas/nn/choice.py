@@ -18,20 +18,15 @@ networks that repeat a searched cell, the Choices are given the same ``decision`
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
-from raynas import architecture as arch
-from raynas.architecture import Architecture, Graph, Notation
+from raynas.architecture import Notation
 
 __all__ = [
-    "Choice", "Notation", "assemble", "canonical", "choices", "chosen", "decisions", "derive", "graph",
-    "open_choices", "places", "wiring",
-]  # fmt: skip
+    "Choice", "Notation", "choices", "decisions",     "open_choices", "places", ]  # fmt: skip
 
 
 class Choice(nn.Module):
@@ -143,165 +138,3 @@ def open_choices(space: nn.Module) -> dict[str, tuple[str, ...]]:
     if not found:
         raise ValueError(f"{type(space).__name__} contains no Choice: there is nothing to search")
     return found
-
-
-def chosen(space: nn.Module, architecture: Mapping[str, str]) -> Mapping[str, str]:
-    """The option of every Choice: the architecture itself, where a space is not searched in other terms.
-
-    Raises:
-        ArchitectureError: The space is searched in other terms, and these do not contain this architecture.
-    """
-    choose = getattr(space, "choose", None)
-    return architecture if choose is None else choose(arch.canonical(decisions(space), architecture))
-
-
-def canonical(space: nn.Module, architecture: Mapping[str, str]) -> Architecture:
-    """The canonical form of an architecture: one form for all dictionaries that describe the same network.
-
-    Decisions under unchosen options are dropped. Where other differences do not matter either (cells with dead
-    edges, identities that commute), the space says so by a method ``canonical_form(architecture) -> architecture``.
-
-    Raises:
-        ArchitectureError: The space does not contain this architecture.
-    """
-    open_in_space = decisions(space)
-    form = arch.canonical(open_in_space, architecture)
-    own = getattr(space, "canonical_form", None)
-    return form if own is None else arch.canonical(open_in_space, own(form))
-
-
-def graph(space: nn.Module) -> Callable[[Architecture], Graph] | None:
-    """How the operations of an architecture lie between input and output; None where that is not known.
-
-    A space says it by a method ``graph(architecture)``. Where every Choice stands directly in an ``nn.Sequential``,
-    they are a chain, in which an option that is an ``nn.Identity`` passes its input on.
-    """
-    own = getattr(space, "graph", None)
-    if callable(own):
-        return cast("Callable[[Architecture], Graph]", own)
-    chain = _chained(space)
-    if chain is None:
-        return None
-    passing = {
-        name: {o for o in choice.options if isinstance(choice.get_submodule(o), nn.Identity)} for name, choice in chain
-    }
-    return functools.partial(_chain, passing)
-
-
-def wiring(space: nn.Module) -> Graph | None:
-    """Between which nodes the decisions of a space lie, whatever they are; None where that is not known.
-
-    Edges (from node, to node, decision); a decision of None is no decision: the edge passes its input on. Nodes that
-    nothing leads to are inputs, those that lead nowhere outputs. A space says it by a method ``wiring()``. Where every
-    Choice stands directly in an ``nn.Sequential``, they are a chain.
-    """
-    own = getattr(space, "wiring", None)
-    if callable(own):
-        return cast("Graph", own())
-    chain = _chained(space)
-    return None if chain is None else [(place, place + 1, name) for place, (name, _) in enumerate(chain)]
-
-
-def _chained(space: nn.Module) -> list[tuple[str, Choice]] | None:
-    """The outer Choices of a space in their order, where they are a chain."""
-    if hasattr(space, "searched"):
-        return None  # where the Choices lie does not say where the decisions do
-    held = {
-        id(child)
-        for module in space.modules()
-        if isinstance(module, nn.Sequential)
-        for child in module
-        if isinstance(child, Choice)
-    }
-    outer = [(name, choice) for name, choice in choices(space) if arch.parent(decisions(space), name) is None]
-    if not all(id(choice) in held for _, choice in outer) or len({name for name, _ in outer}) < len(outer):
-        return None
-    return outer
-
-
-def _chain(passing: Mapping[str, set[str]], architecture: Architecture) -> Graph:
-    """The graph of a chain; a function of the module, so that a searcher that knows it can be pickled."""
-    edges = arch.chain({name: architecture[name] for name in passing})
-    return [(s, t, None if o in idle else o) for (s, t, o), idle in zip(edges, passing.values(), strict=True)]
-
-
-def derive(space: nn.Module, architecture: Mapping[str, str], share_buffers: bool = False) -> nn.Module:
-    """The network of one architecture, as an ordinary module that contains no Choice.
-
-    It shares the space's parameters: training it trains the space. Everything else is its own: buffers
-    (BatchNorm statistics), hooks and the training flag, so that ``eval()`` or a BatchNorm recalibration of the
-    subnet leaves the space as it is. Moving a subnet to another device or type would change the shared parameters:
-    place the space, or deep-copy the subnet first.
-
-    Args:
-        space: A module that contains Choices; not changed.
-        architecture: One option for every active decision of the space.
-        share_buffers: Share the buffers too: a supernet in training gathers BatchNorm statistics over all its paths.
-
-    Returns:
-        The subnet. In its ``state_dict`` the chosen module stands under the name of its Choice.
-
-    Raises:
-        ArchitectureError: Unknown or missing decisions or options; the legal ones are named.
-    """
-    return assemble(space, chosen(space, architecture), share_buffers)
-
-
-def assemble(space: nn.Module, options: Mapping[str, str], share_buffers: bool = False) -> nn.Module:
-    """As :func:`derive`, from an option for every Choice: by decision, or by place (:func:`places`)."""
-    met: set[str] = set()
-    try:
-        subnet = _derive(space, "", _Path(options, met, share_buffers), {})
-    except KeyError as unfit:
-        arch.canonical(open_choices(space), options)  # says what is wrong
-        name = unfit.args[0]
-        raise ValueError(
-            f"the Choice {name!r} stands under several options: give it a decision name of its own"
-        ) from None
-    if met != options.keys():
-        # Only now is the whole space looked at: a training step derives a subnet, and the path alone is short.
-        arch.canonical(open_choices(space), options)
-    return subnet
-
-
-@dataclass(frozen=True)
-class _Path:
-    """The chosen options, and which decisions were met on the way."""
-
-    chosen: Mapping[str, str]
-    met: set[str]
-    share_buffers: bool
-
-    def option(self, place: str, name: str, choice: Choice) -> str:
-        if name not in self.chosen and place in self.chosen:
-            name = place
-        option = self.chosen[name]
-        if option not in choice._modules:
-            raise KeyError(name)
-        self.met.add(name)
-        return option
-
-
-def _derive(module: nn.Module, name: str, path: _Path, done: dict[int, nn.Module]) -> nn.Module:
-    """Copy the objects on the path; ``done`` keeps modules that are used in several places one object."""
-    if id(module) in done:
-        return done[id(module)]
-    if isinstance(module, Choice):
-        place, name = name, module.decision or name
-        option = path.option(place, name, module)
-        result = _derive(module.get_submodule(option), f"{name}.{option}", path, done)
-        done[id(module)] = result
-        return result
-    copy = module.__class__.__new__(module.__class__)
-    done[id(module)] = copy
-    # Containers that belong to nn.Module itself (hooks, parameters, ...) are copied, their contents are not.
-    # Written into __dict__, because nn.Module's own assignment takes ten times as long.
-    state = copy.__dict__
-    for attribute, value in module.__dict__.items():
-        state[attribute] = value.copy() if attribute[0] == "_" and isinstance(value, (dict, set)) else value
-    if not path.share_buffers:
-        state["_buffers"] = {key: None if value is None else value.clone() for key, value in module._buffers.items()}
-    for child_name, child in module._modules.items():
-        if child is not None:
-            state["_modules"][child_name] = _derive(child, _join(name, child_name), path, done)
-    return copy

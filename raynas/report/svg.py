@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 
 from raynas.architecture import Architecture
-from raynas.runs.display import quantity
+from raynas.utils.formatting import quantity
 
 __all__ = ["HUES", "Axis", "Plot", "common_prefix", "far", "lattice"]
 

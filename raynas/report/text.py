@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from raynas.analysis.run_data import RunData, Scored
-from raynas.runs.display import quantity
+from raynas.utils.formatting import quantity
 
 __all__ = ["NAMES", "absent", "bounds", "count", "duration", "score", "score_label", "tested", "tip"]
 

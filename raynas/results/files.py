@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 from typing_extensions import NotRequired, TypedDict
 
-from raynas.config.run import ConfigError
+from raynas.exceptions import ConfigError
 
 __all__ = [
     "CurveLine",

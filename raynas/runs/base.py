@@ -25,27 +25,29 @@ import ray
 
 from raynas import results
 from raynas.architecture import Architecture, key
+from raynas.config.fingerprint import Fingerprint, scoring_settings
 from raynas.config.loading import dump, load_kept
-from raynas.config.run import Config, ConfigError
+from raynas.config.run import Config
 from raynas.distributed.connection import check_address, connect
 from raynas.distributed.monitoring import RunMetrics
 from raynas.distributed.nodes import check_nodes
+from raynas.exceptions import ConfigError, LeaseLostError
 from raynas.report.page import write_report
 from raynas.results.files import Front, Winners, read_json
 from raynas.results.log import Log
 from raynas.results.pareto_front import Hypervolume, front_of
 from raynas.runs.budget import Budget
-from raynas.runs.compatibility import Fingerprint, begun, refuse_changes, scoring_settings, warn_if_unknown
+from raynas.runs.compatibility import begun, refuse_changes, warn_if_unknown
 from raynas.runs.display import View
 from raynas.runs.sample import check_combination, combined
 from raynas.runs.warm_start import Source, mode_of_scores
 from raynas.search_space.constraints import Limits, Profile
 from raynas.search_space.graph import graphs
 from raynas.search_space.joint import joined, unfolded
-from raynas.searchers import ArchitectureSearcher, SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import ArchitectureSearcher
 from raynas.storage.atomic import remove_abandoned, replace_text, write_json, write_with_retry
 from raynas.storage.locks import alone
-from raynas.storage.mirror import LeaseLostError
 from raynas.storage.object_store import check_folder, open_mirror
 from raynas.storage.removal import adopt, free_name, remove_tree
 from raynas.tune.callback import Recorder

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from raynas import results
-from raynas.config.run import Config, ConfigError
+from raynas.config.run import Config
+from raynas.exceptions import ConfigError
 from raynas.results.clock import PAUSE, read_clock
 from raynas.results.files import CurveLine, read_lines
 

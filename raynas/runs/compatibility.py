@@ -8,102 +8,32 @@ also in ``config.yaml`` by hand, and can be named.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raynas import results
-from raynas.config.run import Config, ConfigError, TrainConfig
+from raynas.config.fingerprint import Fingerprint, changed, scoring_settings, training_settings
+from raynas.config.run import Config
+from raynas.exceptions import ConfigError
 from raynas.training import checkpoint
 
 if TYPE_CHECKING:  # not needed to compare
-    from raynas.data.dataset import Data
+    pass
 
 __all__ = [
-    "OPERATION",
-    "Fingerprint",
     "begun",
-    "changed",
-    "contents",
-    "flat",
-    "recipe_settings",
     "refuse_changes",
-    "scoring_settings",
-    "training_settings",
 ]
 
 log = logging.getLogger(__name__)
-Fingerprint = dict[str, Any]
-OPERATION = (
-    *("workers", "gpus_per_worker", "cpus_per_worker", "wait_minutes"),
-    *("checkpoint_seconds", "keep_checkpoints", "max_failures"),
-)
-"""Settings of ``train`` that a resumed run may change: where it runs, not what it computes."""
 _CURE = "set them back (in config.yaml, or on the command line), or start a new run"
-_SCORING = (
-    "trainable", "trainable_args", "joint", "combine", "reference", "slices", "validation_images", "bn_images",
-    "batch_size", "epochs",
-)  # fmt: skip
-"""What the scores depend on besides."""
 
 
 def begun(folder: Path) -> bool:
     """Whether the folder of a run holds weights or scores."""
     return any(any(folder.rglob(kind)) for kind in ("step-*.safetensors", "scored.parquet/*.parquet"))
-
-
-def flat(settings: Any, prefix: str = "") -> Fingerprint:
-    """A tree of dataclasses as one mapping from names with dots to values as JSON has them."""
-    found: Fingerprint = {}
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        if dataclasses.is_dataclass(value):
-            found |= flat(value, f"{prefix}{field.name}.")
-        else:
-            found[prefix + field.name] = json.loads(json.dumps(value))
-    return found
-
-
-def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """The names of what differs. What only one side has tells nothing: another version of RayNAS wrote it."""
-    return [name for name, value in after.items() if name in before and before[name] != json.loads(json.dumps(value))]
-
-
-def contents(data: Data) -> str:
-    """A hash of the labels of a data set, or of the words of a text, and of the shapes; all parts in their order.
-
-    Two readers may decode an image a bit differently, so the pixels do not count.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for part in (data.train, data.validation, data.test):
-        for name, tensor in sorted(vars(part).items()):
-            digest.update(f"{name} {tuple(tensor.shape)}".encode())
-            if name != "inputs":
-                digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def training_settings(config: Config) -> Fingerprint:
-    """What shared weights depend on."""
-    found = {name: getattr(config, name) for name in ("space", "space_args", "seed")}
-    found |= {f"data.{name}": value for name, value in flat(config.data).items() if name != "folder"}
-    plain: Fingerprint = json.loads(json.dumps(found))
-    return plain | recipe_settings(config.train)
-
-
-def recipe_settings(train: TrainConfig) -> Fingerprint:
-    """What a training depends on, with what its preset fills in."""
-    known = flat(train.resolved(), "train.")
-    return {name: value for name, value in known.items() if name.removeprefix("train.") not in OPERATION}
-
-
-def scoring_settings(config: Config) -> Fingerprint:
-    """What scores depend on."""
-    search = flat(dataclasses.replace(config.search), "search.")
-    return training_settings(config) | {f"search.{name}": search[f"search.{name}"] for name in _SCORING}
 
 
 def refuse_changes(folder: Path, before: Config, after: Config, data: str | None = None) -> None:

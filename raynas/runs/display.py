@@ -16,24 +16,17 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from raynas.progress import SearchStatus, TrainingStatus
 from raynas.search_space.joint import settings
-from raynas.supernet.supernet import TrainingStatus
-from raynas.tune.callback import SearchStatus
+from raynas.utils.formatting import _UNITS, quantity
 from raynas.utils.periods import PERIODS
 
-__all__ = ["View", "quantity"]
+__all__ = [
+    "View",
+]
 
-_UNITS = {"latency_ms": "ms"}
 _EVERY = PERIODS.line
 """Seconds between two lines where there is no terminal."""
-
-
-def quantity(value: float) -> str:
-    """A count as people write it: 322.9 M."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.4g} {unit}"
-    return f"{value:.4g}"
 
 
 class View:

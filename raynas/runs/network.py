@@ -31,25 +31,30 @@ from torch import nn
 from raynas import architecture as arch
 from raynas import results
 from raynas.architecture import Architecture, Decisions
-from raynas.config.run import Config, ConfigError, TrainConfig
+from raynas.config.fingerprint import Fingerprint
+from raynas.config.run import Config
+from raynas.config.train import TrainConfig
 from raynas.costs.counter import Costs
+from raynas.data.contents import contents
 from raynas.data.dataset import Data, for_search
 from raynas.distributed.placement import place_ranks
 from raynas.evaluation.angle import Angles
 from raynas.evaluation.angle_statistics import AngleStatistics
 from raynas.evaluation.scorer import Scorer
+from raynas.exceptions import CheckpointError, ConfigError, InfeasibleError, UnsatisfiableError
 from raynas.export.formats import export
-from raynas.nn.choice import decisions, derive
+from raynas.nn.choice import decisions
+from raynas.nn.subnet import derive
 from raynas.results.files import CurveLine, read_lines
 from raynas.runs.base import SearchRun
-from raynas.runs.compatibility import Fingerprint, contents, refuse_changes
+from raynas.runs.compatibility import refuse_changes
 from raynas.runs.display import View
 from raynas.runs.network_space import NetworkSpace
-from raynas.runs.sample import random_architectures
 from raynas.search_space import joint
-from raynas.search_space.constraints import LATENCY, InfeasibleError, Profile
+from raynas.search_space.constraints import LATENCY, Profile
 from raynas.search_space.joint import joined
-from raynas.searchers import ArchitectureSearcher, UnsatisfiableError
+from raynas.searchers import ArchitectureSearcher
+from raynas.searchers.random import random_architectures
 from raynas.storage.atomic import write_json
 from raynas.storage.locks import alone
 from raynas.supernet.supernet import Supernet

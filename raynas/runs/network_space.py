@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from raynas.config.run import Config, ConfigError, FeaturesConfig, FilterConfig
+from raynas.config.run import Config, FeaturesConfig, FilterConfig
 from raynas.costs.counter import Costs
 from raynas.costs.device import LatencyBenchmark
 from raynas.costs.feasibility import check_satisfiable
@@ -15,8 +15,9 @@ from raynas.data.dataset import Data
 from raynas.evaluation.proxies.evaluator import ZeroCostProxies, check_scores
 from raynas.evaluation.proxies.features import foretold
 from raynas.evaluation.proxies.filter import filtered
+from raynas.exceptions import ConfigError
 from raynas.search_space.constraints import COSTS, LATENCY, Limits, check_objectives, violation
-from raynas.searchers import SearchSpace
+from raynas.search_space.space import SearchSpace
 from raynas.tasks.base import task_of
 
 __all__ = ["NetworkSpace"]

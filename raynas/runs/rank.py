@@ -24,13 +24,14 @@ from raynas.analysis.ground_truth import LEAST, GroundTruth, from_audit, from_re
 from raynas.analysis.rank_correlation import compare
 from raynas.analysis.trust import Rows, Sample, interval, rank_agreement, remarks, scores_at, sign
 from raynas.architecture import Architecture, key
-from raynas.config.run import ConfigError
+from raynas.exceptions import ConfigError
 from raynas.metrics import scored_by
 from raynas.results.files import Front, read_or
 from raynas.runs.base import SearchRun
 from raynas.runs.display import View
-from raynas.runs.sample import random_architectures, ranks, score_sample
+from raynas.runs.sample import ranks, score_sample
 from raynas.runs.warm_start import mode_of_scores
+from raynas.searchers.random import random_architectures
 from raynas.storage.atomic import write_json
 from raynas.tune.trial import BatchTrial
 

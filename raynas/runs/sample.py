@@ -18,13 +18,15 @@ from typing_extensions import TypedDict
 
 from raynas import results
 from raynas.architecture import Architecture, key
-from raynas.config.run import ConfigError, SearchConfig
+from raynas.config.fingerprint import changed
+from raynas.config.run import SearchConfig
 from raynas.evaluation.rank_aggregation import Reference
+from raynas.exceptions import ConfigError
 from raynas.results.files import read_or, sealed
 from raynas.results.log import Log
 from raynas.results.row_checks import MOST_FIDELITY
-from raynas.runs.compatibility import changed
-from raynas.searchers import RandomSearch, SearchSpace
+from raynas.searchers import RandomSearch
+from raynas.searchers.random import random_architectures
 from raynas.storage.atomic import write_json
 from raynas.tune.callback import Recorder
 from raynas.tune.experiment import LoggedHistory, run_search
@@ -34,7 +36,7 @@ from raynas.tune.trial import BatchTrial, FidelitySchedule
 if TYPE_CHECKING:  # it imports this module
     from raynas.runs.base import SearchRun
 
-__all__ = ["check_combination", "combined", "random_architectures", "ranks", "references", "score_sample"]
+__all__ = ["check_combination", "combined", "ranks", "references", "score_sample"]
 
 Rows = list[dict[str, Any]]
 
@@ -52,13 +54,6 @@ class _Kept(TypedDict):
 
     settings: dict[str, Any]
     sample: dict[str, list[_Told]]
-
-
-def random_architectures(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
-    """The first of the seed's random sequence: distinct, within the limits; fewer where the space has no more."""
-    searcher = RandomSearch(dataclasses.replace(space, features=None), seed=seed)
-    drawn = map(searcher.planned, range(count))
-    return [architecture for architecture in drawn if architecture is not None]
 
 
 def score_sample(run: SearchRun, spec: EvaluationSpec, architectures: Sequence[Architecture]) -> dict[str, Rows]:

@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from raynas.config.run import Config, ConfigError
+from raynas.config.run import Config
+from raynas.exceptions import ConfigError
 from raynas.runs.base import NoCosts, SearchRun
 from raynas.runs.display import View
 from raynas.search_space.constraints import Limits, check_objectives, violation
-from raynas.searchers import ArchitectureSearcher, SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import ArchitectureSearcher
 from raynas.utils.imports import resolve
 
 __all__ = ["tabular_run", "tabular_space"]

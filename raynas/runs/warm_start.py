@@ -13,15 +13,17 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from raynas import results
-from raynas.architecture import Architecture, ArchitectureError
+from raynas.architecture import Architecture
+from raynas.config.fingerprint import changed
 from raynas.config.loading import read
-from raynas.config.run import Config, ConfigError
+from raynas.config.run import Config
 from raynas.config.trust import foreign, refuse
 from raynas.config.types import NAMING, is_name
+from raynas.exceptions import ArchitectureError, ConfigError
 from raynas.metrics import scored_by
 from raynas.results.files import DamagedError, read_json, sealed
-from raynas.runs.compatibility import changed
-from raynas.searchers import ArchitectureSearcher, SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import ArchitectureSearcher
 from raynas.storage.atomic import replace_text
 from raynas.storage.object_store import fetch, remote, split_uri
 from raynas.tune.experiment import LoggedHistory

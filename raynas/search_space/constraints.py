@@ -10,7 +10,7 @@ from typing import Any
 
 from raynas.architecture import Architecture
 
-__all__ = ["COSTS", "LATENCY", "InfeasibleError", "Limits", "Profile", "check_objectives", "violation"]
+__all__ = ["COSTS", "LATENCY", "Limits", "Profile", "check_objectives", "violation"]
 
 COSTS = ("macs", "parameters")
 """What is counted of every space that is a network."""
@@ -31,10 +31,6 @@ def check_objectives(names: Sequence[str], legal: Iterable[str] = COSTS) -> tupl
         if name in names[:place]:
             raise ValueError(f"search.objectives names {name!r} twice")
     return tuple(names)
-
-
-class InfeasibleError(ValueError):
-    """No architecture of the space keeps the limits; the message says which limit, and what the space offers."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ from pydantic import ValidationError
 
 from raynas.architecture import Architecture
 from raynas.config.domains import as_domain, values
-from raynas.config.run import ConfigError, SearchConfig, TrainConfig
+from raynas.config.run import SearchConfig
+from raynas.config.train import TrainConfig
+from raynas.exceptions import ConfigError
 from raynas.search_space.space import SearchSpace
 
 __all__ = ["SETTINGS", "joined", "network", "recipe", "settings", "unfolded"]

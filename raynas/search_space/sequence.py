@@ -7,7 +7,8 @@ from itertools import combinations
 from random import Random
 
 from raynas import architecture as arch
-from raynas.architecture import Architecture, ArchitectureError, Notation, key
+from raynas.architecture import Architecture, Notation, key
+from raynas.exceptions import ArchitectureError
 from raynas.search_space.space import SearchSpace
 
 __all__ = ["SequenceEncoder"]

@@ -1,6 +1,7 @@
 """Searchers over architectures, one file each; every one is an ordinary ``ray.tune.search.Searcher``."""
 
-from raynas.search_space.space import SearchSpace, UnsatisfiableError
+from raynas.exceptions import UnsatisfiableError
+from raynas.search_space.space import SearchSpace
 from raynas.searchers.base import ArchitectureSearcher
 from raynas.searchers.batch import BatchSearcher
 from raynas.searchers.bayesian import Bayes, BayesSettings

@@ -23,7 +23,9 @@ from typing import Any, ClassVar
 from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, key
-from raynas.search_space.space import ArchitectureSampler, SearchSpace, UnsatisfiableError
+from raynas.exceptions import UnsatisfiableError
+from raynas.search_space.sampler import ArchitectureSampler
+from raynas.search_space.space import SearchSpace
 from raynas.searchers.history import Entry, SearchHistory
 from raynas.searchers.origin import Origin
 from raynas.searchers.transfer import Scores, digest, read_source

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from raynas.architecture import Architecture, crossover, enumerate_all, key, mutate, sample, size
-from raynas.searchers.base import ArchitectureSearcher, Entry
+from raynas.searchers.base import ArchitectureSearcher
 from raynas.searchers.checks import check_counts
+from raynas.searchers.history import Entry
 from raynas.searchers.models.encoder import Array, Encoder, Features
 from raynas.searchers.models.gp import GaussianProcess
 from raynas.searchers.models.hypervolume import Steps, front_ranks

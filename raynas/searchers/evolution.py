@@ -12,8 +12,10 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, crossover, key, mutate
-from raynas.searchers.base import ArchitectureSearcher, Entry, SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers.base import ArchitectureSearcher
 from raynas.searchers.checks import check_counts, check_numbers, check_ranges
+from raynas.searchers.history import Entry
 
 __all__ = ["Evolution", "EvolutionSettings"]
 

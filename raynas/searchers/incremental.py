@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from raynas.searchers.base import ArchitectureSearcher, Entry
+from raynas.searchers.base import ArchitectureSearcher
+from raynas.searchers.history import Entry
 
 __all__ = ["IncrementalSearcher"]
 

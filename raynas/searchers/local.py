@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raynas.architecture import Architecture, complete, key
-from raynas.searchers.base import Entry, SearchSpace
+from raynas.search_space.space import SearchSpace
 from raynas.searchers.checks import check_counts
+from raynas.searchers.history import Entry
 from raynas.searchers.incremental import IncrementalSearcher
 
 __all__ = ["LocalSearch"]

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 from raynas.architecture import Architecture, key
-from raynas.searchers.base import ArchitectureSearcher, Entry
+from raynas.searchers.base import ArchitectureSearcher
 from raynas.searchers.diagnostics import common_fidelity
+from raynas.searchers.history import Entry
 from raynas.searchers.models.nao_latent import LearnedSpace
 from raynas.searchers.nao_settings import NAOSettings
 from raynas.storage.atomic import replace_text

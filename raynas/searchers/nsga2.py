@@ -11,8 +11,9 @@ from optuna.samplers import NSGAIISampler
 from optuna.trial import Trial
 
 from raynas.architecture import Architecture, key
-from raynas.searchers.base import Entry, SearchSpace
+from raynas.search_space.space import SearchSpace
 from raynas.searchers.checks import check_counts, check_numbers, check_ranges
+from raynas.searchers.history import Entry
 from raynas.searchers.optuna import OptunaSearcher
 
 __all__ = ["NSGA2", "NSGA2Settings"]

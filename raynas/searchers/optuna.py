@@ -12,7 +12,8 @@ from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
 from raynas.architecture import Architecture, key
-from raynas.searchers.base import ArchitectureSearcher, Entry
+from raynas.searchers.base import ArchitectureSearcher
+from raynas.searchers.history import Entry
 
 __all__ = ["OptunaSearcher"]
 

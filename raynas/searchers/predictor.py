@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from raynas.architecture import Architecture, key, mutate, sample
-from raynas.searchers.base import ArchitectureSearcher, Entry
+from raynas.searchers.base import ArchitectureSearcher
 from raynas.searchers.bayesian import SourceModel
 from raynas.searchers.checks import check_counts, check_ranges
+from raynas.searchers.history import Entry
 from raynas.searchers.models.encoder import Encoder
 from raynas.searchers.models.improvement import log_improvement
 from raynas.searchers.models.standing import Rank, standing

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, key
+from raynas.search_space.space import SearchSpace
 from raynas.searchers.base import ArchitectureSearcher
 
-__all__ = ["RandomSearch"]
+__all__ = ["RandomSearch", "random_architectures"]
 
 
 class RandomSearch(ArchitectureSearcher):
@@ -28,3 +31,10 @@ class RandomSearch(ArchitectureSearcher):
                 return candidate
             self._passed += 1
         return Searcher.FINISHED
+
+
+def random_architectures(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
+    """The first of the seed's random sequence: distinct, within the limits; fewer where the space has no more."""
+    searcher = RandomSearch(dataclasses.replace(space, features=None), seed=seed)
+    drawn = map(searcher.planned, range(count))
+    return [architecture for architecture in drawn if architecture is not None]

@@ -7,8 +7,9 @@ from dataclasses import dataclass, fields
 from random import Random
 
 from raynas.architecture import Architecture, key, mutate
-from raynas.searchers.base import ArchitectureSearcher, Entry
+from raynas.searchers.base import ArchitectureSearcher
 from raynas.searchers.checks import check_counts
+from raynas.searchers.history import Entry
 
 __all__ = ["RegularizedEvolution", "RegularizedSettings"]
 

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from raynas.architecture import Architecture, complete, key
-from raynas.searchers.base import Entry, SearchSpace
+from raynas.search_space.space import SearchSpace
 from raynas.searchers.checks import check_counts, check_numbers, check_ranges
+from raynas.searchers.history import Entry
 from raynas.searchers.incremental import IncrementalSearcher
 from raynas.searchers.models.standing import Rank, standing
 

@@ -11,8 +11,9 @@ from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from raynas.architecture import Architecture, complete, key
-from raynas.searchers.base import Entry, SearchSpace
+from raynas.search_space.space import SearchSpace
 from raynas.searchers.checks import check_counts
+from raynas.searchers.history import Entry
 from raynas.searchers.optuna import OptunaSearcher
 
 __all__ = ["TPE"]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from raynas.config.types import ConfigError
+from raynas.exceptions import ConfigError
 from raynas.storage.atomic import open_lock, reason
 from raynas.storage.removal import adopt, move, own
 

@@ -32,13 +32,14 @@ from urllib.parse import quote, urlsplit
 from pyarrow import fs
 
 from raynas.config.types import check_name
+from raynas.exceptions import LeaseLostError
 from raynas.storage.atomic import replace_file, replace_text
 from raynas.storage.listing import Held, copy_stream, legal_path, local_files, passing, stamp
 from raynas.storage.locks import folders_of_the_dead, own_folder
 from raynas.storage.removal import NotOwnedError, make_folder, move, own, remove_file, remove_tree, scratch_folder
 from raynas.utils.periods import PERIODS
 
-__all__ = ["LeaseLostError", "Mirror"]
+__all__ = ["Mirror"]
 
 log = logging.getLogger(__name__)
 EVERY = PERIODS.mirror
@@ -51,10 +52,6 @@ _NOTE, _DRIVER = ".mirror.json", ".driver"
 """What a driver notes here, and there."""
 _DRIVERS: set[str] = set()
 """Those of this process."""
-
-
-class LeaseLostError(RuntimeError):
-    """Somebody else has gone on with the run of a driver: what this one writes would overwrite it."""
 
 
 class Mirror:

@@ -14,7 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 from pyarrow import ArrowException, fs
 
-from raynas.config.types import ConfigError, check_name, is_name
+from raynas.config.types import check_name, is_name
+from raynas.exceptions import ConfigError
 from raynas.storage.mirror import Mirror
 from raynas.storage.removal import remove_tree, scratch_folder
 

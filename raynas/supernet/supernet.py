@@ -27,22 +27,27 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import Tensor, nn
 
 from raynas.architecture import Architecture
-from raynas.config.run import Config, ConfigError
+from raynas.config.fingerprint import training_settings
+from raynas.config.run import Config
+from raynas.data.contents import contents
 from raynas.data.dataset import Data, to_arrays
 from raynas.distributed import health as watch
 from raynas.distributed.nodes import PreemptionNotice
 from raynas.distributed.placement import Placement, place, place_ranks, reserve
-from raynas.runs.compatibility import contents, training_settings
+from raynas.exceptions import ConfigError, TrainingDiverged
+from raynas.progress import TrainingStatus
 from raynas.storage.atomic import append_line, replace_text
 from raynas.supernet.actor import ActorPayload, SupernetActor
 from raynas.supernet.worker import flatten_weights
 from raynas.training import checkpoint
 from raynas.training.path_sampling import PathSampler
 from raynas.training.phases import TrainingRounds, restore
-from raynas.training.trainer import Progress, TrainingDiverged, model_tensors
+from raynas.training.trainer import Progress, model_tensors
 from raynas.utils.periods import PERIODS
 
-__all__ = ["Supernet", "TrainingStatus"]
+__all__ = [
+    "Supernet",
+]
 
 log = logging.getLogger(__name__)
 _SHORT = 50
@@ -53,16 +58,6 @@ _MEASURED = 3.0
 """Seconds of training after which its speed is known well enough to shorten a schedule of epochs."""
 CHUNK_SECONDS = PERIODS.chunk
 """How long the actors train between two looks of the driver."""
-
-
-@dataclass(frozen=True)
-class TrainingStatus:
-    """What a progress bar shows."""
-
-    step: int
-    total: int
-    loss: float
-    images_per_second: float
 
 
 class _Pace:

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from raynas.config.run import SearchConfig, TrainConfig
-from raynas.config.train import Preset
+from raynas.config.run import SearchConfig
+from raynas.config.train import Preset, TrainConfig
 from raynas.data.dataset import Data
 from raynas.data.text import TextData
 from raynas.metrics import Metric

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from raynas.config.run import ConfigError, SearchConfig, TrainConfig
-from raynas.config.train import Preset
+from raynas.config.run import SearchConfig
+from raynas.config.train import Preset, TrainConfig
 from raynas.data.dataset import Dataset, Split
 from raynas.data.transforms import Augment, normalise
+from raynas.exceptions import ConfigError
 from raynas.metrics import ACCURACY
 from raynas.utils.seeds import seed_of
 

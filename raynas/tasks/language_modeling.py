@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from raynas.config.run import ConfigError, SearchConfig, TrainConfig
-from raynas.config.train import Preset
+from raynas.config.run import SearchConfig
+from raynas.config.train import Preset, TrainConfig
 from raynas.data.text import Text, TextData
+from raynas.exceptions import ConfigError
 from raynas.metrics import PERPLEXITY
 from raynas.utils.seeds import seed_of
 

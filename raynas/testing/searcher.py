@@ -29,7 +29,7 @@ from ray import cloudpickle as _cloudpickle
 from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, enumerate_all, key
-from raynas.searchers import SearchSpace
+from raynas.search_space.space import SearchSpace
 
 cloudpickle: Any = _cloudpickle  # has no types
 

@@ -22,11 +22,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from raynas.exceptions import CheckpointError
 from raynas.storage.atomic import reason, remove_abandoned, replace_by_draft, write_with_retry
 from raynas.storage.removal import NotOwnedError, remove_file
 
 __all__ = [
-    "CheckpointError",
     "check_fit",
     "check_initial",
     "keep_initial",
@@ -43,10 +43,6 @@ log = logging.getLogger(__name__)
 _SUFFIX = ".safetensors"
 _NAME = re.compile(r"step-(\d{9,18})\.safetensors")
 T = TypeVar("T")
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be written or read; the message names the file."""
 
 
 def write(folder: Path, step: int, tensors: Mapping[str, Tensor], values: Mapping[str, Any], keep: int = 2) -> Path:

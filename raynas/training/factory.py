@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 from raynas import architecture as arch
 from raynas.architecture import Architecture
-from raynas.config.run import Config, ConfigError, TrainConfig
+from raynas.config.run import Config
+from raynas.config.train import TrainConfig
 from raynas.costs.counter import Costs
 from raynas.evaluation.angle_statistics import AngleStatistics
+from raynas.exceptions import ConfigError
 from raynas.search_space.constraints import Limits
 from raynas.searchers import ArchitectureSearcher
 from raynas.training.path_sampling import (

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from raynas.architecture import Architecture
-from raynas.training.checkpoint import CheckpointError
+from raynas.exceptions import CheckpointError
 from raynas.training.path_sampling import PathSampler
 
 __all__ = ["RoundContext", "TrainingRounds", "restore"]

@@ -17,7 +17,8 @@ from random import Random
 from typing import Any
 
 from raynas.architecture import Architecture, key
-from raynas.config.run import ConfigError, PoolConfig
+from raynas.config.train import PoolConfig
+from raynas.exceptions import ConfigError
 from raynas.searchers import ArchitectureSearcher
 from raynas.searchers.diagnostics import judged
 from raynas.training.path_sampling import PathSampler

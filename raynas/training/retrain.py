@@ -22,18 +22,20 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
 from typing_extensions import TypedDict
 
-from raynas.config.run import Config, TrainConfig
+from raynas.config.fingerprint import Fingerprint, changed, recipe_settings
+from raynas.config.run import Config
+from raynas.config.train import TrainConfig
+from raynas.data.contents import contents
 from raynas.data.dataset import Data, from_arrays, to_arrays
 from raynas.distributed import health as watch
 from raynas.distributed.nodes import PreemptionNotice
 from raynas.distributed.placement import check_room, place_ranks
 from raynas.evaluation.scorer import tally
+from raynas.progress import TrainingStatus
 from raynas.results.files import DamagedError, accept, read_json, read_or
-from raynas.runs.compatibility import Fingerprint, changed, contents, recipe_settings
 from raynas.storage.atomic import append_line, replace_text, write_with_retry
 from raynas.storage.mirror import Mirror
 from raynas.storage.removal import free_name, move, own, remove_file, remove_tree
-from raynas.supernet.supernet import TrainingStatus
 from raynas.tasks.base import task_of
 from raynas.tasks.classification import steps_per_epoch
 from raynas.training import checkpoint

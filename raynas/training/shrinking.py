@@ -19,7 +19,7 @@ from torch import Tensor
 
 from raynas import architecture as arch
 from raynas.architecture import Architecture
-from raynas.config.run import ShrinkConfig
+from raynas.config.train import ShrinkConfig
 from raynas.costs.counter import Costs
 from raynas.evaluation.angle_statistics import AngleStatistics
 from raynas.training.path_sampling import PathSampler

@@ -19,9 +19,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from raynas.config.run import TrainConfig
+from raynas.config.train import TrainConfig
 from raynas.data.dataset import Data
-from raynas.nn.choice import derive
+from raynas.exceptions import TrainingDiverged
+from raynas.nn.subnet import derive
 from raynas.tasks.base import task_of
 from raynas.training.path_sampling import PathSampler
 from raynas.utils.seeds import seed_of
@@ -29,17 +30,12 @@ from raynas.utils.seeds import seed_of
 __all__ = [
     "Progress",
     "Trainer",
-    "TrainingDiverged",
     "best_device",
     "dropping",
     "model_tensors",
     "place_model",
     "use_bfloat16",
 ]
-
-
-class TrainingDiverged(RuntimeError):
-    """The loss is no longer a number; the message says at which step and what to change."""
 
 
 @dataclass(frozen=True)

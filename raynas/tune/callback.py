@@ -6,7 +6,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from ray.tune.result import AUTO_RESULT_KEYS
 
 from raynas import architecture as arch
 from raynas.architecture import Architecture
+from raynas.progress import SearchStatus
 from raynas.results.log import SIMULATED, Log, Meter
 from raynas.results.pareto_front import Hypervolume
 from raynas.search_space.constraints import COSTS, LATENCY
@@ -22,7 +22,9 @@ from raynas.searchers.origin import Origin
 from raynas.tune.spec import EvaluationSpec
 from raynas.utils.periods import PERIODS
 
-__all__ = ["Recorder", "SearchStatus"]
+__all__ = [
+    "Recorder",
+]
 
 GIVE_UP = 10
 """So many trials that fail one after the other end a search: something else is wrong than their architectures. Trials
@@ -32,40 +34,6 @@ _COLUMNS = (*COSTS, LATENCY)
 _TUNES = {*AUTO_RESULT_KEYS, "score", "done", "trial_id", "experiment_tag", "should_checkpoint"}
 """What Tune adds to the report of a trainable, and what has a column of its own."""
 _REPORTED = ("architecture", "fidelity", "status", "seconds", "worker", "metrics", "error")
-
-
-@dataclass(frozen=True)
-class SearchStatus:
-    """What a live view shows of a search."""
-
-    scored: int
-    """Architectures whose spec has ended, those of earlier searches of the run included."""
-    earlier: int
-    """How many of them are of earlier searches."""
-    wanted: int
-    stopped_at: Mapping[int, int]
-    """How many of them were stopped early, by the fidelity at which they were."""
-    failed: int
-    """How many could not be scored in this search; the log says why."""
-    best: float
-    """The best score of the highest fidelity that was reached so far."""
-    best_at: tuple[int, int]
-    """That fidelity, and the one of a full score."""
-    best_costs: Mapping[str, float]
-    per_second: float
-    """Architectures scored a second, in this search."""
-    seconds: float
-    overhead: float
-    """Share of the workers' time in which they did not score."""
-    hypervolume: float | None = None
-    """Of the front so far, where there are objectives: see :class:`raynas.results.pareto_front.Hypervolume`."""
-    simulated: float | None = None
-    """Simulated seconds of this search, where the trainable tells such ones; the overhead means nothing then."""
-
-    @property
-    def stopped(self) -> int:
-        """How many were stopped early."""
-        return sum(self.stopped_at.values())
 
 
 class Recorder(tune.Callback):

@@ -25,14 +25,16 @@ from ray.tune.error import TuneError
 from raynas import results
 from raynas._compat import kept_processes
 from raynas.architecture import Architecture
-from raynas.config.run import ConfigError, SearchConfig
+from raynas.config.run import SearchConfig
 from raynas.distributed import credentials
 from raynas.distributed.placement import check_room
+from raynas.exceptions import ConfigError
+from raynas.progress import SearchStatus
 from raynas.results.log import Log
 from raynas.searchers import ArchitectureSearcher, BatchSearcher
 from raynas.storage.atomic import write_with_retry
 from raynas.tune import schedulers
-from raynas.tune.callback import Recorder, SearchStatus
+from raynas.tune.callback import Recorder
 from raynas.tune.files import scratch_folder, tune_log
 from raynas.tune.spec import HEAD, EvaluationSpec
 from raynas.utils.periods import PERIODS

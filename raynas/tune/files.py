@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from raynas.config.run import ConfigError
+from raynas.exceptions import ConfigError
 from raynas.storage.locks import folders_of_the_dead, own_folder
 from raynas.storage.removal import make_folder, own, remove_tree, scratch
 

@@ -22,9 +22,10 @@ from typing import Any
 
 from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 
-from raynas.config.run import Config, ConfigError
+from raynas.config.run import Config
+from raynas.exceptions import ConfigError
+from raynas.progress import SearchStatus
 from raynas.storage.removal import own
-from raynas.tune.callback import SearchStatus
 from raynas.utils.imports import resolve
 
 __all__ = ["LOGGERS", "Record", "check_loggers", "listening", "step_of"]

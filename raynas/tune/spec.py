@@ -13,7 +13,8 @@ from typing import Any
 from ray import tune
 
 from raynas.architecture import Architecture
-from raynas.config.run import ConfigError, SearchConfig
+from raynas.config.run import SearchConfig
+from raynas.exceptions import ConfigError
 from raynas.tune.trial import BatchTrial
 
 __all__ = ["HEAD", "EvaluationSpec", "check_arguments", "check_processes", "memory_here", "memory_of_head", "slots"]

@@ -10,7 +10,7 @@ import sys
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
-from raynas.config.run import ConfigError
+from raynas.exceptions import ConfigError
 
 __all__ = ["resolve"]
 

@@ -7,8 +7,10 @@ from random import Random
 import pytest
 from ray.tune.search import Searcher
 
-from raynas.architecture import ArchitectureError, enumerate_all, key
-from raynas.searchers import ArchitectureSearcher, RandomSearch, SearchSpace
+from raynas.architecture import enumerate_all, key
+from raynas.exceptions import ArchitectureError
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import ArchitectureSearcher, RandomSearch
 from raynas.testing.searcher import CHAIN, SMALL, Player, preference
 
 

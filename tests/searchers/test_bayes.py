@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from raynas.architecture import Architecture, chain, key
-from raynas.searchers import ArchitectureSearcher, Bayes, BayesSettings, RandomSearch, SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import ArchitectureSearcher, Bayes, BayesSettings, RandomSearch
 from raynas.searchers.bayesian import _last_fit
 from raynas.searchers.models.improvement import log_improvement
 from raynas.searchers.models.stretching import transformed

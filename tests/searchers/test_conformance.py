@@ -6,6 +6,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from raynas.search_space.space import SearchSpace
 from raynas.searchers import (
     NSGA2,
     TPE,
@@ -21,9 +22,9 @@ from raynas.searchers import (
     RegularizedEvolution,
     RegularizedSettings,
     Reinforce,
-    SearchSpace,
 )
-from raynas.searchers.nao import NAO, NAOSettings
+from raynas.searchers.nao import NAO
+from raynas.searchers.nao_settings import NAOSettings
 from raynas.testing.searcher import SearcherContract
 
 

@@ -7,8 +7,9 @@ from random import Random
 import pytest
 
 from raynas.architecture import enumerate_all, key
-from raynas.search_space.space import ArchitectureSampler
-from raynas.searchers import SearchSpace, UnsatisfiableError
+from raynas.exceptions import UnsatisfiableError
+from raynas.search_space.sampler import ArchitectureSampler
+from raynas.search_space.space import SearchSpace
 from raynas.testing.searcher import RARE, SMALL
 
 LARGE = {f"b{i}": tuple("abcd") for i in range(20)}

@@ -10,7 +10,8 @@ import pytest
 from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, enumerate_all, key
-from raynas.searchers import Evolution, EvolutionSettings, RandomSearch, SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import Evolution, EvolutionSettings, RandomSearch
 from raynas.testing.searcher import CHAIN, Player, preference
 
 SPOS_SIZED = SearchSpace({f"block{i}": ("a", "b", "c", "d") for i in range(20)})

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from raynas.architecture import sample
-from raynas.searchers import SearchSpace
+from raynas.search_space.space import SearchSpace
 from raynas.searchers.models.encoder import Encoder, routes
 from raynas.searchers.models.gp import GaussianProcess
 from raynas.testing.searcher import CHAIN, NESTED, preference

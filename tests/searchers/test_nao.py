@@ -20,10 +20,12 @@ from raynas.config.run import Config, SearchConfig
 from raynas.costs.counter import Costs
 from raynas.search_space.joint import joined
 from raynas.search_space.sequence import SequenceEncoder
-from raynas.searchers import RandomSearch, SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import RandomSearch
 from raynas.searchers.diagnostics import pairwise_accuracy, summary
 from raynas.searchers.models.nao_latent import LearnedSpace
-from raynas.searchers.nao import NAO, NAOSettings
+from raynas.searchers.nao import NAO
+from raynas.searchers.nao_settings import NAOSettings
 from raynas.testing.searcher import CHAIN, NESTED, SMALL, Player, preference
 from spaces import nao, nasbench201, nasbench_macro, recurrent
 from trainables.from_scratch import FromScratch

@@ -7,7 +7,8 @@ import pytest
 from optuna.trial import TrialState
 
 from raynas.architecture import Architecture
-from raynas.searchers import NSGA2, Evolution, NSGA2Settings, RandomSearch, SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import NSGA2, Evolution, NSGA2Settings, RandomSearch
 from raynas.testing.searcher import CHAIN, PRICED, Player
 
 

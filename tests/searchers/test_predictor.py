@@ -11,7 +11,8 @@ import pytest
 from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, key
-from raynas.searchers import Predictor, PredictorSettings, RandomSearch, SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import Predictor, PredictorSettings, RandomSearch
 from raynas.searchers.predictor import ACQUISITIONS, Ensemble
 from raynas.testing.searcher import CHAIN, Player, preference
 

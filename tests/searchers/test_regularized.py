@@ -9,7 +9,8 @@ import pytest
 from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, key
-from raynas.searchers import RandomSearch, RegularizedEvolution, RegularizedSettings, SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import RandomSearch, RegularizedEvolution, RegularizedSettings
 from raynas.testing.searcher import CHAIN, Player, preference
 
 SPOS_SIZED = SearchSpace({f"block{i}": ("a", "b", "c", "d") for i in range(20)})

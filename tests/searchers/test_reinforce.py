@@ -10,7 +10,8 @@ import pytest
 from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, key
-from raynas.searchers import RandomSearch, Reinforce, ReinforceSettings, SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import RandomSearch, Reinforce, ReinforceSettings
 from raynas.searchers.models.standing import standing
 from raynas.searchers.reinforce import Policy
 from raynas.testing.searcher import CHAIN, NESTED, Player, preference

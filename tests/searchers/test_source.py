@@ -11,7 +11,9 @@ from statistics import mean
 import numpy as np
 import pytest
 
-from raynas.architecture import Architecture, ArchitectureError, enumerate_all, key, sample
+from raynas.architecture import Architecture, enumerate_all, key, sample
+from raynas.exceptions import ArchitectureError
+from raynas.search_space.space import SearchSpace
 from raynas.searchers import (
     TPE,
     ArchitectureSearcher,
@@ -22,7 +24,6 @@ from raynas.searchers import (
     RandomSearch,
     RegularizedEvolution,
     Reinforce,
-    SearchSpace,
 )
 from raynas.searchers.bayesian import SourceModel
 from raynas.searchers.models.encoder import Encoder

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from raynas.architecture import Architecture, key
-from raynas.searchers import Bayes, BayesSettings, Evolution, SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import Bayes, BayesSettings, Evolution
 from raynas.searchers.models.gp import GaussianProcess
 from raynas.testing.searcher import CHAIN, Player
 

@@ -9,7 +9,8 @@ import pytest
 from optuna.trial import TrialState
 
 from raynas.architecture import Architecture, enumerate_all, key
-from raynas.searchers import TPE, RandomSearch, SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import TPE, RandomSearch
 from raynas.testing.searcher import CHAIN, Player, preference
 
 SPOS_SIZED = SearchSpace({f"block{i}": ("a", "b", "c", "d") for i in range(20)})

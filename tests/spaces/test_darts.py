@@ -14,10 +14,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from raynas.architecture import sample, size
-from raynas.config.run import Config, TrainConfig
+from raynas.config.run import Config
+from raynas.config.train import TrainConfig
 from raynas.costs.counter import Costs
 from raynas.nn import choice
-from raynas.nn.choice import decisions, derive
+from raynas.nn.choice import decisions
+from raynas.nn.subnet import derive
 from raynas.search_space.constraints import Limits
 from raynas.training.factory import path_sampler
 from spaces.darts import AuxiliaryHead, Cell, DropPath, FactorizedReduce, darts, darts_imagenet

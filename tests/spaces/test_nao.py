@@ -12,7 +12,8 @@ from torch import nn
 from raynas.architecture import sample, size
 from raynas.costs.counter import Costs
 from raynas.evaluation.angle_statistics import AngleStatistics
-from raynas.nn.choice import assemble, decisions, derive
+from raynas.nn.choice import decisions
+from raynas.nn.subnet import assemble, derive
 from spaces.nao import Cell, Source, nao
 from spaces.nao_cells import (
     CELLS,

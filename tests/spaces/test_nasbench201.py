@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from raynas.architecture import enumerate_all, sample
-from raynas.config.run import Config, TrainConfig
+from raynas.config.run import Config
+from raynas.config.train import TrainConfig
 from raynas.costs.counter import Costs
 from raynas.nn import choice
-from raynas.nn.choice import derive
+from raynas.nn.subnet import derive
 from raynas.search_space.constraints import Limits
 from raynas.training.factory import path_sampler
 from raynas.training.path_sampling import CellPaths

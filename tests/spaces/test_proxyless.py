@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from raynas.architecture import sample, size
-from raynas.config.run import Config, TrainConfig
+from raynas.config.run import Config
+from raynas.config.train import TrainConfig
 from raynas.costs.counter import Costs
 from raynas.nn import choice
-from raynas.nn.choice import decisions, derive
+from raynas.nn.choice import decisions
+from raynas.nn.subnet import derive
 from raynas.search_space.constraints import Limits
 from raynas.training.factory import path_sampler
 from spaces.proxyless import DECISIONS, InvertedResidual, canonical_form, from_digits, proxyless, proxyless_32

@@ -12,7 +12,8 @@ import torch
 
 from raynas.architecture import sample, size
 from raynas.costs.counter import Costs
-from raynas.nn.choice import decisions, derive
+from raynas.nn.choice import decisions
+from raynas.nn.subnet import derive
 from spaces.shufflenet import OPTIONS, ShuffleNet, ShuffleUnit, spos, spos_32, spos_small
 
 # The architecture found with blocks and hidden widths, and the scales of its widths.

@@ -8,14 +8,15 @@ import tiny
 import torch
 
 from raynas import results
-from raynas.config.run import Config, ConfigError, SearchConfig, TrainConfig
-from raynas.evaluation.angle import AngleError
-from raynas.nn.choice import decisions, derive
+from raynas.config.run import Config, SearchConfig
+from raynas.config.train import TrainConfig
+from raynas.exceptions import AngleError, CheckpointError, ConfigError
+from raynas.nn.choice import decisions
+from raynas.nn.subnet import derive
 from raynas.runs.network import Run
 from raynas.runs.sample import references
 from raynas.searchers import RandomSearch
 from raynas.training import checkpoint
-from raynas.training.checkpoint import CheckpointError
 from raynas.training.path_sampling import UniformPaths
 from raynas.training.trainer import Trainer, model_tensors
 from trainables.angle import Angle

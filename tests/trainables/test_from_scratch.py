@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 
-from raynas.config.run import TrainConfig
+from raynas.config.train import TrainConfig
 from raynas.data.dataset import to_arrays
 from raynas.training import checkpoint
 from trainables import from_scratch

@@ -22,12 +22,14 @@ from raynas import architecture as arch
 from raynas import prepare, results
 from raynas.cli.arguments import COMMANDS
 from raynas.cli.main import main
-from raynas.config.run import Config, ConfigError
+from raynas.config.run import Config
+from raynas.exceptions import ConfigError
 from raynas.nn.choice import decisions
 from raynas.results.log import SIMULATED
 from raynas.runs.base import NoCosts, SearchRun
 from raynas.runs.network import Run
-from raynas.searchers import RandomSearch, SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import RandomSearch
 from spaces import nasbench201
 from trainables.table import Table
 

@@ -18,7 +18,7 @@ from raynas.cli.main import main
 from raynas.config.run import Config, SearchConfig
 from raynas.evaluation.proxies.evaluator import ZeroCostProxies
 from raynas.evaluation.proxies.scores import PROXIES
-from raynas.nn.choice import derive
+from raynas.nn.subnet import derive
 from raynas.runs.network import Run
 from raynas.tune.trial import FidelitySchedule
 from trainables.zero_cost import ZeroCost

@@ -9,12 +9,13 @@ from random import Random
 import torch
 from torch import Tensor, nn
 
-from raynas.config.run import ConfigError
-from raynas.costs.counter import COSTS, Costs
+from raynas.costs.counter import Costs
 from raynas.data.dataset import Data, Dataset
 from raynas.evaluation.proxies.az_nas import SCORES, az_nas, blocks
 from raynas.evaluation.proxies.scores import PROXIES, activates
-from raynas.nn.choice import derive
+from raynas.exceptions import ConfigError
+from raynas.nn.subnet import derive
+from raynas.search_space.constraints import COSTS
 from raynas.tasks.classification import to_input
 from raynas.utils.imports import resolve
 from raynas.utils.seeds import seed_of

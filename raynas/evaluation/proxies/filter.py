@@ -13,8 +13,8 @@ from raynas.architecture import Architecture, key
 from raynas.config.run import FilterConfig
 from raynas.evaluation.proxies.evaluator import ZeroCostProxies
 from raynas.evaluation.rank_aggregation import Reference
-from raynas.runs.sample import random_architectures
-from raynas.searchers import SearchSpace
+from raynas.search_space.space import SearchSpace
+from raynas.searchers.random import random_architectures
 
 __all__ = ["ZeroCostFilter", "filtered"]
 

@@ -1,0 +1,173 @@
+"""Sampling architectures: legal, feasible, canonical and new ones, in bounded time."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Collection
+from random import Random
+
+from raynas import architecture as arch
+from raynas.architecture import Architecture, key
+from raynas.exceptions import UnsatisfiableError
+from raynas.search_space.space import SearchSpace
+
+__all__ = ["ArchitectureSampler"]
+
+logger = logging.getLogger(__name__)
+
+
+_SAMPLES = 500  # uniform draws before the search for a feasible one becomes a descent
+
+
+_WALKS, _STEPS = 8, 200  # descents from random starts, and single mutations tried in each
+
+
+_ENUMERABLE = 100_000  # spaces up to this size are tried out to the last architecture
+
+
+class ArchitectureSampler:
+    """Draws architectures from a space. What it returns depends on its arguments alone, not on earlier calls.
+
+    Args:
+        space: What may be drawn.
+        seed: Of the order in which a small space is tried out.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int = 0) -> None:
+        self.space = space
+        self._seed = seed
+        self._size = arch.size(space.decisions)
+        self._violations: dict[str, float] = {}
+        self._closest: tuple[float, Architecture] | None = None
+        self._costs: dict[str, tuple[float, ...]] = {}
+        # A small space, shuffled; the feasible canonical forms among its first `_checked` ones.
+        self._order: list[Architecture] = []
+        self._checked = 0
+        self._forms: dict[str, Architecture] = {}
+        self._names: list[str] = []  # their keys
+        self._passed: tuple[Collection[str] | None, int] = None, 0  # so many of them were taken already, for this one
+
+    def violation(self, architecture: Architecture) -> float:
+        """By how much a canonical architecture misses the constraint; 0 where it is met. Asked once for each."""
+        if self.space.violation is None:
+            return 0.0
+        name = key(architecture)
+        if name not in self._violations:
+            value = float(self.space.violation(dict(architecture)))
+            value = math.inf if math.isnan(value) else max(value, 0.0)
+            self._violations[name] = value
+            if self._closest is None or value < self._closest[0]:
+                self._closest = (value, architecture)
+        return self._violations[name]
+
+    def measure_costs(self, architecture: Architecture) -> None:
+        """Have a canonical architecture measured, where that changes what is known of it."""
+        if self.space.measure is not None:
+            self.space.measure(dict(architecture))
+            self._violations.pop(key(architecture), None)
+            self._costs.pop(key(architecture), None)
+
+    def feasible(self, architecture: Architecture) -> bool:
+        """Whether a canonical architecture meets the constraint."""
+        return self.violation(architecture) == 0.0
+
+    def costs(self, architecture: Architecture) -> tuple[float, ...]:
+        """The costs of a canonical architecture that are minimised; infinite where not known. Asked once for each."""
+        if self.space.costs is None or not self.space.objectives:
+            return ()
+        name = key(architecture)
+        if name not in self._costs:
+            known = self.space.costs(dict(architecture))
+            values = (float(known.get(objective, math.nan)) for objective in self.space.objectives)
+            self._costs[name] = tuple(math.inf if math.isnan(value) else value for value in values)
+        return self._costs[name]
+
+    def sample_new(self, rng: Random, taken: Collection[str]) -> Architecture | None:
+        """Draw an architecture that is feasible and new.
+
+        Uniform draws come first. Where none of them will do, single mutations walk from random starts towards the
+        constraint; at last a space of up to 100,000 architectures is tried out in a shuffled order.
+
+        Args:
+            rng: The generator to draw from.
+            taken: The keys of the architectures that are not new. The same object may grow between two calls, and
+                loses none.
+
+        Returns:
+            A canonical architecture, or None where there is no other: certain in a small space; in a large one
+            given up after a bounded number of attempts, with a warning.
+
+        Raises:
+            UnsatisfiableError: Nothing feasible was found at all.
+        """
+        small = self._size <= _ENUMERABLE
+        if not small or 2 * len(taken) <= self._size:
+            for _ in range(_SAMPLES):
+                candidate = self.space.form(arch.sample(self.space.decisions, rng))
+                if key(candidate) not in taken and self.feasible(candidate):
+                    return candidate
+            for _ in range(_WALKS):
+                found = self.walk(self.space.form(arch.sample(self.space.decisions, rng)), rng, taken)
+                if found is not None:
+                    return found
+        if small:
+            found = self._first(taken)
+            if found is not None:
+                return found
+        self._require_feasible()
+        if not small:
+            attempts = _SAMPLES + _WALKS * _STEPS
+            logger.warning("no new feasible architecture in %d attempts: taking the space as exhausted", attempts)
+        return None
+
+    def walk(self, start: Architecture, rng: Random, taken: Collection[str]) -> Architecture | None:
+        """Change single decisions of ``start``, never away from the constraint, until it is feasible and new.
+
+        Returns:
+            A canonical architecture, which may be ``start`` itself, or None after a bounded number of steps.
+        """
+        current, excess = start, self.violation(start)
+        for _ in range(_STEPS):
+            if excess == 0.0 and key(current) not in taken:
+                return current
+            neighbour = self.space.form(arch.mutate(self.space.decisions, current, rng, probability=0.0))
+            if self.violation(neighbour) <= excess:
+                current, excess = neighbour, self.violation(neighbour)
+        return None
+
+    def _first(self, taken: Collection[str]) -> Architecture | None:
+        """The first feasible form of a small space, in a shuffled order, that is not taken."""
+        place = self._passed[1] if self._passed[0] is taken else 0
+        while (place < len(self._names) or self._discover()) and self._names[place] in taken:
+            place += 1
+        self._passed = taken, place
+        return self._forms[self._names[place]] if place < len(self._names) else None
+
+    def rewind(self) -> None:
+        """What was passed to :meth:`fresh` may have become smaller."""
+        self._passed = None, 0
+
+    def _discover(self) -> bool:
+        """Find one more feasible form of a small space; whether there is one. The constraint may be slow to compute."""
+        if not self._order:
+            self._order = list(arch.enumerate_all(self.space.decisions))
+            Random(f"{self._seed}/enumeration").shuffle(self._order)
+        while self._checked < len(self._order):
+            candidate = self.space.form(self._order[self._checked])
+            self._checked += 1
+            if (name := key(candidate)) not in self._forms and self.feasible(candidate):
+                self._forms[name] = candidate
+                self._names.append(name)
+                return True
+        return False
+
+    def _require_feasible(self) -> None:
+        # Where nothing was ever asked about the constraint, all that there is was taken, and so feasible.
+        if self._closest is None or self._closest[0] == 0.0:
+            return
+        tried = f"all {self._size:,}" if self._checked else f"{len(self._violations):,} tried, of {self._size:.3g}"
+        raise UnsatisfiableError(
+            f"no architecture meets the constraint ({tried}); the closest has a violation of {self._closest[0]:.4g} "
+            f"(0 would meet it): {self._closest[1]}"
+        )
