@@ -6,11 +6,11 @@
                                                                        rounds in the paper's proportions
 
 Three tables. *Learned from 100*: a space fitted to 100 random architectures, and its predictor's accuracy on the pairs
-of 2,000 others. *TrainingRounds*: what the searcher says of itself in its runs; a round is won where the mean true score of
-what was generated is above that of all that was learned from; *won all*: the share of seeds in which every round
-begun by 100, 200 and 300 evaluations was; *above the start*: in which every round's mean is above that of the random
-architectures of the beginning. *Regret*: as in benchmarks/searchers.py. ``DATA`` holds nasbench201_cifar10.parquet and
-nasbench_macro.parquet. Every round of every run is written into ``--output`` (JSON).
+of 2,000 others. *TrainingRounds*: what the searcher says of itself in its runs; a round is won where the mean true
+score of what was generated is above that of all that was learned from; *won all*: the share of seeds in which every
+round begun by 100, 200 and 300 evaluations was; *above the start*: in which every round's mean is above that of the
+random architectures of the beginning. *Regret*: as in benchmarks/searchers.py. ``DATA`` holds
+nasbench201_cifar10.parquet and nasbench_macro.parquet. Every round of every run is written into ``--output`` (JSON).
 """
 
 from __future__ import annotations

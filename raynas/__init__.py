@@ -18,8 +18,8 @@ _HOMES = {
     "Run": "raynas.runs.network",
     "Split": "raynas.data.dataset",
     "decisions": "raynas.nn.choice",
-    "derive": "raynas.nn.choice",
-    "prepare": "raynas.launch",
+    "derive": "raynas.nn.subnet",
+    "prepare": "raynas.cli.main",
 }
 
 

@@ -130,7 +130,9 @@ class NasBench201(nn.Module):
         return len(fed) == 3
 
     def weightless(self, option: str, channels: int) -> float | None:
-        """What stands for an option without weights in an angle, as in RLNAS: see :mod:`raynas.evaluation.angle_statistics`."""
+        """What stands for an option without weights in an angle, as in RLNAS: see
+        :mod:`raynas.evaluation.angle_statistics`.
+        """
         return {"none": None, "skip_connect": 0.0, "avg_pool_3x3": channels / 9}[option]
 
 

@@ -9,9 +9,9 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import plain
 import pytest
 import ray
+from helpers import plain
 from ray.tune import tune
 from ray.tune.execution.tune_controller import TuneController
 

@@ -3,7 +3,8 @@
     python -m raynas.launch --config rlnas --space spaces.darts:darts --data cifar10 data.folder=DATA
 
 That is RLNAS (Zhang et al., CVPR 2021) with its evolution; ``rlnas_nasbench201`` is the one for that space, see
-:mod:`raynas.config.presets`. What a space has to say for it stands in :class:`raynas.evaluation.angle_statistics.AngleStatistics`.
+:mod:`raynas.config.presets`. What a space has to say for it stands in
+:class:`raynas.evaluation.angle_statistics.AngleStatistics`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Score architectures with the weights of a trained supernet, one slice of the validation data a fidelity step.
 
 The trial is thin: it holds no weights and only asks a replica of the supernet. It takes cohorts, too: see
-:mod:`raynas.tune.trial`. How far the weights have turned (:mod:`raynas.evaluation.angle`) may be one more metric, whose rank is
-combined with that of accuracy:
+:mod:`raynas.tune.trial`. How far the weights have turned (:mod:`raynas.evaluation.angle`) may be one more metric, whose
+rank is combined with that of accuracy:
 
     python -m raynas.launch "search.combine={accuracy: 1, angle: 1}"
 

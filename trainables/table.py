@@ -4,8 +4,8 @@
         search.trainable_args.file=nasbench201.parquet search.trainable_args.metric=accuracy limits.flops_m=100
 
 The space may be decisions alone: no network and no data are needed. What the arguments mean is said by
-:class:`raynas.evaluation.tabular.Layout`. An architecture counts as it stands there, also where the table has another one of the
-same network. One that the table does not have counts as infeasible: it is logged, and the search goes on.
+:class:`raynas.evaluation.tabular.Layout`. An architecture counts as it stands there, also where the table has another
+one of the same network. One that the table does not have counts as infeasible: it is logged, and the search goes on.
 """
 
 from __future__ import annotations

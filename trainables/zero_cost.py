@@ -2,9 +2,10 @@
 
     python -m raynas.launch search.trainable=trainables.zero_cost:ZeroCost search.trainable_args.score=naswot
 
-``score`` is one of ``raynas.evaluation.proxies.scores.PROXIES``; ``az_nas``, which is made of four; ``macs`` or ``parameters``, to
-compare with; or a function of yours, ``my_pkg.net:score``, of a network, images and labels. Of a list all are
-computed, and their ranks in a random sample of the space are combined: see :mod:`raynas.evaluation.rank_aggregation`.
+``score`` is one of ``raynas.evaluation.proxies.scores.PROXIES``; ``az_nas``, which is made of four; ``macs`` or
+``parameters``, to compare with; or a function of yours, ``my_pkg.net:score``, of a network, images and labels. Of a
+list all are computed, and their ranks in a random sample of the space are combined: see
+:mod:`raynas.evaluation.rank_aggregation`.
 """
 
 from __future__ import annotations

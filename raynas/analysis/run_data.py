@@ -94,7 +94,8 @@ class RunData:
     ranking: dict[str, Any] | None
     """The content of ranking.json, if it is there."""
     graphs: Mapping[str, Any]
-    """The content of graphs.json, see :mod:`raynas.search_space.graph`; empty where the space does not say how it is wired."""
+    """The content of graphs.json, see :mod:`raynas.search_space.graph`; empty where the space does not say how it is
+    wired."""
     sample: list[Scored]
     """The random architectures that were scored beside the search: see :mod:`raynas.runs.sample`."""
     learned: list[dict[str, Any]]

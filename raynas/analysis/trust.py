@@ -1,7 +1,7 @@
 """The figures of the command ``rank``: the scores of a sample against the truth about it.
 
-:mod:`raynas.analysis.rank_correlation` compares two columns. Here are the columns: the score at each fidelity, every further metric of
-the log, what architectures cost; and what there is to say about them.
+:mod:`raynas.analysis.rank_correlation` compares two columns. Here are the columns: the score at each fidelity, every
+further metric of the log, what architectures cost; and what there is to say about them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def rank_agreement(
 
     Returns:
         ``score``, ``baselines`` and ``others`` (further metrics of the log, and all of them by rank), each as
-        :class:`raynas.analysis.rank_correlation.Agreement`; ``fidelities``; ``sentence``, ``trustworthy``; ``points`` for a picture.
+        :class:`raynas.analysis.rank_correlation.Agreement`; ``fidelities``; ``sentence``, ``trustworthy``; ``points``
+        for a picture.
 
     Raises:
         ConfigError: Too few architectures have both scores.

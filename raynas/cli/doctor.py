@@ -1,7 +1,7 @@
 """``python -m raynas.launch doctor``: everything that a run needs, looked at before it is started.
 
-Each check looks at facts and returns a :class:`CheckResult`: what was found, and what to do about it. What it would take to
-be right is asked of every node of the cluster (see :mod:`raynas.distributed.probe`).
+Each check looks at facts and returns a :class:`CheckResult`: what was found, and what to do about it. What it would
+take to be right is asked of every node of the cluster (see :mod:`raynas.distributed.probe`).
 """
 
 from __future__ import annotations

@@ -119,7 +119,8 @@ class SearchConfig:
     trainables.table:Table looks it up, trainables.zero_cost:ZeroCost needs no training, trainables.angle:Angle looks
     at how far the supernet's weights have turned."""
     trainable_args: dict[str, Any] = Field(default_factory=dict)
-    """Settings of the trainable, e.g. for Table {file: scores.parquet, metric: accuracy}: raynas.evaluation.tabular.Layout."""
+    """Settings of the trainable, e.g. for Table {file: scores.parquet, metric: accuracy}:
+    raynas.evaluation.tabular.Layout."""
     combine: dict[str, float] = Field(default_factory=dict)
     """Make one score of several metrics that the trainable reports, by their ranks: {accuracy: 1, loss: -1}, with
     weights; a negative one where low is good. See raynas.evaluation.rank_aggregation."""
@@ -245,7 +246,8 @@ class Config:
     name: Name | None = None
     """The run's folder below ``storage_path``; default: made of space, data and time."""
     storage_path: str = "~/ray_results"
-    """A folder that all nodes mount, or s3://bucket/path (credentials from the environment): see raynas.storage.object_store."""
+    """A folder that all nodes mount, or s3://bucket/path (credentials from the environment): see
+    raynas.storage.object_store."""
     address: str | None = None
     """Address of a Ray cluster; default: $RAY_ADDRESS, else Ray is started here."""
     seed: int = 0

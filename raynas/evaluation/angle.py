@@ -8,7 +8,8 @@ weights by a positive number does not change the angle, where no such constants 
 
 No vector is ever built. Those of today and of the beginning enter by three sums, their product and their squares, and
 a sum over a vector is the sum over its operations, each as often as ways lead through it. So each operation is looked
-at once, by :class:`raynas.evaluation.angle_statistics.AngleStatistics`, and here architectures are scored by thousands. Imports no torch.
+at once, by :class:`raynas.evaluation.angle_statistics.AngleStatistics`, and here architectures are scored by thousands.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class Angles:
 
     Args:
         decisions: The options of the Choices; those of the space, where it is not searched in other terms.
-        wiring: Where they lie between input and output; see :func:`raynas.nn.space.wiring`. Each of them is there, or is
-            nested in one that is.
+        wiring: Where they lie between input and output; see :func:`raynas.nn.space.wiring`. Each of them is there, or
+            is nested in one that is.
         fixed: Product and squares of the two weight vectors of the fixed parts: [3].
         products: The same of each option: [number of decisions, 1 + most options, 3], the options from place 1 on.
         carries: Whether it carries anything: [number of decisions, 1 + most options].

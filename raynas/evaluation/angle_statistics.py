@@ -1,4 +1,6 @@
-"""Reads off two states of a space how far its weights have turned, option by option; see :mod:`raynas.evaluation.angle`."""
+"""Statistics of the weights at two moments, option by option, from which :mod:`raynas.evaluation.angle` makes
+angles.
+"""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ class Clock:
 def read_clock(rows: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[float, float]], Clock]:
     """The seconds of search and of computing until each row, and how they were used.
 
-    A row itself took what :class:`raynas.results.log.Meter` says. Times in which no row was in the making for longer than
-    ``PAUSE`` are left out. Where all seconds are simulated they are the clock, one score after the other.
+    A row itself took what :class:`raynas.results.log.Meter` says. Times in which no row was in the making for longer
+    than ``PAUSE`` are left out. Where all seconds are simulated they are the clock, one score after the other.
     """
     if not rows:
         return [], Clock(0.0, 0.0, 0)

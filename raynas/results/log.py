@@ -186,7 +186,8 @@ class Log:
         """Flush and stop the timer; a second close does nothing new.
 
         Args:
-            patience: Seconds for which storage that refuses is asked again; default: ``raynas.storage.atomic.PATIENCE``.
+            patience: Seconds for which storage that refuses is asked again; default:
+                ``raynas.storage.atomic.PATIENCE``.
 
         Raises:
             OSError: As :meth:`flush`; call it again when there is room.

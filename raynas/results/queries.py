@@ -1,6 +1,7 @@
 """What the rows of a log say: who is best, who beats whom, who was still being scored.
 
-Functions on Arrow tables with the columns of :data:`raynas.results.log.SCHEMA`; they are part of :mod:`raynas.results.log`.
+Functions on Arrow tables with the columns of :data:`raynas.results.log.SCHEMA`; they are part of
+:mod:`raynas.results.log`.
 """
 
 from __future__ import annotations

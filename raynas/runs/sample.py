@@ -127,7 +127,8 @@ def check_combination(trainable: type[Any], search: SearchConfig) -> None:
 def combined(run: SearchRun, spec: EvaluationSpec) -> EvaluationSpec:
     """The same scoring with the score made of several metrics, if that is wanted: see ``search.combine``.
 
-    A random sample is scored first; the score is the combined rank in it, see :class:`raynas.evaluation.rank_aggregation.Reference`.
+    A random sample is scored first; the score is the combined rank in it, see
+    :class:`raynas.evaluation.rank_aggregation.Reference`.
 
     Raises:
         ConfigError: The trainable does not report one of the metrics.

@@ -1,20 +1,27 @@
 """Searchers over architectures, one file each; every one is an ordinary ``ray.tune.search.Searcher``."""
 
-from raynas.exceptions import UnsatisfiableError
-from raynas.search_space.space import SearchSpace
-from raynas.searchers.base import ArchitectureSearcher
-from raynas.searchers.batch import BatchSearcher
-from raynas.searchers.bayesian import Bayes, BayesSettings
-from raynas.searchers.evolution import Evolution, EvolutionSettings
-from raynas.searchers.local import LocalSearch
-from raynas.searchers.nsga2 import NSGA2, NSGA2Settings
-from raynas.searchers.predictor import Predictor, PredictorSettings
-from raynas.searchers.random import RandomSearch
-from raynas.searchers.regularized import RegularizedEvolution, RegularizedSettings
-from raynas.searchers.reinforce import Reinforce, ReinforceSettings
-from raynas.searchers.tpe import TPE
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raynas.searchers.base import ArchitectureSearcher
+    from raynas.searchers.batch import BatchSearcher
+    from raynas.searchers.bayesian import Bayes, BayesSettings
+    from raynas.searchers.evolution import Evolution, EvolutionSettings
+    from raynas.searchers.local import LocalSearch
+    from raynas.searchers.nao import NAO
+    from raynas.searchers.nao_settings import NAOSettings
+    from raynas.searchers.nsga2 import NSGA2, NSGA2Settings
+    from raynas.searchers.predictor import Predictor, PredictorSettings
+    from raynas.searchers.random import RandomSearch
+    from raynas.searchers.regularized import RegularizedEvolution, RegularizedSettings
+    from raynas.searchers.reinforce import Reinforce, ReinforceSettings
+    from raynas.searchers.tpe import TPE
 
 __all__ = [
+    "NAO",
     "NSGA2",
     "TPE",
     "ArchitectureSearcher",
@@ -24,6 +31,7 @@ __all__ = [
     "Evolution",
     "EvolutionSettings",
     "LocalSearch",
+    "NAOSettings",
     "NSGA2Settings",
     "Predictor",
     "PredictorSettings",
@@ -32,6 +40,36 @@ __all__ = [
     "RegularizedSettings",
     "Reinforce",
     "ReinforceSettings",
-    "SearchSpace",
-    "UnsatisfiableError",
 ]
+
+_HOMES = {
+    "ArchitectureSearcher": "raynas.searchers.base",
+    "BatchSearcher": "raynas.searchers.batch",
+    "Bayes": "raynas.searchers.bayesian",
+    "BayesSettings": "raynas.searchers.bayesian",
+    "Evolution": "raynas.searchers.evolution",
+    "EvolutionSettings": "raynas.searchers.evolution",
+    "LocalSearch": "raynas.searchers.local",
+    "NAO": "raynas.searchers.nao",
+    "NAOSettings": "raynas.searchers.nao_settings",
+    "NSGA2": "raynas.searchers.nsga2",
+    "NSGA2Settings": "raynas.searchers.nsga2",
+    "Predictor": "raynas.searchers.predictor",
+    "PredictorSettings": "raynas.searchers.predictor",
+    "RandomSearch": "raynas.searchers.random",
+    "RegularizedEvolution": "raynas.searchers.regularized",
+    "RegularizedSettings": "raynas.searchers.regularized",
+    "Reinforce": "raynas.searchers.reinforce",
+    "ReinforceSettings": "raynas.searchers.reinforce",
+    "TPE": "raynas.searchers.tpe",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

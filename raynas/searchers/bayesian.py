@@ -66,8 +66,9 @@ class Bayes(ArchitectureSearcher):
     are shifted by what others gained on the way to the top, and doubted accordingly.
 
     Where the space has objectives beside the score, what counts is the expected improvement of the hypervolume
-    (:mod:`raynas.searchers.models.hypervolume`). It is taken in the score's own scale, in which a point is worth the same
-    along the whole front; the model predicts the score's transform, of which that expectation is known in closed form.
+    (:mod:`raynas.searchers.models.hypervolume`). It is taken in the score's own scale, in which a point is worth the
+    same along the whole front; the model predicts the score's transform, of which that expectation is known in closed
+    form.
 
     Everything is computed anew from the history: nothing else has to be saved.
 

@@ -34,10 +34,10 @@ class NAO(ArchitectureSearcher):
     """Learns a continuous space of all that was scored, round after round, and proposes what lies uphill of the best.
 
     After ``settings.startup`` random architectures, and again after every ``settings.retrain`` scores, a
-    :class:`raynas.searchers.models.nao_latent.LearnedSpace` is fitted from the beginning to all scores so far and generates
-    the candidates of the round. What a round proposes follows from the first scores of the history, in its order, and
-    from the seed. So nothing of the networks has to be saved: a saved state holds the candidates of its round, and a
-    search that was rebuilt from its log trains them again.
+    :class:`raynas.searchers.models.nao_latent.LearnedSpace` is fitted from the beginning to all scores so far and
+    generates the candidates of the round. What a round proposes follows from the first scores of the history, in its
+    order, and from the seed. So nothing of the networks has to be saved: a saved state holds the candidates of its
+    round, and a search that was rebuilt from its log trains them again.
 
     Only a bound in seconds that bites makes a training depend on the clock. How many steps were made stands in the
     :attr:`diagnostics`; a search that finds its own in ``journal`` trains as many.
@@ -57,8 +57,8 @@ class NAO(ArchitectureSearcher):
             (accuracy of the predictor on the pairs of so many held out), ``mode``, ``fidelity`` (the highest that most
             of those learned have reached: what is compared are scores of this one), ``pool`` (mean score of those
             learned), and ``generated``: what this round proposed, a dictionary each of ``key``, ``predicted`` (standing
-            from 0 to 1) and ``score`` (None until it is known). :func:`raynas.searchers.diagnostics.summary` makes a table
-            of it.
+            from 0 to 1) and ``score`` (None until it is known). :func:`raynas.searchers.diagnostics.summary` makes a
+            table of it.
     """
 
     Settings = NAOSettings

@@ -152,10 +152,10 @@ ACQUISITIONS: dict[str, Callable[[Array, Array, float, Random], Array]] = {
 class Predictor(ArchitectureSearcher):
     """Proposes the mutant of good architectures of which an ensemble of small networks expects most.
 
-    The networks see what ``bayes`` compares (:mod:`raynas.searchers.models.encoder`): the options of every decision and,
-    where ``space.graph`` is given, the routes from input to output, which are the encoding of BANANAS. They learn where
-    a score stands among all (:mod:`raynas.searchers.models.standing`). They follow from the history and the seed: nothing of
-    them has to be saved.
+    The networks see what ``bayes`` compares (:mod:`raynas.searchers.models.encoder`): the options of every decision
+    and, where ``space.graph`` is given, the routes from input to output, which are the encoding of BANANAS. They learn
+    where a score stands among all (:mod:`raynas.searchers.models.standing`). They follow from the history and the seed:
+    nothing of them has to be saved.
 
     Args:
         space: What may be proposed.

@@ -113,8 +113,8 @@ class Policy:
 class Reinforce(IncrementalSearcher):
     """Draws architectures from a policy that makes those likelier which scored better than usual.
 
-    The reward is where a score stands among all so far (:mod:`raynas.searchers.models.standing`), so that the scale of the
-    metric does not matter; a moving average of it is the baseline. Each score that comes in moves the policy once,
+    The reward is where a score stands among all so far (:mod:`raynas.searchers.models.standing`), so that the scale of
+    the metric does not matter; a moving average of it is the baseline. Each score that comes in moves the policy once,
     in the order of the history. Rows of another searcher's log move it, too.
 
     Args:

@@ -47,7 +47,8 @@ class SupernetActor:
     """One process that hosts the space. Trains as a rank among others, or scores as a replica among others.
 
     Args:
-        packed: What :meth:`ActorPayload.pack` returned. It comes with the constructor: an actor that Ray restarts has it too.
+        packed: What :meth:`ActorPayload.pack` returned. It comes with the constructor: an actor that Ray restarts has
+            it too.
         config: The run's settings.
         name: Shown in Ray's dashboard and in the log.
     """

@@ -1,7 +1,7 @@
 """What may happen between two stretches of a supernet's training.
 
-TrainingRounds that change which paths are trained: the space is shrunk (:mod:`raynas.training.shrinking`), or a pool of architectures is
-renewed (:mod:`raynas.training.pool`).
+TrainingRounds that change which paths are trained: the space is shrunk (:mod:`raynas.training.shrinking`), or a pool of
+architectures is renewed (:mod:`raynas.training.pool`).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults import FAULTS, QUICK, BadDay, Fault, compare, undisturbed
+from helpers.faults import FAULTS, QUICK, BadDay, Fault, compare, undisturbed
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -17,7 +17,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from isolated import Machine
+from helpers.isolated import Machine
 from ray import autoscaler
 from ray.autoscaler._private.providers import _get_default_config
 from ray.autoscaler._private.util import prepare_config, validate_config
@@ -216,7 +216,16 @@ def test_the_script_for_slurm_starts_ray_searches_and_stops(tmp_path: Path) -> N
             (tools / name).chmod(0o755)
         job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "one", "SLURM_JOB_NUM_NODES": "1"}
         path = f"{tools}:{machine.environment()['PATH']}"
-        words = ["--space", "tiny:space", "--data", "tiny:arrays", "--smoke-test", "after=[]", "--name", "s"]
+        words = [
+            "--space",
+            "helpers.tiny:space",
+            "--data",
+            "helpers.tiny:arrays",
+            "--smoke-test",
+            "after=[]",
+            "--name",
+            "s",
+        ]
         words += ["train.workers=1", "search.replicas=1", "search.max_concurrent=1", "search.num_samples=3"]
         done = machine.run(
             CLUSTER / "slurm.sh", *words, "--storage-path", tmp_path,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from isolated import Machine, install
+from helpers.isolated import Machine, install
 
 from raynas import results
 

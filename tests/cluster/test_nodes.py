@@ -9,14 +9,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from isolated import Machine
+from helpers.isolated import Machine
 
 from raynas import results
 
 REPOSITORY = Path(__file__).parents[2]
 PYTHONPATH = f"{REPOSITORY}:{REPOSITORY}/tests"
 HEAD = "127.0.0.1:6379"
-TINY = ["--space", "tiny:space", "--data", "tiny:arrays", "after=[]", "train.epochs=1", "train.batch_size=32"]
+TINY = [
+    "--space",
+    "helpers.tiny:space",
+    "--data",
+    "helpers.tiny:arrays",
+    "after=[]",
+    "train.epochs=1",
+    "train.batch_size=32",
+]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

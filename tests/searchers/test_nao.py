@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny import Tiny
+from helpers.tiny import Tiny
 from torch import nn
 
 from raynas.architecture import Architecture, Notation, canonical, enumerate_all, key, sample

@@ -4,8 +4,8 @@ import dataclasses
 import json
 
 import pytest
-import tiny
 import torch
+from helpers import tiny
 
 from raynas import results
 from raynas.config.run import Config, SearchConfig

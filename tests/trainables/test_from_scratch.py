@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import tiny
 import torch
+from helpers import tiny
 
 from raynas.config.train import TrainConfig
 from raynas.data.dataset import to_arrays

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import tiny
-from bare import DECISIONS
+from helpers import tiny
+from helpers.bare import DECISIONS
 from ray import tune
 
 from raynas import architecture as arch
@@ -311,7 +311,7 @@ def command(folder: Path, *arguments: str) -> list[str]:
     file = f"search.trainable_args.file={folder / 'scores.parquet'}"
     base = [
         "--space",
-        "bare:DECISIONS",
+        "helpers.bare:DECISIONS",
         "--storage-path",
         str(folder / "runs"),
         "search.trainable=trainables.table:Table",
@@ -335,7 +335,7 @@ def command(folder: Path, *arguments: str) -> list[str]:
             "no architecture of scores.parquet has size >= 5.1 and size <= 5.2: size are 0 at least",
         ),
         (["search.grace=2"], "search.grace = 2 is more than there are fidelities; legal: 1 to 1"),
-        (["--space", "bare:NOT_TEXT"], "decision 'a' must be text, its options a list of texts"),
+        (["--space", "helpers.bare:NOT_TEXT"], "decision 'a' must be text, its options a list of texts"),
         (["--space", "spaces.nasbench201:DECISIONS"], "no column for the decision 'edge_0'; it has: a, b, c"),
         (["search.trainable=trainables.shared_weights:SharedWeights"], "needs a network, but bare:DECISIONS is bare"),
         (
@@ -360,7 +360,13 @@ def test_bad_input_is_one_clear_line(
 
 @pytest.mark.parametrize("trainable", ["shared_weights:SharedWeights", "from_scratch:FromScratch"])
 def test_trainables_without_arguments_say_so(tmp_path: Path, trainable: str, capsys: Any, no_ray: None) -> None:
-    arguments = ["--space", "tiny:space", "--data", "tiny:arrays", f"search.trainable=trainables.{trainable}"]
+    arguments = [
+        "--space",
+        "helpers.tiny:space",
+        "--data",
+        "helpers.tiny:arrays",
+        f"search.trainable=trainables.{trainable}",
+    ]
     assert main([*arguments, "search.trainable_args.file=x", "--storage-path", str(tmp_path)]) == 2
     assert f"{trainable} has no 'file'; legal ones: none" in capsys.readouterr().err
 

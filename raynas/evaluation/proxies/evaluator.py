@@ -29,8 +29,8 @@ def check_scores(given: str | Sequence[str], setting: str) -> list[str]:
     """The names of scores.
 
     Args:
-        given: One, or several: of ``raynas.evaluation.proxies.scores.PROXIES``, ``az_nas``, ``macs``, ``parameters``, or of functions of
-            a network, images and labels, ``my_pkg.module:name``.
+        given: One, or several: of ``raynas.evaluation.proxies.scores.PROXIES``, ``az_nas``, ``macs``, ``parameters``,
+            or of functions of a network, images and labels, ``my_pkg.module:name``.
         setting: Which holds them, for the message.
 
     Raises:

@@ -74,7 +74,8 @@ class LearnedSpace:
     def fit(self, architectures: Sequence[Architecture], scores: Sequence[float], steps: int | None = None) -> Fit:
         """Learn N architectures and their scores from the beginning.
 
-        What is learned of a score is where it stands among the others (:mod:`raynas.searchers.models.standing`), from 0 to 1.
+        What is learned of a score is where it stands among the others (:mod:`raynas.searchers.models.standing`), from 0
+        to 1.
 
         Args:
             architectures: In their canonical form.

@@ -1,0 +1,14 @@
+"""The command line as a module and as a lone file: ``python -m raynas.launch``, ``ray submit CLUSTER
+raynas/launch.py``.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from raynas.cli.main import main
+
+__all__ = ["main"]
+
+if __name__ == "__main__":
+    sys.exit(main())
