@@ -15,13 +15,13 @@ import time
 from pathlib import Path
 
 import ray
+from raynas.spaces.nasbench201 import DECISIONS
 from rich.console import Console
 
 from raynas import prepare, results
 from raynas.config.run import Config, SearchConfig
 from raynas.distributed.connection import connect
 from raynas.runs.display import View
-from spaces.nasbench201 import DECISIONS
 
 
 def rate(file: Path, cohort: int, trials: int, concurrent: int, seed: int) -> tuple[float, float]:

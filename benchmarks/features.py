@@ -31,7 +31,7 @@ from raynas.evaluation.proxies.evaluator import ZeroCostProxies
 from raynas.evaluation.proxies.features import Foretelling
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import Bayes, BayesSettings, RandomSearch
-from spaces import nasbench201
+from raynas.spaces import nasbench201
 
 KINDS = ("random", "without", "shortlist", "all", "shuffled")
 LOOKS = (10, 20, 30, 50)

@@ -34,7 +34,7 @@ from threadpoolctl import threadpool_limits
 from raynas.nn.space import graph
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import NSGA2, ArchitectureSearcher, Bayes, RandomSearch
-from spaces import nasbench201, nasbench_macro
+from raynas.spaces import nasbench201, nasbench_macro
 
 OURS: dict[str, Callable[..., ArchitectureSearcher]] = {"random": RandomSearch, "nsga2": NSGA2, "bayes": Bayes}
 OPTUNA: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {

@@ -22,6 +22,7 @@ from random import Random
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
+from raynas.spaces.nasbench_macro import to_string
 
 from raynas import architecture as arch
 from raynas.analysis.rank_correlation import compare
@@ -30,7 +31,6 @@ from raynas.config.run import Config, DataConfig, SearchConfig
 from raynas.config.train import TrainConfig
 from raynas.distributed.connection import connect
 from raynas.supernet.supernet import Supernet
-from spaces.nasbench_macro import to_string
 
 
 def main() -> None:

@@ -46,9 +46,9 @@ from raynas.nn.choice import choices, decisions
 from raynas.nn.space import wiring
 from raynas.runs.network import Run
 from raynas.searchers import Evolution, EvolutionSettings
+from raynas.spaces import nasbench201, nasbench_macro
 from raynas.training import checkpoint
 from raynas.training.trainer import Trainer, model_tensors
-from spaces import nasbench201, nasbench_macro
 
 GENERATIONS = 20  # of the search by the angle, as in RLNAS
 LABELS = ("given", "random")

@@ -21,6 +21,7 @@ from typing import Any
 
 import ray
 import torch
+from raynas.spaces.shufflenet import spos_32
 
 from raynas import results
 from raynas.cli.main import prepare
@@ -31,7 +32,6 @@ from raynas.distributed.connection import connect
 from raynas.evaluation.scorer import Scorer
 from raynas.training import checkpoint
 from raynas.training.trainer import place_model
-from spaces.shufflenet import spos_32
 
 
 def images(count: int) -> Dataset:

@@ -52,7 +52,7 @@ from raynas.searchers import (
     Reinforce,
 )
 from raynas.searchers.nao import NAO
-from spaces import nasbench201, nasbench_macro
+from raynas.spaces import nasbench201, nasbench_macro
 
 OURS: dict[str, Callable[..., ArchitectureSearcher]] = {
     "random": RandomSearch,

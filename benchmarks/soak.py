@@ -33,10 +33,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from raynas.trainables.table import Table
+
 from raynas import results
 from raynas.tune.files import TUNE_LOG
 from raynas.tune.trial import Candidate
-from trainables.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
 LOOK = 2.0

@@ -14,6 +14,8 @@ import copy
 import statistics
 
 import torch
+from raynas.spaces.nasbench_macro import nasbench_macro
+from raynas.spaces.shufflenet import spos_32, spos_small
 
 from raynas.config.train import TrainConfig
 from raynas.data.dataset import Dataset, Split
@@ -21,8 +23,6 @@ from raynas.nn.choice import decisions
 from raynas.nn.subnet import derive
 from raynas.training.path_sampling import UniformPaths
 from raynas.training.trainer import Trainer
-from spaces.nasbench_macro import nasbench_macro
-from spaces.shufflenet import spos_32, spos_small
 
 
 def images(channels: int, size: int) -> Dataset:

@@ -30,8 +30,8 @@ from raynas.evaluation.proxies.az_nas import SCORES, az_nas, blocks
 from raynas.evaluation.proxies.scores import PROXIES
 from raynas.evaluation.rank_aggregation import aggregate
 from raynas.nn.subnet import derive
+from raynas.spaces import nasbench201, nasbench_macro
 from raynas.tasks.classification import to_input
-from spaces import nasbench201, nasbench_macro
 
 Columns = dict[str, list[float]]
 COMBINED = {

@@ -1,7 +1,7 @@
 """The cell space of DARTS: a normal and a reduction cell of four nodes, each of which adds up two operations.
 
 Liu et al., "DARTS: Differentiable Architecture Search", ICLR 2019; RLNAS (Zhang et al., CVPR 2021) searches it with one
-path at a time. What an architecture is tells :mod:`spaces.darts_cells`; the weights of a supernet belong to an edge and
+path at a time. What an architecture is tells :mod:`raynas.spaces.darts_cells`; the weights of a supernet belong to an edge and
 an operation. :func:`darts` is for images of 32 pixels, :func:`darts_imagenet` for images of 224.
 """
 
@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from raynas.spaces.darts_cells import DECISIONS, NODES, OPTIONS, canonical_form, choose, edge, graph, wiring
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raynas.nn.choice import Choice
-from spaces.darts_cells import DECISIONS, NODES, OPTIONS, canonical_form, choose, edge, graph, wiring
 
 __all__ = [
     "DECISIONS",

@@ -1,7 +1,7 @@
 """The convolution cells of NAO and ENAS: a normal and a reduction cell of five nodes that add up two operations each.
 
 Luo et al., "Neural Architecture Optimization", NeurIPS 2018; Pham et al., "Efficient Neural Architecture Search via
-Parameter Sharing", ICML 2018. What an architecture is tells :mod:`spaces.nao_cells`. In a supernet weights belong to
+Parameter Sharing", ICML 2018. What an architecture is tells :mod:`raynas.spaces.nao_cells`. In a supernet weights belong to
 an edge and an operation, and a 1x1 convolution with weights for each node that may be unread brings the output of a
 cell to one width. A network by itself has no such convolution: its cells return the unread nodes side by side.
 """
@@ -14,12 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-
-from raynas.architecture import Notation
-from raynas.nn.choice import Choice
-from spaces.darts import AuxiliaryHead, DropPath, FactorizedReduce, Nothing, operation
-from spaces.nao_cells import (
+from raynas.spaces.darts import AuxiliaryHead, DropPath, FactorizedReduce, Nothing, operation
+from raynas.spaces.nao_cells import (
     DECISIONS,
     NODES,
     OPTIONS,
@@ -33,6 +29,10 @@ from spaces.nao_cells import (
     to_words,
     wiring,
 )
+from torch import Tensor, nn
+
+from raynas.architecture import Notation
+from raynas.nn.choice import Choice
 
 __all__ = ["DECISIONS", "Cell", "Layout", "Nao", "canonical_form", "graph", "nao"]
 
@@ -224,15 +224,15 @@ class Nao(nn.Module):
         return logits if auxiliary is None else (logits, auxiliary)
 
     def choose(self, architecture: Mapping[str, str]) -> dict[str, str]:
-        """See :func:`spaces.nao_cells.choose`."""
+        """See :func:`raynas.spaces.nao_cells.choose`."""
         return choose(architecture, self.evaluation)
 
     def canonical_form(self, architecture: Mapping[str, str]) -> dict[str, str]:
-        """See :func:`spaces.nao_cells.canonical_form`."""
+        """See :func:`raynas.spaces.nao_cells.canonical_form`."""
         return canonical_form(architecture)
 
     def graph(self, architecture: Mapping[str, str]) -> list[tuple[int, int, str | None]]:
-        """See :func:`spaces.nao_cells.graph`."""
+        """See :func:`raynas.spaces.nao_cells.graph`."""
         return graph(architecture)
 
     def notation(self) -> Notation:

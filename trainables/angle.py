@@ -42,7 +42,7 @@ class Angle(BatchTrial):
 
     @staticmethod
     def reports(search: SearchConfig) -> tuple[str, ...]:
-        """What a score may be made of. Together with accuracy: see :mod:`trainables.shared_weights`."""
+        """What a score may be made of. Together with accuracy: see :mod:`raynas.trainables.shared_weights`."""
         return ("angle",)
 
     @staticmethod

@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager, suppress
 import pytest
 import ray
 from helpers import tiny
+from raynas.trainables.shared_weights import SharedWeights
 
 from raynas.config.run import Config, SearchConfig
 from raynas.config.train import TrainConfig
@@ -17,7 +18,6 @@ from raynas.distributed.monitoring import ACTOR, SEARCH, STOPPED, TRAINING
 from raynas.runs.display import View
 from raynas.runs.network import Run
 from raynas.searchers import RandomSearch
-from trainables.shared_weights import SharedWeights
 
 SERVED = {f"ray_{name}" for name in (*SEARCH, *STOPPED, *TRAINING)} | {f"ray_{name}_total" for name in ACTOR}
 SAMPLE = re.compile(r"(\w+)\{(.*)\} (\S+)$")

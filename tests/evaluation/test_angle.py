@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import tiny
+from raynas.spaces.darts import darts
 from torch import nn
 
 from raynas.architecture import enumerate_all, sample
@@ -18,8 +19,7 @@ from raynas.evaluation.angle_statistics import AngleStatistics
 from raynas.exceptions import AngleError
 from raynas.nn.choice import Choice, decisions
 from raynas.nn.subnet import derive
-from spaces import darts_cells, nasbench201, nasbench_macro, shufflenet
-from spaces.darts import darts
+from raynas.spaces import darts_cells, nasbench201, nasbench_macro, shufflenet
 
 CELL = nasbench201.nasbench201(channels=4, cells=1)
 CELLS = tuple(enumerate_all(nasbench201.DECISIONS))

@@ -21,7 +21,7 @@ import pytest
 from raynas import architecture as arch
 from raynas.evaluation.tabular import Layout, ScoreTable
 from raynas.exceptions import ConfigError, TableError
-from spaces import nasbench201, nasbench_macro
+from raynas.spaces import nasbench201, nasbench_macro
 
 DECISIONS = {"a": ("x", "y"), "b.0": ("p", "q", "r"), "k": ("3", "5")}
 NESTED = {

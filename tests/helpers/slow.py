@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from raynas.trainables.table import Table
+
 from raynas.tune.trial import Candidate
-from trainables.table import Table
 
 
 class SlowTable(Table):

@@ -25,7 +25,7 @@ from raynas.report.svg import far
 from raynas.results.log import Log
 from raynas.search_space.graph import graphs
 from raynas.search_space.space import SearchSpace
-from spaces import darts_cells, nasbench201
+from raynas.spaces import darts_cells, nasbench201
 
 # The winner as a graph
 

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 from helpers import tiny
+from raynas.trainables.from_scratch import FromScratch
+from raynas.trainables.shared_weights import SharedWeights
 
 from raynas.architecture import key
 from raynas.config.loading import load
@@ -19,8 +21,6 @@ from raynas.runs.network import Run
 from raynas.searchers import RandomSearch
 from raynas.tune.callback import Recorder
 from raynas.tune.spec import EvaluationSpec
-from trainables.from_scratch import FromScratch
-from trainables.shared_weights import SharedWeights
 
 START = datetime(2026, 5, 1, 12, tzinfo=timezone.utc)
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 from helpers import tiny
 from helpers.plain import Broken, Counting
+from raynas.trainables.from_scratch import FromScratch
+from raynas.trainables.shared_weights import SharedWeights
 
 from raynas import results
 from raynas.architecture import enumerate_all
@@ -24,8 +26,6 @@ from raynas.searchers import TPE, Evolution, EvolutionSettings, RandomSearch
 from raynas.training import checkpoint
 from raynas.training.trainer import model_tensors
 from raynas.tune.experiment import LoggedHistory
-from trainables.from_scratch import FromScratch
-from trainables.shared_weights import SharedWeights
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

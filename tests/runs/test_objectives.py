@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from helpers import tiny
+from raynas.trainables.shared_weights import SharedWeights
 
 from raynas import architecture as arch
 from raynas import prepare, results
@@ -20,7 +21,6 @@ from raynas.config.train import TrainConfig
 from raynas.exceptions import ConfigError
 from raynas.runs.network import Run
 from raynas.searchers import NSGA2
-from trainables.shared_weights import SharedWeights
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

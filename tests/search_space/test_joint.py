@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from helpers import tiny
 from ray import tune
+from raynas.trainables.from_scratch import FromScratch
+from raynas.trainables.shared_weights import SharedWeights
+from raynas.trainables.table import Table
 
 from raynas import Config, Run, prepare, results
 from raynas.architecture import enumerate_all, key
@@ -32,9 +35,6 @@ from raynas.searchers import (
 )
 from raynas.searchers.models.encoder import Encoder
 from raynas.testing.searcher import Player
-from trainables.from_scratch import FromScratch
-from trainables.shared_weights import SharedWeights
-from trainables.table import Table
 
 DOMAINS = {
     "train.lr": tune.loguniform(1e-3, 1),

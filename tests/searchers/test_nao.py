@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from helpers.tiny import Tiny
+from raynas.trainables.from_scratch import FromScratch
 from torch import nn
 
 from raynas.architecture import Architecture, Notation, canonical, enumerate_all, key, sample
@@ -26,9 +27,8 @@ from raynas.searchers.diagnostics import pairwise_accuracy, summary
 from raynas.searchers.models.nao_latent import LearnedSpace
 from raynas.searchers.nao import NAO
 from raynas.searchers.nao_settings import NAOSettings
+from raynas.spaces import nao, nasbench201, nasbench_macro, recurrent
 from raynas.testing.searcher import CHAIN, NESTED, SMALL, Player, preference
-from spaces import nao, nasbench201, nasbench_macro, recurrent
-from trainables.from_scratch import FromScratch
 
 FEW = NAOSettings(steps=120, seconds=None, hidden=32, embedding=16, width=32)
 SELDOM = dataclasses.replace(FEW, retrain=20)

@@ -10,6 +10,17 @@ from random import Random
 
 import pytest
 import torch
+from raynas.spaces.darts import AuxiliaryHead, Cell, DropPath, FactorizedReduce, darts, darts_imagenet
+from raynas.spaces.darts_cells import (
+    DECISIONS,
+    OPTIONS,
+    canonical_form,
+    choose,
+    from_genotype,
+    graph,
+    to_genotype,
+    wiring,
+)
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -22,8 +33,6 @@ from raynas.nn.choice import decisions
 from raynas.nn.subnet import derive
 from raynas.search_space.constraints import Limits
 from raynas.training.factory import path_sampler
-from spaces.darts import AuxiliaryHead, Cell, DropPath, FactorizedReduce, darts, darts_imagenet
-from spaces.darts_cells import DECISIONS, OPTIONS, canonical_form, choose, from_genotype, graph, to_genotype, wiring
 
 Genotype = dict[str, list[tuple[str, int]]]
 SHORT = dict(zip("mas35dD", OPTIONS, strict=True))

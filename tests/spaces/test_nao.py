@@ -7,15 +7,8 @@ from random import Random
 
 import pytest
 import torch
-from torch import nn
-
-from raynas.architecture import sample, size
-from raynas.costs.counter import Costs
-from raynas.evaluation.angle_statistics import AngleStatistics
-from raynas.nn.choice import decisions
-from raynas.nn.subnet import assemble, derive
-from spaces.nao import Cell, Source, nao
-from spaces.nao_cells import (
+from raynas.spaces.nao import Cell, Source, nao
+from raynas.spaces.nao_cells import (
     CELLS,
     DECISIONS,
     NODES,
@@ -31,6 +24,13 @@ from spaces.nao_cells import (
     unread,
     wiring,
 )
+from torch import nn
+
+from raynas.architecture import sample, size
+from raynas.costs.counter import Costs
+from raynas.evaluation.angle_statistics import AngleStatistics
+from raynas.nn.choice import decisions
+from raynas.nn.subnet import assemble, derive
 
 NAONET_B = "0 1 0 2 0 1 2 2 1 3 0 2 4 0 1 3 2 1 0 3 1 1 1 0 2 1 2 4 1 0 2 3 3 1 2 2 0 2 0 2"  # what NAO-WS found
 

@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 import torch
+from raynas.spaces.nasbench201 import DECISIONS, nasbench201
 
 from raynas.architecture import enumerate_all, sample
 from raynas.config.run import Config
@@ -17,10 +18,9 @@ from raynas.costs.counter import Costs
 from raynas.nn import choice
 from raynas.nn.subnet import derive
 from raynas.search_space.constraints import Limits
+from raynas.spaces import nasbench201 as bench
 from raynas.training.factory import path_sampler
 from raynas.training.path_sampling import CellPaths
-from spaces import nasbench201 as bench
-from spaces.nasbench201 import DECISIONS, nasbench201
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ from random import Random
 
 import pytest
 import torch
+from raynas.spaces.nasbench_macro import DECISIONS, canonical_form, from_string, nasbench_macro, to_string
 
 from raynas.architecture import enumerate_all, sample
 from raynas.costs.counter import Costs
 from raynas.nn import choice
 from raynas.nn.choice import decisions
 from raynas.nn.subnet import derive
-from spaces.nasbench_macro import DECISIONS, canonical_form, from_string, nasbench_macro, to_string
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 import torch
+from raynas.spaces.proxyless import DECISIONS, InvertedResidual, canonical_form, from_digits, proxyless, proxyless_32
 
 from raynas.architecture import sample, size
 from raynas.config.run import Config
@@ -18,7 +19,6 @@ from raynas.nn.choice import decisions
 from raynas.nn.subnet import derive
 from raynas.search_space.constraints import Limits
 from raynas.training.factory import path_sampler
-from spaces.proxyless import DECISIONS, InvertedResidual, canonical_form, from_digits, proxyless, proxyless_32
 
 # What RLNAS found under a limit of 475 million MACs, and the network that ProxylessNAS found for GPUs.
 RLNAS = [2, 0, -1, 2, 2, 0, 2, 4, 0, 4, 4, 2, 4, 2, 4, 2, 0, 0, 0, 2, 2]

@@ -6,12 +6,20 @@ from random import Random
 
 import pytest
 import torch
+from raynas.spaces.recurrent import (
+    DECISIONS,
+    canonical_form,
+    from_sequence,
+    graph,
+    recurrent,
+    recurrent_small,
+    to_sequence,
+)
 
 from raynas.architecture import sample, size
 from raynas.costs.counter import Costs
 from raynas.nn.choice import decisions
 from raynas.nn.subnet import derive
-from spaces.recurrent import DECISIONS, canonical_form, from_sequence, graph, recurrent, recurrent_small, to_sequence
 
 FOUND = "0 1 0 1 1 1 3 0 4 1 4 1 5 1 1 1 7 1 1 1 1 2"  # by NAO on Penn Treebank
 FUNCTIONS = {"tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid, "identity": lambda x: x}

@@ -9,12 +9,12 @@ from statistics import median
 
 import pytest
 import torch
+from raynas.spaces.shufflenet import OPTIONS, ShuffleNet, ShuffleUnit, spos, spos_32, spos_small
 
 from raynas.architecture import sample, size
 from raynas.costs.counter import Costs
 from raynas.nn.choice import decisions
 from raynas.nn.subnet import derive
-from spaces.shufflenet import OPTIONS, ShuffleNet, ShuffleUnit, spos, spos_32, spos_small
 
 # The architecture found with blocks and hidden widths, and the scales of its widths.
 WIDE_BLOCKS = map(int, "00311100202110202132")

@@ -25,6 +25,7 @@ import pytest
 from helpers import plain
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
+from raynas.trainables.from_scratch import FromScratch
 
 from raynas import results
 from raynas.cli.arguments import read_arguments
@@ -40,7 +41,6 @@ from raynas.storage.locks import alone, folders_of_the_dead, own_folder
 from raynas.storage.mirror import Mirror
 from raynas.storage.object_store import check_storage, fetch, newest, open_mirror, unusable
 from raynas.storage.removal import MARKER
-from trainables.from_scratch import FromScratch
 
 SECRET = "secret-of-the-tests"
 

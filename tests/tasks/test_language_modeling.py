@@ -7,6 +7,8 @@ import math
 import pytest
 import ray
 import torch
+from raynas.spaces.recurrent import DECISIONS, canonical_form, from_sequence, recurrent
+from raynas.trainables.shared_weights import SharedWeights
 from torch import nn
 
 from raynas import results
@@ -28,8 +30,6 @@ from raynas.tasks.language_modeling import Language, TextTrainLoader, TextValida
 from raynas.training.path_sampling import UniformPaths
 from raynas.training.retrain import Averaging
 from raynas.training.trainer import Trainer
-from spaces.recurrent import DECISIONS, canonical_form, from_sequence, recurrent
-from trainables.shared_weights import SharedWeights
 
 RECIPE = TrainConfig(preset="words", epochs=2, batch_size=4, bptt=8, lr=5.0, precision="float32")
 PATH = from_sequence("0 0 " * 11)

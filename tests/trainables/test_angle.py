@@ -6,6 +6,8 @@ import json
 import pytest
 import torch
 from helpers import tiny
+from raynas.trainables.angle import Angle
+from raynas.trainables.shared_weights import SharedWeights
 
 from raynas import results
 from raynas.config.run import Config, SearchConfig
@@ -19,8 +21,6 @@ from raynas.searchers import RandomSearch
 from raynas.training import checkpoint
 from raynas.training.path_sampling import UniformPaths
 from raynas.training.trainer import Trainer, model_tensors
-from trainables.angle import Angle
-from trainables.shared_weights import SharedWeights
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

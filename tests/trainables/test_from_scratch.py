@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 from helpers import tiny
+from raynas.trainables.from_scratch import FromScratch, Job
 
 from raynas.config.train import TrainConfig
 from raynas.data.dataset import to_arrays
+from raynas.trainables import from_scratch
 from raynas.training import checkpoint
-from trainables import from_scratch
-from trainables.from_scratch import FromScratch, Job
 
 ARCHITECTURE = {"blocks.0": "k3", "blocks.1": "k1", "blocks.2": "skip"}
 RECIPE = TrainConfig(epochs=2, batch_size=32, precision="float32").resolved()

@@ -17,6 +17,7 @@ import pytest
 from helpers import tiny
 from helpers.bare import DECISIONS
 from ray import tune
+from raynas.trainables.table import Table
 
 from raynas import architecture as arch
 from raynas import prepare, results
@@ -30,8 +31,7 @@ from raynas.runs.base import NoCosts, SearchRun
 from raynas.runs.network import Run
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import RandomSearch
-from spaces import nasbench201
-from trainables.table import Table
+from raynas.spaces import nasbench201
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

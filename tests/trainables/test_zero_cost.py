@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import tiny
+from raynas.trainables.zero_cost import ZeroCost
 from torch import Tensor, nn
 
 from raynas import prepare
@@ -21,7 +22,6 @@ from raynas.evaluation.proxies.scores import PROXIES
 from raynas.nn.subnet import derive
 from raynas.runs.network import Run
 from raynas.tune.trial import FidelitySchedule
-from trainables.zero_cost import ZeroCost
 
 WIDE = {"blocks.0": "k3", "blocks.1": "k3", "blocks.2": "k3"}
 SHORT = {"blocks.0": "k1", "blocks.1": "skip", "blocks.2": "skip"}

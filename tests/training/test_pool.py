@@ -10,6 +10,9 @@ import pytest
 import torch
 from helpers import tiny
 from helpers.interrupted import train_in_two_parts
+from raynas.trainables.from_scratch import FromScratch
+from raynas.trainables.shared_weights import SharedWeights
+from raynas.trainables.zero_cost import ZeroCost
 
 from raynas import architecture as arch
 from raynas import results
@@ -26,9 +29,6 @@ from raynas.searchers.nao_settings import NAOSettings
 from raynas.supernet.worker import SupernetWorker
 from raynas.training import checkpoint
 from raynas.training.pool import Pool, PoolPaths
-from trainables.from_scratch import FromScratch
-from trainables.shared_weights import SharedWeights
-from trainables.zero_cost import ZeroCost
 
 DECISIONS = {f"layer{i}": ("a", "b", "c", "d") for i in range(5)}
 POOL = PoolConfig(size=16, every=1, renew=0.5)

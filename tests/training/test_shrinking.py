@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers import tiny
 from helpers.interrupted import train_in_two_parts
+from raynas.trainables.angle import Angle
 
 from raynas import architecture as arch
 from raynas import results
@@ -21,11 +22,10 @@ from raynas.exceptions import ConfigError
 from raynas.nn.choice import decisions
 from raynas.runs.network import Run
 from raynas.searchers import RandomSearch
+from raynas.spaces import nasbench_macro
 from raynas.training import checkpoint
 from raynas.training.path_sampling import UniformPaths
 from raynas.training.shrinking import Shrinking
-from spaces import nasbench_macro
-from trainables.angle import Angle
 
 SETTINGS = ShrinkConfig(every=1, drop=2, until=1, samples=200)
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from helpers import tiny
+from raynas.spaces.nasbench201 import from_string, nasbench201
+from raynas.spaces.nasbench_macro import nasbench_macro
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,8 +18,6 @@ from raynas.evaluation.proxies.az_nas import SCORES, az_nas, blocks
 from raynas.evaluation.proxies.scores import LOWEST, PROXIES, activates, naswot, synflow, zico
 from raynas.nn.subnet import derive
 from raynas.training.trainer import place_model
-from spaces.nasbench201 import from_string, nasbench201
-from spaces.nasbench_macro import nasbench_macro
 
 torch.manual_seed(0)
 IMAGES, LABELS = torch.randn(8, 3, 8, 8), torch.randint(4, (8,))
