@@ -1,6 +1,4 @@
-"""The command line as a module and as a lone file: ``python -m raynas.launch``, ``ray submit CLUSTER
-raynas/launch.py``.
-"""
+"""The command line: ``python -m raynas.launch``, or as a file, ``ray submit CLUSTER raynas/launch.py``."""
 
 from __future__ import annotations
 

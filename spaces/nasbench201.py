@@ -130,9 +130,7 @@ class NasBench201(nn.Module):
         return len(fed) == 3
 
     def weightless(self, option: str, channels: int) -> float | None:
-        """What stands for an option without weights in an angle, as in RLNAS: see
-        :mod:`raynas.evaluation.angle_statistics`.
-        """
+        """The surrogate weight norm of an option without weights in an angle, as in RLNAS; None: no path."""
         return {"none": None, "skip_connect": 0.0, "avg_pool_3x3": channels / 9}[option]
 
 

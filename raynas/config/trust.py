@@ -16,13 +16,13 @@ from typing import Any
 
 from raynas.config.run import Config
 from raynas.exceptions import ConfigError
-from raynas.utils.imports import resolve
+from raynas.utils.imports import full_name, resolve
 
 __all__ = ["ForeignError", "foreign", "refuse", "refuse_foreign", "trusting", "words"]
 
 _OWN = (
-    "spaces",
-    "trainables",
+    "raynas.spaces",
+    "raynas.trainables",
     "raynas.architecture",
     "raynas.searchers",
     "raynas.evaluation.proxies.scores",
@@ -81,6 +81,7 @@ def foreign(config: Config, named: Collection[str] = ()) -> dict[str, Any]:
 def _is_own(path: str, setting: str) -> bool:
     """Whether what has this name is public, and was written as a part of RayNAS; it is imported only if it may be."""
     module, _, name = path.partition(":")
+    module = full_name(module)
     if not _stands_in(module) or name.startswith("_"):
         return False
     with contextlib.suppress(ConfigError):  # there is no such name, which is said where it is needed

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+from raynas.data.dataset import Data
+
 __all__ = ["contents"]
 
 

@@ -1,6 +1,4 @@
-"""Statistics of the weights at two moments, option by option, from which :mod:`raynas.evaluation.angle` makes
-angles.
-"""
+"""Sums over the weights of a space at two moments, from which :mod:`raynas.evaluation.angle` computes angles."""
 
 from __future__ import annotations
 

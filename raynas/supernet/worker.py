@@ -94,9 +94,7 @@ class SupernetWorker:
 
     @classmethod
     def unpack(cls, packed: bytes, config: Config, name: str) -> SupernetWorker:
-        """The host of what :meth:`raynas.supernet.actor.ActorPayload.pack` packed, with the threads that Ray gave this
-        process.
-        """
+        """Make a worker from the bytes of :meth:`raynas.supernet.actor.ActorPayload.pack`, with the threads of its Ray actor."""
         torch.set_num_threads(max(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)), 1))
         hosted = ray.cloudpickle.loads(packed)
         space = watch.get(hosted.space)

@@ -42,8 +42,9 @@ class PoolPaths:
 
 
 class Pool:
-    """The architectures whose paths are trained, and the rounds that renew them; a
-    :class:`raynas.training.phases.TrainingRounds`.
+    """The architectures whose paths are trained, and the rounds that renew them.
+
+    Implements :class:`raynas.training.phases.TrainingRounds`.
 
     Args:
         searcher: Makes a fresh searcher for each round, of ``seed``, ``metric`` and ``mode``. What it gets to know are

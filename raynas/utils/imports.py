@@ -5,14 +5,28 @@ Which of them a file may name without anybody vouching for it: see :mod:`raynas.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.util
 import sys
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 from raynas.exceptions import ConfigError
 
-__all__ = ["resolve"]
+__all__ = ["full_name", "resolve"]
+
+
+def full_name(module: str) -> str:
+    """The module that a setting means: ``spaces.darts`` is ``raynas.spaces.darts``, likewise ``trainables``.
+
+    Another package called ``spaces`` is meant only where RayNAS has no such module.
+    """
+    if module.partition(".")[0] in ("spaces", "trainables"):
+        with contextlib.suppress(ImportError):
+            if importlib.util.find_spec(f"raynas.{module}") is not None:
+                return f"raynas.{module}"
+    return module
 
 
 def resolve(path: str, what: str) -> Any:
@@ -30,6 +44,7 @@ def resolve(path: str, what: str) -> Any:
     if not colon or not module_name or not name:
         raise ConfigError(f"{what} {path!r} is not of the form package.module:name")
     _refuse_pythons_own(module_name, path, what)
+    module_name = full_name(module_name)
     try:
         module = importlib.import_module(module_name)
     except (ImportError, SyntaxError) as error:
