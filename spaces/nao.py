@@ -1,8 +1,8 @@
 """The convolution cells of NAO and ENAS: a normal and a reduction cell of five nodes that add up two operations each.
 
 Luo et al., "Neural Architecture Optimization", NeurIPS 2018; Pham et al., "Efficient Neural Architecture Search via
-Parameter Sharing", ICML 2018. What an architecture is tells :mod:`raynas.spaces.nao_cells`. In a supernet weights belong to
-an edge and an operation, and a 1x1 convolution with weights for each node that may be unread brings the output of a
+Parameter Sharing", ICML 2018. Architectures are described in :mod:`raynas.spaces.nao_cells`. In a supernet weights
+belong to an edge and an operation, and a 1x1 convolution with weights for each node that may be unread brings the output of a
 cell to one width. A network by itself has no such convolution: its cells return the unread nodes side by side.
 """
 

@@ -94,7 +94,7 @@ class SupernetWorker:
 
     @classmethod
     def unpack(cls, packed: bytes, config: Config, name: str) -> SupernetWorker:
-        """Make a worker from the bytes of :meth:`raynas.supernet.actor.ActorPayload.pack`, with the threads of its Ray actor."""
+        """Make a worker from the bytes of ``ActorPayload.pack``, with the threads that Ray gave its process."""
         torch.set_num_threads(max(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)), 1))
         hosted = ray.cloudpickle.loads(packed)
         space = watch.get(hosted.space)
