@@ -1,8 +1,8 @@
 """The cell space of DARTS: a normal and a reduction cell of four nodes, each of which adds up two operations.
 
-Liu et al., "DARTS: Differentiable Architecture Search", ICLR 2019; RLNAS (Zhang et al., CVPR 2021) searches it with one
-path at a time. Architectures are described in :mod:`raynas.spaces.darts_cells`; the weights of a supernet belong to an edge
-and an operation. :func:`darts` is for images of 32 pixels, :func:`darts_imagenet` for images of 224.
+Liu et al., "DARTS: Differentiable Architecture Search", ICLR 2019; RLNAS (Zhang et al., CVPR 2021) searches it with
+one path at a time. Architectures are described in :mod:`raynas.spaces.darts_cells`; the weights of a supernet belong
+to an edge and an operation. :func:`darts` is for images of 32 pixels, :func:`darts_imagenet` for images of 224.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Luo et al., "Neural Architecture Optimization", NeurIPS 2018; Pham et al., "Efficient Neural Architecture Search via
 Parameter Sharing", ICML 2018. Architectures are described in :mod:`raynas.spaces.nao_cells`. In a supernet weights
-belong to an edge and an operation, and a 1x1 convolution with weights for each node that may be unread brings the output of a
-cell to one width. A network by itself has no such convolution: its cells return the unread nodes side by side.
+belong to an edge and an operation, and a 1x1 convolution with weights for each node that may be unread brings the
+output of a cell to one width. A network by itself has no such convolution: its cells return the unread nodes side by
+side.
 """
 
 from __future__ import annotations

@@ -78,7 +78,10 @@ def test_split_depends_on_the_seed_alone() -> None:
 
 
 def test_split_is_the_same_in_another_process() -> None:
-    code = "from raynas.data.dataset import load; d = load('digits', seed=1).validation; print(int(d.inputs[::3].long().sum()))"
+    code = (
+        "from raynas.data.dataset import load; d = load('digits', seed=1); "
+        "print(int(d.validation.inputs[::3].long().sum()))"
+    )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert int(printed) == int(load("digits", seed=1).validation.inputs[::3].long().sum())
 
