@@ -142,7 +142,7 @@ def test_exec_goes_on_with_the_run(cluster: Machine, source: Path) -> None:
 def test_a_job_brings_its_own_code(cluster: Machine, tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
-    shutil.copy(Path(__file__).parents[1] / "tiny.py", work / "my_job_net.py")
+    shutil.copy(Path(__file__).parents[1] / "helpers" / "tiny.py", work / "my_job_net.py")
     words = [word.replace("my_net", "my_job_net") for word in SEARCH]
     line = ["ray", "job", "submit", "--address", "http://127.0.0.1:8265", "--submission-id", "named"]
     line += ["--working-dir", str(work)]

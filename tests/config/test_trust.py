@@ -188,7 +188,7 @@ def test_a_warm_start_imports_nothing_that_the_other_folder_names(evil: Path, tm
     with Log(other / "scored.parquet") as log:
         for option in ("k3", "k5"):
             log.append({"architecture": {"a": option}, "status": "complete", "fidelity": 1, "score": 0.5})
-    words = ["search.trainable=plain:Told", f"search.warm_start={other}", f"storage_path={tmp_path}"]
+    words = ["search.trainable=helpers.plain:Told", f"search.warm_start={other}", f"storage_path={tmp_path}"]
     space = {"a": ("k3", "k5")}
     with pytest.raises(ConfigError, match=re.escape("other/config.yaml names code that is not RayNAS' own")):
         prepare(load(None, words), space=space)

@@ -175,7 +175,9 @@ def test_what_turns_out_to_be_slow_is_never_proposed(costs, tmp_path):
 
 def test_what_latency_needs_is_said(no_ray, tmp_path):
     def config(*words):
-        return load(None, [f"storage_path={tmp_path}", "space=tiny:space", "data.name=tiny:arrays", *words])
+        return load(
+            None, [f"storage_path={tmp_path}", "space=helpers.tiny:space", "data.name=helpers.tiny:arrays", *words]
+        )
 
     for words in (["limits.latency_ms=5"], ["search.objectives=[latency_ms]"]):
         with pytest.raises(ConfigError, match="latency_ms is measured: say where"):

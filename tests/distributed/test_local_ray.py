@@ -35,7 +35,12 @@ def test_only_this_machine_reaches_a_search_and_no_secret_is_written_down(tmp_pa
     if ray.is_initialized():
         ray.shutdown()  # two clusters on one small machine get into each other's way
     environment = {**os.environ, **SECRETS, "RAY_AUTH_MODE": "token", "HOME": str(tmp_path)}
-    line = [sys.executable, str(repository / "tests" / "watched.py"), str(tmp_path / "runs"), *SECRETS.values()]
+    line = [
+        sys.executable,
+        str(repository / "tests" / "helpers" / "watched.py"),
+        str(tmp_path / "runs"),
+        *SECRETS.values(),
+    ]
     done = subprocess.run(line, capture_output=True, text=True, timeout=600, env=environment)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])

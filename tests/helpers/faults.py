@@ -1,6 +1,6 @@
 """One run on a cluster that has a bad day: it suffers every fault, one after the other; what each costs is measured.
 
-    python tests/faults.py          writes cluster/faults.md (wants the environment of the tests)
+    python tests/helpers/faults.py          writes cluster/faults.md (wants the environment of the tests)
 
 The cluster is a head and two nodes with a pretended GPU each, in namespaces of their own. The run is slow as long as
 a file `hold` is there, so each fault hits it in the middle. In the end it is compared with an undisturbed run.
@@ -25,7 +25,7 @@ from helpers.isolated import Machine
 from raynas import results
 from raynas.training import checkpoint
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 HEAD = "127.0.0.1:6379"
 SETTINGS = {
     "RAY_AUTH_MODE": "disabled",
@@ -39,7 +39,7 @@ QUICK = {
 }
 """Ray takes a node for lost, and one that must leave leaves, sooner than by default."""
 SEARCHED, SLICES = 24, 16
-RUN = f"""--space tiny:space --data tiny:arrays --name run after=[] search.method=random search.scheduler=none
+RUN = f"""--space helpers.tiny:space --data helpers.tiny:arrays --name run after=[] search.method=random search.scheduler=none
 train.epochs=3 train.batch_size=32 train.checkpoint_seconds=1000 search.num_samples={SEARCHED} search.slices={SLICES}
 search.bn_images=256 search.validation_images=64 search.batch_size=32"""
 
@@ -256,7 +256,7 @@ def undisturbed(folder: Path) -> Path:
     from raynas.config.loading import load
 
     words = [word for word in RUN.split() if "=" in word]
-    settings = [f"storage_path={folder}", "name=run", "space=tiny:space", "data.name=tiny:arrays"]
+    settings = [f"storage_path={folder}", "name=run", "space=helpers.tiny:space", "data.name=helpers.tiny:arrays"]
     ray.shutdown()
     ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     run = prepare(load(None, [*settings, *words, "train.workers=2", "search.replicas=2"]))
@@ -391,7 +391,7 @@ FAULTS = [
 
 PAGE = """# What faults cost
 
-Made by `python tests/faults.py` on two cores; the tests do the same with a Ray that notices sooner. One run (2 training
+Made by `python tests/helpers/faults.py` on two cores; the tests do the same with a Ray that notices sooner. One run (2 training
 workers, {searched} architectures of {slices} slices each, a head and two nodes with a pretended GPU) suffers all of
 this, one after the other. In the end its weights are bit for bit those of an undisturbed run, every architecture has
 the same scores, the winner is the same, and scoring it again gives the same. After each fault nothing that had been

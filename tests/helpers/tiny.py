@@ -37,7 +37,7 @@ class Tiny(nn.Module):
 
 
 def space(num_classes: int = 10, in_channels: int = 1, width: int = 8, norm: bool = True, hold: str = "") -> Tiny:
-    """The builder that ``--space tiny:space`` names."""
+    """The builder that ``--space helpers.tiny:space`` names."""
     return Tiny(num_classes, in_channels, width, norm, hold)
 
 
@@ -59,6 +59,6 @@ def data(train: int = 256, validation: int = 64, test: int = 64) -> Dataset:
 
 
 def arrays() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """The same as a user's loader returns it: ``--data tiny:arrays``."""
+    """The same as a user's loader returns it: ``--data helpers.tiny:arrays``."""
     train, test = split(2000, 0), split(64, 2)
     return (train.inputs.numpy(), train.targets.numpy()), (test.inputs.numpy(), test.targets.numpy())

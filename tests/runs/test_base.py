@@ -105,7 +105,7 @@ def test_a_search_that_is_killed_twice_stops_the_same_early(tmp_path: Path) -> N
     """One trial at a time, so that the order of the reports, on which ASHA's decisions depend, is no chance."""
     words = [
         "--space", "helpers.bare:MANY", "--storage-path", str(tmp_path), "--num-samples", "50", "--max-concurrent", "1",
-        "search.method=random", "search.trainable=slow:SlowTable", "after=[]",
+        "search.method=random", "search.trainable=helpers.slow:SlowTable", "after=[]",
         f"search.trainable_args.file={noisy(tmp_path)}", "search.trainable_args.metric=after_4",
         "search.trainable_args.fidelities=[after_1,after_2,after_3]",
     ]  # fmt: skip

@@ -151,7 +151,7 @@ def logged(folder: Path, scores: list[float]) -> Path:
     """A run that has scored so many, made by hand."""
     run = folder / "run"
     run.mkdir(exist_ok=True)
-    (run / "config.yaml").write_text("space: tiny:space\ndata: {name: tiny:arrays}\n")
+    (run / "config.yaml").write_text("space: helpers.tiny:space\ndata: {name: helpers.tiny:arrays}\n")
     with Log(run / "scored.parquet") as log:
         for architecture, score in zip(EVERYONE, scores, strict=False):
             log.append({"architecture": architecture, "status": "complete", "fidelity": 1, "max_fidelity": 1,

@@ -17,7 +17,14 @@ from raynas import results
 from raynas.cli.main import main
 from raynas.config.loading import load
 
-NAMES = ["--name", "mine", "--space", "spaces.nasbench201:DECISIONS", "search.trainable=plain:Counting", "seed=7"]
+NAMES = [
+    "--name",
+    "mine",
+    "--space",
+    "spaces.nasbench201:DECISIONS",
+    "search.trainable=helpers.plain:Counting",
+    "seed=7",
+]
 
 
 def die(*arguments: Any, **options: Any) -> None:

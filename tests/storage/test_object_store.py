@@ -275,7 +275,7 @@ def test_a_name_leads_nowhere_else(
     (tmp_path / "sent.yaml").write_text(json.dumps({"name": name, "storage_path": store}))
     reasons = ("one component of a path is legal", "there is no run to resume in", "is no storage")
     for storage in (store, str(tmp_path / "runs")):
-        where = ["--space", "helpers.bare:DECISIONS", "search.trainable=plain:Told", "--storage-path", storage]
+        where = ["--space", "helpers.bare:DECISIONS", "search.trainable=helpers.plain:Told", "--storage-path", storage]
         ways = [
             [*where, "--name", name], [*where, "--name", name, "--dry-run"], ["doctor", *where, "--name", name],
             ["report", *where, "--name", name], [*where, "--config", "sent.yaml"],
@@ -517,7 +517,7 @@ def test_a_run_that_was_killed_while_ray_started_is_in_the_store_and_goes_on(
     """The same line every time, on another machine, with another cache."""
     line = [
         *("--resume", "auto", "--name", "mine", "--storage-path", store, "--space", "spaces.nasbench201:DECISIONS"),
-        *("search.trainable=plain:Counting", "seed=7"),
+        *("search.trainable=helpers.plain:Counting", "seed=7"),
     ]
     done = subprocess.run([sys.executable, "-c", STARTS, *line], env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)})
     assert done.returncode == -signal.SIGKILL

@@ -243,7 +243,7 @@ def test_the_command_line_knows_texts(no_ray, capsys, tmp_path):
     told = capsys.readouterr().out
     assert "train: 3200 words" in told and "words/s" in told and "words right" in told
     for wrong, message in (
-        ([*words, "space=tiny:space"], "the space does not run on words"),
+        ([*words, "space=helpers.tiny:space"], "the space does not run on words"),
         ([*network, "data.name=digits"], "the space does not run on images of shape [1, 8, 8]"),
         ([*words, *network, "search.filter.score=naswot"], "scores without training are for images"),
         ([*words, *network, "train.labels=random"], "train.labels = random is for images"),

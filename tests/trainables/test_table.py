@@ -337,14 +337,17 @@ def command(folder: Path, *arguments: str) -> list[str]:
         (["search.grace=2"], "search.grace = 2 is more than there are fidelities; legal: 1 to 1"),
         (["--space", "helpers.bare:NOT_TEXT"], "decision 'a' must be text, its options a list of texts"),
         (["--space", "spaces.nasbench201:DECISIONS"], "no column for the decision 'edge_0'; it has: a, b, c"),
-        (["search.trainable=trainables.shared_weights:SharedWeights"], "needs a network, but bare:DECISIONS is bare"),
+        (
+            ["search.trainable=trainables.shared_weights:SharedWeights"],
+            "needs a network, but helpers.bare:DECISIONS is bare",
+        ),
         (
             ["retrain", "--architecture", "{}"],
-            "retrain needs a network, but bare:DECISIONS is bare decisions; legal: search, rank, report",
+            "retrain needs a network, but helpers.bare:DECISIONS is bare decisions; legal: search, rank, report",
         ),
         (["train-supernet"], "train-supernet needs a network"),
-        (["search.filter.score=naswot"], "search.filter needs a network, but bare:DECISIONS is bare decisions"),
-        (["space_args.width=3"], "bare:DECISIONS has no argument 'width'; legal ones: canonical, alike, graph"),
+        (["search.filter.score=naswot"], "search.filter needs a network, but helpers.bare:DECISIONS is bare decisions"),
+        (["space_args.width=3"], "helpers.bare:DECISIONS has no argument 'width'; legal ones: canonical, alike, graph"),
     ],
 )
 def test_bad_input_is_one_clear_line(
@@ -386,7 +389,7 @@ def test_steps_that_need_a_network_are_left_out(tmp_path: Path, capsys: Any) -> 
     said = capsys.readouterr().out
     assert "no retrain and no export: the space has no network" in said and "report: " in said
     page = (tmp_path / "runs" / "run" / "report.html").read_text(encoding="utf-8")
-    assert "Score against size" in page and "bare:DECISIONS scored by trainables.table:Table" in page
+    assert "Score against size" in page and "helpers.bare:DECISIONS scored by trainables.table:Table" in page
     assert (
         main(["--storage-path", str(tmp_path / "runs"), "--trust", "--resume", "search.trainable_args.metric=after_1"])
         == 2
