@@ -109,7 +109,8 @@ def test_the_death_of_ray_is_one_line(what: str, tmp_path: Path, repository: Pat
     """What was scored stands in the log, and the run goes on to the end that it would have had."""
     words = [
         "--storage-path", str(tmp_path), "--name", "run", "--space", "spaces.nasbench201:DECISIONS", "after=[]",
-        "--num-samples", "60", "search.method=random", "search.trainable=helpers.slow:SlowTable", "search.max_concurrent=1",
+        "--num-samples", "60", "search.method=random", "search.trainable=helpers.slow:SlowTable",
+        "search.max_concurrent=1",
         f"search.trainable_args.file={shared_data / 'nasbench201_cifar10.parquet'}",
         "search.trainable_args.metric=cifar10_val_200",
     ]  # fmt: skip
