@@ -137,8 +137,29 @@ class Folder:
     def _load(self) -> tuple[dict[str, pa.Table], list[str]]:
         """The parts by name, and the names of those that an interrupted compaction left behind."""
         tables = self._load_all()
-        replaced = {name for table in tables.values() for name in _replaced(table.schema)} & set(tables)
+        replaced = self._find_replaced(tables)
         return {name: table for name, table in tables.items() if name not in replaced}, sorted(replaced)
+
+    def _find_replaced(self, tables: Mapping[str, pa.Table]) -> set[str]:
+        """The parts that a merged part replaces; one that has fewer rows than what it names replaces nothing."""
+        claims = {name: set(_replaced(table.schema)) & set(tables) - {name} for name, table in tables.items()}
+        found: set[str] = set()
+        # Whatever is merged again names all that its parts named: the outermost comes first.
+        for name in sorted(claims, key=lambda each: len(claims[each]), reverse=True):
+            if name in found:
+                continue
+            within = set().union(*(claims[each] for each in claims[name])) - {name}
+            rows = sum(len(tables[each]) for each in claims[name] - within)
+            largest = max((len(tables[each]) for each in claims[name]), default=0)
+            if max(rows, largest) <= len(tables[name]):
+                found |= claims[name]
+                continue
+            message = (
+                f"{self.location} has a part that names more rows as replaced than it has: {name} "
+                f"({len(tables[name])} rows); no part is replaced by it: delete it if it is not of this run"
+            )
+            warnings.warn(message, RuntimeWarning, stacklevel=5)
+        return found
 
     def _load_all(self) -> dict[str, pa.Table]:
         for _ in range(20):

@@ -505,3 +505,26 @@ def test_pareto_names_what_it_does_not_know(tmp_path: Path) -> None:
         results.pareto(rows, {"score": "up"})
     with pytest.raises(ValueError, match="at least one objective"):
         results.pareto(rows, {})
+
+
+@pytest.mark.parametrize("claims", ["others", "each other"])
+def test_a_part_that_falsely_claims_to_replace_others_deletes_nothing(tmp_path: Path, claims: str) -> None:
+    with Log(tmp_path, MANUAL) as log:
+        for number in range(3):
+            log.append(row(number))
+            log.flush()
+    names = [file.name for file in part_files(tmp_path)]
+    forged = {"others": {2: names[:2]}, "each other": {0: names[:2], 1: names[:2]}}[claims]
+    for number, replaced in forged.items():
+        file = tmp_path / names[number]
+        claim = {b"raynas.replaces": json.dumps(replaced).encode()}
+        pq.write_table(pq.read_table(file).replace_schema_metadata(claim), file)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        results.compact(tmp_path)
+        kept = options(results.read(tmp_path))
+    if claims == "others":
+        assert sorted(kept) == ["0", "1", "2"]
+        assert any(names[2] in str(warning.message) for warning in caught)
+    else:  # of two with as many rows, that name each other, one may be the other's merged form
+        assert len(kept) == 2 and "2" in kept
