@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import raynas
-from raynas import exceptions
+from raynas import exceptions, launch
 
 HEAVY = ("torch", "ray", "pandas", "numpy", "pydantic", "yaml")
 
@@ -63,6 +63,20 @@ def test_the_version_is_that_of_the_source_tree_or_else_of_the_installation(
     assert raynas.__version__ == "installed raynas"
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "other"\nversion = "7"\n', encoding="utf-8")
     assert raynas.__version__ == "installed raynas"
+
+
+def test_the_citation_names_the_version(repository: Path) -> None:
+    assert f"\nversion: {raynas.__version__}\n" in (repository / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_the_program_watches_ray_and_ends_with_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Ray dies, its library would wait forever: only a program of its own may be ended then."""
+    guarded: list[bool] = []
+    monkeypatch.setattr(launch.health, "guard", lambda: guarded.append(True))
+    monkeypatch.setattr(launch, "main", lambda: 3)
+    with pytest.raises(SystemExit) as ended:
+        launch.run()
+    assert ended.value.code == 3 and guarded == [True]
 
 
 def test_import_loads_nothing_heavy(repository: Path) -> None:
