@@ -100,3 +100,18 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ray, "init", forbidden)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts Ray by the fixture that does it; a test that starts it in another way is marked where it is."""
+    for item in items:
+        if {"ray_session", "quiet_ray"} & {*getattr(item, "fixturenames", ())}:
+            item.add_marker(pytest.mark.ray)
+
+
+@pytest.fixture(autouse=True)
+def _ray_is_marked(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that starts Ray has the mark ``ray``: ``-m 'not ray'`` is a loop of seconds."""
+    before = ray.is_initialized()
+    yield
+    assert before or not ray.is_initialized() or request.node.get_closest_marker("ray"), "mark it with pytest.mark.ray"

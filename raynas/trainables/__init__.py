@@ -2,4 +2,5 @@
 
 from pathlib import Path
 
+__all__: list[str] = []
 __path__ = [str(Path(__file__).resolve().parents[2] / "trainables")]

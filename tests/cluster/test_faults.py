@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.faults import FAULTS, QUICK, BadDay, Fault, compare, undisturbed
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -188,6 +188,7 @@ def test_bash_reads_the_scripts(name: str) -> None:
     assert os.access(CLUSTER / name, os.X_OK)
 
 
+@pytest.mark.slow
 def test_launch_runs_alone_beside_a_folder_of_its_name(tmp_path: Path) -> None:
     """`ray submit` copies the one file into the home folder, where the sources may lie in such a folder."""
     packages = tmp_path / "site-packages"
@@ -205,6 +206,7 @@ def test_launch_runs_alone_beside_a_folder_of_its_name(tmp_path: Path) -> None:
     assert "27 architectures" in done.stdout
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_the_script_for_slurm_starts_ray_searches_and_stops(tmp_path: Path) -> None:
     machine = Machine(tmp_path / "machine")

@@ -32,7 +32,7 @@ SEARCH += [
 ]
 BOTH = ["train.workers=2", "search.replicas=2", "train.wait_minutes=2"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -103,6 +103,7 @@ def test_nobody_waits_for_ray_without_a_bound(repository: Path) -> None:
         assert "timeout" in [word.arg for word in node.keywords], f"{path}:{node.lineno} waits for ever"
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["raylet", "gcs"])
 def test_the_death_of_ray_is_one_line(what: str, tmp_path: Path, repository: Path, shared_data: Path) -> None:

@@ -30,6 +30,7 @@ SECRETS = {
 }
 
 
+@pytest.mark.ray
 def test_only_this_machine_reaches_a_search_and_no_secret_is_written_down(tmp_path: Path, repository: Path) -> None:
     """Shared weights on two ranks and two replicas, training from scratch, retraining; with Ray's dashboard."""
     if ray.is_initialized():

@@ -615,6 +615,7 @@ def test_a_process_that_ends_leaves_weights_that_nobody_has_noted_yet(store: str
     assert found(there.folder) == {"in-flight/last/weights": "w", "in-flight/earlier/weights": "w"}
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_lost_head_costs_nothing_that_was_sent(store: str, tmp_path: Path) -> None:
     """The driver is killed and its machine is lost; another one goes on from the store alone."""

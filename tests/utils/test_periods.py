@@ -51,6 +51,7 @@ def check(folder: Path, done: subprocess.CompletedProcess[str], scored: int) -> 
     assert not (folder / "run" / TUNE_LOG).exists(), (folder / "run" / TUNE_LOG).read_text()
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_table_search_with_all_periods_at_their_smallest(tmp_path: Path, repository: Path, shared_data: Path) -> None:
     done = launched(
@@ -62,6 +63,7 @@ def test_a_table_search_with_all_periods_at_their_smallest(tmp_path: Path, repos
     check(tmp_path, done, 300)
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_shared_weights_with_all_periods_at_their_smallest(tmp_path: Path, repository: Path) -> None:
     """Training, replicas and retraining: workers have the same periods."""
