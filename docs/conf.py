@@ -7,7 +7,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent / "_ex
 
 project = "RayNAS"
 author = "The RayNAS authors"
-copyright = "2026, The RayNAS authors"  # noqa: A001
+copyright = "2026, The RayNAS authors"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated"]
 myst_enable_extensions = ["deflist"]

@@ -1,7 +1,7 @@
 """Search on your own images: any function that returns uint8 images [N, C, H, W] and integer labels [N].
 
-    python examples/own_data.py            about two minutes on two cores
-    python examples/own_data.py --smoke    the same steps, as small as possible
+python examples/own_data.py            about two minutes on two cores
+python examples/own_data.py --smoke    the same steps, as small as possible
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Search over your own model: mark layers with ``Choice``, set a budget, export the winner as plain PyTorch.
 
-    python examples/own_model.py            about two minutes on two cores
-    python examples/own_model.py --smoke    the same steps, as small as possible
+python examples/own_model.py            about two minutes on two cores
+python examples/own_model.py --smoke    the same steps, as small as possible
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Find the front of score against MACs, here with zero-cost scores: nothing is trained.
 
-    python examples/pareto_front.py            about a minute on two cores
-    python examples/pareto_front.py --smoke    the same steps, as small as possible
+python examples/pareto_front.py            about a minute on two cores
+python examples/pareto_front.py --smoke    the same steps, as small as possible
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Use a RayNAS searcher in an ordinary Ray Tune program, without anything else of RayNAS.
 
-    python examples/plain_tune.py            14 trials
-    python examples/plain_tune.py --smoke    4 trials
+python examples/plain_tune.py            14 trials
+python examples/plain_tune.py --smoke    4 trials
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Search a table of scores: no network, no data, thousands of architectures a second.
 
-    python examples/table_search.py --storage-path runs            a table of 4,096 architectures
-    python examples/table_search.py --storage-path runs --smoke    the same steps, as small as possible
+python examples/table_search.py --storage-path runs            a table of 4,096 architectures
+python examples/table_search.py --storage-path runs --smoke    the same steps, as small as possible
 """
 
 from __future__ import annotations
 
 import argparse
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,7 +27,7 @@ def write_table(file: Path) -> None:
     for options in product(OPTIONS, repeat=len(DECISIONS)):
         sizes = [OPTIONS.index(option) for option in options]
         accuracy = 70 + sum(size * (5 - size) * (1 + place / 6) / 2 for place, size in enumerate(sizes))
-        accuracy -= 1.5 * sum(a == b == 0 for a, b in zip(sizes, sizes[1:], strict=False))
+        accuracy -= 1.5 * sum(a == b == 0 for a, b in pairwise(sizes))
         rows.append({**dict(zip(DECISIONS, options, strict=True)), "accuracy": accuracy, "cost": float(sum(sizes))})
     pq.write_table(pa.Table.from_pylist(rows), file)
 

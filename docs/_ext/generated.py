@@ -100,7 +100,9 @@ def settings(name: str, prefix: str = "", level: int = 2) -> str:
         if isinstance(each, ast.ImportFrom)
         for alias in each.names
     }
-    homes |= {each.name: f"{name.partition(':')[0]}:{each.name}" for each in tree.body if isinstance(each, ast.ClassDef)}
+    homes |= {
+        each.name: f"{name.partition(':')[0]}:{each.name}" for each in tree.body if isinstance(each, ast.ClassDef)
+    }
     types = {
         each.targets[0].id: ast.unparse(each.value)
         for each in tree.body
