@@ -83,7 +83,10 @@ def fields(node: ast.ClassDef) -> Iterator[tuple[str, str, str | None, str]]:
 def _default(value: ast.expr) -> str:
     """A default as it is written in YAML or Python; a factory as what it makes."""
     if isinstance(value, ast.Call):
-        factory = next((word.value for word in value.keywords if word.arg == "default_factory"), None)
+        given = {word.arg: word.value for word in value.keywords}
+        if "default" in given or (value.args and ast.unparse(value.func) == "Field"):
+            return ast.unparse(given.get("default") or value.args[0])
+        factory = given.get("default_factory")
         if isinstance(factory, ast.Name):
             return {"dict": "{}", "list": "[]"}.get(factory.id, factory.id)
         if isinstance(factory, ast.Lambda):
@@ -154,14 +157,16 @@ def arguments(name: str) -> str:
     """A table of the arguments of a class: name, default and description."""
     node, _ = _class(name)
     init = next((each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"), None)
-    defaults = {field: default for field, _, default, _ in fields(node)}
+    known = list(fields(node))
+    defaults = {field: default for field, _, default, _ in known}
     if init is not None:
         given = init.args
         pairs = [*zip(given.args[len(given.args) - len(given.defaults) :], given.defaults, strict=True)]
         pairs += [(a, d) for a, d in zip(given.kwonlyargs, given.kw_defaults, strict=True) if d is not None]
         common = {"seed", "metric", "mode", "points_to_evaluate", "settings"}
         defaults = {a.arg: ast.unparse(d) for a, d in pairs if a.arg not in common}
-    texts = _described(ast.get_docstring(node) or "")
+    texts = {field: " ".join(text.split()) for field, _, _, text in known if text}
+    texts |= _described(ast.get_docstring(node) or "")
     rows = ["| argument | default | meaning |", "|---|---|---|"]
     for each, default in defaults.items():
         text = texts.get(each, "").replace("|", "\\|")
@@ -187,17 +192,21 @@ def _described(docstring: str) -> dict[str, str]:
     return {key: re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text) for key, text in texts.items()}
 
 
-def public_names(module: str) -> str:
-    """Autodoc directives for what a module offers."""
+def public_names(module: str, documented: set[str]) -> str:
+    """Autodoc directives for what a module offers, except for what its page documents already."""
     here = importlib.import_module(module)
     lines = []
     for name in here.__all__:
         thing: Any = getattr(here, name)
         home = getattr(thing, "__module__", None)
+        full = f"{home}.{getattr(thing, '__qualname__', name)}"
+        if full in documented:
+            continue
+        documented.add(full)
         if inspect.isclass(thing):
-            lines += [f".. autoclass:: {home}.{thing.__qualname__}", "   :members:", "   :show-inheritance:", ""]
+            lines += [f".. autoclass:: {full}", "   :members:", "   :show-inheritance:", ""]
         elif inspect.isroutine(thing):
-            lines += [f".. autofunction:: {home}.{thing.__qualname__}", ""]
+            lines += [f".. autofunction:: {full}", ""]
         elif not isinstance(thing, str):
             lines += [f".. autodata:: {module}.{name}", "   :no-value:", ""]
     return "\n".join(["```{eval-rst}", *lines, "```"])
@@ -206,11 +215,12 @@ def public_names(module: str) -> str:
 def fill(app: Sphinx, name: str, source: list[str]) -> None:
     """Replace the comments in a page by what they stand for."""
     page = Path(app.srcdir) / f"{name}.md"
+    documented: set[str] = set()
     makers: dict[str, Callable[[str], str]] = {
         "repository-page": lambda file: repository_page(file, page),
         "settings": settings,
         "arguments": arguments,
-        "public-names": public_names,
+        "public-names": lambda module: public_names(module, documented),
     }
     source[0] = _COMMENT.sub(lambda m: makers[m[1]](m[2]) if m[1] in makers else m[0], source[0])
 

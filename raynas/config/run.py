@@ -70,14 +70,14 @@ class FilterConfig:
 
 @dataclass(config=STRICT)
 class FeaturesConfig:
-    """Zero-cost scores that the searcher uses as features of its model."""
+    """Zero-cost scores from which the searcher learns to foretell the true ones."""
 
     score: str | list[str] | None = None
-    """As for trainables.zero_cost, including macs and parameters. Default: none."""
+    """As for trainables.zero_cost, macs and parameters among them. Default: none."""
     sample: Annotated[int, Field(ge=10)] = 50
-    """Number of random architectures from which the scale of the features is estimated."""
+    """So many random architectures tell what is a high score and what a low one."""
     images: Annotated[int, Field(ge=4)] = 64
-    """Training images for the scores."""
+    """Training images that the scores see."""
 
 
 @dataclass(config=STRICT)
@@ -129,8 +129,8 @@ class SearchConfig:
     filter: FilterConfig = Field(default_factory=FilterConfig)
     """Zero-cost filter of the space."""
     features: FeaturesConfig = Field(default_factory=FeaturesConfig)
-    """For bayes: {score: [naswot, synflow]}. Takes about a second for each of 50 candidates per proposal; use it only
-    if a score takes minutes."""
+    """For bayes: {score: [naswot, synflow]}. Takes about a second for each of 50 candidates an architecture, so it pays
+    where a score takes minutes."""
     method: str = "auto"
     """random, evolution, tpe, bayes, regularized, local, nsga2, reinforce, predictor, nao, or a class:
     my_pkg.search:MySearcher. auto: bayes if each architecture is trained by itself (FromScratch) or if there are
