@@ -12,7 +12,7 @@ import time
 import pytest
 import ray
 
-import raynas.launch as launch
+import raynas.cli.main as launch
 from raynas import results
 from raynas.cli.arguments import read_arguments
 from raynas.cli.main import main, prepare

@@ -197,7 +197,7 @@ def test_launch_runs_alone_beside_a_folder_of_its_name(tmp_path: Path) -> None:
     (home / "raynas").mkdir(parents=True)
     shutil.copy(REPOSITORY / "raynas" / "launch.py", home)
     shutil.copy(REPOSITORY / "pyproject.toml", home / "raynas")
-    shutil.copy(REPOSITORY / "tests" / "tiny.py", home / "my_net.py")
+    shutil.copy(REPOSITORY / "tests" / "helpers" / "tiny.py", home / "my_net.py")
     line = ["launch.py", "--space", "my_net:space", "--data", "my_net:arrays", "--dry-run"]
     settings: dict[str, Any] = {"cwd": home, "env": {**os.environ, "PYTHONPATH": str(packages)}}
     done = subprocess.run([sys.executable, *line], capture_output=True, text=True, timeout=120, **settings)

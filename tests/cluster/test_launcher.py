@@ -52,7 +52,7 @@ def source(machine: Machine) -> Path:
         shutil.copytree(here / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(here / name, source)
-    shutil.copy(here / "tests" / "tiny.py", source / "my_net.py")
+    shutil.copy(here / "tests" / "helpers" / "tiny.py", source / "my_net.py")
     setup = source / "cluster" / "setup.sh"
     text, changed = re.subn(r"(?m)^ray=\S+", f"ray={importlib.metadata.version('ray')}", setup.read_text())
     assert changed == 1
