@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from raynas import Config, prepare
 from raynas.config.run import smoke_test
-from raynas.distributed.connection import connect
 
 Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 
@@ -49,7 +48,6 @@ def main() -> None:
         storage_path=given.storage_path,
     )
     run = prepare(smoke_test(config) if given.smoke else config)
-    connect(run.config)
     try:
         for row in run.search():
             print(f"{row['final_score']:.2f}", row["architecture"])

@@ -12,7 +12,6 @@ from torch import nn
 
 from raynas import Choice, Config, prepare
 from raynas.config.run import smoke_test
-from raynas.distributed.connection import connect
 
 
 def space(num_classes: int, in_channels: int, width: int = 16, blocks: int = 4) -> nn.Module:
@@ -54,7 +53,6 @@ def main() -> None:
         storage_path=given.storage_path,
     )
     run = prepare(smoke_test(config) if given.smoke else config)
-    connect(run.config)
     try:
         best = run.search()[0]  # trains the supernet first
         print("winner:", best["architecture"], "score:", best["final_score"])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 
 from raynas import Config, prepare
-from raynas.distributed.connection import connect
 
 
 def main() -> None:
@@ -33,7 +32,6 @@ def main() -> None:
         storage_path=given.storage_path,
     )
     run = prepare(config)
-    connect(run.config)
     try:
         run.search()
         for row in run.front():  # also in pareto.json

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raynas import Config, prepare
-from raynas.distributed.connection import connect
 
 OPTIONS = ("skip", "k3", "k5", "k7")
 DECISIONS = {f"block{number}": OPTIONS for number in range(6)}
@@ -43,6 +42,7 @@ def main() -> None:
     file = given.storage_path.resolve() / "scores.parquet"
     write_table(file)
     config = Config(
+        space="table_search:DECISIONS",  # by name, so that --resume finds it again
         search={
             "trainable": "trainables.table:Table",
             "trainable_args": {"file": str(file), "metric": "accuracy", "columns": ["cost"]},
@@ -54,8 +54,7 @@ def main() -> None:
         name="table",
         storage_path=str(given.storage_path.resolve()),
     )
-    run = prepare(config, space=DECISIONS)
-    connect(run.config)
+    run = prepare(config)
     try:
         best = run.search()[0]
         print(f"winner: {best['score']:.2f}", best["architecture"])

@@ -63,7 +63,7 @@ def test_the_notebook(table_run: Path, tmp_path: Path) -> None:
     ("name", "said"),
     [
         ("own_model", "exported to"),
-        ("own_data", "conv"),
+        ("own_data", "'blocks.0': "),
         ("pareto_front", "thousand MACs"),
     ],
 )
