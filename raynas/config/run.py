@@ -34,38 +34,38 @@ Format = Literal["safetensors", "torch_export", "onnx"]
 
 @dataclass(config=STRICT)
 class DataConfig:
-    """Which images, or which text. The test part is touched once, by ``retrain``, never by a search."""
+    """Which images or which text. The test data are used once, by ``retrain``, never by a search."""
 
     name: str = "digits"
     """digits, fashion_mnist, cifar10, cifar100, images, parquet, or a function: my_pkg.data:load. Texts: pydoc_topics,
     text, penn_treebank, wikitext2."""
     folder: str | None = None
-    """Where the files lie; not needed for digits and pydoc_topics. For text it may be a file."""
+    """The folder of the files; not needed for digits and pydoc_topics. For text it may be a file."""
     validation: Share = 0.2
-    """Share of the training images that are held out to score architectures; of a text without a validation part of its
-    own, its last words."""
+    """Share of the training images that is held out to score architectures. For a text without a validation part: the
+    share of its last words."""
     limit: Annotated[int, Field(ge=2)] | None = None
-    """Use at most so many training images (before the split), or words."""
+    """Upper bound on the number of training images (before the split), or of words."""
     size: Count | None = None
-    """Edge length in pixels to which images of different sizes are brought (``images`` and ``parquet``)."""
+    """Edge length in pixels to which images of different sizes are resized (``images`` and ``parquet``)."""
     search_size: Count | None = None
-    """Edge length to which a search brings the images by which it trains weights and scores with them: half of it takes
-    a quarter of the operations (EcoNAS, CVPR 2020). Costs, latency, scores without training, retraining and export are
-    of the images as they are. Default: as they are."""
+    """Edge length in pixels of the images on which the search trains and scores; half the edge needs a quarter of the
+    operations (EcoNAS, CVPR 2020). Costs, latency, zero-cost scores, retraining and export use the full images.
+    Default: full images."""
 
 
 @dataclass(config=STRICT)
 class FilterConfig:
-    """A zero-cost score that keeps a search to the better part of its space, as a limit does."""
+    """A zero-cost score that restricts a search to the better part of its space, like a limit."""
 
     score: str | list[str] | None = None
-    """As for trainables.zero_cost; of several the ranks are combined. Default: no filter."""
+    """As for trainables.zero_cost; several scores are combined by rank. Default: no filter."""
     keep: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """The share of the space that is kept."""
+    """Share of the space that is kept."""
     sample: Annotated[int, Field(ge=10)] = 100
-    """So many random architectures tell which part that is."""
+    """Number of random architectures from which the threshold is estimated."""
     images: Annotated[int, Field(ge=4)] = 64
-    """Training images that the score sees."""
+    """Training images for the score."""
 
 
 @dataclass(config=STRICT)
@@ -82,32 +82,32 @@ class FeaturesConfig:
 
 @dataclass(config=STRICT)
 class LatencyConfig:
-    """Milliseconds that a network takes to answer, as a cost beside MACs: ``limits.latency_ms``, ``search.objectives``.
+    """Inference latency in milliseconds, a cost like MACs: ``limits.latency_ms``, ``search.objectives``.
 
-    Some architectures are measured first; a model of them predicts the others while a searcher looks around. Whatever
-    it proposes is measured before it is scored, and not scored if that breaks a limit. The network is that of the
-    search, in evaluation mode.
+    A number of architectures is measured first. The latency of others is predicted by a model fitted to these
+    measurements. Every architecture that a searcher proposes is measured before it is scored, and it is not scored if
+    it breaks a limit. The measured network is that of the search, in evaluation mode.
     """
 
     place: Place | None = None
-    """Where it is measured: local (this machine), edge:1 (a node with so much of a custom resource), device=phone (a
-    node with that label). Start that node by ``ray start --num-cpus=0``: then nothing else runs there, and it need not
-    share the storage. Default: nowhere."""
+    """Where latency is measured: local (this machine), edge:1 (a node with this amount of a custom resource),
+    device=phone (a node with this label). Start such a node with ``ray start --num-cpus=0``: then nothing else runs
+    there, and it does not need the storage path. Default: latency is not measured."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: its GPU, if it has one."""
+    """auto: the GPU of the place, if it has one."""
     batch: Count = 1
-    """Images that are answered at once; or texts, of each of which one word is read."""
+    """Images in one inference; for texts, the number of texts of which one word each is read."""
     threads: Count = 1
-    """Of the processor, for one network."""
+    """CPU threads for one network."""
     warmup: Annotated[int, Field(ge=0)] = 5
-    """Runs that do not count."""
+    """Runs before the measurement."""
     repeats: Annotated[int, Field(ge=3)] = 20
-    """Runs of a round; their median counts."""
+    """Runs in a round; the median of a round is used."""
     rounds: Count = 3
-    """Of so many rounds the fastest counts: what else runs on a device can only slow it down."""
+    """Number of rounds; the fastest round is used, because other work on a device can only slow it down."""
     samples: Annotated[int, Field(ge=16)] | None = None
-    """So many random architectures are measured first, besides a few that have every option once. Default: 64, or as
-    many as there are options, if these are more."""
+    """Number of random architectures that are measured first, in addition to a few in which every option occurs once.
+    Default: 64, or the number of options if that is larger."""
 
 
 @dataclass(config=STRICT)
@@ -115,67 +115,72 @@ class SearchConfig:
     """Which architectures are scored, how, and which of them are stopped early."""
 
     trainable: str = "trainables.shared_weights:SharedWeights"
-    """How an architecture is scored; trainables.from_scratch:FromScratch trains each one by itself,
-    trainables.table:Table looks it up, trainables.zero_cost:ZeroCost needs no training, trainables.angle:Angle looks
-    at how far the supernet's weights have turned."""
+    """How an architecture is scored. trainables.from_scratch:FromScratch trains each one by itself,
+    trainables.table:Table looks it up, trainables.zero_cost:ZeroCost needs no training, trainables.angle:Angle
+    computes the angle of the supernet's weights."""
     trainable_args: dict[str, Any] = Field(default_factory=dict)
-    """Settings of the trainable, e.g. for Table {file: scores.parquet, metric: accuracy}:
+    """Arguments of the trainable, e.g. for Table {file: scores.parquet, metric: accuracy}: see
     raynas.evaluation.tabular.Layout."""
     combine: dict[str, float] = Field(default_factory=dict)
-    """Make one score of several metrics that the trainable reports, by their ranks: {accuracy: 1, loss: -1}, with
-    weights; a negative one where low is good. See raynas.evaluation.rank_aggregation."""
+    """Makes one score of several metrics that the trainable reports, by their ranks: {accuracy: 1, loss: -1}. The
+    numbers are weights; a negative weight means that lower is better. See raynas.evaluation.rank_aggregation."""
     reference: Annotated[int, Field(ge=10)] = 100
-    """combine: so many random architectures are scored first, and a rank is the place among them."""
+    """combine: number of random architectures that are scored first; a rank is the position among them."""
     filter: FilterConfig = Field(default_factory=FilterConfig)
+    """Zero-cost filter of the space."""
     features: FeaturesConfig = Field(default_factory=FeaturesConfig)
     """For bayes: {score: [naswot, synflow]}. Takes about a second for each of 50 candidates an architecture, so it pays
     where a score takes minutes."""
     method: str = "auto"
     """random, evolution, tpe, bayes, regularized, local, nsga2, reinforce, predictor, nao, or a class:
-    my_pkg.search:MySearcher.
-    auto: bayes where an architecture takes a training of its own (FromScratch), evolution otherwise."""
+    my_pkg.search:MySearcher. auto: bayes if each architecture is trained by itself (FromScratch) or if there are
+    objectives, else evolution."""
     method_args: dict[str, Any] = Field(default_factory=dict)
     """Settings of the searcher, e.g. for evolution {population: 50, parents: 10, mutations: 25, crossovers: 25,
     mutation_probability: 0.1}."""
     objectives: list[str] = Field(default_factory=list)
     """Costs that are minimised beside the score: macs, parameters, latency_ms, or numeric columns of a table. The
-    result is then a front, pareto.json; the best score on it is the winner. random, nsga2 and bayes can do it, method:
-    auto takes bayes. Nobody is stopped early: ASHA looks at scores alone and would stop what is cheap."""
+    result is a Pareto front, pareto.json; the best score on it is the winner. Supported by random, nsga2 and bayes;
+    method auto takes bayes. No trial is stopped early, because ASHA compares scores alone and would stop cheap
+    architectures."""
     joint: Domains = Field(default_factory=dict)
     """Settings of ``train`` that are searched together with the architecture, with Tune's domains: {train.lr:
-    {loguniform: [1e-3, 1]}, train.cutout: {choice: [0, 4, 8]}}, in Python {"train.lr": tune.loguniform(1e-3, 1)}. For
-    FromScratch, and for a tune.Trainable of your own, whose config then holds them: config["train.lr"]."""
+    {loguniform: [1e-3, 1]}, train.cutout: {choice: [0, 4, 8]}}; in Python {"train.lr": tune.loguniform(1e-3, 1)}.
+    For FromScratch, and for your own tune.Trainable, whose config then contains them: config["train.lr"]."""
     warm_start: str | None = None
-    """Folder of another run over the same decisions, on other data or under other limits: its best three that keep the
-    limits are scored first, and bayes and predictor learn from all its scores. They are read once and then kept in the
-    run's own folder."""
+    """Folder of another run over the same decisions, on other data or with other limits. Its best three architectures
+    that keep the limits are scored first, and bayes and predictor learn from all its scores. The scores are read
+    once and kept in the run's own folder."""
     num_samples: Count = 200
-    """How many different architectures are scored in all, those of earlier searches of this run included."""
+    """Number of different architectures that are scored in all, including those of earlier searches of this run."""
     slices: Count = 8
-    """Fidelity: the validation images come in so many slices, one after each of which a trial reports."""
+    """Fidelity: the validation images are divided into this many slices; a trial reports after each of them."""
     validation_images: Count | None = None
-    """Use at most so many of the validation images, or words, in the search; default: all."""
+    """Upper bound on the validation images, or words, used in the search; default: all."""
     bn_images: Annotated[int, Field(ge=0)] = 2048
-    """Training images from which BatchNorm statistics are computed anew for every architecture. 0 switches it off,
-    which makes the ranking worthless: for experiments only."""
+    """Training images from which BatchNorm statistics are recomputed for every architecture. 0 switches this off, which
+    makes the ranking unusable; for experiments only."""
     batch_size: Count = 250
+    """Images in a batch when architectures are scored."""
     scheduler: Literal["asha", "none"] = "asha"
+    """Whether weak architectures are stopped early."""
     reduction_factor: Annotated[float, Field(gt=1)] = 2.0
+    """ASHA: one in this many continues at each rung."""
     grace: Count = 1
-    """Slices that everyone gets before ASHA may stop it."""
+    """Slices that every architecture gets before ASHA may stop it."""
     cohort: Count = 1
-    """How many architectures share a Tune trial. More than 1 pays where a score takes less than about 0.1 s."""
+    """Number of architectures that share a Tune trial. More than 1 is faster if a score takes less than about 0.1 s."""
     replicas: Count | None = None
-    """Actors that score; default: one per GPU, or one per CPU."""
+    """Number of actors that score; default: one per GPU, or one per CPU."""
     max_concurrent: Count | None = None
-    """Trials in flight; default: two per replica, so that none waits."""
+    """Trials in flight; default: two per replica, so that no replica waits."""
     epochs: Count = 5
-    """from_scratch: epochs of training per architecture, one a fidelity step."""
+    """FromScratch: epochs of training per architecture; each epoch is one fidelity step."""
     loggers: list[str] = Field(default_factory=list)
-    """tensorboard, mlflow, wandb, or a class of ray.tune.logger.LoggerCallback: my_pkg.mod:MyLogger. One record for the
-    whole search, in which every architecture is a step: see raynas.tune.loggers."""
+    """tensorboard, mlflow, wandb, or a subclass of ray.tune.logger.LoggerCallback: my_pkg.mod:MyLogger. One record for
+    the whole search, in which every architecture is a step: see raynas.tune.loggers."""
     top: Count = 5
-    """How many of the best are scored again on all validation images."""
+    """Number of best architectures that are scored again on all validation images."""
 
     @property
     def stops_early(self) -> bool:
@@ -185,59 +190,62 @@ class SearchConfig:
 
 @dataclass(config=STRICT)
 class RetrainConfig:
-    """Training the found architecture from scratch: as ``train``, with what is said otherwise here."""
+    """Training the best architecture from scratch: as ``train``, except for what is set here."""
 
     preset: Preset | None = None
-    """Another recipe than that of ``train``, of whose settings those that no preset has are kept."""
+    """Another recipe than that of ``train``; settings of ``train`` that belong to no preset are kept."""
     epochs: Positive | None = None
-    """Default: those of ``train``; where that counts minutes, as many as the supernet made."""
+    """Default: those of ``train``; if that counts minutes, as many as the supernet was trained for."""
     batch_size: Count | None = None
+    """Default: that of ``train``."""
     lr: Positive | None = None
+    """Default: that of ``train``."""
     workers: Count | None = None
+    """Default: those of ``train``."""
     space_args: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of the space that differ from ``space_args`` when the network is trained by itself: for
-    spaces.darts:darts {cells: 20, channels: 36, evaluation: true, auxiliary: true}. What is open stays the same."""
+    """Arguments of the space that differ from ``space_args`` in retraining: for spaces.darts:darts {cells: 20,
+    channels: 36, evaluation: true, auxiliary: true}. The decisions must stay the same."""
 
 
 @dataclass(config=STRICT)
 class TruthConfig:
-    """What the command ``rank`` holds the scores of a run against: a table, an audit, or what was retrained already."""
+    """True scores that the command ``rank`` compares a run with: a table, an audit, or what was retrained already."""
 
     table: dict[str, Any] = Field(default_factory=dict)
     """A table of true scores: {file: scores.parquet, metric: accuracy}; see raynas.evaluation.tabular.Layout."""
     epochs: Count | None = None
-    """Audit: random architectures are trained from scratch for so many epochs each, on the images as they are..."""
+    """Audit: random architectures are trained from scratch for this many epochs each, on the full images."""
     architectures: Annotated[int, Field(ge=10)] = 30
-    """...so many of them..."""
+    """Audit: number of architectures."""
     minutes: Positive | None = None
-    """...for at most so many minutes in all; with more of them the audit goes on."""
+    """Audit: upper bound on the minutes in all; with a larger bound the audit continues."""
     sample: Annotated[int, Field(ge=0)] | None = None
-    """table: so many random architectures are scored as the run scores them. 0: only those that the search has scored,
-    which are no fair sample of the space unless its method was random. Default: 200; 0 where each takes a training of
-    its own, or the search was random and stopped none."""
+    """table: number of random architectures that are scored as the run scores them. 0: only those that the search has
+    scored, which are a biased sample unless the method was random. Default: 200; 0 if each architecture is trained
+    by itself, or if the search was random without early stopping."""
     resamples: Annotated[int, Field(ge=100)] = 1000
-    """Of the bootstrap that the intervals come from."""
+    """Bootstrap samples for the intervals."""
 
 
 @dataclass(config=STRICT)
 class Config:
-    """A whole run."""
+    """All settings of a run."""
 
     space: str = "spaces.shufflenet:spos_small"
     """A function that returns the space: package.module:function. Or decisions alone, a mapping from names to options,
     for a trainable that needs no network and no data."""
     space_args: dict[str, Any] = Field(default_factory=dict)
-    """Its arguments. num_classes and in_channels are filled from the data if it takes them. Decisions alone may be
-    given functions: canonical, alike, graph, and a notation (see raynas.searchers.SearchSpace), e.g.
-    graph=spaces.nasbench201:graph."""
+    """Arguments of the space. num_classes and in_channels are filled from the data if the function takes them.
+    Decisions alone may be given functions: canonical, alike, graph, and a notation (see
+    raynas.search_space.space.SearchSpace), e.g. graph=spaces.nasbench201:graph."""
     data: DataConfig = Field(default_factory=DataConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     search: SearchConfig = Field(default_factory=SearchConfig)
     retrain: RetrainConfig = Field(default_factory=RetrainConfig)
     truth: TruthConfig = Field(default_factory=TruthConfig)
     limits: dict[str, Any] = Field(default_factory=dict)
-    """Hard limits, e.g. {macs: 3.3e8, parameters: [1e6, 5e6]}: an upper bound, or a lower and an upper one. latency_ms,
-    too, where ``latency.place`` says where to measure."""
+    """Hard limits, e.g. {macs: 3.3e8, parameters: [1e6, 5e6]}: an upper bound, or a lower and an upper bound.
+    latency_ms needs ``latency.place``."""
     latency: LatencyConfig = Field(default_factory=LatencyConfig)
     after: list[Step] = Field(default_factory=lambda: list(get_args(Step)))
     """What follows a search: train the winner from scratch, write it as plain PyTorch, write a page about the run."""
@@ -249,13 +257,15 @@ class Config:
     """A folder that all nodes mount, or s3://bucket/path (credentials from the environment): see
     raynas.storage.object_store."""
     address: str | None = None
-    """Address of a Ray cluster; default: $RAY_ADDRESS, else Ray is started here."""
+    """Address of a Ray cluster; default: $RAY_ADDRESS, else Ray is started on this machine."""
     seed: int = 0
+    """Seed of everything that is random. With several trials in flight, results also depend on the order in which
+    scores arrive."""
     time_budget: Duration | None = None
-    """Seconds, or 90m, 2h: training the supernet and searching end within it, the best so far is kept. Training takes
-    half of it at most: its schedule is shortened to that. What earlier commands of the run took by their records, from
-    the first to the last report of each phase, counts. Retraining follows only if it fits into what is left. Where a
-    table tells the seconds of its scores these count instead."""
+    """Seconds, or 90m, 2h. Training the supernet and searching end within it, and the best result so far is kept.
+    Training takes at most half of it: its schedule is shortened to that. The time of earlier commands of the run,
+    from the first to the last report of each phase, counts. Retraining follows only if it fits into the rest. If a
+    table has seconds for its scores, these count instead of the clock."""
     budget_gpu_hours: Positive | None = None
     """The same in hours of all GPUs that the actors hold, whether they compute or wait."""
 

@@ -45,31 +45,31 @@ class ShrinkConfig:
     """Dropping options by their angle while the supernet is trained; the defaults are those of ABS (ECCV 2020)."""
 
     every: Positive | None = None
-    """Epochs between two rounds; may be a fraction. Nothing is dropped if absent."""
+    """Epochs between two rounds; may be a fraction. Without it nothing is dropped."""
     first: Positive | None = None
-    """Epochs before the first round; default: as many as between two."""
+    """Epochs before the first round; default: as many as between two rounds."""
     drop: Count = 7
-    """Options that a round drops, those of the smallest mean angle. Every decision keeps one."""
+    """Options that a round drops, those with the smallest mean angle. Every decision keeps one."""
     until: Annotated[float, Field(ge=1)] = 1e6
-    """No further round where so few architectures are left."""
+    """Shrinking ends when at most this many architectures are left."""
     samples: Count = 1000
-    """About so many random architectures give the mean angle of an option."""
+    """Approximate number of random architectures for the mean angle of an option."""
     anchor: Count = 50
-    """Once more options than these were dropped, angles are measured from the weights of that moment."""
+    """After more than this many options were dropped, angles are measured from the weights at that time."""
 
 
 @dataclass(config=STRICT)
 class PoolConfig:
-    """Training the paths of a pool, the worst of which ``search.method`` renews: NAO-WS (NeurIPS 2018) with nao."""
+    """Training the paths of a pool whose worst members ``search.method`` replaces: NAO-WS (NeurIPS 2018) with nao."""
 
     size: Annotated[int, Field(ge=2)] | None = None
-    """How many architectures; without it all of the space is trained. The search begins with them. NAO-WS: 600."""
+    """Architectures in the pool; without it the whole space is trained. The search begins with them. NAO-WS: 600."""
     every: Positive = 30.0
     """Epochs between two rounds; may be a fraction."""
     rounds: Count | None = None
-    """Default: as many as the training has time for."""
+    """Default: as many as fit into the training."""
     renew: Share = 0.5
-    """At most this share of the pool is replaced in a round."""
+    """Largest share of the pool that a round replaces."""
 
 
 @dataclass(config=STRICT)
@@ -77,91 +77,95 @@ class TrainConfig:
     """How weights are trained. The defaults suit small data; other presets are the recipes of papers."""
 
     preset: Preset = "auto"
-    """The recipe for everything that is not set here. spos: of Guo et al. (ECCV 2020) for ImageNet. darts: of Liu et
-    al. (ICLR 2019), by which a network of the DARTS space is trained by itself on CIFAR; darts_imagenet: that of RLNAS
-    (Zhang et al., CVPR 2021) on ImageNet. nao: of Luo et al. (NeurIPS 2018), by which a network of its cells is trained
-    by itself on CIFAR. For texts words, nao_words: of the supernet of NAO-WS; penn_treebank, wikitext2: those by which
-    a recurrent network is trained by itself there. auto: spos for 100,000 images or more of at least 128 pixels, else
-    small; for texts words."""
+    """The recipe for everything that is not set here. spos: Guo et al. (ECCV 2020) for ImageNet. darts: Liu et al.
+    (ICLR 2019), training a network of the DARTS space by itself on CIFAR; darts_imagenet: that of RLNAS (Zhang et
+    al., CVPR 2021) on ImageNet. nao: Luo et al. (NeurIPS 2018), training a network of its cells by itself on CIFAR.
+    Texts: words; nao_words: the supernet of NAO-WS; penn_treebank, wikitext2: training a recurrent network by
+    itself. auto: spos for 100,000 images or more of at least 128 pixels, else small; for texts words."""
     epochs: Positive | None = None
-    """Passes over the training images; may be a fraction. small: 60, spos: 120, darts and nao: 600,
-    darts_imagenet: 250, words: 40, nao_words: 1000, penn_treebank: 4000, wikitext2: 2000."""
+    """Passes over the training images; may be a fraction. small: 60, spos: 120, darts and nao: 600, darts_imagenet:
+    250, words: 40, nao_words: 1000, penn_treebank: 4000, wikitext2: 2000."""
     minutes: Positive | None = None
-    """Time instead of epochs: as many steps as fit. The schedule follows the clock: it ends in time also where the
-    machine becomes slower or faster, and no two such trainings are bit for bit the same."""
+    """Time instead of epochs: as many steps as fit. The schedule follows the clock and ends in time even if the speed
+    of the machine changes; two such trainings are not bit for bit the same."""
     batch_size: Count | None = None
-    """Images a step over all workers together, rounded down to a multiple of them. small: 64, darts: 96, spos and
-    darts_imagenet: 1024, nao: 128. Of a text: rows that are read side by side; words: 32, nao_words: 256, the others:
-    64."""
+    """Images per step over all workers, rounded down to a multiple of the workers. small: 64, darts: 96, spos and
+    darts_imagenet: 1024, nao: 128. For a text, rows that are read side by side; words: 32, nao_words: 256, the
+    others: 64."""
     lr: Positive | None = None
-    """Learning rate at the start. small: 0.1, darts and nao: 0.025, spos and darts_imagenet: 0.5, nao_words: 0.25, the
+    """Initial learning rate. small: 0.1, darts and nao: 0.025, spos and darts_imagenet: 0.5, nao_words: 0.25, the
     others: 20."""
     schedule: Literal["linear", "cosine", "constant"] | None = None
-    """How it falls to zero. small, darts, nao and words: cosine, spos and darts_imagenet: linear, the others:
-    constant."""
+    """How the learning rate falls to zero. small, darts, nao and words: cosine, spos and darts_imagenet: linear, the
+    others: constant."""
     warmup: Share = 0.0
     """Share of the steps in which the learning rate rises linearly to ``lr``."""
     momentum: Share | None = None
-    """For texts: 0, else: 0.9."""
+    """Momentum of SGD. Texts: 0, else: 0.9."""
     nesterov: bool = False
+    """Whether SGD uses Nesterov momentum."""
     weight_decay: NotNegative | None = None
-    """On tensors of more than one dimension only. small: 5e-4, spos: 4e-5, darts and nao: 3e-4, darts_imagenet: 3e-5,
-    penn_treebank: 8e-7, the others: 5e-7."""
+    """Applied to tensors of more than one dimension only. small: 5e-4, spos: 4e-5, darts and nao: 3e-4, darts_imagenet:
+    3e-5, penn_treebank: 8e-7, the others: 5e-7."""
     label_smoothing: Share | None = None
-    """darts, nao and for texts: 0, the others: 0.1."""
+    """darts, nao and texts: 0, the others: 0.1."""
     clip: Positive | None = None
-    """Largest norm of the gradient. darts, darts_imagenet and nao: 5, small and spos: any, nao_words: 10, the others:
-    0.25."""
+    """Largest norm of the gradient. darts, darts_imagenet and nao: 5, small and spos: no bound, nao_words: 10, the
+    others: 0.25."""
     bptt: Count = 35
-    """Words of a text through which gradients go back; the state is carried on."""
+    """Words of a text through which gradients are propagated; the state is carried on."""
     slowness: NotNegative | None = None
-    """Weight of the squared change of a recurrent network's state from word to word. For texts: 1e-3."""
+    """Weight of the squared change of a recurrent network's state from word to word (temporal activation
+    regularisation). Texts: 1e-3."""
     average_after: Count | None = None
-    """Retraining: once the validation loss of so many epochs ago was better than all since, the network is the average
-    of its weights from then on (NT-ASGD, Merity et al., ICLR 2018). penn_treebank and wikitext2: 5, else: never."""
+    """Retraining: once the validation loss this many epochs ago was better than all later ones, the network is the
+    average of its weights from then on (NT-ASGD, Merity et al., ICLR 2018). penn_treebank and wikitext2: 5, else:
+    never."""
     drop_path: Share | None = None
-    """How much of the paths through a network is left out at the end of its training, from nothing at the beginning:
-    in modules with a number ``drop_path``, as those of ``spaces.darts``. darts and nao: 0.2, the others: 0."""
+    """Share of the paths through a network that is dropped at the end of training, rising from 0 at the beginning.
+    Applies to modules with a number ``drop_path``, as in ``spaces.darts``. darts and nao: 0.2, the others: 0."""
     auxiliary: NotNegative = 0.4
-    """Weight of the loss of auxiliary classifiers. A network that has some returns a tuple in training: its logits,
-    then theirs."""
+    """Weight of the loss of auxiliary classifiers. A network with auxiliary classifiers returns a tuple in training:
+    its logits, then theirs."""
     augment: Literal["auto", "none", "crop", "crop_flip", "imagenet"] = "auto"
     """auto: imagenet for the presets spos and darts_imagenet; else crop for digits and Fashion-MNIST, or crop_flip."""
     augment_strength: Annotated[float, Field(ge=0, le=2)] = 1.0
-    """Factor of what ``augment`` does: how far a crop moves (in whole pixels), the areas and colours of imagenet. At 0
-    only mirroring is left."""
+    """Factor of the augmentation: distance of crops (in whole pixels), areas and colours of imagenet. At 0 only
+    mirroring is left."""
     cutout: Annotated[int, Field(ge=0)] | None = None
-    """Side in pixels of a square that is painted over in every training image (DeVries & Taylor, 2017). darts and
-    nao: 16, the others: 0."""
+    """Edge in pixels of a square that is masked in every training image (DeVries & Taylor, 2017). darts and nao: 16,
+    the others: 0."""
     paths: Literal["auto", "uniform", "constrained", "fair", "proportional", "plain", "cells"] = "auto"
-    """Which paths a step trains: uniform (one form alone of those that are the same network); constrained (uniform over
-    MAC bins, the default of SPOS where MACs are limited); fair (every option once a step, FairNAS); proportional (a
-    path in proportion to its parameters, as large ones need more training: NAO-V2); plain (uniform over all forms,
-    RLNAS); cells (every repetition of a cell draws its own, RLNAS on NAS-Bench-201). auto: constrained if MACs are
-    limited and additive."""
+    """Which paths a step trains: uniform (only one form of those that are the same network); constrained (uniform over
+    MAC bins, the default of SPOS if MACs are limited); fair (every option once per step, FairNAS); proportional (in
+    proportion to the number of parameters, because large networks need more training: NAO-V2); plain (uniform over
+    all forms, RLNAS); cells (every repetition of a cell samples its own path, RLNAS on NAS-Bench-201). auto:
+    constrained if MACs are limited and additive, else uniform."""
     labels: Literal["given", "random"] = "given"
-    """random: the supernet learns labels drawn by chance, once for the whole run (RLNAS); retraining and validation
-    keep the given ones."""
+    """random: the supernet learns random labels that are drawn once for the whole run (RLNAS); retraining and
+    validation use the given ones."""
     shrink: ShrinkConfig = Field(default_factory=ShrinkConfig)
+    """Shrinking the space during training (ABS)."""
     pool: PoolConfig = Field(default_factory=PoolConfig)
     """With ``paths`` auto (all members alike) or proportional."""
     affine: bool = False
-    """Whether the scale and shift of BatchNorm layers are trained in the supernet; SPOS leaves them out."""
+    """Whether scale and shift of BatchNorm layers are trained in the supernet; SPOS does not train them."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bfloat16 autocast on GPUs that have it, float32 otherwise."""
+    """auto: bfloat16 autocast on GPUs that support it, else float32."""
     workers: Count | None = None
-    """Data-parallel actors; default: one per GPU, up to four on a machine without."""
+    """Data-parallel actors; default: one per GPU, up to four on a machine without GPUs."""
     gpus_per_worker: NotNegative | None = None
-    """Default: 1 where the cluster has GPUs, else 0."""
+    """Default: 1 if the cluster has GPUs, else 0."""
     cpus_per_worker: Positive | None = None
-    """Default: the CPUs of the cluster shared evenly (at most 8 each with GPUs)."""
+    """Default: the CPUs of the cluster divided evenly (at most 8 each with GPUs)."""
     wait_minutes: NotNegative = 0.0
-    """On a cluster that starts nodes on demand: how long workers, or replicas, that do not fit yet wait for theirs."""
+    """On a cluster that starts nodes on demand: how long workers or replicas that do not fit yet wait for new nodes."""
     checkpoint_seconds: Positive = 60.0
-    """A checkpoint at least this often (and at the end)."""
+    """Longest time between two checkpoints; one more is written at the end."""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2
+    """Number of newest checkpoints that are kept."""
     max_failures: Annotated[int, Field(ge=0)] = 3
-    """How many times a lost worker is replaced, without a checkpoint in between, before the run gives up."""
+    """How many times lost workers are replaced, without a checkpoint in between, before the run fails."""
 
     def resolved(self) -> TrainConfig:
         """The same settings with everything that was left open filled from the preset."""

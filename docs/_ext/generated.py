@@ -1,0 +1,231 @@
+"""Parts of the documentation that are made from the repository when it is built.
+
+A page holds one of these comments on a line of its own:
+
+``<!-- repository-page: cluster/README.md -->``
+    The text of a Markdown file of the repository. Its links to files that are pages here lead to these pages; links to
+    other files of the repository become the path of the file.
+``<!-- settings: raynas.config.run:Config -->``
+    The settings of a dataclass and of the groups below it: name, type, default, and the docstring below each field.
+``<!-- arguments: raynas.searchers.evolution:EvolutionSettings -->``
+    The arguments of a class from its ``__init__`` or its fields, with the texts of its Google-style docstring.
+``<!-- public-names: raynas -->``
+    Autodoc directives for everything in ``__all__`` of a module.
+
+Source files are read with ``ast``; ``public-names`` alone imports what it documents, as autodoc does.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import os
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "benchmarks/README.md": "benchmarks.md",
+    "cluster/README.md": "cluster.md",
+    "cluster/monitoring.md": "monitoring.md",
+    "cluster/faults.md": "faults.md",
+}
+"""Files of the repository that are pages of the documentation."""
+_COMMENT = re.compile(r"^<!-- ([a-z-]+): (\S+) -->$", re.MULTILINE)
+_LINK = re.compile(r"(!?)\[([^\]]*)\]\((?![a-z]+:|#)([^)\s#]+)(#[^)\s]*)?\)")
+
+
+def repository_page(name: str, page: Path) -> str:
+    """The text of a Markdown file, with links as seen from ``page``."""
+    source = ROOT / name
+
+    def link(found: re.Match[str]) -> str:
+        picture, text, target, anchor = found.groups()
+        path = (source.parent / target).resolve()
+        inside = path.relative_to(ROOT).as_posix()
+        there = DOCS / PAGES[inside] if inside in PAGES else path
+        if there.is_relative_to(DOCS):
+            return f"{picture}[{text}]({os.path.relpath(there, page.parent)}{anchor or ''})"
+        return f"`{inside}`" if text in (inside, path.name, f"`{inside}`") else f"{text} (`{inside}`)"
+
+    return _LINK.sub(link, source.read_text(encoding="utf-8"))
+
+
+def _class(name: str) -> tuple[ast.ClassDef, ast.Module]:
+    module, _, wanted = name.partition(":")
+    path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == wanted), tree
+
+
+def fields(node: ast.ClassDef) -> Iterator[tuple[str, str, str | None, str]]:
+    """Name, type, default and description of each field of a dataclass."""
+    for each, after in zip(node.body, [*node.body[1:], None], strict=True):
+        if not isinstance(each, ast.AnnAssign) or not isinstance(each.target, ast.Name):
+            continue
+        if "ClassVar" in ast.unparse(each.annotation) or each.target.id.startswith("_"):
+            continue
+        text = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
+        default = None if each.value is None else _default(each.value)
+        yield each.target.id, ast.unparse(each.annotation), default, inspect.cleandoc(str(text))
+
+
+def _default(value: ast.expr) -> str:
+    """A default as it is written in YAML or Python; a factory as what it makes."""
+    if isinstance(value, ast.Call):
+        given = {word.arg: word.value for word in value.keywords}
+        if "default" in given or (value.args and ast.unparse(value.func) == "Field"):
+            return ast.unparse(given.get("default") or value.args[0])
+        factory = given.get("default_factory")
+        if isinstance(factory, ast.Name):
+            return {"dict": "{}", "list": "[]"}.get(factory.id, factory.id)
+        if isinstance(factory, ast.Lambda):
+            return ast.unparse(factory.body)
+    return ast.unparse(value)
+
+
+def settings(name: str, prefix: str = "", level: int = 2) -> str:
+    """Definition lists of the settings of a class, and of the groups below it."""
+    node, tree = _class(name)
+    homes = {
+        alias.asname or alias.name: f"{each.module}:{alias.name}"
+        for each in ast.walk(tree)
+        if isinstance(each, ast.ImportFrom)
+        for alias in each.names
+    }
+    homes |= {
+        each.name: f"{name.partition(':')[0]}:{each.name}" for each in tree.body if isinstance(each, ast.ClassDef)
+    }
+    types = {
+        each.targets[0].id: ast.unparse(each.value)
+        for each in tree.body
+        if isinstance(each, ast.Assign) and isinstance(each.targets[0], ast.Name)
+    }
+    title = f"`{prefix.rstrip('.')}`" if prefix else "Top level"
+    lines = [f"{'#' * level} {title}", "", inspect.cleandoc(ast.get_docstring(node) or ""), ""]
+    groups = []
+    for field, kind, default, text in fields(node):
+        if kind.endswith("Config"):
+            groups.append(settings(homes[kind], f"{prefix}{field}.", level if prefix == "" else level + 1))
+            continue
+        kind = re.sub(r"\b[A-Z]\w+\b", lambda found: types.get(found[0], found[0]), kind)
+        facts = f"{_kind(kind)}, default `{default}`." if default is not None else f"{_kind(kind)}."
+        facts = f"{_kind(kind)}." if default is None else f"{_kind(kind)}, default `{default}`."
+        lines += [f"`{prefix}{field}`", textwrap.indent(f"{facts} {text}".strip(), "  ").replace("  ", ": ", 1), ""]
+    return "\n".join([*lines, *groups])
+
+
+_KINDS = {
+    "Count": "int ≥ 1",
+    "Share": "float, 0 ≤ x < 1",
+    "Positive": "float > 0",
+    "NotNegative": "float ≥ 0",
+    "Duration": "seconds, or text such as 90m or 2h",
+    "Name": "one path component",
+    "Place": "place",
+    "Domains": "mapping to search domains",
+}
+
+
+def _kind(annotation: str) -> str:
+    """A type in words, e.g. ``int ≥ 2`` for ``Annotated[int, Field(ge=2)]``."""
+    optional = annotation.endswith(" | None")
+    text = annotation.removesuffix(" | None")
+    found = re.fullmatch(r"Annotated\[(\w+), Field\((.*)\)\]", text)
+    if found:
+        signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+        bounds = [part.split("=") for part in found[2].split(", ")]
+        text = f"{found[1]} " + ", ".join(f"{signs[sign]} {value}" for sign, value in bounds)
+    elif text.startswith(("Literal[", "list[Literal[")):
+        text = ("list of " if text.startswith("list") else "one of ") + ", ".join(re.findall(r"'([^']*)'", text))
+    else:
+        text = _KINDS.get(text, text)
+    return f"*{text}*" + (" or null" if optional else "")
+
+
+def arguments(name: str) -> str:
+    """A table of the arguments of a class: name, default and description."""
+    node, _ = _class(name)
+    init = next((each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"), None)
+    known = list(fields(node))
+    defaults = {field: default for field, _, default, _ in known}
+    if init is not None:
+        given = init.args
+        pairs = [*zip(given.args[len(given.args) - len(given.defaults) :], given.defaults, strict=True)]
+        pairs += [(a, d) for a, d in zip(given.kwonlyargs, given.kw_defaults, strict=True) if d is not None]
+        common = {"seed", "metric", "mode", "points_to_evaluate", "settings"}
+        defaults = {a.arg: ast.unparse(d) for a, d in pairs if a.arg not in common}
+    texts = {field: " ".join(text.split()) for field, _, _, text in known if text}
+    texts |= _described(ast.get_docstring(node) or "")
+    rows = ["| argument | default | meaning |", "|---|---|---|"]
+    for each, default in defaults.items():
+        text = texts.get(each, "").replace("|", "\\|")
+        rows.append(f"| `{each}` | {'' if default is None else f'`{default}`'} | {text} |")
+    return "\n".join(rows)
+
+
+def _described(docstring: str) -> dict[str, str]:
+    """The texts of the sections Args and Attributes of a Google-style docstring."""
+    texts: dict[str, str] = {}
+    name = ""
+    inside = False
+    for line in docstring.splitlines():
+        if re.fullmatch(r"\w+:", line):
+            inside = line in ("Args:", "Attributes:")
+        elif inside:
+            found = re.match(r"    (\w+): (.*)", line)
+            if found:
+                name = found[1]
+                texts[name] = found[2]
+            elif name and line.strip():
+                texts[name] += " " + line.strip()
+    return {key: re.sub(r":\w+:`~?([^`]+)`", r"`\1`", text) for key, text in texts.items()}
+
+
+def public_names(module: str, documented: set[str]) -> str:
+    """Autodoc directives for what a module offers, except for what its page documents already."""
+    here = importlib.import_module(module)
+    lines = []
+    for name in here.__all__:
+        thing: Any = getattr(here, name)
+        home = getattr(thing, "__module__", None)
+        full = f"{home}.{getattr(thing, '__qualname__', name)}"
+        if full in documented:
+            continue
+        documented.add(full)
+        if inspect.isclass(thing):
+            lines += [f".. autoclass:: {full}", "   :members:", "   :show-inheritance:", ""]
+        elif inspect.isroutine(thing):
+            lines += [f".. autofunction:: {full}", ""]
+        elif not isinstance(thing, str):
+            lines += [f".. autodata:: {module}.{name}", "   :no-value:", ""]
+    return "\n".join(["```{eval-rst}", *lines, "```"])
+
+
+def fill(app: Sphinx, name: str, source: list[str]) -> None:
+    """Replace the comments in a page by what they stand for."""
+    page = Path(app.srcdir) / f"{name}.md"
+    documented: set[str] = set()
+    makers: dict[str, Callable[[str], str]] = {
+        "repository-page": lambda file: repository_page(file, page),
+        "settings": settings,
+        "arguments": arguments,
+        "public-names": lambda module: public_names(module, documented),
+    }
+    source[0] = _COMMENT.sub(lambda m: makers[m[1]](m[2]) if m[1] in makers else m[0], source[0])
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Called by Sphinx."""
+    app.connect("source-read", fill)
+    return {"version": "1", "parallel_read_safe": True}
