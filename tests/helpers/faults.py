@@ -394,9 +394,9 @@ PAGE = """# What faults cost
 
 Made by `python tests/helpers/faults.py` on two cores; the tests do the same with a Ray that notices sooner. One run
 (2 training workers, {searched} architectures of {slices} slices each, a head and two nodes with a pretended GPU)
-suffers all of this, one after the other. In the end its weights are bit for bit those of an undisturbed run, every architecture has
-the same scores, the winner is the same, and scoring it again gives the same. After each fault nothing that had been
-scored was lost, and no score was in the log twice.
+suffers all of this, one after the other. In the end its weights are bit for bit those of an undisturbed run, every
+architecture has the same scores, the winner is the same, and scoring it again gives the same. After each fault
+nothing that had been scored was lost, and no score was in the log twice.
 
 Seconds: from the fault to the next training steps, or to the next score. Where `--resume` is needed it comes at once,
 and the seconds are mostly Ray's and PyTorch's start. A node that vanishes Ray takes for lost after some 15 s. A fault
