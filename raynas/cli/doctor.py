@@ -247,7 +247,7 @@ def _memory(run: Run, nodes: Sequence[NodeFacts]) -> CheckResult:
         where = place_ranks(recipe)
     except ConfigError as error:
         return CheckResult("memory", "fail", str(error), "Ask for fewer train.workers, or add nodes")
-    batch = max(min(recipe.batch_size or 1, run.task.batched(recipe)) // where.count, 1)
+    batch = max(min(recipe.batch_size or 1, run.task.examples_per_epoch(recipe)) // where.count, 1)
     data = run.data if "retrain" in run.config.after else run.search_data
     need = training_memory(run.space, task_of(data).example(1, recipe), batch, seed=run.config.seed)
     return check_memory({**need, run.task.metric.examples: data.bytes}, where, nodes)

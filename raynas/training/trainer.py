@@ -23,7 +23,7 @@ from raynas.config.train import TrainConfig
 from raynas.data.dataset import Data
 from raynas.exceptions import TrainingDiverged
 from raynas.nn.subnet import derive
-from raynas.tasks.base import task_of
+from raynas.tasks.base import RankInfo, task_of
 from raynas.training.path_sampling import PathSampler
 from raynas.utils.seeds import seed_of
 
@@ -90,7 +90,7 @@ class Trainer:
         recipe: How to train; open settings are filled from its preset.
         paths: Which architectures a step trains, or None for a plain network.
         seed: Decides everything drawn.
-        rank: ``(rank, world size)`` of this process; more than one needs an initialised process group.
+        rank: Of this process, by default the only one; several need an initialised process group.
     """
 
     def __init__(
@@ -100,11 +100,12 @@ class Trainer:
         recipe: TrainConfig,
         paths: PathSampler | None = None,
         seed: int = 0,
-        rank: tuple[int, int] = (0, 1),
+        rank: RankInfo | None = None,
     ) -> None:
         self.recipe = recipe.resolved()
         assert self.recipe.epochs is not None and self.recipe.momentum is not None
-        self.rank, self.world = rank
+        rank = rank or RankInfo()
+        self.rank, self.world = rank.rank, rank.world_size
         self.seed, self.paths, self.data = seed, paths, data
         self.device = best_device()
         self.model = place_model(model, self.device).train()
@@ -156,7 +157,7 @@ class Trainer:
     def _train_step(self) -> tuple[Tensor, int]:
         """One update; returns the summed loss of its paths and their number."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate() * self.loader.scale(self.step)
+            group["lr"] = self._learning_rate() * self.loader.lr_scale(self.step)
         if self.recipe.drop_path:
             for module in self._dropping:
                 module.drop_path = self.recipe.drop_path * self.step / self.total_steps  # type: ignore[assignment]
@@ -223,7 +224,7 @@ class Trainer:
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         for number, value in self._momentum().items():
             tensors[f"momentum/{number}"] = value
-        tensors |= self.loader.tensors()
+        tensors |= self.loader.state_dict()
         if self.average is not None:
             tensors |= {f"average/{name}": value for name, value in self.average.state_dict().items()}
         return {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
@@ -235,7 +236,7 @@ class Trainer:
             RuntimeError: The tensors belong to another model.
         """
         self.model.load_state_dict(model_tensors(tensors))
-        self.loader.load(tensors)
+        self.loader.load_state_dict(tensors)
         kept = {name[len("average/") :]: value for name, value in tensors.items() if name.startswith("average/")}
         if kept:
             self.begin_average()

@@ -29,6 +29,7 @@ from raynas.architecture import sample, size
 from raynas.config.run import Config
 from raynas.config.train import TrainConfig
 from raynas.costs.counter import Costs
+from raynas.nn import choice
 from raynas.nn import space as space_hooks
 from raynas.nn.choice import decisions
 from raynas.nn.subnet import derive

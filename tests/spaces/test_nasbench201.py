@@ -15,6 +15,7 @@ from raynas.architecture import enumerate_all, sample
 from raynas.config.run import Config
 from raynas.config.train import TrainConfig
 from raynas.costs.counter import Costs
+from raynas.nn import choice
 from raynas.nn import space as space_hooks
 from raynas.nn.subnet import derive
 from raynas.search_space.constraints import Limits
