@@ -1,8 +1,8 @@
 """The base class of a task: batches, loss, metric, and what costs are counted with.
 
-A task is the only part of the platform that knows what the data are. A data set names its task, ``data.task``; a task of
-your own is a subclass of :class:`Task` in a module of your own, ``task="my_pkg.task:MyTask"`` in the data set that your
-loader returns. It is checked by :class:`raynas.testing.task.TaskContract`.
+A task is the only part of the platform that knows what the data are. A data set names its task, ``data.task``. A task
+of your own is a subclass of :class:`Task`, named by ``task="my_pkg.task:MyTask"`` in the data set that your loader
+returns, and is checked by :class:`raynas.testing.task.TaskContract`.
 """
 
 from __future__ import annotations

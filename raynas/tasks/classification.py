@@ -43,7 +43,7 @@ class Images(Task):
 
     @property
     def preset(self) -> Preset:
-        """ "spos" for many images of at least 128 pixels, else "small"."""
+        """The one for ImageNet where there are many images of at least 128 pixels, else that for small data."""
         return "spos" if self.data.image_shape[1] >= 128 and len(self.data.train) >= 100_000 else "small"
 
     @property
