@@ -32,6 +32,7 @@ __all__ = [
     "Trainer",
     "best_device",
     "dropping",
+    "make_optimizer",
     "model_tensors",
     "place_model",
     "use_bfloat16",
@@ -76,6 +77,23 @@ def dropping(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(getattr(module, "drop_path", None), float)]
 
 
+def make_optimizer(model: nn.Module, recipe: TrainConfig, lr: float) -> torch.optim.Optimizer:
+    """SGD with momentum on the parameters that require gradients; biases and BatchNorms have no weight decay.
+
+    Args:
+        model: The parameters are those of this model, in its order.
+        recipe: ``momentum``, ``nesterov`` and ``weight_decay``; nothing open.
+        lr: The learning rate of the first step.
+    """
+    assert recipe.momentum is not None
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
+
+
 def model_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The model's own part of what :meth:`Trainer.state` returned."""
     return {name[len("model/") :]: value for name, value in tensors.items() if name.startswith("model/")}
@@ -103,7 +121,7 @@ class Trainer:
         rank: RankInfo | None = None,
     ) -> None:
         self.recipe = recipe.resolved()
-        assert self.recipe.epochs is not None and self.recipe.momentum is not None
+        assert self.recipe.epochs is not None
         rank = rank or RankInfo()
         self.rank, self.world = rank.rank, rank.world_size
         self.seed, self.paths, self.data = seed, paths, data
@@ -120,18 +138,8 @@ class Trainer:
             for module in self.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
                     module.requires_grad_(False)
-        trained: list[nn.Parameter] = [p for p in self.model.parameters() if p.requires_grad]
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.recipe.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]
         self._dropping = dropping(self.model)
-        self.optimizer = torch.optim.SGD(
-            groups,
-            lr=self._learning_rate(),
-            momentum=self.recipe.momentum,
-            nesterov=self.recipe.nesterov,
-        )
+        self.optimizer = make_optimizer(self.model, self.recipe, self._learning_rate())
 
     def run(self, until: int) -> Progress:
         """Train up to step ``until``.
