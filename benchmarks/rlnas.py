@@ -43,7 +43,7 @@ from raynas.evaluation.angle import Angles
 from raynas.evaluation.rank_aggregation import Reference
 from raynas.evaluation.scorer import Scorer
 from raynas.nn.choice import choices, decisions
-from raynas.nn.space import wiring
+from raynas.nn.space import topology
 from raynas.runs.network import Run
 from raynas.searchers import Evolution, EvolutionSettings
 from raynas.spaces import nasbench201, nasbench_macro
@@ -230,7 +230,7 @@ def tau(scores: Any, truth: Any) -> float:
 def looped(run: Run, weights: Mapping[str, Tensor], architecture: Mapping[str, str]) -> Tensor:
     """The weight vector of an architecture, built module by module along every way."""
     ways: list[list[str]] = []
-    edges = list(wiring(run.space) or ())
+    edges = list(topology(run.space) or ())
     open_ends: list[tuple[int, list[str]]] = [(min(edge[0] for edge in edges), [])]
     last = max(edge[1] for edge in edges)
     while open_ends:

@@ -1,7 +1,7 @@
 """The cell space of DARTS: a normal and a reduction cell of four nodes, each of which adds up two operations.
 
 Liu et al., "DARTS: Differentiable Architecture Search", ICLR 2019; RLNAS (Zhang et al., CVPR 2021) searches it with
-one path at a time. Architectures are described in :mod:`raynas.spaces.darts_cells`; the weights of a supernet belong
+one path at a time. Architectures are described in :mod:`raynas.spaces.darts_genotype`; the weights of a supernet belong
 to an edge and an operation. :func:`darts` is for images of 32 pixels, :func:`darts_imagenet` for images of 224.
 """
 
@@ -13,102 +13,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from raynas.spaces.darts_cells import DECISIONS, NODES, OPTIONS, canonical_form, choose, edge, graph, wiring
+from raynas.spaces.darts_genotype import DECISIONS, NODES, OPTIONS, canonical_form, choose, edge, graph, topology
+from raynas.spaces.layers import AuxiliaryHead, DropPath, FactorizedReduce, Nothing, operation
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from raynas.nn.choice import Choice
 
-__all__ = [
-    "DECISIONS",
-    "AuxiliaryHead",
-    "Cell",
-    "Darts",
-    "DropPath",
-    "FactorizedReduce",
-    "Layout",
-    "Nothing",
-    "canonical_form",
-    "darts",
-    "darts_imagenet",
-    "graph",
-    "operation",
-]
-
-
-class FactorizedReduce(nn.Module):
-    """Halves the resolution, half of the outputs from the even pixels and half from the odd ones.
-
-    Maps [N, inputs, H, W] to [N, outputs, H / 2, W / 2], rounded up.
-    """
-
-    def __init__(self, inputs: int, outputs: int, relu: bool = True) -> None:
-        super().__init__()
-        self.relu = nn.ReLU() if relu else nn.Identity()
-        self.even = nn.Conv2d(inputs, outputs // 2, 1, stride=2, bias=False)
-        self.odd = nn.Conv2d(inputs, outputs - outputs // 2, 1, stride=2, bias=False)
-        self.bn = nn.BatchNorm2d(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(x)
-        # Shifted by one pixel; the row and column of zeros that make room are read where the size is odd.
-        shifted = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
-        return self.bn(torch.cat([self.even(x), self.odd(shifted)], dim=1))
+__all__ = ["DECISIONS", "Cell", "Darts", "Layout", "canonical_form", "darts", "darts_imagenet", "graph"]
 
 
 def _conv(inputs: int, outputs: int) -> nn.Sequential:
     # Here and below the ReLU is not in place: its input is a node that other operations read, too.
     return nn.Sequential(nn.ReLU(), nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
-
-
-def _separable(channels: int, kernel: int, stride: int, dilation: int) -> list[nn.Module]:
-    padding = dilation * (kernel // 2)
-    return [
-        nn.ReLU(),
-        nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False),
-        nn.Conv2d(channels, channels, 1, bias=False),
-        nn.BatchNorm2d(channels),
-    ]
-
-
-def operation(option: str, channels: int, stride: int, evaluation: bool) -> nn.Module:
-    """One option of an edge. Maps [N, channels, H, W] to [N, channels, H / stride, W / stride]."""
-    kind, kernel = option.split("_")[0], option[-1]
-    if kind == "sep":
-        return nn.Sequential(*_separable(channels, int(kernel), stride, 1), *_separable(channels, int(kernel), 1, 1))
-    if kind == "dil":
-        return nn.Sequential(*_separable(channels, int(kernel), stride, 2))
-    if kind == "skip":
-        return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels)
-    average = nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
-    pool = average if kind == "avg" else nn.MaxPool2d(3, stride, padding=1)
-    # In a supernet, so that pools do not outweigh the operations that end in a BatchNorm.
-    return pool if evaluation else nn.Sequential(pool, nn.BatchNorm2d(channels))
-
-
-class DropPath(nn.Module):
-    """Leaves out its input for a random part of the images, and scales up the others: the expectation stays.
-
-    Larsson et al., "FractalNet", ICLR 2017. Only in training; the training loop sets ``drop_path``.
-    """
-
-    def __init__(self, part: float = 1.0) -> None:
-        super().__init__()
-        self.part = part
-        """Of ``drop_path``, which is how often this path is left out: less near the input, where a network wants it."""
-        self.drop_path = 0.0
-        """Share of the images without a path, in [0, 1)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        dropped = self.part * self.drop_path
-        if not self.training or not dropped:
-            return x
-        kept = torch.rand(x.shape[0], 1, 1, 1, device=x.device) >= dropped
-        return x * (kept / (1 - dropped)).to(x.dtype)
-
-
-class Nothing(nn.Module):
-    """An edge that is not taken: adds nothing to its node."""
 
 
 class Node(nn.Module):
@@ -173,31 +89,6 @@ class Cell(nn.Module):
         return torch.cat(values[2:], dim=1)
 
 
-class AuxiliaryHead(nn.Module):
-    """A classifier on the way, for a further loss in training. Maps [N, inputs, H, W] to logits [N, num_classes]."""
-
-    def __init__(self, inputs: int, num_classes: int, imagenet: bool) -> None:
-        super().__init__()
-        self.stride = 2 if imagenet else 3
-        self.layers = nn.Sequential(
-            nn.Conv2d(inputs, 128, 1, bias=False),
-            nn.BatchNorm2d(128),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(128, 768, 2, bias=False),
-            nn.Identity() if imagenet else nn.BatchNorm2d(768),
-            nn.ReLU(inplace=True),
-        )
-        self.classifier = nn.Linear(768, num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(x)
-        # Of images of 32 (224) pixels 8 x 8 (7 x 7) are left, in which two windows of 5 have room; whatever the size
-        # of the images, 2 x 2 go on.
-        fits = 5 + self.stride <= min(x.shape[2:]) and max(x.shape[2:]) < 5 + 2 * self.stride
-        x = F.avg_pool2d(x, 5, self.stride) if fits else F.adaptive_avg_pool2d(x, 2)
-        return self.classifier(torch.flatten(self.layers(x), 1))
-
-
 @dataclass(frozen=True)
 class Layout:
     """The size and the surroundings of a network of cells."""
@@ -224,7 +115,7 @@ class Darts(nn.Module):
 
     searched = DECISIONS
     choose = staticmethod(choose)
-    wiring = staticmethod(wiring)
+    topology = staticmethod(topology)
 
     def __init__(self, layout: Layout, num_classes: int, in_channels: int) -> None:
         super().__init__()
@@ -267,7 +158,7 @@ class Darts(nn.Module):
         """See :func:`graph`."""
         return graph(architecture)
 
-    def weightless(self, option: str, channels: int) -> float | None:
+    def surrogate_norm(self, option: str, channels: int) -> float | None:
         """The squared length of what stands for an option without weights in an angle, as in RLNAS.
 
         A skip connection is a unit matrix, a pool the numbers 1/9 for every channel and pixel; an edge that is not

@@ -1,7 +1,7 @@
 """The convolution cells of NAO and ENAS: a normal and a reduction cell of five nodes that add up two operations each.
 
 Luo et al., "Neural Architecture Optimization", NeurIPS 2018; Pham et al., "Efficient Neural Architecture Search via
-Parameter Sharing", ICML 2018. Architectures are described in :mod:`raynas.spaces.nao_cells`. In a supernet weights
+Parameter Sharing", ICML 2018. Architectures are described in :mod:`raynas.spaces.nao_genotype`. In a supernet weights
 belong to an edge and an operation, and a 1x1 convolution with weights for each node that may be unread brings the
 output of a cell to one width. A network by itself has no such convolution: its cells return the unread nodes side by
 side.
@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from raynas.spaces.darts import AuxiliaryHead, DropPath, FactorizedReduce, Nothing, operation
-from raynas.spaces.nao_cells import (
+from raynas.spaces.layers import AuxiliaryHead, DropPath, FactorizedReduce, Nothing, operation
+from raynas.spaces.nao_genotype import (
     DECISIONS,
     NODES,
     OPTIONS,
@@ -28,7 +28,7 @@ from raynas.spaces.nao_cells import (
     outlet,
     respell,
     to_words,
-    wiring,
+    topology,
 )
 from torch import Tensor, nn
 
@@ -182,7 +182,7 @@ class Nao(nn.Module):
     """
 
     searched = DECISIONS
-    wiring = staticmethod(wiring)
+    topology = staticmethod(topology)
 
     def __init__(self, layout: Layout, num_classes: int, in_channels: int) -> None:
         super().__init__()
@@ -225,22 +225,22 @@ class Nao(nn.Module):
         return logits if auxiliary is None else (logits, auxiliary)
 
     def choose(self, architecture: Mapping[str, str]) -> dict[str, str]:
-        """See :func:`raynas.spaces.nao_cells.choose`."""
+        """See :func:`raynas.spaces.nao_genotype.choose`."""
         return choose(architecture, self.evaluation)
 
     def canonical_form(self, architecture: Mapping[str, str]) -> dict[str, str]:
-        """See :func:`raynas.spaces.nao_cells.canonical_form`."""
+        """See :func:`raynas.spaces.nao_genotype.canonical_form`."""
         return canonical_form(architecture)
 
     def graph(self, architecture: Mapping[str, str]) -> list[tuple[int, int, str | None]]:
-        """See :func:`raynas.spaces.nao_cells.graph`."""
+        """See :func:`raynas.spaces.nao_genotype.graph`."""
         return graph(architecture)
 
-    def notation(self) -> Notation:
+    def sequence_encoding(self) -> Notation:
         """The sequence of 40 that NAO reads and writes, in which the operations of a node may be exchanged."""
         return Notation(tuple(DECISIONS.values()), to_words, from_words, respell)
 
-    def weightless(self, option: str, channels: int) -> float | None:
+    def surrogate_norm(self, option: str, channels: int) -> float | None:
         """The squared length of what stands for an option without weights in an angle, as in the space of DARTS."""
         constants = {"none": None, "read": None, "skip_connect": float(channels)}
         return constants.get(option, channels / 9)

@@ -120,7 +120,7 @@ class NasBench201(nn.Module):
         """See :func:`graph`."""
         return graph(architecture)
 
-    def wiring(self) -> list[tuple[int, int, str | None]]:
+    def topology(self) -> list[tuple[int, int, str | None]]:
         """The decisions between the nodes of a cell."""
         return [(source, target, decision) for (source, target), decision in zip(EDGES, DECISIONS, strict=True)]
 
@@ -129,7 +129,7 @@ class NasBench201(nn.Module):
         fed = {target for (_, target), name in zip(EDGES, DECISIONS, strict=True) if architecture[name] != "none"}
         return len(fed) == 3
 
-    def weightless(self, option: str, channels: int) -> float | None:
+    def surrogate_norm(self, option: str, channels: int) -> float | None:
         """The surrogate weight norm of an option without weights in an angle, as in RLNAS; None: no path."""
         return {"none": None, "skip_connect": 0.0, "avg_pool_3x3": channels / 9}[option]
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from raynas.spaces.layers import InvertedResidual, conv_bn
 from torch import Tensor, nn
 
 from raynas.nn.choice import Choice
 
 __all__ = [
     "DECISIONS",
-    "InvertedResidual",
     "NasBenchMacro",
     "canonical_form",
     "from_string",
@@ -29,39 +29,18 @@ DEPTHS = (2, 3, 3)
 DECISIONS: dict[str, tuple[str, ...]] = {f"blocks.{i}": OPTIONS for i in range(sum(DEPTHS))}
 
 
-def _conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return [conv, nn.BatchNorm2d(outputs)]
+class _Block(InvertedResidual):
+    """The inverted residual of the benchmark, with ReLU in place of ReLU6."""
 
-
-class InvertedResidual(nn.Module):
-    """Expansion, depthwise convolution, projection; with a shortcut where the shape does not change.
-
-    Maps [N, inputs, H, W] to [N, outputs, H / stride, W / stride].
-    """
-
-    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int, kernel: int) -> None:
-        super().__init__()
-        hidden = inputs * expansion
-        self.adds = stride == 1 and inputs == outputs
-        self.transform = nn.Sequential(
-            *_conv_bn(inputs, hidden, 1),
-            nn.ReLU(inplace=True),
-            *_conv_bn(hidden, hidden, kernel, stride, groups=hidden),
-            nn.ReLU(inplace=True),
-            *_conv_bn(hidden, outputs, 1),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.transform(x) if self.adds else self.transform(x)
+    activation = nn.ReLU
 
 
 def _layer(inputs: int, outputs: int, stride: int) -> Choice:
     changes = stride != 1 or inputs != outputs
     return Choice(
-        identity=nn.Sequential(*_conv_bn(inputs, outputs, 1, stride)) if changes else nn.Identity(),
-        mb3_k3=InvertedResidual(inputs, outputs, stride, expansion=3, kernel=3),
-        mb6_k5=InvertedResidual(inputs, outputs, stride, expansion=6, kernel=5),
+        identity=nn.Sequential(*conv_bn(inputs, outputs, 1, stride)) if changes else nn.Identity(),
+        mb3_k3=_Block(inputs, outputs, stride, expansion=3, kernel=3),
+        mb6_k5=_Block(inputs, outputs, stride, expansion=6, kernel=5),
     )
 
 
@@ -73,14 +52,14 @@ class NasBenchMacro(nn.Module):
 
     def __init__(self, num_classes: int, in_channels: int, channels: int, head: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(*_conv_bn(in_channels, channels, 3), nn.ReLU(inplace=True))
+        self.stem = nn.Sequential(*conv_bn(in_channels, channels, 3), nn.ReLU(inplace=True))
         layers: list[nn.Module] = []
         for depth in DEPTHS:
             layers.append(_layer(channels, 2 * channels, stride=2))
             channels *= 2
             layers.extend(_layer(channels, channels, stride=1) for _ in range(depth - 1))
         self.blocks = nn.Sequential(*layers)
-        self.head = nn.Sequential(*_conv_bn(channels, head, 1), nn.ReLU(inplace=True))
+        self.head = nn.Sequential(*conv_bn(channels, head, 1), nn.ReLU(inplace=True))
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(head, num_classes)
         for module in self.modules():

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from raynas.spaces.layers import InvertedResidual, conv_bn
 from torch import Tensor, nn
 
 from raynas.nn.choice import Choice
 
 __all__ = [
     "DECISIONS",
-    "InvertedResidual",
     "Layout",
     "ProxylessNet",
     "canonical_form",
@@ -34,45 +34,6 @@ DECISIONS: dict[str, tuple[str, ...]] = {
     for stage, depth in enumerate(DEPTHS)
     for layer in range(depth)
 }
-
-
-def _conv_bn(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, affine: bool = True
-) -> list[nn.Module]:
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return [conv, nn.BatchNorm2d(outputs, affine=affine)]
-
-
-class InvertedResidual(nn.Module):
-    """Expansion, depthwise convolution, projection; with a shortcut where the shape does not change.
-
-    Maps [N, inputs, H, W] to [N, outputs, H / stride, W / stride]. With expansion 1 the first convolution is left out.
-
-    Args:
-        inputs: Channels of the input.
-        outputs: Channels of the output.
-        stride: Of the depthwise convolution.
-        kernel: Size of the depthwise convolution.
-        expansion: Width of the depthwise convolution as a multiple of ``inputs``.
-        affine: Whether the BatchNorms have learnable parameters.
-    """
-
-    def __init__(
-        self, inputs: int, outputs: int, stride: int, kernel: int, expansion: int, affine: bool = True
-    ) -> None:
-        super().__init__()
-        hidden = inputs * expansion
-        self.adds = stride == 1 and inputs == outputs
-        expand = [*_conv_bn(inputs, hidden, 1, affine=affine), nn.ReLU6(inplace=True)] if expansion > 1 else []
-        self.transform = nn.Sequential(
-            *expand,
-            *_conv_bn(hidden, hidden, kernel, stride, hidden, affine),
-            nn.ReLU6(inplace=True),
-            *_conv_bn(hidden, outputs, 1, affine=affine),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.transform(x) if self.adds else self.transform(x)
 
 
 @dataclass(frozen=True)
@@ -102,7 +63,7 @@ class ProxylessNet(nn.Module):
     def __init__(self, layout: Layout, num_classes: int, in_channels: int, affine: bool = True) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            *_conv_bn(in_channels, layout.stem, 3, layout.strides[0], affine=affine), nn.ReLU6(inplace=True)
+            *conv_bn(in_channels, layout.stem, 3, layout.strides[0], affine=affine), nn.ReLU6(inplace=True)
         )
         self.first = InvertedResidual(layout.stem, layout.first, 1, kernel=3, expansion=1, affine=affine)
         blocks: list[nn.Module] = []
@@ -117,7 +78,7 @@ class ProxylessNet(nn.Module):
                 blocks.append(Choice({**options, "skip": nn.Identity()} if layer else options))
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Sequential(*_conv_bn(inputs, layout.head, 1, affine=affine), nn.ReLU6(inplace=True))
+        self.head = nn.Sequential(*conv_bn(inputs, layout.head, 1, affine=affine), nn.ReLU6(inplace=True))
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(layout.head, num_classes)
         for module in self.modules():

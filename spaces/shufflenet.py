@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from raynas.spaces.layers import conv_bn
 from torch import Tensor, nn
 
 from raynas.nn.choice import Choice
@@ -77,12 +78,11 @@ class ShuffleUnit(nn.Module):
 
 
 def _pointwise(inputs: int, outputs: int, affine: bool) -> list[nn.Module]:
-    return [nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs, affine=affine), nn.ReLU(inplace=True)]
+    return [*conv_bn(inputs, outputs, 1, affine=affine), nn.ReLU(inplace=True)]
 
 
 def _depthwise(channels: int, kernel: int, stride: int, affine: bool) -> list[nn.Module]:
-    conv = nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False)
-    return [conv, nn.BatchNorm2d(channels, affine=affine)]
+    return conv_bn(channels, channels, kernel, stride, channels, affine)
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,7 @@ class ShuffleNet(nn.Module):
         if len(scales) != depth:
             raise ValueError(f"{len(scales)} width scales given for {depth} blocks: give one for every block")
         self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, layout.stem, 3, layout.stem_stride, padding=1, bias=False),
-            nn.BatchNorm2d(layout.stem, affine=affine),
-            nn.ReLU(inplace=True),
+            *conv_bn(in_channels, layout.stem, 3, layout.stem_stride, affine=affine), nn.ReLU(inplace=True)
         )
         blocks: list[nn.Module] = []
         width = layout.stem

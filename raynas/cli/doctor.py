@@ -25,6 +25,7 @@ from raynas.distributed.connection import asks_who_comes, check_address, connect
 from raynas.distributed.placement import Placement, place_ranks
 from raynas.distributed.probe import NodeFacts, probe_nodes
 from raynas.exceptions import ConfigError
+from raynas.nn.protocols import inspect_space
 from raynas.runs.base import SearchRun
 from raynas.runs.dry_run import run_one_architecture
 from raynas.runs.network import Run
@@ -41,6 +42,7 @@ __all__ = [
     "check_memory",
     "check_nodes",
     "check_settings",
+    "check_space",
     "check_storage",
     "check_token",
     "check_versions",
@@ -77,6 +79,13 @@ def check_settings(prepare: Callable[[Config], Any], config: Config) -> tuple[Ch
         counts = ", ".join(f"{len(getattr(run.data, name))} {name}" for name in ("train", "validation", "test"))
         known += f"; data {run.data.name}: {counts} {run.data}"
     return CheckResult("settings", "ok", f"{known}; limits: {str(run.limits) or 'none'}"), run
+
+
+def check_space(run: Run) -> CheckResult:
+    """Which hooks the space defines; names that look like a misspelt one are a warning."""
+    report = inspect_space(run.space)
+    found = "; ".join(report.lines()[:2])
+    return CheckResult("space", "warn" if report.warnings else "ok", found, "; ".join(report.warnings))
 
 
 def check_token(environment: Mapping[str, str], home: Path) -> CheckResult:
@@ -238,7 +247,7 @@ def _memory(run: Run, nodes: Sequence[NodeFacts]) -> CheckResult:
         where = place_ranks(recipe)
     except ConfigError as error:
         return CheckResult("memory", "fail", str(error), "Ask for fewer train.workers, or add nodes")
-    batch = max(min(recipe.batch_size or 1, run.task.batched(recipe)) // where.count, 1)
+    batch = max(min(recipe.batch_size or 1, run.task.examples_per_epoch(recipe)) // where.count, 1)
     data = run.data if "retrain" in run.config.after else run.search_data
     need = training_memory(run.space, task_of(data).example(1, recipe), batch, seed=run.config.seed)
     return check_memory({**need, run.task.metric.examples: data.bytes}, where, nodes)
@@ -261,6 +270,8 @@ def doctor(config: Config, prepare: Callable[[Config], Any], verbose: bool = Fal
 
     settings, run = check_settings(prepare, config)
     tell(settings)
+    if isinstance(run, Run):
+        tell(check_space(run))
     tell(check_token(os.environ, Path.home()))
     try:
         connect(config, verbose=verbose)

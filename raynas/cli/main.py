@@ -94,7 +94,7 @@ def build_space(config: Config, data: Data) -> nn.Module:
     torch.manual_seed(config.seed)
     try:
         takes = inspect.signature(function).parameters
-        known = task_of(data).arguments
+        known = task_of(data).space_arguments
         arguments = {name: value for name, value in known.items() if name in takes} | config.space_args
         unknown = [name for name in arguments if name not in takes]
         if unknown and not any(p.kind is p.VAR_KEYWORD for p in takes.values()):

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from raynas import architecture as arch
 from raynas.architecture import Architecture, Decisions, Graph, Notation
 from raynas.nn.choice import Choice, choices, decisions, open_choices, places
+from raynas.nn.protocols import find_hook
 from raynas.nn.space import chosen, graph
 from raynas.nn.subnet import assemble
 from raynas.search_space.constraints import COSTS, Profile
@@ -126,7 +127,7 @@ class Costs:
     def canonical(self, architecture: Mapping[str, str]) -> Architecture:
         """The canonical form of an architecture, as :func:`raynas.nn.space.canonical`, without walking the space."""
         form = arch.canonical(self.decisions, architecture)
-        own = getattr(self._space, "canonical_form", None)
+        own = find_hook(self._space, "canonical_form")
         if own is None:
             return form
         merged = own(form)
@@ -136,8 +137,8 @@ class Costs:
 
     def complete(self, architecture: Architecture) -> bool:
         """Whether a cell may be trained that draws its own options; a space may say so by a method of this name."""
-        own = getattr(self._space, "complete", None)
-        return not callable(own) or bool(own(architecture))
+        own = find_hook(self._space, "complete")
+        return own is None or bool(own(architecture))
 
     @property
     def places(self) -> dict[str, tuple[str, ...]]:
@@ -151,9 +152,9 @@ class Costs:
 
     @property
     def notation(self) -> Notation | None:
-        """How a space writes its architectures as sequences, if it says so by a method ``notation()``."""
-        own = getattr(self._space, "notation", None)
-        return cast("Notation", own()) if callable(own) else None
+        """How a space writes its architectures as sequences, by its method ``sequence_encoding()``."""
+        own = find_hook(self._space, "sequence_encoding")
+        return None if own is None else cast("Notation", own())
 
     def sample(self, rng: random.Random) -> Architecture:
         """Draw an architecture uniformly, in its canonical form."""

@@ -19,15 +19,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import ConfigDict, Field, FiniteFloat
 from scipy import stats
 from typing_extensions import TypedDict
 
-from raynas.architecture import Architecture, key
+from raynas.architecture import Architecture, Decisions, key
 from raynas.config.fingerprint import changed
 from raynas.costs.counter import Costs
 from raynas.costs.device import LatencyBenchmark, Timing
-from raynas.costs.ridge import OptionRidge
 from raynas.exceptions import ArchitectureError
 from raynas.results.files import read_lines
 from raynas.search_space.constraints import LATENCY, Limits, Profile, violation
@@ -36,9 +37,11 @@ from raynas.searchers.random import random_architectures
 from raynas.storage.atomic import append_line
 from raynas.storage.removal import free_name, move
 
-__all__ = ["Latency", "LatencyMeasurement", "timed"]
+__all__ = ["Latency", "LatencyMeasurement", "OptionRidge", "timed"]
 
 log = logging.getLogger(__name__)
+_PENALTIES = np.logspace(-4, 3, 15)
+"""Penalties of a measurement, of which the best is taken."""
 _LEAST = 16
 """So many measurements make a model."""
 _DOUBTFUL = 0.1
@@ -73,6 +76,61 @@ class _Line(TypedDict):
     ms: Annotated[FiniteFloat, Field(gt=0)]
     spread: FiniteFloat
     predicted: FiniteFloat | None
+
+
+class OptionRidge:
+    """A ridge regression of a cost on the options of an architecture and on costs that are known exactly.
+
+    The penalty is the one with the least error where each architecture is predicted by a fit to all others.
+
+    Args:
+        decisions: Of the space.
+        known: Exact costs of an architecture, such as MACs.
+        architectures: Canonical ones whose cost was measured.
+        values: The costs, all above 0.
+    """
+
+    def __init__(
+        self,
+        decisions: Decisions,
+        known: Callable[[Architecture], Mapping[str, float]],
+        architectures: Sequence[Architecture],
+        values: Sequence[float],
+    ) -> None:
+        from sklearn.linear_model import RidgeCV  # takes a second to import
+        from sklearn.preprocessing import StandardScaler
+
+        pairs = ((decision, option) for decision, options in decisions.items() for option in options)
+        self._column = {pair: number for number, pair in enumerate(pairs)}
+        self._known, self._names = known, sorted(known(architectures[0]))
+        y = np.array(values, float)
+        scaler = StandardScaler()
+        rows = scaler.fit_transform(np.array([self._features(each) for each in architectures]))
+        penalties = _PENALTIES * len(y)
+        # With a scoring, what is stored are predictions; without, squared errors.
+        ridge = RidgeCV(penalties, scoring="neg_mean_squared_error", store_cv_results=True).fit(rows, y)
+        self.penalty = float(ridge.alpha_)
+        # A searcher asks for thousands of predictions: of one row, scikit-learn's own take two hundred times as long.
+        self._weights = ridge.coef_ / scaler.scale_
+        self._level = float(ridge.intercept_ - scaler.mean_ @ self._weights)
+        self.left_out: npt.NDArray[np.float64] = ridge.cv_results_[:, penalties == self.penalty][:, 0]
+        """The prediction for each of the architectures by a fit to all others."""
+        self.error = float(np.mean(np.abs(self.left_out / y - 1.0)))
+        """The mean relative error of these predictions."""
+        self.tau = float(stats.kendalltau(self.left_out, y).statistic)
+        """Kendall's tau between these predictions and the values."""
+
+    def _features(self, architecture: Architecture) -> npt.NDArray[np.float64]:
+        row = np.zeros(len(self._column) + len(self._names))
+        for pair in architecture.items():
+            row[self._column[pair]] = 1.0
+        costs = self._known(architecture)
+        row[len(self._column) :] = [costs[name] for name in self._names]
+        return row
+
+    def __call__(self, architecture: Architecture) -> float:
+        """The predicted cost of one architecture."""
+        return max(self._level + float(self._features(architecture) @ self._weights), 1e-6)
 
 
 class Latency:
@@ -115,7 +173,7 @@ class Latency:
         return self._model(architecture)
 
     def measure(self, architecture: Architecture) -> None:
-        """Metric a canonical architecture, unless that was done.
+        """Measure a canonical architecture, unless that was done.
 
         Raises:
             ConfigError: The cluster has no such device.
@@ -129,7 +187,7 @@ class Latency:
             self._fit()
 
     def calibrate(self, seed: int, say: Callable[[str], None]) -> None:
-        """Metric what the model is made of, as far as that was not done on this device.
+        """Measure the architectures that the model is fitted to, unless that was done on this device.
 
         Args:
             seed: Of the architectures that are drawn.
@@ -156,7 +214,7 @@ class Latency:
         say(f"latency: {self.quality()}" + (f"; {_agreement(rounds)}" if len(rounds) > 1 else ""))
 
     def measure_all(self, forms: Iterable[Architecture], say: Callable[[str], None]) -> None:
-        """Metric what earlier searches have scored, so that limits hold for it, too."""
+        """Measure what earlier searches have scored, so that limits hold for it, too."""
         missing = {key(form): form for form in forms if key(form) not in self.measured}
         if missing:
             say(f"latency: {len(missing)} architectures of earlier searches are measured, too")

@@ -30,6 +30,7 @@ __all__ = ["NAMES", "Data", "DataError", "Dataset", "Split", "for_search", "from
 NAMES = ("digits", "fashion_mnist", "cifar10", "cifar100", "images", "parquet", *TEXTS)
 
 _SPLITS = ("train", "validation", "test")
+_PLAIN = ("name", "classes", "mean", "std", "task")
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Dataset:
         classes: Labels are in ``range(classes)``.
         mean: Mean of each channel over the train split, pixels taken as 0..1.
         std: Standard deviation of each channel likewise, above 0.
+        task: The :class:`raynas.tasks.base.Task` that is learned from it, ``package.module:Class``.
 
     Raises:
         DataError: Labels out of range, splits of different image shapes, or statistics that do not fit the channels.
@@ -89,6 +91,7 @@ class Dataset:
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    task: str = "raynas.tasks.classification:Images"
 
     def __post_init__(self) -> None:
         for name in _SPLITS:
@@ -149,7 +152,7 @@ class Dataset:
     def to(self, device: torch.device | str) -> Dataset:
         """The same data set with all images and labels on a device."""
         moved = {name: getattr(self, name).to(device) for name in _SPLITS}
-        return Dataset(self.name, **moved, classes=self.classes, mean=self.mean, std=self.std)
+        return replace(self, **moved)
 
 
 Data = Dataset | TextData
@@ -213,7 +216,7 @@ def load(
     for part, source in (("training", train), ("test", test)):
         if not len(source.labels):
             raise DataError(f"{name}: there are no {part} images")
-    return _assemble(name, train, test, (validation, seed, limit))
+    return _assemble(name, train, test, SplitSettings(validation, seed, limit))
 
 
 def _open(name: str, folder: Path | None, size: int | None) -> tuple[Source, Source]:
@@ -262,8 +265,19 @@ def _sources_of(name: str, found: Any) -> tuple[Source, Source]:
     return train, test
 
 
-def _assemble(name: str, train: Source, test: Source, how: tuple[float | int, int, int | None]) -> Dataset:
-    validation, seed, limit = how
+@dataclass(frozen=True)
+class SplitSettings:
+    """How the splits of a data set are drawn."""
+
+    validation: float | int
+    """Share of the training images, or how many, that are held out."""
+    seed: int
+    limit: int | None
+    """The most images of the training and of the test part; None for all."""
+
+
+def _assemble(name: str, train: Source, test: Source, settings: SplitSettings) -> Dataset:
+    validation, seed, limit = settings.validation, settings.seed, settings.limit
     kept = spread(train.labels, min(limit or len(train.labels), len(train.labels)), seed)
     count = round(validation * len(kept)) if isinstance(validation, float) and validation < 1 else validation
     if not 0 < count < len(kept) or count != int(count):
@@ -295,7 +309,7 @@ def _shorten(dataset: Dataset, limit: int, seed: int) -> Dataset:
         split: Split = getattr(dataset, name)
         kept = torch.from_numpy(spread(split.targets.numpy(), min(limit, len(split)), seed))
         parts[name] = Split(split.inputs[kept], split.targets[kept])
-    return Dataset(dataset.name, **parts, classes=dataset.classes, mean=dataset.mean, std=dataset.std)
+    return replace(dataset, **parts)
 
 
 def to_arrays(dataset: Data) -> dict[str, Any]:
@@ -307,7 +321,7 @@ def to_arrays(dataset: Data) -> dict[str, Any]:
         for name in _SPLITS
         for field in fields(Split)
     }
-    return {**arrays, "name": dataset.name, "classes": dataset.classes, "mean": dataset.mean, "std": dataset.std}
+    return arrays | {name: getattr(dataset, name) for name in _PLAIN}
 
 
 def from_arrays(arrays: Mapping[str, Any]) -> Data:
@@ -319,7 +333,7 @@ def from_arrays(arrays: Mapping[str, Any]) -> Data:
             return TextData.of_arrays(arrays)
         tensors = {name: torch.from_numpy(value) for name, value in arrays.items() if isinstance(value, np.ndarray)}
     train, validation, test = (Split(*(tensors[f"{name}.{field.name}"] for field in fields(Split))) for name in _SPLITS)
-    return Dataset(arrays["name"], train, validation, test, arrays["classes"], arrays["mean"], arrays["std"])
+    return Dataset(train=train, validation=validation, test=test, **{name: arrays[name] for name in _PLAIN})
 
 
 def _describe(tensor: Tensor) -> str:

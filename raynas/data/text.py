@@ -71,6 +71,7 @@ class TextData:
         validation: What architectures are compared on.
         test: Looked at once, at the end.
         vocabulary: The word of each number.
+        task: The :class:`raynas.tasks.base.Task` that is learned from it, ``package.module:Class``.
 
     Raises:
         DataError: A number without a word.
@@ -81,6 +82,7 @@ class TextData:
     validation: Text
     test: Text
     vocabulary: tuple[str, ...]
+    task: str = "raynas.tasks.language_modeling:Language"
 
     def __post_init__(self) -> None:
         for name in _SPLITS:
@@ -113,13 +115,13 @@ class TextData:
     def arrays(self) -> dict[str, Any]:
         """As :func:`raynas.data.dataset.to_arrays`."""
         parts = {f"{name}.words": getattr(self, name).words.cpu().numpy() for name in _SPLITS}
-        return {**parts, "name": self.name, "vocabulary": self.vocabulary}
+        return {**parts, "name": self.name, "vocabulary": self.vocabulary, "task": self.task}
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, Any]) -> TextData:
         """The inverse of :meth:`arrays`."""
         train, validation, test = (Text(torch.from_numpy(arrays[f"{name}.words"])) for name in _SPLITS)
-        return cls(arrays["name"], train, validation, test, tuple(arrays["vocabulary"]))
+        return cls(arrays["name"], train, validation, test, tuple(arrays["vocabulary"]), arrays["task"])
 
 
 def load_text(name: str, folder: Path | None, validation: float | int, limit: int | None) -> TextData:

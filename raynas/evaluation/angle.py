@@ -40,8 +40,8 @@ class Angles:
 
     Args:
         decisions: The options of the Choices; those of the space, where it is not searched in other terms.
-        wiring: Where they lie between input and output; see :func:`raynas.nn.space.wiring`. Each of them is there, or
-            is nested in one that is.
+        topology: Where they lie between input and output; see :func:`raynas.nn.space.topology`. Each of them is there,
+            or is nested in one that is.
         fixed: Product and squares of the two weight vectors of the fixed parts: [3].
         products: The same of each option: [number of decisions, 1 + most options, 3], the options from place 1 on.
         carries: Whether it carries anything: [number of decisions, 1 + most options].
@@ -49,7 +49,7 @@ class Angles:
     """
 
     decisions: Decisions
-    wiring: Graph
+    topology: Graph
     fixed: Array
     products: Array
     carries: Flags
@@ -88,24 +88,24 @@ class Angles:
         column = {name: number for number, name in enumerate(self.decisions)}
         leads = [
             np.ones(len(codes)) if name is None else self.carries[column[name], codes[:, column[name]]].astype(float)
-            for _, _, name in self.wiring
+            for _, _, name in self.topology
         ]
         # Ways from the inputs to a node, and from a node to the outputs.
         before, after = (self._reaching(leads, backwards) for backwards in (False, True))
         ways = np.zeros(codes.shape)
-        for (source, target, name), lead in zip(self.wiring, leads, strict=True):
+        for (source, target, name), lead in zip(self.topology, leads, strict=True):
             if name is not None:
                 ways[:, column[name]] += before[source] * lead * after[target]
         for name in sorted(self.decisions, key=lambda name: name.count(".")):
             above = arch.parent(self.decisions, name)
             if above is not None:
                 ways[:, column[name]] += ways[:, column[above[0]]]
-        outputs = {target for _, target, _ in self.wiring} - {source for source, _, _ in self.wiring}
+        outputs = {target for _, target, _ in self.topology} - {source for source, _, _ in self.topology}
         return ways, np.all([before[node] > 0 for node in outputs], axis=0)
 
     def _reaching(self, leads: list[Array], backwards: bool) -> dict[int, Array]:
-        """The number of ways from where the wiring begins (or ends) to each node: [N] each."""
-        edges = [((t, s) if backwards else (s, t), lead) for (s, t, _), lead in zip(self.wiring, leads, strict=True)]
+        """The number of ways from where the topology begins (or ends) to each node: [N] each."""
+        edges = [((t, s) if backwards else (s, t), lead) for (s, t, _), lead in zip(self.topology, leads, strict=True)]
         order: TopologicalSorter[int] = TopologicalSorter()
         for (source, target), _ in edges:
             order.add(target, source)

@@ -15,7 +15,8 @@ from raynas.costs.counter import Costs
 from raynas.evaluation.angle import Angles, Array
 from raynas.exceptions import AngleError
 from raynas.nn.choice import Choice, choices, decisions, open_choices
-from raynas.nn.space import wiring
+from raynas.nn.protocols import find_hook
+from raynas.nn.space import topology
 
 __all__ = ["AngleStatistics"]
 
@@ -27,7 +28,7 @@ class AngleStatistics:
     which steady the angle there; in options with these only where they are trained.
 
     An option without convolution or linear layer has a constant in their place. A space says which by a method
-    ``weightless(option, channels)``, where ``channels`` is how many the option returns: the squared length of that
+    ``surrogate_norm(option, channels)``, where ``channels`` is how many the option returns: the squared length of that
     constant, or None for an option that carries nothing. Without that method an ``nn.Identity`` counts as the unit
     matrix, of squared length ``channels``, and a pooling over k pixels as ``channels * k`` numbers 1 / k, of squared
     length ``channels / k``.
@@ -44,7 +45,7 @@ class AngleStatistics:
     def __init__(self, space: nn.Module, costs: Costs, affine: bool) -> None:
         self.decisions = decisions(space)
         self._options_of = open_choices(space)
-        self.wiring = _checked_wiring(space)
+        self.topology = _checked_topology(space)
         self._space = space
         norms = {id(p) for m in space.modules() if isinstance(m, _BatchNorm) for p in m.parameters(recurse=False)}
         self._names = {id(p): name for name, p in space.named_parameters()}
@@ -61,8 +62,8 @@ class AngleStatistics:
             counted = [p for p in _own_parameters(module) if id(p) not in self._left_out]
             products[place] += self._sums(counted, begin, now)
         fixed = self._sums(_own_parameters(self._space), begin, now)
-        choose = getattr(self._space, "choose", None)
-        return Angles(self._options_of, self.wiring, fixed, products, self._carries, choose)
+        choose = find_hook(self._space, "choose")
+        return Angles(self._options_of, self.topology, fixed, products, self._carries, choose)
 
     def _options(self) -> Iterator[tuple[tuple[int, int], int, str, nn.Module]]:
         """Every option in all its places: its place in the table, the number of its Choice, its name, its module."""
@@ -73,18 +74,18 @@ class AngleStatistics:
 
     def _enter_constants(self, costs: Costs) -> None:
         """What stands for options without weights."""
-        weightless = [each for each in self._options() if not self._has_weights(each[3])]
-        channels = costs.channels() if weightless else {}
-        rule = getattr(self._space, "weightless", None)
+        without = [each for each in self._options() if not self._has_weights(each[3])]
+        channels = costs.channels() if without else {}
+        rule = find_hook(self._space, "surrogate_norm")
         names = list(self._options_of)
-        for place, number, option, module in weightless:
+        for place, number, option, module in without:
             try:
                 width = channels.get((number, option), 0)  # what is never run returns nothing
                 square = _constant(module, width) if rule is None else rule(option, width)
             except LookupError:
                 raise AngleError(
                     f"option {option!r} of {names[place[0]]!r} has no weights, and nothing says what stands for them "
-                    f"in an angle: give {type(self._space).__name__} a method weightless(option, channels)"
+                    f"in an angle: give {type(self._space).__name__} a method surrogate_norm(option, channels)"
                 ) from None
             self._carries[place] &= square is not None
             self._constants[place] += square or 0.0
@@ -112,21 +113,21 @@ def _own_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
             yield from _own_parameters(child)
 
 
-def _checked_wiring(space: nn.Module) -> list[tuple[int, int, str | None]]:
-    """The wiring of a space, in which every decision has its place."""
-    found, known = wiring(space), open_choices(space)
+def _checked_topology(space: nn.Module) -> list[tuple[int, int, str | None]]:
+    """The topology of a space, in which every decision has its place."""
+    found, known = topology(space), open_choices(space)
     if found is None:
         raise AngleError(
             f"{type(space).__name__} is no chain of Choices and does not say where its decisions lie between input "
-            "and output: give it a method wiring(), as in spaces/nasbench201.py"
+            "and output: give it a method topology(), as in spaces/nasbench201.py"
         )
     placed = {name for _, _, name in found}
     unknown = sorted(name for name in placed if name is not None and name not in known)
     if unknown:
-        raise AngleError(f"wiring() names {unknown[0]!r}, which is no decision; these are: {', '.join(known)}")
+        raise AngleError(f"topology() names {unknown[0]!r}, which is no decision; these are: {', '.join(known)}")
     missing = [name for name in known if name not in placed and arch.parent(known, name) is None]
     if missing:
-        raise AngleError(f"wiring() does not say where the decision {missing[0]!r} lies")
+        raise AngleError(f"topology() does not say where the decision {missing[0]!r} lies")
     return list(found)
 
 

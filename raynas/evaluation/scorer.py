@@ -68,7 +68,7 @@ def tally(model: nn.Module, split: Any, data: Data, batch_size: int = 250) -> Ta
     model.eval()
     totals, state, examples = torch.zeros(2, device=device), None, 0
     for inputs, targets in task.batches(split, batch_size, device):
-        answer, state = task.ask(model, inputs, targets, state)
+        answer, state = task.evaluate_batch(model, inputs, targets, state)
         totals += answer
         examples += targets.numel()
     model.train(was_training)
@@ -120,7 +120,7 @@ class Scorer:
             for inputs, targets in self.held_out.batches(number):
                 examples += targets.numel()
                 for i, subnet in enumerate(subnets):
-                    answer, states[i] = self.task.ask(subnet, inputs, targets, states[i])
+                    answer, states[i] = self.task.evaluate_batch(subnet, inputs, targets, states[i])
                     totals[i] += answer
         counted = {self.task.metric.examples: float(examples)}
         return [{"correct": c, **counted, "loss": loss} for c, loss in totals.tolist()]

@@ -1,4 +1,4 @@
-"""What a space says besides its choices: canonical form, graph, topology."""
+"""The canonical form, graph and topology of a space: its own hooks, or what its module tree shows."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch import nn
 from raynas import architecture as arch
 from raynas.architecture import Architecture, Graph
 from raynas.nn.choice import Choice, choices, decisions
+from raynas.nn.protocols import find_hook
 
-__all__ = ["canonical", "chosen", "graph", "wiring"]
+__all__ = ["canonical", "chosen", "graph", "topology"]
 
 
 def chosen(space: nn.Module, architecture: Mapping[str, str]) -> Mapping[str, str]:
@@ -21,7 +22,7 @@ def chosen(space: nn.Module, architecture: Mapping[str, str]) -> Mapping[str, st
     Raises:
         ArchitectureError: The space is searched in other terms, and these do not contain this architecture.
     """
-    choose = getattr(space, "choose", None)
+    choose = find_hook(space, "choose")
     return architecture if choose is None else choose(arch.canonical(decisions(space), architecture))
 
 
@@ -36,7 +37,7 @@ def canonical(space: nn.Module, architecture: Mapping[str, str]) -> Architecture
     """
     open_in_space = decisions(space)
     form = arch.canonical(open_in_space, architecture)
-    own = getattr(space, "canonical_form", None)
+    own = find_hook(space, "canonical_form")
     return form if own is None else arch.canonical(open_in_space, own(form))
 
 
@@ -46,8 +47,8 @@ def graph(space: nn.Module) -> Callable[[Architecture], Graph] | None:
     A space says it by a method ``graph(architecture)``. Where every Choice stands directly in an ``nn.Sequential``,
     they are a chain, in which an option that is an ``nn.Identity`` passes its input on.
     """
-    own = getattr(space, "graph", None)
-    if callable(own):
+    own = find_hook(space, "graph")
+    if own is not None:
         return cast("Callable[[Architecture], Graph]", own)
     chain = _chained(space)
     if chain is None:
@@ -58,15 +59,15 @@ def graph(space: nn.Module) -> Callable[[Architecture], Graph] | None:
     return functools.partial(_chain, passing)
 
 
-def wiring(space: nn.Module) -> Graph | None:
+def topology(space: nn.Module) -> Graph | None:
     """Between which nodes the decisions of a space lie, whatever they are; None where that is not known.
 
     Edges (from node, to node, decision); a decision of None is no decision: the edge passes its input on. Nodes that
-    nothing leads to are inputs, those that lead nowhere outputs. A space says it by a method ``wiring()``. Where every
-    Choice stands directly in an ``nn.Sequential``, they are a chain.
+    nothing leads to are inputs, those that lead nowhere outputs. A space defines it by a method ``topology()``. Where
+    every Choice stands directly in an ``nn.Sequential``, they are a chain.
     """
-    own = getattr(space, "wiring", None)
-    if callable(own):
+    own = find_hook(space, "topology")
+    if own is not None:
         return cast("Graph", own())
     chain = _chained(space)
     return None if chain is None else [(place, place + 1, name) for place, (name, _) in enumerate(chain)]

@@ -8,6 +8,7 @@ import time
 from raynas import architecture as arch
 from raynas.architecture import Architecture
 from raynas.evaluation.scorer import Scorer
+from raynas.nn.protocols import inspect_space
 from raynas.runs.base import SearchRun
 from raynas.runs.network import Run
 from raynas.search_space.joint import network, recipe, settings
@@ -25,6 +26,9 @@ def dry_run(run: SearchRun) -> None:
     say = run.view.say
     decisions = run.search_space.decisions
     say(f"space: {arch.size(decisions):.3g} architectures, {len(decisions)} decisions")
+    if isinstance(run, Run):
+        for line in inspect_space(run.space).lines():
+            say(line)
     ranges = run.profile()
     for name, profile in ranges.items():
         say(f"{name}: {profile}")

@@ -434,16 +434,16 @@ class Run(SearchRun):
         """
         chosen = self.best() if architecture is None else self.check(architecture)
         folder = self.folder / "export" / arch.key(chosen)
-        network, example = self.task.deployed(self.network(chosen))
+        network, example = self.task.export_model(self.network(chosen))
         report = export(network, example, folder, formats=tuple(formats or self.config.formats))
-        for name, value in {"architecture.json": chosen, **self.task.belongings}.items():
+        for name, value in {"architecture.json": chosen, **self.task.export_files}.items():
             write_json(folder / name, value)
         own = (self.folder / "retrain" / arch.key(chosen) / "result.json").exists()
         self.view.say(f"exported to {self.shown(folder)} ({'retrained' if own else 'shared'} weights)\n{report}")
         return report
 
     def _batched(self) -> int:
-        return self.task.batched(self.config.train)
+        return self.task.examples_per_epoch(self.config.train)
 
     def close(self) -> None:
         """See :meth:`SearchRun.close`; the actors end, too."""

@@ -10,13 +10,12 @@ architectures.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,56 +37,19 @@ from raynas.exceptions import ConfigError, TrainingDiverged
 from raynas.progress import TrainingStatus
 from raynas.storage.atomic import append_line, replace_text
 from raynas.supernet.actor import ActorPayload, SupernetActor
+from raynas.supernet.schedule import Schedule, make_schedule
 from raynas.supernet.worker import flatten_weights
 from raynas.training import checkpoint
+from raynas.training.loop import TrainingLoop
 from raynas.training.path_sampling import PathSampler
 from raynas.training.phases import TrainingRounds, restore
 from raynas.training.trainer import Progress, model_tensors
-from raynas.utils.periods import PERIODS
 
 __all__ = [
     "Supernet",
 ]
 
 log = logging.getLogger(__name__)
-_SHORT = 50
-"""Steps of a schedule that no budget shortens: measuring would be a large part of it."""
-_FAR = 10**9
-"""Steps of a schedule that counts minutes, before anything is measured."""
-_MEASURED = 3.0
-"""Seconds of training after which its speed is known well enough to shorten a schedule of epochs."""
-CHUNK_SECONDS = PERIODS.chunk
-"""How long the actors train between two looks of the driver."""
-
-
-class _Pace:
-    """How many steps a schedule has: as many as are wanted, or as fit into its time.
-
-    Machines get slower and faster while it is followed, so it is planned after every chunk: in the middle of the time
-    it is in its middle, and the learning rate is at its end when the time is.
-
-    Args:
-        wanted: The most steps.
-        total: As it was planned before.
-        spent: Seconds that its first steps took in earlier processes.
-        most: Seconds that it may still take.
-    """
-
-    def __init__(self, wanted: int, total: int, spent: float, most: float) -> None:
-        self.total = total
-        self._wanted, self._end, self._begin = wanted, time.monotonic() + most, time.monotonic() - spent
-
-    def spent(self) -> float:
-        """The seconds that it took so far, in all processes."""
-        return time.monotonic() - self._begin
-
-    def reached(self, step: int) -> None:
-        """So many steps are made now: plan anew."""
-        spent, left = self.spent(), max(self._end - time.monotonic(), 0.0)
-        if not left:
-            self.total = step
-        elif math.isfinite(left) and (spent >= _MEASURED or self._wanted == _FAR):
-            self.total = min(step + max(int(left * step / spent), 1), self._wanted)
 
 
 class Supernet:
@@ -115,7 +77,6 @@ class Supernet:
         self.where = Placement(0, 0.0, 0.0)
         """How many they are, and what each of them holds."""
         self._room: PlacementGroup | None = None
-        self._curve = folder / "training.jsonl"
 
     @property
     def finished(self) -> bool:
@@ -213,32 +174,8 @@ class Supernet:
         else:
             initial = watch.get(self.actors[0].save.remote()).tensors()
             checkpoint.keep_initial(self.folder, model_tensors(initial))
-        pace = self._pace(epoch_steps, end - time.monotonic(), {} if saved is None else saved[2])
-        last_save, chunk, notice = time.monotonic(), 1, PreemptionNotice()
-        waiting: list[Any] = []
-        try:
-            while step < pace.total:
-                pause = math.inf if self.rounds is None else self.rounds.next_round(epoch_steps)
-                if step >= pause:
-                    self._round(step, pace)
-                    continue
-                until = int(min(step + chunk, pace.total, pause))
-                waiting = [actor.train.remote(until, pace.total) for actor in self.actors]
-                progress = self.everyone(waiting)
-                step = until
-                pace.reached(step)
-                self._report(progress, pace.total, on_progress)
-                chunk = progress[0].next_chunk(chunk, CHUNK_SECONDS)
-                due = step == pace.total or time.monotonic() - last_save >= self.recipe.checkpoint_seconds
-                if due or notice.given():
-                    self._save(step, pace)
-                    last_save = time.monotonic()
-        except KeyboardInterrupt:
-            if waiting:
-                step = max(made.step for made in self.everyone(waiting))
-                pace.reached(step)
-                self._save(step, pace)
-            raise
+        schedule = make_schedule(self.recipe, epoch_steps, end - time.monotonic(), {} if saved is None else saved[2])
+        _SupernetLoop(self, schedule, epoch_steps, on_progress).run_interruptibly(step)
 
     def _start(self, paths: PathSampler) -> int:
         """Start the training actors as ranks of one group; returns the steps of an epoch."""
@@ -248,44 +185,6 @@ class Supernet:
         address = watch.get(self.actors[0].address.remote())
         joined = [actor.join.remote(paths, rank, where.count, address) for rank, actor in enumerate(self.actors)]
         return int(self.everyone(joined)[0])
-
-    def _pace(self, epoch_steps: int, most: float, saved: Mapping[str, Any]) -> _Pace:
-        """The schedule of this training, or of what is left of it.
-
-        Args:
-            epoch_steps: Steps of an epoch.
-            most: Seconds that it may still take.
-            saved: The values of its newest checkpoint.
-        """
-        assert self.recipe.epochs is not None
-        spent = saved.get("seconds", 0.0)
-        if self.recipe.minutes is not None:
-            return _Pace(_FAR, saved.get("total", _FAR), spent, min(60 * self.recipe.minutes - spent, most))
-        wanted = max(round(self.recipe.epochs * epoch_steps), 1)
-        return _Pace(wanted, saved.get("total", wanted), spent, math.inf if wanted < _SHORT else most)
-
-    def _report(self, progress: Sequence[Progress], total: int, tell: Callable[[TrainingStatus], None]) -> None:
-        loss = sum(p.loss for p in progress) / len(progress)
-        status = TrainingStatus(progress[0].step, total, loss, progress[0].images / max(progress[0].seconds, 1e-9))
-        line = {"step": status.step, "total": total, "loss": loss, "images_per_second": status.images_per_second}
-        line |= {"workers": self.where.count, "gpus": self.where.count * self.where.gpus}
-        append_line(self._curve, json.dumps({**line, "time": time.time()}))
-        tell(status)
-
-    def _round(self, step: int, pace: _Pace) -> None:
-        """One round; the checkpoint afterwards holds what it made of the paths."""
-        assert self.rounds is not None
-        self.rounds.round(_RoundContext(self), step)
-        paths = self.rounds.paths()
-        self.everyone([actor.follow.remote(paths) for actor in self.actors])
-        self._save(step, pace)
-        replace_text(self.folder / "rounds.json", json.dumps(self.rounds.state(), indent=2))
-
-    def _save(self, step: int, pace: _Pace) -> None:
-        tensors = watch.get(self.actors[0].save.remote()).tensors()
-        values: dict[str, Any] = {"total": pace.total, "seconds": pace.spent(), "settings": self.settings}
-        values |= {} if self.rounds is None else {"rounds": self.rounds.state()}
-        checkpoint.write(self.folder, step, tensors, values, self.recipe.keep_checkpoints)
 
     def replicas(self) -> list[Any]:
         """Start actors that score with the trained weights; Ray restarts those that die.
@@ -297,7 +196,7 @@ class Supernet:
         if saved is None or saved[0] != int(saved[2]["total"]):
             raise RuntimeError(f"there is no fully trained supernet in {self.folder}: run train-supernet first")
         self.close()
-        self._hosted = dataclasses.replace(self._hosted, weights=ray.put(flatten_weights(model_tensors(saved[1]))))
+        self._hosted = replace(self._hosted, weights=ray.put(flatten_weights(model_tensors(saved[1]))))
         where = self.place_replicas()
         # A restarted actor is built anew from what it hosts, and a repeated question has the same answer. An
         # architecture that kills every actor that scores it must fail in the end.
@@ -349,6 +248,83 @@ class Supernet:
             watch.get(ready)
         answers: list[Any] = watch.get(list(waiting))
         return answers
+
+
+class _SupernetLoop(TrainingLoop):
+    """The training of a supernet on its actors.
+
+    Args:
+        supernet: Its actors are started.
+        schedule: How many steps there are.
+        epoch_steps: Steps of an epoch.
+        on_progress: Told after every chunk.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        schedule: Schedule,
+        epoch_steps: int,
+        on_progress: Callable[[TrainingStatus], None],
+    ) -> None:
+        super().__init__(supernet.recipe.checkpoint_seconds, PreemptionNotice())
+        self.supernet, self.schedule = supernet, schedule
+        self._epoch_steps, self._on_progress = epoch_steps, on_progress
+        self._waiting: list[Any] = []
+
+    def run_interruptibly(self, step: int) -> None:
+        """Train to the end; Ctrl-C saves a checkpoint first."""
+        try:
+            self.run(step)
+        except KeyboardInterrupt:
+            if self._waiting:
+                step = max(made.step for made in self.supernet.everyone(self._waiting))
+                self.schedule.reached(step)
+                self.save(step)
+            raise
+
+    def total(self) -> int:
+        return self.schedule.total
+
+    def pause(self, step: int) -> float:
+        """The next round; one that is due is carried out first."""
+        rounds = self.supernet.rounds
+        if rounds is None:
+            return math.inf
+        while step >= (pause := rounds.next_round(self._epoch_steps)):
+            self._round(rounds, step)
+        return pause
+
+    def train(self, until: int) -> Progress:
+        actors, total = self.supernet.actors, self.schedule.total
+        self._waiting = [actor.train.remote(until, total) for actor in actors]
+        made: list[Progress] = self.supernet.everyone(self._waiting)
+        self.schedule.reached(until)
+        return replace(made[0], loss=sum(each.loss for each in made) / len(made))
+
+    def after_chunk(self, progress: Progress) -> None:
+        speed, where = progress.images / max(progress.seconds, 1e-9), self.supernet.where
+        status = TrainingStatus(progress.step, self.schedule.total, progress.loss, speed)
+        line = {"step": status.step, "total": status.total, "loss": status.loss, "images_per_second": speed}
+        line |= {"workers": where.count, "gpus": where.count * where.gpus}
+        append_line(self.supernet.folder / "training.jsonl", json.dumps({**line, "time": time.time()}))
+        self._on_progress(status)
+
+    def save(self, step: int) -> None:
+        supernet = self.supernet
+        tensors = watch.get(supernet.actors[0].save.remote()).tensors()
+        values: dict[str, Any] = {"total": self.schedule.total, "seconds": self.schedule.spent()}
+        values["settings"] = supernet.settings
+        values |= {} if supernet.rounds is None else {"rounds": supernet.rounds.state()}
+        checkpoint.write(supernet.folder, step, tensors, values, supernet.recipe.keep_checkpoints)
+
+    def _round(self, rounds: TrainingRounds, step: int) -> None:
+        """Carry out a round; the checkpoint afterwards holds the paths that it leaves."""
+        rounds.round(_RoundContext(self.supernet), step)
+        paths = rounds.paths()
+        self.supernet.everyone([actor.follow.remote(paths) for actor in self.supernet.actors])
+        self.save(step)
+        replace_text(self.supernet.folder / "rounds.json", json.dumps(rounds.state(), indent=2))
 
 
 @dataclass(frozen=True)

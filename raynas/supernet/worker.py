@@ -24,6 +24,7 @@ from raynas.distributed import health as watch
 from raynas.distributed.monitoring import ActorMetrics
 from raynas.distributed.rendezvous import meet
 from raynas.evaluation.scorer import Scorer
+from raynas.tasks.base import RankInfo
 from raynas.training.path_sampling import PathSampler
 from raynas.training.trainer import Progress, Trainer, best_device, place_model, use_bfloat16
 
@@ -111,7 +112,7 @@ class SupernetWorker:
             patience = timedelta(minutes=10)
             store = meet(address, rank, world, patience)
             dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=patience)
-        self.trainer = Trainer(self.space, self.data, self.config.train, paths, self.config.seed, (rank, world))
+        self.trainer = Trainer(self.space, self.data, self.config.train, paths, self.config.seed, RankInfo(rank, world))
         return self.trainer.epoch_steps
 
     def follow(self, paths: PathSampler) -> None:

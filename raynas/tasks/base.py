@@ -1,12 +1,16 @@
-"""The seam between the platform and what its data are: images that are told apart, texts whose next word is predicted.
+"""The base class of a task: batches, loss, metric, and what costs are counted with.
 
-Nothing else knows how data become batches, what is lost on them, what a score is and whether a high one is good.
+A task is the only part of the platform that knows what the data are. A data set names its task, ``data.task``. A task
+of your own is a subclass of :class:`Task`, named by ``task="my_pkg.task:MyTask"`` in the data set that your loader
+returns, and is checked by :class:`raynas.testing.task.TaskContract`.
 """
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,105 +18,183 @@ from torch import Tensor, nn
 from raynas.config.run import SearchConfig
 from raynas.config.train import Preset, TrainConfig
 from raynas.data.dataset import Data
-from raynas.data.text import TextData
+from raynas.exceptions import ConfigError
 from raynas.metrics import Metric
-from raynas.tasks.classification import Images
-from raynas.tasks.language_modeling import Language
+from raynas.utils.imports import resolve
 
-__all__ = ["Task", "TrainLoader", "ValidationSlices", "task_of"]
+__all__ = ["RankInfo", "Task", "TrainLoader", "ValidationSlices", "task_of"]
 
 
-class TrainLoader(Protocol):
-    """What one rank trains on, a function of the seed and the step; steps are asked for in their order."""
+@dataclass(frozen=True)
+class RankInfo:
+    """The place of one process among those that train together."""
+
+    rank: int = 0
+    world_size: int = 1
+
+
+class TrainLoader(abc.ABC):
+    """The training batches of one rank, a function of the seed and the step; steps are asked for in their order."""
 
     examples: int
-    """Of a step, over all ranks."""
+    """Examples of a step, over all ranks."""
     epoch_steps: int
+    """Steps of an epoch."""
 
+    @abc.abstractmethod
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of a step."""
+        """Inputs and targets of a step, on the device of the loader; of the step's examples this rank's share."""
 
-    def scale(self, step: int) -> float:
-        """Of the learning rate, at this step."""
+    def lr_scale(self, step: int) -> float:
+        """A factor of the learning rate at this step."""
+        return 1.0
 
     def forward(self, model: nn.Module, inputs: Tensor) -> Any:
-        """What a network in training says of the inputs."""
+        """The outputs of a network in training, as :meth:`loss` takes them."""
+        return model(inputs)
 
+    @abc.abstractmethod
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
-        """What is lost with that."""
+        """The mean loss of a batch: a scalar with a gradient."""
 
-    def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint needs besides the weights."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """The tensors that a checkpoint needs besides the weights; none where a batch depends on its step alone."""
+        return {}
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Go on with what :meth:`tensors` returned."""
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from a checkpoint, which holds what :meth:`state_dict` returned among other tensors."""
+        return
 
 
-class ValidationSlices(Protocol):
-    """What architectures are scored on: slices of the validation data, the same for everyone."""
+class ValidationSlices(abc.ABC):
+    """The validation data in slices, on which architectures are scored one slice after the other.
+
+    All architectures are scored on the same slices, in every process.
+    """
 
     slices: int
+    """How many there are."""
 
+    @abc.abstractmethod
     def batches(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs and targets of a slice, from 0, in batches that follow one another."""
+        """Inputs and targets of slice ``number``, from 0, in consecutive batches."""
 
     def calibration(self) -> Iterator[Tensor]:
-        """Equal batches of training inputs for BatchNorm statistics; none where there are no such."""
+        """Batches of training inputs, of equal size, for BatchNorm statistics; none where no network has such."""
+        return iter(())
 
 
-class Task(Protocol):
-    """What is to be learned."""
+class Task(abc.ABC):
+    """What is learned: turns a data set into batches, losses and scores.
 
-    @property
-    def metric(self) -> Metric:
-        """What a score is."""
+    Args:
+        data: The data set; a task is made of it alone, in every process.
+    """
+
+    metric: Metric
+    """The score of a network, its unit, and whether a high one is good."""
+    presets: Sequence[Preset] = ("auto", "small")
+    """The training presets that suit the task."""
+
+    @abc.abstractmethod
+    def __init__(self, data: Any) -> None:
+        self.data = data
 
     @property
     def preset(self) -> Preset:
-        """The recipe of training where nobody chose one."""
+        """The training preset where none is given."""
+        return self.presets[-1]
 
     @property
-    def presets(self) -> Sequence[Preset]:
-        """Those that mean something for it."""
-
-    @property
-    def arguments(self) -> Mapping[str, int]:
-        """What a space is built for, by the names of its arguments."""
+    @abc.abstractmethod
+    def space_arguments(self) -> Mapping[str, int]:
+        """Arguments that the builder of a space gets if it has parameters of these names, such as ``num_classes``."""
 
     def check(self, train: TrainConfig) -> None:
-        """Refuse data that no network can take, or settings that mean nothing for them."""
+        """Check the data and the training settings before anything is started.
 
+        Raises:
+            ConfigError: No network can take the data, or a setting has no meaning for this task.
+        """
+        return
+
+    @abc.abstractmethod
     def example(self, batch: int = 1, train: TrainConfig | None = None) -> Tensor:
-        """Inputs by which costs are counted; with ``train`` as long as they are in training."""
+        """A batch of inputs [batch, ...] on the CPU, with which costs and latency are measured.
 
-    def batched(self, train: TrainConfig) -> int:
-        """How many there are in a pass of what ``train.batch_size`` counts."""
+        Args:
+            batch: Number of examples.
+            train: With these settings, of the size that inputs have in training.
+        """
 
+    @abc.abstractmethod
+    def examples_per_epoch(self, train: TrainConfig) -> int:
+        """How many of the units that ``train.batch_size`` counts an epoch has: images, sequences."""
+
+    @abc.abstractmethod
     def train_loader(
-        self, recipe: TrainConfig, seed: int, rank: tuple[int, int], device: torch.device, shared: bool
+        self, recipe: TrainConfig, seed: int, rank: RankInfo, device: torch.device, shared: bool
     ) -> TrainLoader:
-        """What one rank trains on: a supernet (``shared``), or one network."""
+        """The training batches of one rank.
 
+        Args:
+            recipe: Training settings, all of them set.
+            seed: Decides everything drawn.
+            rank: Of this process.
+            device: Where batches are wanted.
+            shared: Whether a supernet is trained, or one network.
+
+        Raises:
+            ValueError: There are too few examples for so many ranks.
+        """
+
+    @abc.abstractmethod
     def slices(self, settings: SearchConfig) -> int:
-        """How many slices an exam has: all that is asked for, unless the data are too few."""
+        """How many slices :meth:`validation_slices` has: ``settings.slices``, or fewer where the data are few."""
 
+    @abc.abstractmethod
     def validation_slices(self, settings: SearchConfig, device: torch.device) -> ValidationSlices:
-        """What architectures are scored on."""
+        """The validation data in slices."""
 
+    @abc.abstractmethod
     def batches(self, split: Any, size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """All of a split, in batches that follow one another."""
+        """Inputs and targets of a whole split of the data, in consecutive batches of at most ``size`` examples."""
 
-    def ask(self, model: nn.Module, inputs: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Right answers and summed loss as a tensor [2], and what to ask the next batch with; None at the beginning."""
+    @abc.abstractmethod
+    def evaluate_batch(self, model: nn.Module, inputs: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Evaluate a network on one batch.
+
+        Args:
+            model: In evaluation mode.
+            inputs: Of the batch.
+            targets: Of the batch.
+            state: What this method returned for the batch before; None for the first one.
+
+        Returns:
+            The number of correct answers and the summed loss as a tensor [2], and the state for the next batch.
+        """
 
     @property
-    def belongings(self) -> Mapping[str, Any]:
-        """What an exported network needs to be understood, by the names of JSON files."""
+    def export_files(self) -> Mapping[str, Any]:
+        """Data that an exported network needs to be used, by the names of JSON files."""
+        return {}
 
-    def deployed(self, network: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...]]:
-        """What is exported of a network, and what it is called with."""
+    def export_model(self, network: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        """The module to export for a network, and an example of its arguments.
+
+        Raises:
+            ConfigError: The network cannot be exported.
+        """
+        return network, (self.example(2),)
 
 
 def task_of(data: Data) -> Task:
-    """What is learned from data."""
-    return Language(data) if isinstance(data, TextData) else Images(data)
+    """The task that a data set names.
+
+    Raises:
+        ConfigError: There is no such class, or it is no :class:`Task`.
+    """
+    kind = resolve(data.task, "data.task")
+    if not (isinstance(kind, type) and issubclass(kind, Task)):
+        raise ConfigError(f"data.task {data.task!r} is no task: make it a subclass of raynas.tasks.base.Task")
+    return kind(data)

@@ -1,4 +1,4 @@
-"""What it means to learn from images: how they become batches, what is lost on them, how they are asked about."""
+"""Image classification: batches of augmented images, cross-entropy, accuracy."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from raynas.data.dataset import Dataset, Split
 from raynas.data.transforms import Augment, normalise
 from raynas.exceptions import ConfigError
 from raynas.metrics import ACCURACY
+from raynas.tasks.base import RankInfo, Task, TrainLoader, ValidationSlices
 from raynas.utils.seeds import seed_of
 
 __all__ = ["ImageTrainLoader", "ImageValidationSlices", "Images", "steps_per_epoch", "to_input"]
@@ -31,8 +32,8 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
     return max(examples // batch_size, 1)
 
 
-class Images:
-    """The task of telling classes of images apart; see :class:`raynas.tasks.base.Task`."""
+class Images(Task):
+    """Image classification."""
 
     metric = ACCURACY
     presets: tuple[Preset, ...] = ("auto", "small", "spos", "darts", "darts_imagenet", "nao")
@@ -42,16 +43,20 @@ class Images:
 
     @property
     def preset(self) -> Preset:
-        """The recipe for ImageNet where there are as large images, and many; else that for small data."""
+        """The one for ImageNet where there are many images of at least 128 pixels, else that for small data."""
         return "spos" if self.data.image_shape[1] >= 128 and len(self.data.train) >= 100_000 else "small"
 
     @property
-    def arguments(self) -> dict[str, int]:
-        """What a space is built for."""
+    def space_arguments(self) -> dict[str, int]:
+        """``num_classes`` and ``in_channels``."""
         return {"num_classes": self.data.classes, "in_channels": self.data.image_shape[0]}
 
     def check(self, train: TrainConfig) -> None:
-        """Refuse data that no network of a space can take."""
+        """Images must be square.
+
+        Raises:
+            ConfigError: They are not.
+        """
         _, height, width = self.data.image_shape
         if height != width:
             raise ConfigError(f"images must be square, these are {height} x {width}: bring them to one size first")
@@ -60,18 +65,18 @@ class Images:
         """A batch of zeros in the shape of the data: float32 [batch, C, H, W]."""
         return torch.zeros(batch, *self.data.image_shape)
 
-    def batched(self, train: TrainConfig) -> int:
-        """Of what a batch takes so many in a pass: images."""
+    def examples_per_epoch(self, train: TrainConfig) -> int:
+        """The training images."""
         return len(self.data.train)
 
     def train_loader(
-        self, recipe: TrainConfig, seed: int, rank: tuple[int, int], device: torch.device, shared: bool
+        self, recipe: TrainConfig, seed: int, rank: RankInfo, device: torch.device, shared: bool
     ) -> ImageTrainLoader:
-        """Batches to train on."""
-        return ImageTrainLoader(self.data, recipe, (seed, rank), device, shared)
+        """Shuffled batches of augmented images."""
+        return ImageTrainLoader(self.data, recipe, seed, rank, device, shared)
 
     def slices(self, settings: SearchConfig) -> int:
-        """How many slices there are."""
+        """``settings.slices``, at most one an image."""
         images = min(settings.validation_images or len(self.data.validation), len(self.data.validation))
         return max(min(settings.slices, images), 1)
 
@@ -84,44 +89,37 @@ class Images:
         for inputs, targets in zip(split.inputs.split(size), split.targets.split(size), strict=True):
             yield to_input(inputs.to(device), self.data), targets.to(device)
 
-    def ask(self, model: nn.Module, inputs: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Right answers and summed loss of a batch, as two numbers on its device; images leave no state behind."""
+    def evaluate_batch(self, model: nn.Module, inputs: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """The number of correct answers and the summed cross-entropy of a batch: float32 [2]; no state."""
         outputs = model(inputs)
         loss = F.cross_entropy(outputs.float(), targets, reduction="sum")
         return torch.stack([(outputs.argmax(1) == targets).sum().float(), loss]), None
 
-    @property
-    def belongings(self) -> dict[str, Any]:
-        """What an exported network needs to be understood, by the names of JSON files: nothing."""
-        return {}
 
-    def deployed(self, network: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...]]:
-        """What is exported of a network, and what it is called with."""
-        return network, (self.example(2),)
-
-
-class ImageTrainLoader:
+class ImageTrainLoader(TrainLoader):
     """The training images of one rank, step by step.
 
     Args:
         data: The images; only ``data.train`` is touched.
         recipe: How to train; nothing open.
-        drawn: The seed that decides everything drawn, and ``(rank, world size)``.
+        seed: Decides everything drawn.
+        rank: Of this process.
         device: Where the images stay.
-        shared: Whether a supernet is trained, which may learn labels drawn by chance.
+        shared: Whether a supernet is trained, which may be trained with random labels.
     """
 
     def __init__(
         self,
         data: Dataset,
         recipe: TrainConfig,
-        drawn: tuple[int, tuple[int, int]],
+        seed: int,
+        rank: RankInfo,
         device: torch.device,
         shared: bool,
     ) -> None:
         assert recipe.batch_size is not None and recipe.cutout is not None
         self.data, self.recipe, self.device = data, recipe, device
-        self.seed, (self.rank, self.world) = drawn
+        self.seed, self.rank, self.world = seed, rank.rank, rank.world_size
         self.examples = min(recipe.batch_size, len(data.train)) // self.world * self.world
         if not self.examples:
             few = min(recipe.batch_size, len(data.train))
@@ -154,14 +152,6 @@ class ImageTrainLoader:
         images = self.augment(self.inputs[rows], generator)
         return to_input(images, self.data), self.targets[rows]
 
-    def scale(self, step: int) -> float:
-        """Of the learning rate: all steps see as much."""
-        return 1.0
-
-    def forward(self, model: nn.Module, inputs: Tensor) -> Any:
-        """Logits, or a tuple of them and those of auxiliary classifiers."""
-        return model(inputs)
-
     def loss(self, outputs: Tensor | tuple[Tensor, ...], targets: Tensor) -> Tensor:
         """Cross-entropy, with that of auxiliary classifiers where the network has some."""
         logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -171,12 +161,12 @@ class ImageTrainLoader:
             loss = loss + self.recipe.auxiliary * F.cross_entropy(further.float(), targets, label_smoothing=smoothing)
         return loss
 
-    def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint needs besides the weights: the labels, where they were drawn by chance."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """The labels, where they are random."""
         return {"labels": self.targets.int()} if self.random_labels else {}
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Go on with what :meth:`tensors` returned."""
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
+        """Go on with the labels of a checkpoint."""
         if self.random_labels:
             self.targets = tensors["labels"].long().to(self.device)
 
@@ -191,16 +181,16 @@ def _augmentation(recipe: TrainConfig, data: Dataset) -> str:
 
 
 def _random_labels(data: Dataset, seed: int) -> Tensor:
-    """A label by chance for every training image, uniform over the classes: int64 [N]."""
+    """A random label for every training image, uniform over the classes: int64 [N]."""
     generator = torch.Generator().manual_seed(seed_of(seed, "labels"))
     return torch.randint(data.classes, (len(data.train),), generator=generator)
 
 
-class ImageValidationSlices:
+class ImageValidationSlices(ValidationSlices):
     """The validation images in slices, the same for everyone, and the training images that calibrate.
 
     Args:
-        data: ``data.validation`` is asked about, ``data.train`` calibrates.
+        data: ``data.validation`` is scored on, ``data.train`` calibrates BatchNorm statistics.
         settings: ``slices``, ``validation_images``, ``bn_images`` and ``batch_size``.
         device: Where the images stay.
     """

@@ -1,4 +1,4 @@
-"""What it means to learn a language: texts as rows that are read side by side, a state that is carried on.
+"""Language modelling: texts as rows that are read side by side, truncated backpropagation through time, perplexity.
 
 A network for texts maps words [N, T] and the state that the words before them left (None at the beginning) to the
 logits of the words that follow, [N, T, classes], and its state. In training it may return a third value, what it keeps
@@ -20,6 +20,7 @@ from raynas.config.train import Preset, TrainConfig
 from raynas.data.text import Text, TextData
 from raynas.exceptions import ConfigError
 from raynas.metrics import PERPLEXITY
+from raynas.tasks.base import RankInfo, Task, TrainLoader, ValidationSlices
 from raynas.utils.seeds import seed_of
 
 __all__ = ["Language", "OneWord", "TextTrainLoader", "TextValidationSlices", "in_rows"]
@@ -42,23 +43,31 @@ def _pieces(inputs: Tensor, targets: Tensor, first: int, last: int) -> Iterator[
         yield inputs[:, columns], targets[:, columns]
 
 
-class Language:
-    """The task of predicting the next word; see :class:`raynas.tasks.base.Task`."""
+class Language(Task):
+    """Predicting the next word of a text."""
 
     metric = PERPLEXITY
-    preset: Preset = "words"
     presets: tuple[Preset, ...] = ("auto", "words", "nao_words", "penn_treebank", "wikitext2")
 
     def __init__(self, data: TextData) -> None:
         self.data = data
 
     @property
-    def arguments(self) -> dict[str, int]:
-        """What a space is built for."""
+    def preset(self) -> Preset:
+        """For small texts."""
+        return "words"
+
+    @property
+    def space_arguments(self) -> dict[str, int]:
+        """``num_classes``: the size of the vocabulary."""
         return {"num_classes": self.data.classes}
 
     def check(self, train: TrainConfig) -> None:
-        """Refuse settings that mean nothing for texts."""
+        """Settings of images have no meaning here.
+
+        Raises:
+            ConfigError: One is set.
+        """
         if train.labels == "random":
             raise ConfigError("train.labels = random is for images: what is learned of a text is its own next word")
         if train.augment not in ("auto", "none"):
@@ -70,19 +79,19 @@ class Language:
         """Words, int64 [batch, 1]: costs are those of one; or as many as ``train`` reads at once."""
         return torch.zeros(batch, 1 if train is None else train.bptt, dtype=torch.int64)
 
-    def batched(self, train: TrainConfig) -> int:
-        """Of what a batch takes so many in a pass: sequences."""
+    def examples_per_epoch(self, train: TrainConfig) -> int:
+        """Sequences of ``train.bptt`` words."""
         return max(len(self.data.train) // train.bptt, 1)
 
     def train_loader(
-        self, recipe: TrainConfig, seed: int, rank: tuple[int, int], device: torch.device, shared: bool
+        self, recipe: TrainConfig, seed: int, rank: RankInfo, device: torch.device, shared: bool
     ) -> TextTrainLoader:
         """Sequences to train on."""
-        return TextTrainLoader(self.data.train, recipe, (seed, rank), device)
+        return TextTrainLoader(self.data.train, recipe, seed, rank, device)
 
     def slices(self, settings: SearchConfig) -> int:
-        """How many slices there are."""
-        return _exam_size(self.data.validation, settings)[2]
+        """``settings.slices``, or fewer for a short text."""
+        return _validation_size(self.data.validation, settings)[2]
 
     def validation_slices(self, settings: SearchConfig, device: torch.device) -> TextValidationSlices:
         """The validation text in slices."""
@@ -93,19 +102,19 @@ class Language:
         inputs, targets = in_rows(split.words.to(device), min(size, _ROWS, len(split) - 1))
         return _pieces(inputs, targets, 0, inputs.shape[1])
 
-    def ask(self, model: nn.Module, inputs: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Right guesses and summed loss of a piece of text, as two numbers on its device, and the state behind it."""
+    def evaluate_batch(self, model: nn.Module, inputs: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """The number of correct words and the summed cross-entropy of a piece: float32 [2]; the state behind it."""
         logits, state = model(inputs, state)
         logits = logits.float().flatten(0, 1)
         loss = F.cross_entropy(logits, targets.flatten(), reduction="sum")
         return torch.stack([(logits.argmax(1) == targets.flatten()).sum().float(), loss]), state
 
     @property
-    def belongings(self) -> dict[str, Any]:
-        """What an exported network needs to be understood, by the names of JSON files: the word of each number."""
+    def export_files(self) -> dict[str, Any]:
+        """The vocabulary: the word of each number."""
         return {"vocabulary.json": self.data.vocabulary}
 
-    def deployed(self, network: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    def export_model(self, network: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...]]:
         """A network that takes word after word, and an example of a word and a state.
 
         Raises:
@@ -133,7 +142,7 @@ class OneWord(nn.Module):
         return self.network.word(words, state)  # type: ignore[operator]
 
 
-class TextTrainLoader:
+class TextTrainLoader(TrainLoader):
     """The training text of one rank, step by step, with the state carried from one step to the next.
 
     Where the sequences of a pass end is drawn anew for each: their lengths spread by 5 words around ``train.bptt``, one
@@ -143,22 +152,21 @@ class TextTrainLoader:
     Args:
         text: To train on.
         recipe: ``batch_size`` rows of it are read side by side.
-        drawn: The seed that decides everything drawn, and ``(rank, world size)``.
+        seed: Decides everything drawn.
+        rank: Of this process.
         device: Where the text stays.
     """
 
-    def __init__(
-        self, text: Text, recipe: TrainConfig, drawn: tuple[int, tuple[int, int]], device: torch.device
-    ) -> None:
+    def __init__(self, text: Text, recipe: TrainConfig, seed: int, rank: RankInfo, device: torch.device) -> None:
         assert recipe.batch_size is not None
         self.recipe = recipe
-        self.seed, (rank, world) = drawn
-        self._first = rank == 0
+        self.seed, place, world = seed, rank.rank, rank.world_size
+        self._first = place == 0
         rows = min(recipe.batch_size, max((len(text) - 1) // recipe.bptt, 1)) // world * world
         if not rows:
             raise ValueError(f"{len(text)} words in sequences of {recipe.bptt} are too few for {world} workers")
         inputs, targets = in_rows(text.words, rows)
-        self.inputs, self.targets = inputs[rank::world].to(device), targets[rank::world].to(device)
+        self.inputs, self.targets = inputs[place::world].to(device), targets[place::world].to(device)
         self.columns = inputs.shape[1]
         self.epoch_steps = max(self.columns // recipe.bptt, 1)
         self.examples = rows * self.columns // self.epoch_steps
@@ -184,44 +192,44 @@ class TextTrainLoader:
         first, last = self.span(step)
         return self.inputs[:, first:last], self.targets[:, first:last]
 
-    def scale(self, step: int) -> float:
-        """Of the learning rate."""
+    def lr_scale(self, step: int) -> float:
+        """In proportion to the length of the step's sequences; 1 in the mean."""
         first, last = self.span(step)
         return (last - first) * self.epoch_steps / self.columns
 
     def forward(self, model: nn.Module, inputs: Tensor) -> Any:
         """Logits and what the network keeps of each word; all paths of a step begin with the same state."""
-        logits, after, *told = model(inputs, self._before)
+        logits, after, *kept = model(inputs, self._before)
         self._after = after.detach()
-        return logits, *told
+        return logits, *kept
 
     def loss(self, outputs: tuple[Tensor, ...], targets: Tensor) -> Tensor:
         """Cross-entropy, and the penalty on fast changes."""
-        logits, *told = outputs
+        logits, *kept = outputs
         smoothing = self.recipe.label_smoothing or 0.0
         loss = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), label_smoothing=smoothing)
-        if told and self.recipe.slowness and targets.shape[1] > 1:
-            loss = loss + self.recipe.slowness * told[0].float().diff(dim=1).square().mean()
+        if kept and self.recipe.slowness and targets.shape[1] > 1:
+            loss = loss + self.recipe.slowness * kept[0].float().diff(dim=1).square().mean()
         return loss
 
-    def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint needs besides the weights: the state of the first rank; the others begin anew."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """The state of the first rank; the other ranks begin with none."""
         return {} if self._after is None else {"state": self._after}
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Go on with what :meth:`tensors` returned."""
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
+        """Go on with the state of a checkpoint."""
         self._after = tensors["state"].to(self.inputs.device) if self._first and "state" in tensors else None
 
 
-def _exam_size(text: Text, settings: SearchConfig) -> tuple[int, int, int]:
-    """Words, rows and slices of an exam."""
+def _validation_size(text: Text, settings: SearchConfig) -> tuple[int, int, int]:
+    """The words, rows and slices of the validation text."""
     words = min((settings.validation_images or len(text)) + 1, len(text))
     # Slices shorter than this would tell more of the beginning of a text than of its course.
     rows = min(settings.batch_size, max((words - 1) // (_PIECE * settings.slices), 1))
     return words, rows, max(min(settings.slices, (words - 1) // rows), 1)
 
 
-class TextValidationSlices:
+class TextValidationSlices(ValidationSlices):
     """The validation text in slices: of each of some rows so many columns. No state is carried from slice to slice.
 
     Args:
@@ -231,7 +239,7 @@ class TextValidationSlices:
     """
 
     def __init__(self, text: Text, settings: SearchConfig, device: torch.device) -> None:
-        words, rows, self.slices = _exam_size(text, settings)
+        words, rows, self.slices = _validation_size(text, settings)
         self.inputs, self.targets = in_rows(text.words[:words].to(device), rows)
 
     def batches(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:

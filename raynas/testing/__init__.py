@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raynas.testing.searcher import SearcherContract
+    from raynas.testing.space import SpaceContract
+    from raynas.testing.task import TaskContract
 
 __all__ = [
     "SearcherContract",
+    "SpaceContract",
+    "TaskContract",
 ]
 
 _HOMES = {
     "SearcherContract": "raynas.testing.searcher",
+    "SpaceContract": "raynas.testing.space",
+    "TaskContract": "raynas.testing.task",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import math
 import signal
 import threading
 import time
@@ -36,10 +37,11 @@ from raynas.results.files import DamagedError, accept, read_json, read_or
 from raynas.storage.atomic import append_line, replace_text, write_with_retry
 from raynas.storage.mirror import Mirror
 from raynas.storage.removal import free_name, move, own, remove_file, remove_tree
-from raynas.tasks.base import task_of
+from raynas.tasks.base import RankInfo, task_of
 from raynas.tasks.classification import steps_per_epoch
 from raynas.training import checkpoint
-from raynas.training.trainer import Trainer
+from raynas.training.loop import TrainingLoop
+from raynas.training.trainer import Progress, Trainer
 from raynas.utils.periods import PERIODS
 
 __all__ = ["Averaging", "Job", "images_per_second", "retrain", "retrain_recipe"]
@@ -261,55 +263,92 @@ def _train_worker(config: dict[str, Any]) -> None:
     """One rank; Ray Train has joined it to the others."""
     job: Job = config["job"]
     context = ray.train.get_context()
-    rank = (context.get_world_rank(), context.get_world_size())
+    rank = RankInfo(context.get_world_rank(), context.get_world_size())
     data = from_arrays(watch.get(job.arrays))
     begin = time.monotonic()
     trainer = Trainer(watch.get(job.network), data, job.recipe, seed=job.seed, rank=rank)
     folder, mirror = _own_folder(job.where)
-    saved = checkpoint.latest(folder, ("seconds",))
-    seconds = 0.0
-    if saved is not None:
-        trainer.load_state(saved[1], saved[0])
-        seconds = float(saved[2]["seconds"])
-    averaging = None if trainer.recipe.average_after is None else Averaging(trainer.recipe.average_after)
-    if saved is not None and averaging is not None:
-        averaging.losses = list(saved[2].get("losses", []))
-    last_save, total, chunk, notice = time.monotonic(), trainer.total_steps, 1, PreemptionNotice()
-    while trainer.step < total:
-        pause = total if averaging is None else (trainer.step // trainer.epoch_steps + 1) * trainer.epoch_steps
-        progress = trainer.run(min(trainer.step + chunk, total, pause))
-        if averaging is not None and trainer.step == pause and trainer.average is None:
-            validated = tally(trainer.model, data.validation, data)
-            if averaging.begins(validated["loss"]):
-                trainer.begin_average()
-        if trainer.step == total:
-            trainer.take_average()
-        # A line of the training curve about every second; ranks need not agree on it.
-        chunk = progress.next_chunk(chunk, PERIODS.chunk)
-        if rank[0]:
-            continue
-        spent = seconds + time.monotonic() - begin
-        line = {"step": progress.step, "total": total, "loss": progress.loss, "seconds": spent,
-                "images_per_second": progress.images / max(progress.seconds, 1e-9)}  # fmt: skip
-        append_line(folder / "training.jsonl", json.dumps(line))
-        due = trainer.step == total or time.monotonic() - last_save >= job.recipe.checkpoint_seconds
-        if due or notice.given():
-            values = {"seconds": spent, "losses": [] if averaging is None else averaging.losses}
-            values["settings"] = job.settings
-            checkpoint.write(folder, trainer.step, trainer.state(), values, job.recipe.keep_checkpoints)
-            if mirror is not None:
-                mirror.try_push()
-            last_save = time.monotonic()
-    if rank[0] == 0:
+    loop = _RetrainLoop(job, trainer, folder, mirror, begin)
+    loop.resume()
+    loop.run(trainer.step)
+    if rank.rank == 0:
         scores = {name: tally(trainer.model, getattr(data, name), data) for name in ("validation", "test")}
         metric = task_of(data).metric
         result = {f"{name}_{metric.name}": metric(found) for name, found in scores.items()}
-        result |= {"epochs": total / trainer.epoch_steps, "seconds": seconds + time.monotonic() - begin}
+        result |= {"epochs": trainer.total_steps / trainer.epoch_steps, "seconds": loop.seconds()}
         replace_text(folder / "result.json", json.dumps(result))
         if mirror is not None:
             write_with_retry(mirror.push, mirror.uri)
     if mirror is not None:
         remove_tree(folder)
+
+
+class _RetrainLoop(TrainingLoop):
+    """The training of one network on one rank. Rank 0 writes the training curve and the checkpoints.
+
+    Args:
+        job: What to train and how.
+        trainer: Of this rank.
+        folder: Where checkpoints and the training curve are kept.
+        mirror: Keeps them in an object store, where there is one.
+        begin: The monotonic time at which this process began.
+    """
+
+    def __init__(self, job: Job, trainer: Trainer, folder: Path, mirror: Mirror | None, begin: float) -> None:
+        super().__init__(job.recipe.checkpoint_seconds, PreemptionNotice())
+        self.job, self.trainer, self.folder, self.mirror = job, trainer, folder, mirror
+        self._begin, self._earlier = begin, 0.0
+        patience = trainer.recipe.average_after
+        self._averaging = None if patience is None else Averaging(patience)
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint, if there is one."""
+        saved = checkpoint.latest(self.folder, ("seconds",))
+        if saved is None:
+            return
+        self.trainer.load_state(saved[1], saved[0])
+        self._earlier = float(saved[2]["seconds"])
+        if self._averaging is not None:
+            self._averaging.losses = list(saved[2].get("losses", []))
+
+    def seconds(self) -> float:
+        """What the training took so far, in all processes."""
+        return self._earlier + time.monotonic() - self._begin
+
+    def total(self) -> int:
+        return self.trainer.total_steps
+
+    def pause(self, step: int) -> float:
+        """The end of the epoch, where the validation loss decides when averaging begins."""
+        epoch_steps = self.trainer.epoch_steps
+        return math.inf if self._averaging is None else (step // epoch_steps + 1) * epoch_steps
+
+    def train(self, until: int) -> Progress:
+        return self.trainer.run(until)
+
+    def after_chunk(self, progress: Progress) -> None:
+        trainer, averaging = self.trainer, self._averaging
+        if averaging is not None and trainer.step % trainer.epoch_steps == 0 and trainer.average is None:
+            validated = tally(trainer.model, trainer.data.validation, trainer.data)
+            if averaging.begins(validated["loss"]):
+                trainer.begin_average()
+        if trainer.step == trainer.total_steps:
+            trainer.take_average()
+        if self.saves():
+            line = {"step": progress.step, "total": trainer.total_steps, "loss": progress.loss,
+                    "seconds": self.seconds(),
+                    "images_per_second": progress.images / max(progress.seconds, 1e-9)}  # fmt: skip
+            append_line(self.folder / "training.jsonl", json.dumps(line))
+
+    def saves(self) -> bool:
+        return self.trainer.rank == 0
+
+    def save(self, step: int) -> None:
+        losses = [] if self._averaging is None else self._averaging.losses
+        values = {"seconds": self.seconds(), "losses": losses, "settings": self.job.settings}
+        checkpoint.write(self.folder, step, self.trainer.state(), values, self.job.recipe.keep_checkpoints)
+        if self.mirror is not None:
+            self.mirror.try_push()
 
 
 def _own_folder(where: Path | Mirror) -> tuple[Path, Mirror | None]:

@@ -23,7 +23,7 @@ from raynas.config.train import TrainConfig
 from raynas.data.dataset import Data
 from raynas.exceptions import TrainingDiverged
 from raynas.nn.subnet import derive
-from raynas.tasks.base import task_of
+from raynas.tasks.base import RankInfo, task_of
 from raynas.training.path_sampling import PathSampler
 from raynas.utils.seeds import seed_of
 
@@ -32,6 +32,7 @@ __all__ = [
     "Trainer",
     "best_device",
     "dropping",
+    "make_optimizer",
     "model_tensors",
     "place_model",
     "use_bfloat16",
@@ -76,6 +77,23 @@ def dropping(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(getattr(module, "drop_path", None), float)]
 
 
+def make_optimizer(model: nn.Module, recipe: TrainConfig, lr: float) -> torch.optim.Optimizer:
+    """SGD with momentum on the parameters that require gradients; biases and BatchNorms have no weight decay.
+
+    Args:
+        model: The parameters are those of this model, in its order.
+        recipe: ``momentum``, ``nesterov`` and ``weight_decay``; nothing open.
+        lr: The learning rate of the first step.
+    """
+    assert recipe.momentum is not None
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
+
+
 def model_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The model's own part of what :meth:`Trainer.state` returned."""
     return {name[len("model/") :]: value for name, value in tensors.items() if name.startswith("model/")}
@@ -90,7 +108,7 @@ class Trainer:
         recipe: How to train; open settings are filled from its preset.
         paths: Which architectures a step trains, or None for a plain network.
         seed: Decides everything drawn.
-        rank: ``(rank, world size)`` of this process; more than one needs an initialised process group.
+        rank: Of this process, by default the only one; several need an initialised process group.
     """
 
     def __init__(
@@ -100,11 +118,12 @@ class Trainer:
         recipe: TrainConfig,
         paths: PathSampler | None = None,
         seed: int = 0,
-        rank: tuple[int, int] = (0, 1),
+        rank: RankInfo | None = None,
     ) -> None:
         self.recipe = recipe.resolved()
-        assert self.recipe.epochs is not None and self.recipe.momentum is not None
-        self.rank, self.world = rank
+        assert self.recipe.epochs is not None
+        rank = rank or RankInfo()
+        self.rank, self.world = rank.rank, rank.world_size
         self.seed, self.paths, self.data = seed, paths, data
         self.device = best_device()
         self.model = place_model(model, self.device).train()
@@ -119,18 +138,8 @@ class Trainer:
             for module in self.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
                     module.requires_grad_(False)
-        trained: list[nn.Parameter] = [p for p in self.model.parameters() if p.requires_grad]
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.recipe.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]
         self._dropping = dropping(self.model)
-        self.optimizer = torch.optim.SGD(
-            groups,
-            lr=self._learning_rate(),
-            momentum=self.recipe.momentum,
-            nesterov=self.recipe.nesterov,
-        )
+        self.optimizer = make_optimizer(self.model, self.recipe, self._learning_rate())
 
     def run(self, until: int) -> Progress:
         """Train up to step ``until``.
@@ -156,7 +165,7 @@ class Trainer:
     def _train_step(self) -> tuple[Tensor, int]:
         """One update; returns the summed loss of its paths and their number."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate() * self.loader.scale(self.step)
+            group["lr"] = self._learning_rate() * self.loader.lr_scale(self.step)
         if self.recipe.drop_path:
             for module in self._dropping:
                 module.drop_path = self.recipe.drop_path * self.step / self.total_steps  # type: ignore[assignment]
@@ -223,7 +232,7 @@ class Trainer:
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         for number, value in self._momentum().items():
             tensors[f"momentum/{number}"] = value
-        tensors |= self.loader.tensors()
+        tensors |= self.loader.state_dict()
         if self.average is not None:
             tensors |= {f"average/{name}": value for name, value in self.average.state_dict().items()}
         return {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
@@ -235,7 +244,7 @@ class Trainer:
             RuntimeError: The tensors belong to another model.
         """
         self.model.load_state_dict(model_tensors(tensors))
-        self.loader.load(tensors)
+        self.loader.load_state_dict(tensors)
         kept = {name[len("average/") :]: value for name, value in tensors.items() if name.startswith("average/")}
         if kept:
             self.begin_average()

@@ -21,8 +21,7 @@ from raynas.config.loading import load, parse
 from raynas.config.run import LatencyConfig
 from raynas.costs.counter import Costs
 from raynas.costs.device import Timing, time_network, where
-from raynas.costs.latency import Latency, timed
-from raynas.costs.ridge import OptionRidge
+from raynas.costs.latency import Latency, OptionRidge, timed
 from raynas.exceptions import ConfigError
 from raynas.search_space.constraints import Limits
 from raynas.search_space.space import SearchSpace
@@ -65,15 +64,16 @@ def test_what_is_left_out_is_predicted_by_the_others():
     forms = [arch.sample(DECISIONS, random.Random(number)) for number in range(24)]
     values = rng.uniform(2, 9, len(forms))
     ridge = OptionRidge(DECISIONS, lambda form: {"macs": len(arch.key(form))}, forms, values)
-    rows = (np.array([ridge._features(form) for form in forms]) - ridge._mean) / ridge._scale
-    u, s, _ = np.linalg.svd(rows, full_matrices=False)
-    told = ridge._left_out(u, s, values, 3.0)
+    options = [(name, option) for name, legal in DECISIONS.items() for option in legal]
+    rows = np.array([[*(form[name] == option for name, option in options), len(arch.key(form))] for form in forms])
+    spread = rows.std(0)
+    rows = (rows - rows.mean(0)) / np.where(spread > 0, spread, 1.0)
     for number in range(len(forms)):  # the same by leaving it out
         kept = [i for i in range(len(forms)) if i != number]
         x, y = rows[kept], values[kept]
         centred = x - x.mean(0)
-        weights = np.linalg.solve(centred.T @ centred + 3.0 * np.eye(x.shape[1]), centred.T @ (y - y.mean()))
-        assert told[number] == pytest.approx(y.mean() + (rows[number] - x.mean(0)) @ weights)
+        weights = np.linalg.solve(centred.T @ centred + ridge.penalty * np.eye(x.shape[1]), centred.T @ (y - y.mean()))
+        assert ridge.left_out[number] == pytest.approx(y.mean() + (rows[number] - x.mean(0)) @ weights)
 
 
 class Fake:

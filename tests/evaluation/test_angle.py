@@ -19,7 +19,7 @@ from raynas.evaluation.angle_statistics import AngleStatistics
 from raynas.exceptions import AngleError
 from raynas.nn.choice import Choice, decisions
 from raynas.nn.subnet import derive
-from raynas.spaces import darts_cells, nasbench201, nasbench_macro, shufflenet
+from raynas.spaces import darts_genotype, nasbench201, nasbench_macro, shufflenet
 
 CELL = nasbench201.nasbench201(channels=4, cells=1)
 CELLS = tuple(enumerate_all(nasbench201.DECISIONS))
@@ -88,20 +88,20 @@ def test_the_341_cells_that_are_cut_off_have_no_angle_and_all_others_have():
 
 def darts_vector(space, state, architecture):
     """The weight vector of a DARTS network of a normal and two reduction cells, built way by way."""
-    options = darts_cells.choose(architecture)
+    options = darts_genotype.choose(architecture)
     parts = [state[name].flatten() for name, _ in space.named_parameters() if ".edges." not in name]
 
     def ways(kind, node):
         if node < 2:
             return [[]]
-        taken = [source for source in range(node) if options[darts_cells.edge(kind, source, node)] != "none"]
+        taken = [source for source in range(node) if options[darts_genotype.edge(kind, source, node)] != "none"]
         return [[*way, (source, node)] for source in taken for way in ways(kind, source)]
 
     for cell, (kind, width) in enumerate((("normal", 4), ("reduction", 8), ("reduction", 16))):
-        every = [way for node in darts_cells.NODES for way in ways(kind, node)]
+        every = [way for node in darts_genotype.NODES for way in ways(kind, node)]
         assert len(every) <= 30
         for source, node in itertools.chain.from_iterable(every):
-            option = options[darts_cells.edge(kind, source, node)]
+            option = options[darts_genotype.edge(kind, source, node)]
             place = f"cells.{cell}.nodes.{node - 2}.edges.{source}.{option}."
             kernels = [value.flatten() for name, value in state.items() if name.startswith(place) and value.ndim == 4]
             constant = torch.eye(width) if option == "skip_connect" else torch.full((width * 9,), 1 / 9)
@@ -230,7 +230,7 @@ def test_weights_that_are_no_numbers_have_no_angle():
 
 
 def test_an_operation_without_a_rule_is_named():
-    with pytest.raises(AngleError, match=r"option 'last' of 'blocks.1' has no weights.* Nested .*weightless"):
+    with pytest.raises(AngleError, match=r"option 'last' of 'blocks.1' has no weights.* Nested .*surrogate_norm"):
         angle_statistics(Nested(nn.Tanh()))
 
 
@@ -247,7 +247,7 @@ class Apart(nn.Module):
 
 
 class Wired(Apart):
-    def wiring(self):
+    def topology(self):
         return self.edges
 
 

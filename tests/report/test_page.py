@@ -25,7 +25,7 @@ from raynas.report.svg import far
 from raynas.results.log import Log
 from raynas.search_space.graph import graphs
 from raynas.search_space.space import SearchSpace
-from raynas.spaces import darts_cells, nasbench201
+from raynas.spaces import darts_genotype, nasbench201
 
 # The winner as a graph
 
@@ -65,8 +65,8 @@ def test_a_cell_is_drawn_with_what_flows_and_what_does_not() -> None:
 
 
 def test_both_cells_of_darts_are_drawn_and_the_output_gathers_all_nodes() -> None:
-    form = {name: options[-1] for name, options in darts_cells.DECISIONS.items()}
-    html = wires(SearchSpace(darts_cells.DECISIONS, graph=darts_cells.graph), form)
+    form = {name: options[-1] for name, options in darts_genotype.DECISIONS.items()}
+    html = wires(SearchSpace(darts_genotype.DECISIONS, graph=darts_genotype.graph), form)
     assert html.count("<svg") == 2 and html.count("<circle") == 14
     told = kinds(html)
     assert sum(value == "wire taken" for value in told.values()) == 16, "two of each of four nodes in two cells"

@@ -338,7 +338,7 @@ def test_pairwise_accuracy_counts_pairs() -> None:
 class Written(Tiny):
     """A network that says how its architectures are written."""
 
-    def notation(self) -> Notation:
+    def sequence_encoding(self) -> Notation:
         return Notation([("one", "two")], lambda a: ["one"], lambda words: {})
 
 

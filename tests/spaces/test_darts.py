@@ -10,8 +10,8 @@ from random import Random
 
 import pytest
 import torch
-from raynas.spaces.darts import AuxiliaryHead, Cell, DropPath, FactorizedReduce, darts, darts_imagenet
-from raynas.spaces.darts_cells import (
+from raynas.spaces.darts import Cell, darts, darts_imagenet
+from raynas.spaces.darts_genotype import (
     DECISIONS,
     OPTIONS,
     canonical_form,
@@ -19,8 +19,9 @@ from raynas.spaces.darts_cells import (
     from_genotype,
     graph,
     to_genotype,
-    wiring,
+    topology,
 )
+from raynas.spaces.layers import AuxiliaryHead, DropPath, FactorizedReduce
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -29,6 +30,7 @@ from raynas.config.run import Config
 from raynas.config.train import TrainConfig
 from raynas.costs.counter import Costs
 from raynas.nn import choice
+from raynas.nn import space as space_hooks
 from raynas.nn.choice import decisions
 from raynas.nn.subnet import derive
 from raynas.search_space.constraints import Limits
@@ -129,10 +131,10 @@ def test_every_edge_has_its_place() -> None:
     taken = {name: option for name, option in options.items() if option != "none"}
     assert len(options) == 2 * 14 and len(taken) == 2 * 8
     assert taken["normal.2-5"] == "dil_conv_3x3" and taken["normal.0-5"] == "skip_connect"
-    assert [name for _, _, name in wiring() if name is not None] == list(options)
+    assert [name for _, _, name in topology() if name is not None] == list(options)
 
     def ways(node: int) -> int:
-        entering = [source for source, target, _ in wiring() if target == node]
+        entering = [source for source, target, _ in topology() if target == node]
         return sum(map(ways, entering)) if entering else 1
 
     assert ways(6) == ways(13) == 30  # as RLNAS counts them
@@ -223,7 +225,7 @@ def test_the_graph_holds_every_way_to_a_node() -> None:
     reduced = graph(DARTS_V2 | {"reduction.2.first": "skip_connect"})
     assert (7, 9, "reduction/skip_connect") in reduced  # at stride 2 it has weights
     with torch.device("meta"):
-        assert choice.graph(darts(channels=2, cells=3))(DARTS_V2) == edges  # type: ignore[misc]
+        assert space_hooks.graph(darts(channels=2, cells=3))(DARTS_V2) == edges  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 import torch
 from raynas.spaces.nao import Cell, Source, nao
-from raynas.spaces.nao_cells import (
+from raynas.spaces.nao_genotype import (
     CELLS,
     DECISIONS,
     NODES,
@@ -21,8 +21,8 @@ from raynas.spaces.nao_cells import (
     respell,
     to_sequence,
     to_words,
+    topology,
     unread,
-    wiring,
 )
 from torch import nn
 
@@ -204,7 +204,7 @@ def test_costs_add_up_in_a_supernet_and_are_counted_one_by_one_elsewhere(superne
 
 
 def test_every_edge_has_its_place_and_an_angle_can_be_told(supernet_costs: Costs) -> None:
-    names = [name for _, _, name in wiring()]
+    names = [name for _, _, name in topology()]
     architecture = from_sequence(NAONET_B)
     assert sorted(names) == sorted(choose(architecture)) and len(set(names)) == len(names)
     edges = graph(architecture)

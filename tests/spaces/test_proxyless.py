@@ -8,13 +8,14 @@ from random import Random
 
 import pytest
 import torch
-from raynas.spaces.proxyless import DECISIONS, InvertedResidual, canonical_form, from_digits, proxyless, proxyless_32
+from raynas.spaces.layers import InvertedResidual
+from raynas.spaces.proxyless import DECISIONS, canonical_form, from_digits, proxyless, proxyless_32
 
 from raynas.architecture import sample, size
 from raynas.config.run import Config
 from raynas.config.train import TrainConfig
 from raynas.costs.counter import Costs
-from raynas.nn import choice
+from raynas.nn import space as space_hooks
 from raynas.nn.choice import decisions
 from raynas.nn.subnet import derive
 from raynas.search_space.constraints import Limits
@@ -57,8 +58,8 @@ def test_skipped_layers_commute() -> None:
         space = proxyless_32()
     rng = Random(0)
     for _ in range(50):
-        form = choice.canonical(space, sample(DECISIONS, rng))
-        assert choice.canonical(space, form) == form
+        form = space_hooks.canonical(space, sample(DECISIONS, rng))
+        assert space_hooks.canonical(space, form) == form
 
 
 def test_plain_paths_take_every_option_of_every_layer_equally_often_as_in_rlnas(costs: Costs) -> None:
@@ -73,7 +74,7 @@ def test_plain_paths_take_every_option_of_every_layer_equally_often_as_in_rlnas(
 def test_the_layers_are_a_chain() -> None:
     with torch.device("meta"):
         space = proxyless_32()
-    graph = choice.graph(space)
+    graph = space_hooks.graph(space)
     assert graph is not None
     edges = graph(from_digits(GPU))
     assert [edge[:2] for edge in edges] == [(i, i + 1) for i in range(21)]

@@ -21,7 +21,8 @@ from raynas.evaluation.scorer import Scorer
 from raynas.exceptions import TrainingDiverged
 from raynas.nn.choice import decisions
 from raynas.supernet.actor import ActorPayload, SupernetActor
-from raynas.supernet.supernet import _FAR, Supernet, _Pace
+from raynas.supernet.schedule import UNLIMITED, Schedule
+from raynas.supernet.supernet import Supernet
 from raynas.supernet.worker import flatten_weights
 from raynas.training import checkpoint
 from raynas.training.path_sampling import UniformPaths
@@ -144,7 +145,7 @@ def test_minutes_decide_the_number_of_steps(tmp_path):
 
 def follow(monkeypatch, pace, speeds, step=0, now=0.0):
     """Chunks of a second each, at so many steps a second; returns the step and the totals planned after each."""
-    monkeypatch.setattr("raynas.supernet.supernet.time", Mock(wraps=time, monotonic=lambda: now))
+    monkeypatch.setattr("raynas.supernet.schedule.time", Mock(wraps=time, monotonic=lambda: now))
     pace, totals = pace(), []
     for speed in speeds:
         if step >= pace.total:
@@ -158,7 +159,7 @@ def follow(monkeypatch, pace, speeds, step=0, now=0.0):
 def test_a_schedule_of_minutes_follows_the_clock(monkeypatch):
     """It began slowly, because of other work, then other work came: it takes its 100 seconds all the same."""
     speeds = [1] * 10 + [10] * 60 + [5] * 100
-    step, totals = follow(monkeypatch, lambda: _Pace(_FAR, _FAR, 0, 100), speeds)
+    step, totals = follow(monkeypatch, lambda: Schedule(UNLIMITED, UNLIMITED, 0, 100), speeds)
     assert step == totals[-1] == sum(speeds[:100]) and len(totals) == 100
     for second, total in enumerate(totals, start=1):
         assert sum(speeds[:second]) / total == pytest.approx(second / 100, abs=0.01)
@@ -166,7 +167,7 @@ def test_a_schedule_of_minutes_follows_the_clock(monkeypatch):
 
 def test_a_schedule_of_minutes_that_goes_on_is_where_it_was(monkeypatch):
     """Half of it was made at ten steps a second; where it goes on it is slow at first."""
-    pace, speeds = lambda: _Pace(_FAR, 1000, 50, 50), [1] * 5 + [10] * 100
+    pace, speeds = lambda: Schedule(UNLIMITED, 1000, 50, 50), [1] * 5 + [10] * 100
     step, totals = follow(monkeypatch, pace, speeds, step=500, now=86400.0)
     assert step == totals[-1] and len(totals) == 50
     for second, total in enumerate(totals, start=1):
@@ -175,12 +176,12 @@ def test_a_schedule_of_minutes_that_goes_on_is_where_it_was(monkeypatch):
 
 
 def test_a_schedule_of_epochs_is_shortened_where_its_time_is_short_and_no_other(monkeypatch):
-    assert follow(monkeypatch, lambda: _Pace(300, 300, 0, math.inf), [10] * 100) == (300, [300] * 30)
-    assert follow(monkeypatch, lambda: _Pace(300, 300, 0, 60), [10] * 100) == (300, [300] * 30)
-    step, totals = follow(monkeypatch, lambda: _Pace(300, 300, 0, 60), [10] * 20 + [1] * 100)
+    assert follow(monkeypatch, lambda: Schedule(300, 300, 0, math.inf), [10] * 100) == (300, [300] * 30)
+    assert follow(monkeypatch, lambda: Schedule(300, 300, 0, 60), [10] * 100) == (300, [300] * 30)
+    step, totals = follow(monkeypatch, lambda: Schedule(300, 300, 0, 60), [10] * 20 + [1] * 100)
     assert step == totals[-1] == 240 and totals[19] == 300, "it became slower"
     # Its time was short, and is not any more.
-    assert follow(monkeypatch, lambda: _Pace(300, 150, 20, 600), [10] * 100, step=100)[0] == 300
+    assert follow(monkeypatch, lambda: Schedule(300, 150, 20, 600), [10] * 100, step=100)[0] == 300
 
 
 def test_what_was_spent_of_the_minutes_is_in_the_checkpoint(tmp_path):

@@ -25,7 +25,7 @@ from raynas.metrics import ACCURACY, PERPLEXITY, retrained_by, scored_by
 from raynas.nn.subnet import derive
 from raynas.runs.network import Run
 from raynas.searchers import RandomSearch
-from raynas.tasks.base import task_of
+from raynas.tasks.base import RankInfo, task_of
 from raynas.tasks.language_modeling import Language, TextTrainLoader, TextValidationSlices, in_rows
 from raynas.training.path_sampling import UniformPaths
 from raynas.training.retrain import Averaging
@@ -61,7 +61,7 @@ def test_rows_hold_every_word_and_the_one_after_it():
 
 
 def test_a_pass_reads_every_column_once_in_its_order_and_lengths_differ():
-    loader = TextTrainLoader(Text(torch.arange(1601)), RECIPE.resolved(), (0, (0, 1)), CPU)
+    loader = TextTrainLoader(Text(torch.arange(1601)), RECIPE.resolved(), 0, RankInfo(), CPU)
     assert loader.columns == 400 and loader.epoch_steps == 50 and loader.examples == 32
     for epoch in range(2):
         steps = range(epoch * 50, (epoch + 1) * 50)
@@ -70,19 +70,19 @@ def test_a_pass_reads_every_column_once_in_its_order_and_lengths_differ():
     spans = [[b - a for a, b in (loader.span(step) for step in range(e * 50, e * 50 + 50))] for e in range(2)]
     assert spans[0] != spans[1] and len(set(spans[0])) > 3 and min(spans[0]) >= 3
     # The learning rate of a step is in proportion to its words: over a pass the factors are one in the mean.
-    assert sum(loader.scale(step) for step in range(50)) == pytest.approx(50)
-    assert loader.scale(0) == pytest.approx(spans[0][0] / 8)
+    assert sum(loader.lr_scale(step) for step in range(50)) == pytest.approx(50)
+    assert loader.lr_scale(0) == pytest.approx(spans[0][0] / 8)
 
 
 def test_ranks_share_the_rows():
     text = Text(torch.arange(401))
-    whole = TextTrainLoader(text, RECIPE.resolved(), (0, (0, 1)), CPU)
-    shares = [TextTrainLoader(text, RECIPE.resolved(), (0, (rank, 2)), CPU) for rank in range(2)]
+    whole = TextTrainLoader(text, RECIPE.resolved(), 0, RankInfo(), CPU)
+    shares = [TextTrainLoader(text, RECIPE.resolved(), 0, RankInfo(rank, 2), CPU) for rank in range(2)]
     assert [loader.examples for loader in shares] == [whole.examples] * 2
     both = torch.stack([loader.batch(0)[0] for loader in shares], dim=1).flatten(0, 1)
     assert torch.equal(both, whole.batch(0)[0])
     with pytest.raises(ValueError, match="too few for 9 workers"):
-        TextTrainLoader(text, RECIPE.resolved(), (0, (0, 9)), CPU)
+        TextTrainLoader(text, RECIPE.resolved(), 0, RankInfo(0, 9), CPU)
 
 
 class Remembering(nn.Module):
@@ -104,7 +104,7 @@ class Remembering(nn.Module):
 
 def test_the_state_is_carried_through_a_pass_without_its_history():
     model = Remembering()
-    loader = TextTrainLoader(Text(torch.arange(161) % 9), RECIPE.resolved(), (0, (0, 1)), CPU)
+    loader = TextTrainLoader(Text(torch.arange(161) % 9), RECIPE.resolved(), 0, RankInfo(), CPU)
     for step in range(loader.epoch_steps + 1):
         inputs, _ = loader.batch(step)
         for _ in range(2):  # two paths of a step begin alike
@@ -119,7 +119,7 @@ def test_the_state_is_carried_through_a_pass_without_its_history():
 
 def test_the_penalty_is_on_what_changes_from_word_to_word():
     recipe = dataclasses.replace(RECIPE, slowness=0.5)
-    loader = TextTrainLoader(Text(torch.arange(161) % 9), recipe.resolved(), (0, (0, 1)), CPU)
+    loader = TextTrainLoader(Text(torch.arange(161) % 9), recipe.resolved(), 0, RankInfo(), CPU)
     logits, targets = torch.randn(2, 4, 9), torch.randint(9, (2, 4))
     told = torch.randn(2, 4, 3)
     plain = nn.functional.cross_entropy(logits.reshape(8, 9), targets.reshape(8))
@@ -214,11 +214,11 @@ def test_the_average_is_the_mean_of_the_weights_after_each_step():
 
 
 def test_a_trained_network_is_exported_word_by_word(tmp_path):
-    network, example = Language(data()).deployed(derive(space(), PATH))
+    network, example = Language(data()).export_model(derive(space(), PATH))
     report = export(network, example, tmp_path)
     assert [file.format for file in report.files] == ["safetensors", "torch_export"]
     with pytest.raises(ConfigError, match="needs a method word"):
-        Language(data()).deployed(Remembering())
+        Language(data()).export_model(Remembering())
 
 
 def test_labels_by_chance_mean_nothing_for_texts():

@@ -10,6 +10,7 @@ from raynas.evaluation.scorer import tally
 from raynas.exceptions import TrainingDiverged
 from raynas.nn.choice import decisions
 from raynas.nn.subnet import derive
+from raynas.tasks.base import RankInfo
 from raynas.tasks.classification import steps_per_epoch
 from raynas.training.path_sampling import FairPaths, UniformPaths
 from raynas.training.trainer import Trainer
@@ -210,9 +211,9 @@ def test_ranks_share_a_batch_without_overlap():
 
 
 def test_a_batch_is_rounded_to_what_the_ranks_can_share():
-    assert Trainer(tiny.space(num_classes=4), tiny.data(), RECIPE, rank=(0, 3)).loader.examples == 30
+    assert Trainer(tiny.space(num_classes=4), tiny.data(), RECIPE, rank=RankInfo(0, 3)).loader.examples == 30
     with pytest.raises(ValueError, match="32 images a step are too few for 40 workers"):
-        Trainer(tiny.space(num_classes=4), tiny.data(), RECIPE, rank=(0, 40))
+        Trainer(tiny.space(num_classes=4), tiny.data(), RECIPE, rank=RankInfo(0, 40))
 
 
 def test_seeds_and_epochs():

@@ -27,8 +27,8 @@ __all__ = [
     "respell",
     "to_sequence",
     "to_words",
+    "topology",
     "unread",
-    "wiring",
 ]
 
 OPTIONS = ("sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3", "skip_connect")
@@ -160,7 +160,7 @@ def respell(words: Sequence[str], rng: Random) -> list[str]:
     return to_words(architecture)
 
 
-def wiring() -> list[tuple[int, int, str | None]]:
+def topology() -> list[tuple[int, int, str | None]]:
     """Where all edges lie: (from node, to node, name in :func:`choose`). The reduction cell begins with node 8."""
     edges: list[tuple[int, int, str | None]] = []
     for cell, shift in zip(CELLS, (0, _OUTPUT + 1), strict=True):

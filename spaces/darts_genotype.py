@@ -24,7 +24,7 @@ __all__ = [
     "from_genotype",
     "graph",
     "to_genotype",
-    "wiring",
+    "topology",
 ]
 
 OPTIONS = (
@@ -115,7 +115,7 @@ def canonical_form(architecture: Mapping[str, str]) -> dict[str, str]:
     return form
 
 
-def wiring() -> list[tuple[int, int, str | None]]:
+def topology() -> list[tuple[int, int, str | None]]:
     """Where all edges lie: (from node, to node, edge), None where something is passed on unchanged.
 
     Each cell is a graph of its own, the reduction cell from node 7 on. All four nodes of a cell lead to its output.
@@ -131,12 +131,12 @@ def wiring() -> list[tuple[int, int, str | None]]:
 def graph(architecture: Mapping[str, str]) -> list[tuple[int, int, str | None]]:
     """The operations of both cells as edges between their nodes; see :data:`raynas.architecture.Graph`.
 
-    As :func:`wiring`, with what an architecture takes. The operations of the reduction cell have ``reduction/`` before
-    their names.
+    As :func:`topology`, with what an architecture takes. The operations of the reduction cell have ``reduction/``
+    before their names.
     """
     options = choose(architecture)
     edges: list[tuple[int, int, str | None]] = []
-    for source, node, name in wiring():
+    for source, node, name in topology():
         option = "skip_connect" if name is None else options[name]
         reduces = source in (7, 8)  # at stride 2 even a skip connection has weights
         if option == "skip_connect" and not reduces:
