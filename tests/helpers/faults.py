@@ -40,8 +40,8 @@ QUICK = {
 """Ray takes a node for lost, and one that must leave leaves, sooner than by default."""
 SEARCHED, SLICES = 24, 16
 RUN = f"""--space helpers.tiny:space --data helpers.tiny:arrays --name run after=[] search.method=random
-search.scheduler=none train.epochs=3 train.batch_size=32 train.checkpoint_seconds=1000 search.num_samples={SEARCHED} search.slices={SLICES}
-search.bn_images=256 search.validation_images=64 search.batch_size=32"""
+search.scheduler=none train.epochs=3 train.batch_size=32 train.checkpoint_seconds=1000 search.num_samples={SEARCHED}
+search.slices={SLICES} search.bn_images=256 search.validation_images=64 search.batch_size=32"""
 
 
 @dataclass
@@ -392,10 +392,10 @@ FAULTS = [
 PAGE = """# What faults cost
 
 Made by `python tests/helpers/faults.py` on two cores; the tests do the same with a Ray that notices sooner. One run
-(2 training workers, {searched} architectures of {slices} slices each, a head and two nodes with a pretended GPU) suffers all of
-this, one after the other. In the end its weights are bit for bit those of an undisturbed run, every architecture has
-the same scores, the winner is the same, and scoring it again gives the same. After each fault nothing that had been
-scored was lost, and no score was in the log twice.
+(2 training workers, {searched} architectures of {slices} slices each, a head and two nodes with a pretended GPU)
+suffers all of this, one after the other. In the end its weights are bit for bit those of an undisturbed run, every
+architecture has the same scores, the winner is the same, and scoring it again gives the same. After each fault
+nothing that had been scored was lost, and no score was in the log twice.
 
 Seconds: from the fault to the next training steps, or to the next score. Where `--resume` is needed it comes at once,
 and the seconds are mostly Ray's and PyTorch's start. A node that vanishes Ray takes for lost after some 15 s. A fault
