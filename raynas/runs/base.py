@@ -317,7 +317,7 @@ class SearchRun:
 
     def evaluation_spec(self) -> EvaluationSpec:
         """How the trainable scores; whatever it needs for that is trained and started."""
-        if hasattr(self.trainable, "spec"):
+        if hasattr(self.trainable, "evaluation_spec"):
             told: EvaluationSpec = self.trainable.evaluation_spec(self)
             return told
         search = self.config.search

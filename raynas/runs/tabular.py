@@ -49,7 +49,7 @@ def tabular_run(
         raise ConfigError(f"latency.place needs a network, but {config.space} is bare decisions")
     if hasattr(trainable, "costs"):
         costs = trainable.costs(space.decisions, config)
-    elif hasattr(trainable, "spec"):
+    elif hasattr(trainable, "evaluation_spec"):
         raise ConfigError(f"{config.search.trainable} needs a network, but {config.space} is bare decisions")
     else:
         costs = NoCosts()

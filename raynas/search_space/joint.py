@@ -77,7 +77,7 @@ def joined(space: SearchSpace, search: SearchConfig, trainable: type[Any]) -> Se
     """
     if not search.joint:
         return space
-    if hasattr(trainable, "scoring") and not getattr(trainable, "uses_settings", False):
+    if hasattr(trainable, "evaluation_spec") and not getattr(trainable, "uses_settings", False):
         raise ConfigError(
             f"search.joint: {search.trainable} does not train each architecture by itself; legal ones: "
             "trainables.from_scratch:FromScratch, or a tune.Trainable of your own"

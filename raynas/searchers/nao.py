@@ -164,7 +164,7 @@ class NAO(ArchitectureSearcher):
         super().on_trial_complete(trial_id, result, error)
         self._update_diagnostics()
 
-    def _note(self) -> None:
+    def _update_diagnostics(self) -> None:
         """Adds the scores to the diagnostics and writes the journal."""
         done = {name: entry for name, entry in self.history.items() if entry.status == "done"}
         for row in self.diagnostics:

@@ -81,7 +81,7 @@ class OptunaSearcher(ArchitectureSearcher):
     def _rng(self, what: str | int) -> Random:
         return self.rng(type(self).__name__.lower(), len(self.history), what)
 
-    def _view(self) -> optuna.Study:
+    def study_of_history(self) -> optuna.Study:
         """The study, updated from the history."""
         full = max((entry.fidelity for entry in self.history.values()), default=0)
         if self._study is None or full > self._full:

@@ -96,7 +96,7 @@ class Predictor(ArchitectureSearcher):
 
     Settings = PredictorSettings
     settings: PredictorSettings
-    trained: tuple[list[tuple[str, Rank]], MLPEnsemble] | None = None  
+    trained: tuple[list[tuple[str, Rank]], MLPEnsemble] | None = None
 
     def propose(self) -> Architecture | str | None:
         """Proposes a random architecture at first, then the best candidate."""

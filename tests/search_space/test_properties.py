@@ -67,7 +67,9 @@ def test_mutation_and_crossover_stay_legal(pair: tuple[dict, int]) -> None:
         assert is_legal(decisions, arch.mutate(decisions, first, rng, probability=probability))
     child = arch.crossover(decisions, first, second, rng)
     assert is_legal(decisions, child)
-    assert all(option in (first.get(name), second.get(name)) for name, option in child.items() if name in first | second)
+    assert all(
+        option in (first.get(name), second.get(name)) for name, option in child.items() if name in first | second
+    )
 
 
 @few
@@ -107,11 +109,13 @@ def test_sequences_are_read_as_they_were_written(pair: tuple[dict, int]) -> None
 
 
 @few
-@given(spaces(), st.dictionaries(st.text(max_size=5), st.text(max_size=3), max_size=4))
+@given(
+    spaces(), st.dictionaries(st.sampled_from(["x0", "x1", "x0.a.y0", "?", ""]), st.sampled_from("abcd?"), max_size=4)
+)
 def test_anything_else_is_refused_by_one_error(decisions: dict, given_form: dict) -> None:
     try:
         assert is_legal(decisions, arch.canonical(decisions, given_form))
     except ArchitectureError as error:
         with pytest.raises(ArchitectureError):
             SearchSpace(decisions).form(given_form)
-        assert "\n" not in str(error).replace("\\n", "") or any("\n" in text for text in [*given_form, *given_form.values()])
+        assert "\n" not in str(error)

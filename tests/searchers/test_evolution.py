@@ -231,7 +231,10 @@ def test_parents_that_break_the_limits_of_this_run_are_passed_over() -> None:
     [
         ({"population": 0}, "setting population = 0: input should be greater than or equal to 1"),
         ({"mutations": -1}, "setting mutations = -1: input should be greater than or equal to 0"),
-        ({"mutation_probability": 1.5}, r"setting mutation_probability = 1\.5: input should be less than or equal to 1"),
+        (
+            {"mutation_probability": 1.5},
+            r"setting mutation_probability = 1\.5: input should be less than or equal to 1",
+        ),
         ({"mutation_probability": math.nan}, "mutation_probability = nan"),
         ({"waits": "yes"}, "setting waits = 'yes': input should be a valid boolean"),
         ({"avoided": "none"}, "setting avoided = 'none': input should be a valid list"),

@@ -353,12 +353,12 @@ def test_is_chosen_by_its_name_and_refuses_bad_settings() -> None:
     made = build_searcher(Config(name="x", search={"method": "nao", "method_args": {"steps": 7}}))
     assert made(CHAIN).settings.steps == 7
     for name, value, legal in (
-        ("steps", 0, "a whole number, 1 or more"),
-        ("weight", 1.5, "from 0 to 1"),
-        ("seconds", 0, "more than 0, or None"),
-        ("growth", 1.0, "more than 1"),
+        ("steps", 0, "greater than or equal to 1"),
+        ("weight", 1.5, "less than or equal to 1"),
+        ("seconds", 0, "greater than 0"),
+        ("growth", 1.0, "greater than 1"),
     ):
-        with pytest.raises(ValueError, match=f"{name} is {value}; legal: {legal}"):
+        with pytest.raises(ValueError, match=f"setting {name} = {value}: input should be {legal}"):
             NAOSettings(**{name: value})
     with pytest.raises(ValueError, match="was not trained"):
         LatentSpace(CHAIN).predict([dict.fromkeys(CHAIN.decisions, "a")])

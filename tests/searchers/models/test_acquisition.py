@@ -10,8 +10,12 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from raynas.searchers.models.acquisition import HypervolumeImprovement, front_ranks
-from raynas.searchers.models.acquisition import log_gap_expected_improvement, log_expected_improvement
+from raynas.searchers.models.acquisition import (
+    HypervolumeImprovement,
+    front_ranks,
+    log_expected_improvement,
+    log_gap_expected_improvement,
+)
 
 
 def volume(scores: np.ndarray, costs: np.ndarray, floor: float, most: np.ndarray) -> float:
@@ -57,8 +61,9 @@ def test_improvement_of_a_gap_orders_what_is_far_below() -> None:
     assert np.isfinite(below).all() and (np.diff(below) > 0).all()
     # A gap that is hardly closed is closed linearly.
     far, close = np.array([-0.3, 0.2]), np.full(2, 1e-3)
-    assert log_gap_expected_improvement(far, close, 0 * far)[0] == pytest.approx(log_expected_improvement(far, close, 0.0)[0],
-    abs=0.01)
+    assert log_gap_expected_improvement(far, close, 0 * far)[0] == pytest.approx(
+        log_expected_improvement(far, close, 0.0)[0], abs=0.01
+    )
 
 
 def test_what_costs_too_much_or_is_beaten_for_sure_adds_nothing() -> None:
@@ -76,7 +81,9 @@ def test_a_thinned_grid_loses_little() -> None:
 
     def improvement(cells: int) -> np.ndarray:
         steps = HypervolumeImprovement(scores, costs, scores.min(), np.full(2, 1.1), cells)
-        return np.exp(steps.log_expected(asked, lambda levels: log_expected_improvement(np.zeros((50, 1)), 1.0, levels)))
+        return np.exp(
+            steps.log_expected(asked, lambda levels: log_expected_improvement(np.zeros((50, 1)), 1.0, levels))
+        )
 
     exact = improvement(10**6)
     assert np.corrcoef(improvement(500), exact)[0, 1] > 0.99
