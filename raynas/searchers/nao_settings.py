@@ -14,8 +14,9 @@ __all__ = ["NAOSettings"]
 
 @searcher_settings
 class NAOSettings:
-    """Settings of :class:`raynas.searchers.nao.NAO`. The defaults suit spaces of up to some twenty decisions on one
-    CPU core.
+    """Settings of :class:`raynas.searchers.nao.NAO`.
+
+    The defaults suit spaces of up to some twenty decisions on one CPU core.
 
     The paper's, for its cells of 40 words: ``embedding=48, hidden=96, layers=3, width=200, dropout=0.1, batch=100,
     learning_rate=0.001, steps=6000, seconds=None, startup=600, retrain=300, seeds=100, surplus=1, draws=0``. What

@@ -14,7 +14,7 @@ from raynas.architecture import Architecture, key
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import Predictor, PredictorSettings, RandomSearch
 from raynas.searchers.models.mlp_ensemble import MLPEnsemble
-from raynas.searchers.predictor import ACQUISITIONS, MLPEnsemble
+from raynas.searchers.predictor import ACQUISITIONS
 from raynas.testing.searcher import CHAIN, Player, preference
 
 MIDDLE = SearchSpace({f"block{i}": ("a", "b", "c", "d") for i in range(12)})
