@@ -30,7 +30,7 @@ from threadpoolctl import threadpool_limits
 
 from raynas.architecture import key, sample
 from raynas.searchers.diagnostics import pairwise_accuracy, summary
-from raynas.searchers.models.nao_latent import LearnedSpace
+from raynas.searchers.models.nao_latent import LatentSpace
 from raynas.searchers.nao import NAO
 from raynas.searchers.nao_settings import NAOSettings
 
@@ -56,7 +56,7 @@ def learn(job: Job, settings: NAOSettings) -> dict[str, Any]:
         forms[key(form)] = form
     every = list(forms.values())
     true = [scores[this.name(form)] for form in every]
-    space = LearnedSpace(this.space, settings, job.seed)
+    space = LatentSpace(this.space, settings, job.seed)
     fit = space.fit(every[:LEARNED], true[:LEARNED])
     accuracy = pairwise_accuracy(space.predict(every[LEARNED:]), true[LEARNED:])
     return {"reconstructed": fit.reconstructed, "pairwise": accuracy, "seconds": fit.seconds}

@@ -38,7 +38,7 @@ def chosen_by(data: Path, table: str, best: int, noise: float, draws: int) -> di
     some = rng.choice(len(names), min(FITTED, len(names)), replace=False).tolist()
     model.fit(features[some], targets[some], np.ones(len(some)))
     model.condition(features, targets, np.ones(len(names)))
-    foretold = model.left_out(targets) * deviation + mean
+    foretold = model.leave_one_out(targets) * deviation + mean
     wrong = float(np.sqrt(np.mean((foretold - scores)[: len(names) // 5] ** 2)))
     share = wrong**2 / (wrong**2 + noise**2)  # of the look; the rest is what was foretold
     looks = scores + noise * rng.standard_normal((draws, len(names)))

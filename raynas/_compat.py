@@ -18,6 +18,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ from ray.exceptions import RayActorError
 if TYPE_CHECKING:  # actors load this, too
     from ray.tune.experiment import Trial
 
-__all__ = ["TRIED", "draining_nodes", "kept_processes", "missing", "mute_raylet", "replaced"]
+__all__ = ["TRIED", "draining_nodes", "kept_processes", "missing", "mute_raylet", "replaced", "tune_objective"]
 
 log = logging.getLogger(__name__)
 TRIED = ("2.60.0",)
@@ -221,3 +222,17 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, before)
+
+
+def tune_objective() -> tuple[str | None, str | None]:
+    """The ``metric`` and ``mode`` of the ``tune.run`` or ``Tuner.fit`` that is running in this thread.
+
+    Tune passes them to a searcher (``set_search_properties``) only where its ``param_space`` is not empty. They are
+    read from the arguments of ``ray.tune.run`` on the call stack. (None, None) outside of it.
+    """
+    code = getattr(ray.tune.run, "__code__", None) if hasattr(ray, "tune") else None
+    frame = sys._getframe()
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back  # type: ignore[assignment]
+    values = {} if frame is None else frame.f_locals
+    return values.get("metric"), values.get("mode")

@@ -29,7 +29,7 @@ from raynas.results.curves import Curve, read_curve
 from raynas.results.files import DamagedError, Graphs, Journal, Leaderboard, Ranking, Result, TrainingRounds, read_json
 from raynas.search_space.constraints import COSTS, LATENCY, Limits
 from raynas.search_space.joint import network, settings
-from raynas.searchers.diagnostics import common_fidelity, judged
+from raynas.searchers.diagnostics import common_fidelity, with_pool_scores
 
 __all__ = ["RunData", "Scored", "read_run_data"]
 
@@ -55,7 +55,7 @@ class Scored:
     took: float
     """Computing seconds of its own; NaN where the log has none."""
     origin: str
-    """How it came about: see :mod:`raynas.searchers.origin`; empty where that is not known."""
+    """How it came about: see :mod:`raynas.searchers.history`; empty where that is not known."""
     parents: tuple[str, ...]
     """The keys of those that it was made from."""
     error: str
@@ -219,7 +219,7 @@ def _pooled(state: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]]) 
                 told.setdefault(row["fidelity"], {})[row["key"]] = row["score"]
         if told:
             common = common_fidelity(fidelity for fidelity, scores in told.items() for _ in scores)
-            rounds[-1] = judged(rounds[-1], told[common])
+            rounds[-1] = with_pool_scores(rounds[-1], told[common])
     return [line["learned"] for line in rounds]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from raynas.exceptions import ConfigError
 __all__ = ["dump", "load", "load_kept", "parse", "read"]
 
 _ADAPTER = TypeAdapter(Config)
+_log = logging.getLogger(__name__)
 
 
 class _Loader(yaml.SafeLoader):
@@ -54,8 +56,14 @@ def parse(tree: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: Unknown keys (with the legal ones) or illegal values.
     """
+    tree = dict(tree)
+    search = tree.get("search")
+    if isinstance(search, Mapping) and "features" in search:  # settings kept by runs of an earlier version
+        tree["search"] = {name: value for name, value in search.items() if name != "features"}
+        if not isinstance(search["features"], Mapping) or search["features"].get("score") is not None:
+            _log.warning("search.features was removed and has no effect; delete it from the settings")
     try:
-        return _ADAPTER.validate_python(dict(tree))
+        return _ADAPTER.validate_python(tree)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(mistake) for mistake in error.errors())) from None
 

@@ -16,7 +16,6 @@ __all__ = [
     "Config",
     "ConfigError",
     "DataConfig",
-    "FeaturesConfig",
     "FilterConfig",
     "LatencyConfig",
     "PoolConfig",
@@ -69,18 +68,6 @@ class FilterConfig:
 
 
 @dataclass(config=STRICT)
-class FeaturesConfig:
-    """Zero-cost scores from which the searcher learns to foretell the true ones."""
-
-    score: str | list[str] | None = None
-    """As for trainables.zero_cost, macs and parameters among them. Default: none."""
-    sample: Annotated[int, Field(ge=10)] = 50
-    """So many random architectures tell what is a high score and what a low one."""
-    images: Annotated[int, Field(ge=4)] = 64
-    """Training images that the scores see."""
-
-
-@dataclass(config=STRICT)
 class LatencyConfig:
     """Inference latency in milliseconds, a cost like MACs: ``limits.latency_ms``, ``search.objectives``.
 
@@ -128,9 +115,6 @@ class SearchConfig:
     """combine: number of random architectures that are scored first; a rank is the position among them."""
     filter: FilterConfig = Field(default_factory=FilterConfig)
     """Zero-cost filter of the space."""
-    features: FeaturesConfig = Field(default_factory=FeaturesConfig)
-    """For bayes: {score: [naswot, synflow]}. Takes about a second for each of 50 candidates an architecture, so it pays
-    where a score takes minutes."""
     method: str = "auto"
     """random, evolution, tpe, bayes, regularized, local, nsga2, reinforce, predictor, nao, or a class:
     my_pkg.search:MySearcher. auto: bayes if each architecture is trained by itself (FromScratch) or if there are
@@ -290,7 +274,6 @@ def smoke_test(config: Config) -> Config:
             num_samples=min(config.search.num_samples, 6),
             reference=10,
             filter=dataclasses.replace(config.search.filter, sample=10),
-            features=dataclasses.replace(config.search.features, sample=10),
             slices=2,
             grace=1,
             bn_images=64,

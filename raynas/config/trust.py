@@ -49,7 +49,6 @@ def settings(config: Config) -> dict[str, Any]:
         "search.trainable_args.score": search.trainable_args.get("score"),
         "search.trainable_args.decoder": search.trainable_args.get("decoder"),
         "search.filter.score": search.filter.score,
-        "search.features.score": search.features.score,
         "search.method": search.method,
         "search.loggers": search.loggers,
         "truth.table.decoder": config.truth.table.get("decoder"),

@@ -8,7 +8,7 @@ from html import escape
 from raynas.analysis.run_data import RunData, Scored
 from raynas.architecture import Architecture
 from raynas.report.text import absent, score
-from raynas.searchers.origin import ORIGINS
+from raynas.searchers.history import ORIGINS
 
 __all__ = ["lineage"]
 

@@ -65,7 +65,7 @@ SCHEMA: pa.Schema = pa.schema(
         _field(
             "origin",
             pa.string(),
-            "how it came about: see raynas.searchers.origin",
+            "how it came about: see raynas.searchers.history",
         ),
         _field("parents", pa.string(), "the keys of those that it was made from, separated by spaces"),
         _field("status", pa.string(), "running, stopped (early, by the scheduler), complete or error"),

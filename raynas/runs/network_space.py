@@ -6,14 +6,13 @@ from pathlib import Path
 
 from torch import nn
 
-from raynas.config.run import Config, FeaturesConfig, FilterConfig
+from raynas.config.run import Config
 from raynas.costs.counter import Costs
 from raynas.costs.device import LatencyBenchmark
 from raynas.costs.feasibility import check_satisfiable
 from raynas.costs.latency import Latency, timed
 from raynas.data.dataset import Data
 from raynas.evaluation.proxies.evaluator import ZeroCostProxies, check_scores
-from raynas.evaluation.proxies.features import foretold
 from raynas.evaluation.proxies.filter import filtered
 from raynas.exceptions import ConfigError
 from raynas.search_space.constraints import COSTS, LATENCY, Limits, check_objectives, violation
@@ -27,7 +26,7 @@ class NetworkSpace:
     """The search space of a run, and what is asked of it.
 
     Args:
-        config: The run's settings: limits, objectives, ``search.filter``, ``search.features`` and ``latency``.
+        config: The run's settings: limits, objectives, ``search.filter`` and ``latency``.
         space: The network with its Choices and initial weights.
         costs: What its architectures cost.
         data: What zero-cost scores see.
@@ -47,8 +46,7 @@ class NetworkSpace:
         """The limits on what needs no measurement."""
         self.objectives = check_objectives(config.search.objectives, legal)
         check_satisfiable(costs, self.counted)
-        self._filter = self._untrained("filter", config.search.filter)
-        self._features = self._untrained("features", config.search.features)
+        self._proxies = self._zero_cost_proxies()
 
     def latency(self, folder: Path) -> Latency | None:
         """What tells latency, if that is wanted; ``folder`` is that of the run."""
@@ -67,13 +65,12 @@ class NetworkSpace:
         )  # fmt: skip
         if latency is not None:
             space = timed(space, costs, latency, self.limits)
-        if self._filter is not None:
-            space = filtered(space, self._filter, search.filter, seed)
-        return space if self._features is None else foretold(space, self._features, search.features, seed)
+        return space if self._proxies is None else filtered(space, self._proxies, search.filter, seed)
 
-    def _untrained(self, name: str, settings: FilterConfig | FeaturesConfig) -> ZeroCostProxies | None:
-        """What takes the zero-cost scores that are wanted, if any are."""
+    def _zero_cost_proxies(self) -> ZeroCostProxies | None:
+        """The zero-cost proxies of ``search.filter``; None without a filter."""
+        settings = self.config.search.filter
         if settings.score is None:
             return None
-        names = check_scores(settings.score, f"search.{name}.score")
+        names = check_scores(settings.score, "search.filter.score")
         return ZeroCostProxies.of(self.space, self.costs, self.data, names, settings.images, self.config.seed)

@@ -69,7 +69,7 @@ def score_sample(run: SearchRun, spec: EvaluationSpec, architectures: Sequence[A
     """
     wanted = {key(form): form for form in map(run.search_space.form, architectures)}
     # They are given: what is measured anew, or limited otherwise by now, does not make them illegal.
-    space = dataclasses.replace(run.search_space, features=None, violation=None, measure=None)
+    space = dataclasses.replace(run.search_space, violation=None, measure=None)
     searcher = RandomSearch(space, seed=run.config.seed, metric="score", mode=spec.mode)
     folder = run.folder / "sample"
     stamp = {"run": run.config.name, "searcher": "random"}

@@ -43,9 +43,8 @@ def tabular_run(
     view: View | None,
 ) -> SearchRun:
     """A run over a space without a network; what its architectures cost is known by the trainable, if at all."""
-    for name in ("filter", "features"):
-        if getattr(config.search, name).score is not None:
-            raise ConfigError(f"search.{name} needs a network, but {config.space} is bare decisions")
+    if config.search.filter.score is not None:
+        raise ConfigError(f"search.filter needs a network, but {config.space} is bare decisions")
     if config.latency.place is not None:
         raise ConfigError(f"latency.place needs a network, but {config.space} is bare decisions")
     if hasattr(trainable, "costs"):

@@ -1,4 +1,4 @@
-"""How the best architectures of a run are wired, kept in its folder: graphs.json, for whoever draws them.
+"""The graphs of the best architectures of a run, for drawing: graphs.json in its folder.
 
     {"edges": [[0, 1], ...], "architectures": {key: [[0, 1, "nor_conv_3x3"], [1, 2, null], ...]}}
 
@@ -22,11 +22,11 @@ _SAMPLE = 200
 
 
 def graphs(space: SearchSpace, architectures: Sequence[Architecture]) -> dict[str, Any]:
-    """What graphs.json holds of these architectures; empty where the space does not say how they are wired."""
+    """Content of graphs.json for these architectures; empty where the space has no ``graph``."""
     if space.graph is None:
         return {}
     rng = Random("graphs")
-    drawn = (space.form(sample(space.decisions, rng)) for _ in range(_SAMPLE))
-    edges = {edge[:2] for form in (*drawn, *architectures) for edge in map(tuple, space.graph(form))}
+    sampled = (space.form(sample(space.decisions, rng)) for _ in range(_SAMPLE))
+    edges = {edge[:2] for form in (*sampled, *architectures) for edge in map(tuple, space.graph(form))}
     taken = {key(form): [list(edge) for edge in space.graph(form)] for form in architectures}
     return {"edges": sorted(map(list, edges)), "architectures": taken}

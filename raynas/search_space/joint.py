@@ -143,7 +143,6 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "violation": _of_network,
     "graph": _of_network,
     "costs": _of_network,
-    "features": _of_network,
     "measure": _of_network,
 }
 

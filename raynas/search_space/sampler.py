@@ -17,21 +17,21 @@ __all__ = ["ArchitectureSampler"]
 logger = logging.getLogger(__name__)
 
 
-_SAMPLES = 500  # uniform draws before the search for a feasible one becomes a descent
+_SAMPLES = 500  # uniform samples before local search for a feasible one
 
 
-_WALKS, _STEPS = 8, 200  # descents from random starts, and single mutations tried in each
+_WALKS, _STEPS = 8, 200  # random starts of the local search, and mutations tried in each
 
 
-_ENUMERABLE = 100_000  # spaces up to this size are tried out to the last architecture
+_ENUMERABLE = 100_000  # spaces up to this size are enumerated
 
 
 class ArchitectureSampler:
-    """Draws architectures from a space. What it returns depends on its arguments alone, not on earlier calls.
+    """Samples feasible, new architectures. Results depend on the arguments alone, not on earlier calls.
 
     Args:
-        space: What may be drawn.
-        seed: Of the order in which a small space is tried out.
+        space: The search space.
+        seed: Of the order in which a small space is enumerated.
     """
 
     def __init__(self, space: SearchSpace, seed: int = 0) -> None:
@@ -49,7 +49,7 @@ class ArchitectureSampler:
         self._passed: tuple[Collection[str] | None, int] = None, 0  # so many of them were taken already, for this one
 
     def violation(self, architecture: Architecture) -> float:
-        """By how much a canonical architecture misses the constraint; 0 where it is met. Asked once for each."""
+        """Constraint violation of a canonical architecture; 0 where it is feasible. Computed once for each."""
         if self.space.violation is None:
             return 0.0
         name = key(architecture)
@@ -62,7 +62,7 @@ class ArchitectureSampler:
         return self._violations[name]
 
     def measure_costs(self, architecture: Architecture) -> None:
-        """Have a canonical architecture measured, where that changes what is known of it."""
+        """Measures a canonical architecture where the space has a ``measure``; its costs are then exact."""
         if self.space.measure is not None:
             self.space.measure(dict(architecture))
             self._violations.pop(key(architecture), None)
@@ -73,7 +73,7 @@ class ArchitectureSampler:
         return self.violation(architecture) == 0.0
 
     def costs(self, architecture: Architecture) -> tuple[float, ...]:
-        """The costs of a canonical architecture that are minimised; infinite where not known. Asked once for each."""
+        """The costs of a canonical architecture that are minimised; infinite where unknown. Computed once for each."""
         if self.space.costs is None or not self.space.objectives:
             return ()
         name = key(architecture)
@@ -84,13 +84,13 @@ class ArchitectureSampler:
         return self._costs[name]
 
     def sample_new(self, rng: Random, taken: Collection[str]) -> Architecture | None:
-        """Draw an architecture that is feasible and new.
+        """Samples an architecture uniformly from those that are feasible and new.
 
-        Uniform draws come first. Where none of them will do, single mutations walk from random starts towards the
-        constraint; at last a space of up to 100,000 architectures is tried out in a shuffled order.
+        Rejection sampling comes first, then local search on the constraint violation from random starts; at last a
+        space of up to 100,000 architectures is enumerated in a shuffled order. The last two are not uniform.
 
         Args:
-            rng: The generator to draw from.
+            rng: The random generator.
             taken: The keys of the architectures that are not new. The same object may grow between two calls, and
                 loses none.
 
@@ -99,7 +99,7 @@ class ArchitectureSampler:
             given up after a bounded number of attempts, with a warning.
 
         Raises:
-            UnsatisfiableError: Nothing feasible was found at all.
+            UnsatisfiableError: No feasible architecture was found.
         """
         small = self._size <= _ENUMERABLE
         if not small or 2 * len(taken) <= self._size:
@@ -108,21 +108,21 @@ class ArchitectureSampler:
                 if key(candidate) not in taken and self.feasible(candidate):
                     return candidate
             for _ in range(_WALKS):
-                found = self.walk(self.space.form(arch.sample(self.space.decisions, rng)), rng, taken)
-                if found is not None:
-                    return found
+                mutant = self.walk(self.space.form(arch.sample(self.space.decisions, rng)), rng, taken)
+                if mutant is not None:
+                    return mutant
         if small:
-            found = self._first(taken)
-            if found is not None:
-                return found
+            first = self._first(taken)
+            if first is not None:
+                return first
         self._require_feasible()
         if not small:
             attempts = _SAMPLES + _WALKS * _STEPS
-            logger.warning("no new feasible architecture in %d attempts: taking the space as exhausted", attempts)
+            logger.warning("no new feasible architecture in %d attempts: the space counts as exhausted", attempts)
         return None
 
     def walk(self, start: Architecture, rng: Random, taken: Collection[str]) -> Architecture | None:
-        """Change single decisions of ``start``, never away from the constraint, until it is feasible and new.
+        """Mutates ``start`` without increasing the violation until it is feasible and new.
 
         Returns:
             A canonical architecture, which may be ``start`` itself, or None after a bounded number of steps.
@@ -139,17 +139,13 @@ class ArchitectureSampler:
     def _first(self, taken: Collection[str]) -> Architecture | None:
         """The first feasible form of a small space, in a shuffled order, that is not taken."""
         place = self._passed[1] if self._passed[0] is taken else 0
-        while (place < len(self._names) or self._discover()) and self._names[place] in taken:
+        while (place < len(self._names) or self._enumerate_next()) and self._names[place] in taken:
             place += 1
         self._passed = taken, place
         return self._forms[self._names[place]] if place < len(self._names) else None
 
-    def rewind(self) -> None:
-        """What was passed to :meth:`fresh` may have become smaller."""
-        self._passed = None, 0
-
-    def _discover(self) -> bool:
-        """Find one more feasible form of a small space; whether there is one. The constraint may be slow to compute."""
+    def _enumerate_next(self) -> bool:
+        """Finds one more feasible form of a small space; returns whether there is one."""
         if not self._order:
             self._order = list(arch.enumerate_all(self.space.decisions))
             Random(f"{self._seed}/enumeration").shuffle(self._order)
@@ -163,7 +159,7 @@ class ArchitectureSampler:
         return False
 
     def _require_feasible(self) -> None:
-        # Where nothing was ever asked about the constraint, all that there is was taken, and so feasible.
+        # Without any violation computed, all architectures were taken, and therefore feasible.
         if self._closest is None or self._closest[0] == 0.0:
             return
         tried = f"all {self._size:,}" if self._checked else f"{len(self._violations):,} tried, of {self._size:.3g}"

@@ -14,7 +14,7 @@ from raynas.search_space.space import SearchSpace
 __all__ = ["SequenceEncoder"]
 
 _ABSENT = ""  # stands for a decision that is not active
-_TRIES = 60  # changes of an architecture that are tried in search of other spellings
+_TRIES = 60  # changes of an architecture tried in search of equivalent ones
 
 
 class SequenceEncoder:
@@ -24,7 +24,7 @@ class SequenceEncoder:
     before those nested in them.
 
     Args:
-        space: Whose architectures are spelled.
+        space: The search space.
 
     Attributes:
         words: Every word; its number is its place here. Number 0 begins a sequence and stands nowhere in it.
@@ -57,39 +57,39 @@ class SequenceEncoder:
         return [self._numbers[word] for word in self.notation.write(architecture)]
 
     def read(self, numbers: Sequence[int]) -> Architecture | None:
-        """The canonical form of what a sequence says; None where only a part of the space is left, without this."""
+        """The canonical form of a sequence; None where the space does not contain it."""
         try:
             return self.space.form(self.notation.read([self.words[number] for number in numbers]))
         except ArchitectureError:
             return None
 
-    def spellings(self, architecture: Architecture, rng: Random, count: int) -> list[list[int]]:
-        """Up to ``count`` sequences of networks that are the same or score about the same; its own comes first."""
-        found = [tuple(self.write(architecture))]
+    def equivalent_sequences(self, architecture: Architecture, rng: Random, count: int) -> list[list[int]]:
+        """Up to ``count`` sequences of equivalent architectures; its own comes first."""
+        sequences = [tuple(self.write(architecture))]
         if self.notation.respell is not None:
             words = list(self.notation.write(architecture))
             for _ in range(count - 1):
                 words = list(self.notation.respell(words, rng))
-                found.append(tuple(self._numbers[word] for word in words))
+                sequences.append(tuple(self._numbers[word] for word in words))
         elif self.space.notation is None and (self.space.canonical or self.space.alike):
-            found += [tuple(self.write(other)) for other in self._same(architecture, rng)]
-        return [list(numbers) for numbers in list(dict.fromkeys(found))[:count]]
+            sequences += [tuple(self.write(other)) for other in self._same(architecture, rng)]
+        return [list(numbers) for numbers in list(dict.fromkeys(sequences))[:count]]
 
     def _same(self, architecture: Architecture, rng: Random) -> list[Architecture]:
-        """Others with the same form: one option altered, or two options exchanged."""
+        """Architectures with the same form that differ by one option or by two exchanged options."""
         decisions, known = self.space.decisions, self._compared(architecture)
         changes = [{name: option} for name in architecture for option in decisions[name]]
         changes += [{one: architecture[two], two: architecture[one]} for one, two in combinations(architecture, 2)]
         changes = [change for change in changes if not change.items() <= architecture.items()]
-        found: list[Architecture] = []
+        sequences: list[Architecture] = []
         for change in rng.sample(changes, min(_TRIES, len(changes))):
             try:
                 other = arch.canonical(decisions, architecture | change)
                 if self._compared(other) == known:
-                    found.append(other)
+                    sequences.append(other)
             except ArchitectureError:  # exchanged between decisions with other options
                 continue
-        return found
+        return sequences
 
     def _compared(self, architecture: Architecture) -> str:
         form = self.space.form(architecture)

@@ -1,16 +1,14 @@
-"""What may be searched, and how to draw from it: legal, feasible, canonical and new architectures, in bounded time."""
+"""The search space as data and functions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from raynas import architecture as arch
 from raynas.architecture import Architecture, Decisions, Graph, Notation
 
-__all__ = [
-    "SearchSpace",
-]
+__all__ = ["SearchSpace"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,6 @@ class SearchSpace:
         costs: What an architecture costs, by name: known before it is scored, exact unless there is ``measure``.
         objectives: Names of costs that are minimised beside the score.
         ordered: The decisions whose options are levels of a number, so that neighbours score alike.
-        features: Numbers that may foretell the score of an architecture, high where it should be good, each of mean 0
-            and deviation 1 or about so. They may take a second to compute: few are asked for.
         notation: How its architectures are written as sequences; by default one word for each decision.
         measure: Called with an architecture before it is proposed: from then on its costs and its violation are exact,
             which were predicted before. Where it turns out to miss the constraint another one is proposed.
@@ -48,7 +44,6 @@ class SearchSpace:
     costs: Callable[[Architecture], Mapping[str, float]] | None = None
     objectives: tuple[str, ...] = ()
     ordered: frozenset[str] = frozenset()
-    features: Callable[[Architecture], Sequence[float]] | None = None
     notation: Notation | None = None
     measure: Callable[[Architecture], None] | None = None
 

@@ -1,9 +1,9 @@
-"""The common part of all searchers: proposals that are legal, feasible, canonical and new; replay, save and restore.
+"""The base class of all searchers: proposals that are legal, feasible, canonical and new; replay, save and restore.
 
-A new searcher inherits :class:`ArchitectureSearcher` and writes one method, :meth:`~ArchitectureSearcher.propose`.
-Whatever is random in it comes from :meth:`~ArchitectureSearcher.rng`, a generator made anew for each place in the
-search: nothing of a generator's inner state has to be saved, and a search that was rebuilt from its log goes on as if
-it had never stopped.
+A new searcher inherits :class:`ArchitectureSearcher` and implements :meth:`~ArchitectureSearcher.propose`. Random
+numbers come from :meth:`~ArchitectureSearcher.rng`, a generator seeded by the seed of the search and a name of the
+place where it is used. No generator state has to be saved, and a search rebuilt from its log continues as if it had
+never stopped.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ from typing import Any, ClassVar
 
 from ray.tune.search import Searcher
 
+from raynas._compat import tune_objective
 from raynas.architecture import Architecture, key
 from raynas.exceptions import UnsatisfiableError
 from raynas.search_space.sampler import ArchitectureSampler
 from raynas.search_space.space import SearchSpace
-from raynas.searchers.history import Entry, SearchHistory
-from raynas.searchers.origin import Origin
-from raynas.searchers.transfer import Scores, digest, read_source
+from raynas.searchers.history import Entry, Origin, Scores, SearchHistory, digest, read_source
 from raynas.storage.atomic import replace_text
 
-__all__ = ["ArchitectureSearcher", "Entry", "SearchHistory", "SearchSpace", "UnsatisfiableError"]
+__all__ = ["ArchitectureSearcher"]
 
 log = logging.getLogger(__name__)
 
@@ -45,26 +44,23 @@ class ArchitectureSearcher(Searcher):
     the fidelity of the score.
 
     Args:
-        space: What may be proposed.
-        settings: What is particular to the searcher, where it has a class of ``Settings``; default: its defaults.
+        space: The search space.
+        settings: An instance of the class ``Settings``, where the searcher has one. Default: its defaults.
         seed: Same seed, same sequence: in every process, and after ``save`` and ``restore``.
-        metric: Name of the score in the trials' results. Default "score".
-        mode: "max" (default) or "min". Tune passes ``metric`` and ``mode`` of its ``TuneConfig`` on only if there is
-            a non-empty ``param_space``: better give them here.
+        metric: Name of the score in the trials' results. Default: that of Tune's ``TuneConfig``; else "score".
+        mode: "max" or "min". Default: that of Tune's ``TuneConfig``; else "max".
         points_to_evaluate: Architectures to propose first.
 
     Raises:
         ArchitectureError: One of the points is not in the space.
         ValueError: One of the points breaks the constraint, ``mode`` is neither "min" nor "max", or the space has
-            objectives or features and the searcher does not look at them.
+            objectives and the searcher optimizes the score alone.
     """
 
     Settings: ClassVar[type[Any] | None] = None
     """A frozen dataclass, or None for a searcher without settings."""
     weighs_costs: ClassVar[bool] = False
-    """Whether it looks for the front where the space has objectives beside the score."""
-    reads_features: ClassVar[bool] = False
-    """Whether it learns from ``space.features``."""
+    """Whether it searches for the Pareto front where the space has objectives beside the score."""
 
     def __init__(
         self,
@@ -82,13 +78,8 @@ class ArchitectureSearcher(Searcher):
             raise ValueError(f"{type(self).__name__} has no settings, got {reprlib.repr(settings)}")
         if space.objectives and not self.weighs_costs:
             raise ValueError(
-                f"{type(self).__name__} looks at the score alone, not at {', '.join(space.objectives)}; "
-                f"those that weigh costs: {', '.join(sorted(_having(ArchitectureSearcher, 'weighs_costs')))}"
-            )
-        if space.features is not None and not self.reads_features:
-            raise ValueError(
-                f"{type(self).__name__} does not look at features; those that do: "
-                f"{', '.join(sorted(_having(ArchitectureSearcher, 'reads_features')))}"
+                f"{type(self).__name__} optimizes the score alone, not {', '.join(space.objectives)}; "
+                f"searchers with several objectives: {', '.join(sorted(_having(ArchitectureSearcher, 'weighs_costs')))}"
             )
         super().__init__()
         self.settings: Any = self.Settings() if settings is None and self.Settings is not None else settings
@@ -101,20 +92,20 @@ class ArchitectureSearcher(Searcher):
         self._begin_with(self._check(points_to_evaluate))
         self._requeued: list[tuple[Architecture, dict[int, float]]] = []
         self.journal: Path | None = None
-        """A file for what the searcher has to tell of its model, if anything, as JSON; kept up to date."""
+        """A JSON file to which the searcher writes its diagnostics, if it has any."""
         self.source: tuple[Entry, ...] = ()
         self.diagnostics: list[dict[str, Any]] = []
-        """What one that generates architectures has to tell of its model: see :mod:`raynas.searchers.diagnostics`."""
+        """Diagnostics of a searcher with a generative model: see :mod:`raynas.searchers.diagnostics`."""
 
     def warm_start(self, source: Iterable[tuple[Mapping[str, str], Scores]], best: int = 3) -> None:
-        """Start from the scores of another search with the same decisions: on other data, or under other limits.
+        """Starts from the results of another search with the same decisions: on other data, or under other limits.
 
-        The best that keep the limits of this search are proposed first; a searcher with a model of the scores learns
-        from all. To be called before anything is proposed or replayed, and before :meth:`restore`.
+        The best feasible ones are proposed first; a searcher with a model of the scores learns from all. Must be called
+        before anything is proposed or replayed, and before :meth:`restore`.
 
         Args:
-            source: Architectures and their scores, better ones larger or smaller as this searcher's mode says.
-            best: So many are proposed first, behind ``points_to_evaluate``.
+            source: Architectures and their scores, in the direction of this searcher's mode.
+            best: Number of architectures that are proposed first, after ``points_to_evaluate``.
 
         Raises:
             ArchitectureError: One of the architectures is not in the space.
@@ -124,8 +115,8 @@ class ArchitectureSearcher(Searcher):
             raise ValueError("warm_start comes first: this searcher has proposed or replayed architectures already")
         self.source = read_source(self.space, source)
         ranked = sorted(self.source, key=self.rank, reverse=True)
-        kept = (entry.architecture for entry in ranked if self.sampler.feasible(entry.architecture))
-        self._begin_with({key(form): form for form in (*self.points, *islice(kept, best))})
+        feasible = (entry.architecture for entry in ranked if self.sampler.feasible(entry.architecture))
+        self._begin_with({key(form): form for form in (*self.points, *islice(feasible, best))})
 
     def _begin_with(self, points: Mapping[str, Architecture]) -> None:
         self.points, self._plan, self._plan_keys = tuple(points.values()), list(points.values()), set(points)
@@ -140,70 +131,71 @@ class ArchitectureSearcher(Searcher):
                 raise ValueError(f"a point to evaluate breaks the constraint (violation {excess:.4g}): {form}")
         return forms
 
-    # What a searcher is made of.
+    # For subclasses.
 
     @abstractmethod
     def propose(self) -> Architecture | str | None:
-        """The next architecture; None to be asked again later; ``Searcher.FINISHED`` when there is no other.
+        """Proposes the next architecture: feasible, canonical and not in ``self.history``.
 
-        It must be feasible, canonical and not in ``self.history``.
+        Returns:
+            The architecture; None if results have to arrive first; ``Searcher.FINISHED`` when there is no other.
         """
 
     def rng(self, *place: str | int) -> Random:
-        """A generator for one place in the search: depends on the seed and the place alone."""
+        """Makes a random generator for one place in the search. It depends on the seed and the place alone."""
         return Random("/".join(map(str, (self.seed, *place))))
 
     @property
     def tried(self) -> int:
-        """How many architectures were proposed or replayed, those that failed left out."""
+        """Number of architectures that were proposed or replayed, without those that failed."""
         return len(self.history) - self.history.failed
 
     def planned(self, index: int) -> Architecture | None:
-        """One architecture of the seed's own random sequence: distinct, feasible, the given points first.
+        """One element of the random sequence of this seed: distinct and feasible, the given points first.
 
-        The sequence does not depend on anything that was scored. None behind its end, in an exhausted space.
+        The sequence does not depend on any result. None after its end, in an exhausted space.
 
         Raises:
             UnsatisfiableError: No architecture was found that meets the constraint.
         """
         while len(self._plan) <= index:
-            drawn = self.sampler.sample_new(self.rng("plan", len(self._plan)), self._plan_keys)
-            if drawn is None:
+            sampled = self.sampler.sample_new(self.rng("plan", len(self._plan)), self._plan_keys)
+            if sampled is None:
                 return None
-            self._plan.append(self.record_origin(drawn, "random"))
-            self._plan_keys.add(key(drawn))
+            self._plan.append(self.record_origin(sampled, "random"))
+            self._plan_keys.add(key(sampled))
         return self._plan[index]
 
     def opening(self, count: int) -> Architecture | None:
-        """The first of the given points, and of so many of the seed's own sequence, that is not in the history."""
+        """The first of the given points and of ``count`` random architectures that is not in the history, or None."""
         forms = map(self.planned, range(max(count, len(self.points))))
         return next((form for form in forms if form is not None and key(form) not in self.history), None)
 
     def begin(self, count: int, rng: Random) -> Architecture | str | None:
-        """What to propose while fewer than ``count`` were tried, :meth:`opening` first; None afterwards.
+        """Proposes random architectures while fewer than ``count`` were tried; returns None afterwards.
 
         Args:
             count: Architectures that failed do not count.
-            rng: Draws one for each that failed.
+            rng: Samples a replacement for each that failed.
         """
-        beginning = self.tried < count
-        waiting = self.opening(count if beginning else 0)
-        return self.drawn(rng) if waiting is None and beginning else waiting
+        random_phase = self.tried < count
+        initial = self.opening(count if random_phase else 0)
+        return self.sample_new(rng) if initial is None and random_phase else initial
 
     def record_origin(self, architecture: Architecture, how: str, *parents: Architecture) -> Architecture:
-        """Note how an architecture that may be proposed came about, see :class:`Origin`; returns it."""
+        """Records how an architecture was made, see :class:`Origin`, and returns it."""
         self.origins[key(architecture)] = Origin(how, tuple(map(key, parents)))
         return architecture
 
-    def drawn(self, rng: Random) -> Architecture | str:
-        """A random architecture that is not in the history; ``Searcher.FINISHED`` where there is no other."""
-        found = self.sampler.sample_new(rng, self.history)
-        return Searcher.FINISHED if found is None else self.record_origin(found, "random")
+    def sample_new(self, rng: Random) -> Architecture | str:
+        """Samples an architecture that is not in the history; ``Searcher.FINISHED`` where there is no other."""
+        sampled = self.sampler.sample_new(rng, self.history)
+        return Searcher.FINISHED if sampled is None else self.record_origin(sampled, "random")
 
     def rank(self, entry: Entry) -> tuple[int, float]:
-        """Sorts entries, best last: by the fidelity reached, then by score; failed ones first.
+        """Sort key of entries, best last: by highest fidelity, then by score; failed ones first.
 
-        A score of lower fidelity belongs to an architecture that a scheduler stopped: it lost against its peers.
+        An entry of lower fidelity was stopped by the scheduler because others were better.
         """
         if entry.status == "error" or not entry.scores:
             return -1, -math.inf
@@ -214,9 +206,9 @@ class ArchitectureSearcher(Searcher):
         return -score if self.mode == "min" else score
 
     def recommend(self, count: int = 1) -> list[Architecture]:
-        """What to choose where scores are noisy: up to so many of those that were scored and are feasible, best first.
+        """Recommends up to ``count`` scored, feasible architectures, best first.
 
-        By score, unless the searcher knows better. Where scores are exact, what scored best is best.
+        By score here. A searcher with a model may override this where scores are noisy.
         """
         best = sorted(self.history.done(self.history), key=self.rank, reverse=True)
         return list(islice((entry.architecture for entry in best if self.sampler.feasible(entry.architecture)), count))
@@ -234,57 +226,60 @@ class ArchitectureSearcher(Searcher):
         return self._mode or "max"
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
-        """Take metric and mode from Tune where they were not given. Tune tells them only if it has a ``param_space``.
+        """Takes metric and mode from Tune where they were not given to the constructor.
 
         Returns:
-            False: the space is known already. Tune then refuses further domains in its ``param_space``.
+            False: the search space is fixed. Tune then rejects unresolved domains in its ``param_space``.
         """
         self._metric = self._metric or metric
         self._mode = self._mode or mode
         return False
 
     def expect_in_flight(self, trials: int) -> None:
-        """How many trials will be in flight at once; a searcher may plan with it. Whoever runs it bounds them."""
+        """Says how many trials will run at once. This does not limit them; a searcher may plan with it."""
 
     # Tune's annotation leaves out that FINISHED is a string.
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """Propose an architecture for a new trial.
+        """Proposes an architecture for a new trial.
 
         Returns:
-            ``{"architecture": {...}}``; None to be asked again later; ``Searcher.FINISHED`` when all was tried.
+            ``{"architecture": {...}}``; None if results have to arrive first; ``Searcher.FINISHED`` at the end.
 
         Raises:
             UnsatisfiableError: No architecture was found that meets the constraint, or none of many did when measured.
         """
-        if self._mode is None and not self.history:
-            log.warning("%s was given no mode: a high %s is taken for good", type(self).__name__, self.metric)
+        if not self.history and (self._metric is None or self._mode is None):
+            metric, mode = tune_objective()
+            self._metric, self._mode = self._metric or metric, self._mode or mode
+            if self._mode is None:
+                log.warning("%s was given no mode: it maximizes %s", type(self).__name__, self.metric)
         for _ in range(_REFUSALS):
-            proposal, known = self._next()
+            proposal, scores = self._next()
             if not isinstance(proposal, dict):
                 return proposal
             self.sampler.measure_costs(proposal)
             if self.sampler.feasible(proposal):
-                self.history.start(trial_id, proposal, known)
+                self.history.start(trial_id, proposal, scores)
                 return {"architecture": dict(proposal)}
-            self.history.replay(proposal, {}, failed=True)  # measured, it cannot be had
+            self.history.replay(proposal, {}, failed=True)  # measured, it breaks the constraint
         raise UnsatisfiableError(f"the last {_REFUSALS} proposals missed the constraint when they were measured")
 
     def _next(self) -> tuple[Architecture | str | None, Mapping[int, float]]:
-        """What to propose, and what is known of it."""
-        waiting = [(form, scores) for form, scores in self._requeued if key(form) not in self.history]
-        proposal, known = waiting.pop(0) if waiting else (self.propose(), {})
-        self._requeued = waiting
+        """The next proposal and the scores that its trial continues from."""
+        queue = [(form, scores) for form, scores in self._requeued if key(form) not in self.history]
+        proposal, scores = queue.pop(0) if queue else (self.propose(), {})
+        self._requeued = queue
         if isinstance(proposal, dict) and (key(proposal) in self.history or not self.sampler.feasible(proposal)):
-            fault = "is known already" if key(proposal) in self.history else "breaks the constraint"
+            fault = "was proposed before" if key(proposal) in self.history else "breaks the constraint"
             raise ValueError(f"{type(self).__name__} proposed an architecture that {fault}: {proposal}")
-        return proposal, known
+        return proposal, scores
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Note a score at one fidelity."""
+        """Records a score at one fidelity. Unknown trials are ignored."""
         self.history.note(trial_id, *self._read(result))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Note the last score of a trial, stopped early or not; or that it failed."""
+        """Records the last score of a trial, stopped early or not, or that it failed. Unknown trials are ignored."""
         if result is not None and self.metric in result:
             fidelity, score = self._read(result)
             self.history.note(trial_id, fidelity, score)
@@ -295,16 +290,16 @@ class ArchitectureSearcher(Searcher):
         score = result.get(self.metric)
         return int(result.get("training_iteration", 1)), math.nan if score is None else float(score)
 
-    # Resume: by what Tune saved, or by the log.
+    # Resume from a saved state or from the log.
 
     def requeue(
         self, architectures: Iterable[Mapping[str, str]], scores: Mapping[str, Mapping[int, float]] | None = None
     ) -> None:
-        """Propose these before any other, unless they are known: what was in flight when a run was killed.
+        """Proposes these before any other, unless they are in the history: the pending ones of a killed run.
 
         Args:
-            architectures: In the order in which they are to be proposed.
-            scores: What they had reported by fidelity, by key: their trials go on from there.
+            architectures: In the order of their proposals.
+            scores: By key, the scores that they had reported by fidelity: their trials continue from these.
         """
         forms = map(self.space.form, architectures)
         self._requeued += [(form, dict((scores or {}).get(key(form), {}))) for form in forms]
@@ -317,15 +312,15 @@ class ArchitectureSearcher(Searcher):
         pruned: bool = False,
         intermediate_values: Sequence[float] | None = None,
     ) -> None:
-        """Replay one architecture that was scored before; in any order. It is never proposed again.
+        """Replays one architecture that was scored before. It is never proposed again.
 
         Args:
             parameters: ``{"architecture": {...}}``, as suggested.
             value: Its last score. None or NaN counts as failed, unless there is a score of a lower fidelity.
             error: Whether its trial failed.
             pruned: Whether it was stopped early. Needed only without ``intermediate_values``.
-            intermediate_values: Its scores at the fidelities 1, 2, ...: as many as the fidelity of ``value``. Those
-                that are not known any more may be NaN. Without them the fidelity is 1, or 0 if ``pruned``.
+            intermediate_values: Its scores at the fidelities 1, 2, ...: as many as the fidelity of ``value``. Unknown
+                ones may be NaN. Without them the fidelity is 1, or 0 if ``pruned``.
 
         Raises:
             ArchitectureError: It is not in the space.
@@ -340,7 +335,7 @@ class ArchitectureSearcher(Searcher):
         self.history.replay(self.space.form(parameters["architecture"]), scores, failed=error)
 
     def get_state(self) -> dict[str, Any]:
-        """All that the next suggestions depend on, as plain JSON data. Extend it where a searcher keeps more."""
+        """Everything that the next suggestions depend on, as JSON data. Subclasses with more state extend it."""
         return {
             "class": type(self).__name__,
             "seed": self.seed,
@@ -356,40 +351,37 @@ class ArchitectureSearcher(Searcher):
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`get_state` returned, in a searcher made with the same arguments.
+        """Restores what :meth:`get_state` returned, the seed included, in a searcher with the same other arguments.
 
         Raises:
-            ValueError: It comes from another kind of searcher, or from another seed, space, source or other settings.
+            ValueError: It comes from another class of searcher, space or source, or from other settings.
         """
         own = self.get_state()
-        for name in ("class", "seed", "decisions", "settings", "source"):
+        for name in ("class", "decisions", "settings", "source"):
             if state.get(name) != own[name]:
                 other = "other" if name == "settings" else "another"
                 saved, here = reprlib.repr(state.get(name)), reprlib.repr(own[name])
                 raise ValueError(f"the saved searcher has {other} {name}: {saved} instead of {here}")
         self._metric, self._mode = state["metric"], state["mode"]
         self.history.set_state(state["history"])
-        self.sampler.rewind()
+        self.seed = state["seed"]
+        self.sampler = ArchitectureSampler(self.space, self.seed)
         self._plan = list(state["plan"])
         self._plan_keys = set(map(key, self._plan))
         self._requeued = [(form, {int(f): score for f, score in scores}) for form, scores in state["requeued"]]
         self.origins = {name: Origin(how, tuple(keys)) for name, (how, *keys) in state.get("origins", {}).items()}
 
     def save(self, checkpoint_path: str) -> None:
-        """Write the state to a JSON file."""
+        """Writes the state to a JSON file."""
         replace_text(Path(checkpoint_path), json.dumps(self.get_state()), patience=0)
 
     def restore(self, checkpoint_path: str) -> None:
-        """Read the state that :meth:`save` wrote, into a searcher made with the same arguments.
-
-        Raises:
-            ValueError: It comes from another kind of searcher, or from another seed, space, source or other settings.
-        """
+        """Reads the state that :meth:`save` wrote; see :meth:`set_state`."""
         self.set_state(json.loads(Path(checkpoint_path).read_text()))
 
 
 def _having(parent: type[Any], ability: str) -> set[str]:
-    """The names of the searchers below a class that say ``ability = True``."""
+    """The names of the subclasses with a true class attribute ``ability``."""
     children = parent.__subclasses__()
     own = {child.__name__ for child in children if getattr(child, ability)}
     return own.union(*(_having(child, ability) for child in children))

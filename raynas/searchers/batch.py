@@ -1,4 +1,4 @@
-"""Several architectures in one trial: where scores are cheap, Tune's few milliseconds a trial are shared."""
+"""Several architectures in one trial, to share Tune's overhead of a few milliseconds where scores are cheap."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["BatchSearcher"]
 
 
 class BatchSearcher(Searcher):
-    """Lets each trial score up to ``size`` architectures, proposed by a searcher that knows nothing of it.
+    """Wraps a searcher so that each trial scores up to ``size`` architectures.
 
-    ``suggest`` returns ``{"architectures": [{...}, ...]}``. The last result of the trial holds what came out,
-    ``"outcomes"``: a list of ``{"architecture": {...}, "score": float, "fidelity": int, "status": str}``, where a
+    ``suggest`` returns ``{"architectures": [{...}, ...]}``. The last result of the trial holds ``"outcomes"``,
+    a list of ``{"architecture": {...}, "score": float, "fidelity": int, "status": str}``, where a
     status of "error" says that this one failed and any other that its score stands. An architecture without
     outcome counts as failed; so do all of them where the trial fails.
 
     Args:
-        inner: Proposes the architectures and hears their scores.
-        size: At most so many in one trial. Fewer, where the inner searcher has no more to propose for now.
+        inner: Proposes the architectures.
+        size: At most so many in one trial. Fewer where the inner searcher has no more to propose.
         total: At most so many in all trials together (Tune's ``num_samples`` counts trials). Default: no bound.
 
     Raises:
@@ -43,7 +43,7 @@ class BatchSearcher(Searcher):
         self.size = size
         self.total = total
         self._proposed = 0
-        self._live: dict[str, list[str]] = {}  # trial -> keys
+        self._running: dict[str, list[str]] = {}  # trial -> keys
 
     @property
     def metric(self) -> str:
@@ -56,7 +56,7 @@ class BatchSearcher(Searcher):
         return self.inner.mode
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
-        """Pass metric and mode on to the inner searcher."""
+        """Passes metric and mode on to the inner searcher."""
         return self.inner.set_search_properties(metric, mode, config, **spec)
 
     def expect_in_flight(self, trials: int) -> None:
@@ -65,11 +65,11 @@ class BatchSearcher(Searcher):
 
     # Tune's annotation leaves out that FINISHED is a string.
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """Propose a cohort for a new trial.
+        """Proposes a batch for a new trial.
 
         Returns:
-            ``{"architectures": [{...}, ...]}``; None or ``Searcher.FINISHED`` where the inner searcher says so and
-            nothing was collected before; ``Searcher.FINISHED`` when the total is reached.
+            ``{"architectures": [{...}, ...]}``; None or ``Searcher.FINISHED`` where the inner searcher says so first;
+            ``Searcher.FINISHED`` when the total is reached.
         """
         architectures: list[dict[str, str]] = []
         left = self.size if self.total is None else min(self.size, self.total - self._proposed)
@@ -83,30 +83,30 @@ class BatchSearcher(Searcher):
                 break
             architectures.append(suggestion["architecture"])
         self._proposed += len(architectures)
-        self._live[trial_id] = list(map(key, architectures))
+        self._running[trial_id] = list(map(key, architectures))
         return {"architectures": architectures}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Tell the inner searcher the scores of those that go on."""
-        names = self._live.get(trial_id, [])
+        """Passes intermediate scores on to the inner searcher."""
+        names = self._running.get(trial_id, [])
         for outcome in result.get("outcomes", ()):
             name = key(outcome["architecture"])
             if outcome["status"] != "error" and name in names:
-                told = {self.metric: outcome["score"], "training_iteration": outcome["fidelity"]}
-                self.inner.on_trial_result(f"{trial_id}.{names.index(name)}", told)
+                reported = {self.metric: outcome["score"], "training_iteration": outcome["fidelity"]}
+                self.inner.on_trial_result(f"{trial_id}.{names.index(name)}", reported)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the inner searcher what came out for each architecture."""
+        """Passes the outcome of each architecture on to the inner searcher."""
         outcomes: dict[str, Mapping[str, Any]] = {}
         if result is not None and not error:
             outcomes = {key(outcome["architecture"]): outcome for outcome in result.get("outcomes", ())}
-        for index, name in enumerate(self._live.pop(trial_id, ())):
+        for index, name in enumerate(self._running.pop(trial_id, ())):
             outcome = outcomes.get(name)
             if outcome is None or outcome["status"] == "error":
                 self.inner.on_trial_complete(f"{trial_id}.{index}", error=True)
             else:
-                told = {self.metric: outcome["score"], "training_iteration": outcome["fidelity"]}
-                self.inner.on_trial_complete(f"{trial_id}.{index}", result=told)
+                reported = {self.metric: outcome["score"], "training_iteration": outcome["fidelity"]}
+                self.inner.on_trial_complete(f"{trial_id}.{index}", result=reported)
 
     def add_evaluated_point(
         self,
@@ -116,23 +116,23 @@ class BatchSearcher(Searcher):
         pruned: bool = False,
         intermediate_values: Sequence[float] | None = None,
     ) -> None:
-        """Replay one architecture; see :meth:`ArchitectureSearcher.add_evaluated_point`."""
+        """Replays one architecture; see :meth:`ArchitectureSearcher.add_evaluated_point`."""
         self.inner.add_evaluated_point(parameters, value, error, pruned, intermediate_values)
 
     def get_state(self) -> dict[str, Any]:
-        """All that the next suggestions depend on, as plain JSON data."""
-        return {"inner": self.inner.get_state(), "live": dict(self._live), "proposed": self._proposed}
+        """Everything that the next suggestions depend on, as JSON data."""
+        return {"inner": self.inner.get_state(), "live": dict(self._running), "proposed": self._proposed}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`get_state` returned; raises as the inner searcher does."""
+        """Restores what :meth:`get_state` returned; raises as the inner searcher does."""
         self.inner.set_state(state["inner"])
-        self._live = {trial: list(names) for trial, names in state["live"].items()}
+        self._running = {trial: list(names) for trial, names in state["live"].items()}
         self._proposed = state["proposed"]
 
     def save(self, checkpoint_path: str) -> None:
-        """Write the state to a JSON file."""
+        """Writes the state to a JSON file."""
         replace_text(Path(checkpoint_path), json.dumps(self.get_state()), patience=0)
 
     def restore(self, checkpoint_path: str) -> None:
-        """Read the state that :meth:`save` wrote, into a cohort made with the same arguments."""
+        """Reads the state that :meth:`save` wrote, into a batch made with the same arguments."""
         self.set_state(json.loads(Path(checkpoint_path).read_text()))

@@ -1,79 +1,85 @@
-"""Bayesian optimisation by a Gaussian process whose kernel knows the structure of architectures."""
+"""Bayesian optimization with a Gaussian process whose kernel uses the structure of architectures."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, fields
 from random import Random
 from typing import Any
 
 import numpy as np
 
 from raynas.architecture import Architecture, crossover, enumerate_all, key, mutate, sample, size
+from raynas.config.types import Count
 from raynas.searchers.base import ArchitectureSearcher
-from raynas.searchers.checks import check_counts
 from raynas.searchers.history import Entry
+from raynas.searchers.models.acquisition import (
+    HypervolumeImprovement,
+    front_ranks,
+    log_expected_improvement,
+    log_gap_expected_improvement,
+)
 from raynas.searchers.models.encoder import Array, Encoder, Features
 from raynas.searchers.models.gp import GaussianProcess
-from raynas.searchers.models.hypervolume import Steps, front_ranks
-from raynas.searchers.models.improvement import log_gap_improvement, log_improvement
-from raynas.searchers.models.stretching import stretched, transformed
+from raynas.searchers.models.surrogate import Surrogate
+from raynas.searchers.models.transfer import SourceModel
+from raynas.searchers.models.transforms import log_gap
+from raynas.searchers.settings import searcher_settings
 
-__all__ = ["Bayes", "BayesSettings", "SourceModel"]
+__all__ = ["Bayes", "BayesSettings"]
 
-_PARENTS = 20  # so many of the best have mutants and crossings among the candidates
-_PAIRS = 2_500_000  # of candidates and known scores that are compared for one suggestion, a tenth of a second
-_FITTED = 200  # scores on which the weights of the model are fitted: a quarter of a second
-_CELLS = 8_000_000  # of candidates and cells of the grid of budgets, a tenth of a second
+_PARENTS = 20  # the candidates are mutants and crossovers of so many of the best
+_MAX_PAIRS = 2_500_000  # of candidates and scores in the kernel of one suggestion, a tenth of a second
+_MAX_CELLS = 8_000_000  # of candidates and cells of the grid of budgets, a tenth of a second
 
 
-@dataclass(frozen=True)
+@searcher_settings
 class BayesSettings:
-    """How the model is used.
+    """Settings of :class:`Bayes`.
 
     Attributes:
-        startup: Random architectures before the model takes over; down to half of them after a warm start, the better
-            its source foretells itself. Where the space has features, half are the best of some by these.
-        enumerate_up_to: Spaces of at most so many architectures are looked at as a whole at each suggestion, until
+        startup: Random architectures before the model is used. After a warm start up to half of them are left out, the
+            more the better the model of the source predicts the source's own scores.
+        enumerate_up_to: In spaces of at most so many architectures all of them are candidates at each suggestion, until
             there are so many scores that this would take long.
-        candidates: In larger ones so many are looked at: mutants and crossings of the best, and random ones.
-        observations: The model learns from at most so many scores: the best half and the newest.
-        shortlist: Where the space has features, so many candidates are asked for theirs at each suggestion: random ones
-            at first, then those that promise most with average features.
+        candidates: Number of candidates in larger spaces: mutants and crossovers of the best, and random ones.
+        observations: The model is conditioned on at most so many scores: the best half and the newest.
+        shortlist: Removed, without effect.
 
     Raises:
-        ValueError: A count that is not positive.
+        ConfigError: A count that is not positive.
     """
 
-    startup: int = 10
-    enumerate_up_to: int = 20_000
-    candidates: int = 1000
-    observations: int = 400
-    shortlist: int = 50
+    startup: Count = 10
+    enumerate_up_to: Count = 20_000
+    candidates: Count = 1000
+    observations: Count = 400
+    shortlist: InitVar[int | None] = None
 
-    def __post_init__(self) -> None:
-        check_counts(self, {field.name: 1 for field in fields(self)})
+    def __post_init__(self, shortlist: int | None) -> None:
+        if shortlist is not None:
+            warnings.warn("BayesSettings.shortlist was removed and has no effect", FutureWarning, stacklevel=3)
 
 
 class Bayes(ArchitectureSearcher):
-    """Proposes the architecture from which a Gaussian process expects the largest improvement.
+    """Proposes the architecture with the largest expected improvement under a Gaussian process.
 
-    The covariance (:mod:`raynas.searchers.models.gp`) compares architectures by their decisions and, where
-    ``space.graph`` is given, by their routes and operations. Scores are transformed so that differences near the top
-    count, not the failures at the bottom. Architectures in flight enter the model with the score that it expects of
-    them, so that parallel suggestions keep their distance. Scores of a lower fidelity (of trials that were stopped)
-    are shifted by what others gained on the way to the top, and doubted accordingly.
+    The kernel (:mod:`raynas.searchers.models.gp`) compares architectures by their decisions and, where ``space.graph``
+    is given, by their paths and operations. Scores are transformed by
+    :func:`raynas.searchers.models.transforms.log_gap` so that differences near the top count, not failures at the
+    bottom. Pending architectures enter the model with their predicted score ("kriging believer", Ginsbourger et al.,
+    2010), so that parallel suggestions differ. Scores of a lower fidelity (of trials that were stopped) are shifted
+    by the median gain up to the highest fidelity, and have a larger noise variance.
 
-    Where the space has objectives beside the score, what counts is the expected improvement of the hypervolume
-    (:mod:`raynas.searchers.models.hypervolume`). It is taken in the score's own scale, in which a point is worth the
-    same along the whole front; the model predicts the score's transform, of which that expectation is known in closed
-    form.
+    Where the space has objectives beside the score, the acquisition function is the expected hypervolume improvement
+    (:mod:`raynas.searchers.models.acquisition`), taken in the scale of the score itself.
 
-    Everything is computed anew from the history: nothing else has to be saved.
+    Everything is computed from the history: nothing else has to be saved.
 
     Args:
-        space: What may be proposed.
+        space: The search space.
         settings: See :class:`BayesSettings`.
         seed: See :class:`ArchitectureSearcher`, as for the arguments that follow.
         metric: Name of the score.
@@ -84,212 +90,151 @@ class Bayes(ArchitectureSearcher):
     Settings = BayesSettings
     settings: BayesSettings
     weighs_costs = True
-    reads_features = True
-    _model: tuple[int, GaussianProcess] | None = None  # with the number of scores it was fitted on
 
     @functools.cached_property
     def encoder(self) -> Encoder:
-        """Turns architectures into what the model compares."""
-        return Encoder(self.space, self.seed, None if self._told is None else self._told.hints)
+        """Encodes architectures for the model."""
+        return Encoder(self.space, self.seed, None if self._source_model is None else self._source_model.prior_mean)
 
     @functools.cached_property
-    def _told(self) -> SourceModel | None:
-        return SourceModel(self) if self.source else None
+    def surrogate(self) -> Surrogate:
+        """The model of the scores in the history."""
+        return Surrogate(self.encoder, self.goodness, self.settings.observations, bool(self.source), self._best_first)
+
+    @functools.cached_property
+    def _source_model(self) -> SourceModel | None:
+        if not self.source:
+            return None
+        return SourceModel(self.space, self.source, self.goodness, self.seed, self._best_first)
 
     @property
     def _startup(self) -> int:
-        """How many architectures are proposed before the model takes over: fewer, the more is known from a source."""
-        usual = self.settings.startup
-        return usual if self._told is None else round(usual * (1 - self._told.trust / 2))
+        """Random architectures before the model is used: fewer, the more the source explains."""
+        startup = self.settings.startup
+        return (
+            startup if self._source_model is None else round(startup * (1 - self._source_model.explained_variance / 2))
+        )
 
     def propose(self) -> Architecture | str | None:
-        """A random architecture at first, then the one with the largest expected improvement."""
-        startup = self._startup
-        beginning = self.tried < startup
-        waiting = self.opening(0)
-        if waiting is None and beginning:
-            waiting = self._foretold() or self.opening(startup)
-        if waiting is not None:
-            return waiting
+        """Proposes a random architecture at first, then the one with the largest expected improvement."""
+        random_phase = self.tried < self._startup
+        initial = self.opening(self._startup if random_phase else 0)
+        if initial is not None:
+            return initial
         rng = self.rng("bayes", len(self.history))
-        known = self.history.done(self.history)
-        if len(known) >= 2 and not beginning:
-            candidates, features, costs = self._candidates(known, rng)
+        scored = self.history.done(self.history)
+        if len(scored) >= 2 and not random_phase:
+            candidates, features, costs = self._candidates(scored, rng)
             if candidates:
-                best = candidates[int(np.argmax(self._acquisition(known, candidates, features, costs)))]
+                best = candidates[int(np.argmax(self._acquisition(scored, features, costs)))]
                 return self.record_origin(best, "model")
-        return self.drawn(rng)
-
-    def _foretold(self) -> Architecture | None:
-        """Where the space has features, half of the first are the best of a random sample by their mean."""
-        if self.space.features is None:
-            return None
-        drawn = [form for form in map(self.planned, range(self.settings.shortlist)) if form is not None]
-        order = np.argsort(-self.encoder.told(drawn).mean(1), kind="stable")[: self._startup // 2]
-        return next((drawn[place] for place in order if key(drawn[place]) not in self.history), None)
+        return self.sample_new(rng)
 
     def recommend(self, count: int = 1) -> list[Architecture]:
-        """In turns those of which the model expects most, and those that scored best.
+        """Alternates between the best predictions and the best scores.
 
-        The model makes up for luck by the scores of similar architectures, but it takes for luck, too, what is peculiar
-        to a single one. With objectives, the best scores.
+        The model averages out noise by the scores of similar architectures, but it also averages out what is peculiar
+        to a single architecture. With objectives, the best scores.
         """
         best = super().recommend(len(self.history))
         if self.space.objectives or len(best) < 2:
             return best[:count]
         fidelities = np.array([self.history[key(architecture)].fidelity for architecture in best])
-        model = self._fitted(self.history.done(self.history))[0]
-        expected = model.predict(self.encoder(best))[0]
-        order = np.lexsort((-expected, -fidelities))
-        turns = {key(one): one for pair in zip((best[place] for place in order), best, strict=True) for one in pair}
-        return list(turns.values())[:count]
+        model = self.surrogate.condition(self.history.done(self.history))[0]
+        predicted = model.predict(self.encoder(best))[0]
+        order = np.lexsort((-predicted, -fidelities))
+        merged = {key(one): one for pair in zip((best[row] for row in order), best, strict=True) for one in pair}
+        return list(merged.values())[:count]
 
-    def _acquisition(
-        self, known: Sequence[Entry], candidates: Sequence[Architecture], asked: Features, costs: Array
-    ) -> Array:
-        """The logarithm of the expected improvement of each candidate, over the best that the model believes in."""
-        model, seen, targets, doubt = self._fitted(known)
-        running = [entry.architecture for entry in self.history.values() if entry.status == "running"]
-        if running:
-            flying = self.encoder(running)
-            expected, _ = model.predict(flying)
-            seen, targets = _joined(seen, flying), np.concatenate([targets, expected])
-            doubt = np.concatenate([doubt, np.ones(len(running))])
-            model.condition(seen, targets, doubt)
-
-        # Features are dear: who promises most with average ones is asked for theirs.
-        asked = replace(asked, told=np.zeros((len(asked), seen.told.shape[1]), np.float32))
-        values = self._improvement(model, asked, seen, known, costs)
-        if self.space.features is None:
-            return values
-        promising = np.argsort(values)[::-1][: self.settings.shortlist]
-        told = self.encoder.told([candidates[place] for place in promising])
-        chosen = self._improvement(model, replace(asked[promising], told=told), seen, known, costs[promising])
-        values = np.full(len(candidates), -np.inf)
-        values[promising] = chosen
-        return values
-
-    def _improvement(
-        self, model: GaussianProcess, asked: Features, seen: Features, known: Sequence[Entry], costs: Array
-    ) -> Array:
-        """The same, of some candidates.
+    def _acquisition(self, scored: Sequence[Entry], candidates: Features, costs: Array) -> Array:
+        """The logarithm of the expected improvement of M candidates over the best prediction: [M].
 
         Args:
-            model: Conditioned on what was scored or is in flight.
-            asked: The candidates.
-            seen: What the model is conditioned on.
-            known: What was scored.
-            costs: Of the candidates.
-        """
-        mean, deviation = model.predict(asked)
-        if not self.space.objectives:
-            return log_improvement(mean, deviation, model.predict(seen)[0].max())
-        running = [entry.architecture for entry in self.history.values() if entry.status == "running"]
-        steps = self._steps(model, [*(entry.architecture for entry in known), *running], costs, float(mean.min()))
-        # What the model predicts is, times this, minus the logarithm of the gap to a ceiling (and a constant).
-        spread = float(stretched(self._kept(known, self.settings.observations)[1]).std()) or 1.0
-        mean, deviation = spread * mean[:, None], spread * deviation[:, None]
-        return steps.log_improvement(costs, lambda levels: log_gap_improvement(mean, deviation, spread * levels))
-
-    def _steps(self, model: GaussianProcess, known: Sequence[Architecture], costs: Array, least: float) -> Steps:
-        """What the model believes to be the best score within every budget.
-
-        The volume counts from the worst score that it expects of any architecture and, with some room, from the largest
-        cost of any: so the ends of the front are of use, too.
-
-        Args:
-            model: Conditioned on what is known.
-            known: What was scored or is in flight.
+            scored: Entries with a score.
+            candidates: Features of the candidates.
             costs: Of the candidates: [M, K].
-            least: The worst score that the model expects of a candidate.
         """
-        feasible = [form for form in known if self.sampler.feasible(form)] or list(known)
-        believed, paid = model.predict(self.encoder(feasible))[0], self._costs(feasible)
-        every = np.concatenate([paid, costs])
-        low, high = (edge(np.where(np.isfinite(every), every, np.nan), axis=0) for edge in (np.nanmin, np.nanmax))
-        worst, most = min(least, float(believed.min())), high + 0.1 * (high - low) + 1e-9
-        return Steps(believed, paid, worst, most, min(_CELLS // len(costs), 4096))
-
-    def _fitted(self, known: Sequence[Entry]) -> tuple[GaussianProcess, Features, Array, Array]:
-        """The model, conditioned on the scores; its weights are fitted again more and more rarely."""
-        moment = _last_fit(len(known))
-        if self._model is None or self._model[0] != moment:
-            observed = self._observations(known[:moment], limit=_FITTED)
-            structured, told = self.space.graph is not None, observed[0].told.shape[1]
-            model = GaussianProcess(self.encoder.blocks, structured, bool(self.source), told)
-            model.fit(*observed)
-            self._model = moment, model
-        model = self._model[1]
-        observations = self._observations(known, self.settings.observations)
-        model.condition(*observations)
-        return model, *observations
-
-    def _observations(self, known: Sequence[Entry], limit: int) -> tuple[Features, Array, Array]:
-        """Features, transformed scores, and how much each of them is doubted."""
-        known, values, doubt = self._kept(known, limit)
-        return self.encoder([entry.architecture for entry in known]), transformed(values), doubt
-
-    def _kept(self, known: Sequence[Entry], limit: int) -> tuple[Sequence[Entry], Array, Array]:
-        """The best half and the newest, their scores at the highest fidelity, and how much each of them is doubted."""
-        full = max(entry.fidelity for entry in known)
-        gains = {fidelity: self._gain(known, fidelity, full) for fidelity in {entry.fidelity for entry in known}}
-        values = np.array([self.goodness(entry.score) + gains[entry.fidelity] for entry in known])
-        doubt = np.array([max(full, 1) / max(entry.fidelity, 1) for entry in known])
-        if len(known) > limit:
-            order = self._best_first(known, values)[: limit // 2]
-            kept = sorted({*order.tolist(), *range(len(known) - (limit - limit // 2), len(known))})
-            known, values, doubt = [known[i] for i in kept], values[kept], doubt[kept]
-        return known, values, doubt
-
-    def _best_first(self, known: Sequence[Entry], values: Array) -> Array:
-        """Places of the best first: by score, or front by front where costs count too."""
+        model, features, targets, noise = self.surrogate.condition(scored)
+        pending = [entry.architecture for entry in self.history.values() if entry.status == "running"]
+        if pending:
+            encoded = self.encoder(pending)
+            predicted, _ = model.predict(encoded)
+            features, targets = _concatenate(features, encoded), np.concatenate([targets, predicted])
+            model.condition(features, targets, np.concatenate([noise, np.ones(len(pending))]))
+        mean, deviation = model.predict(candidates)
         if not self.space.objectives:
-            return np.argsort(-values, kind="stable")
-        return np.lexsort((-values, front_ranks(values, self._costs([entry.architecture for entry in known]))))
+            return log_expected_improvement(mean, deviation, model.predict(features)[0].max())
+        evaluated = [*(entry.architecture for entry in scored), *pending]
+        volume = self._hypervolume(model, evaluated, costs, float(mean.min()))
+        # The model predicts, up to this factor and a constant, minus the logarithm of the gap to a ceiling.
+        scale = float(log_gap(self.surrogate.observations(scored).scores).std()) or 1.0
+        mean, deviation = scale * mean[:, None], scale * deviation[:, None]
+        return volume.log_expected(costs, lambda levels: log_gap_expected_improvement(mean, deviation, scale * levels))
 
-    def _gain(self, known: Sequence[Entry], low: int, full: int) -> float:
-        """How much architectures gain from fidelity ``low`` to ``full``, in the median of those that have both."""
-        if low == full:
-            return 0.0
-        both = [entry.scores for entry in known if low in entry.scores and full in entry.scores]
-        gains = [self.goodness(scores[full]) - self.goodness(scores[low]) for scores in both]
-        return float(np.median(gains)) if gains else 0.0
+    def _hypervolume(
+        self, model: GaussianProcess, evaluated: Sequence[Architecture], costs: Array, lowest: float
+    ) -> HypervolumeImprovement:
+        """The predicted best score within every budget.
 
-    def _candidates(self, known: Sequence[Entry], rng: Random) -> tuple[list[Architecture], Features, Array]:
-        """New, feasible architectures to choose from, and what they cost."""
-        pairs = size(self.space.decisions) * min(len(known), self.settings.observations)
-        if size(self.space.decisions) <= self.settings.enumerate_up_to and pairs <= _PAIRS:
-            everything, names, features, costs = self._everything
+        The reference point of the volume is the worst predicted score and, with a margin, the largest cost of any
+        architecture, so that the ends of the front count too.
+
+        Args:
+            model: Conditioned on all results and pending architectures.
+            evaluated: Scored or pending architectures.
+            costs: Of the candidates: [M, K].
+            lowest: The worst predicted score of a candidate.
+        """
+        feasible = [form for form in evaluated if self.sampler.feasible(form)] or list(evaluated)
+        predicted, own_costs = model.predict(self.encoder(feasible))[0], self._costs(feasible)
+        every = np.concatenate([own_costs, costs])
+        low, high = (edge(np.where(np.isfinite(every), every, np.nan), axis=0) for edge in (np.nanmin, np.nanmax))
+        worst, largest = min(lowest, float(predicted.min())), high + 0.1 * (high - low) + 1e-9
+        return HypervolumeImprovement(predicted, own_costs, worst, largest, min(_MAX_CELLS // len(costs), 4096))
+
+    def _best_first(self, entries: Sequence[Entry], scores: Array) -> Array:
+        """Indices of the entries, best first: by score, or front by front where the space has objectives."""
+        if not self.space.objectives:
+            return np.argsort(-scores, kind="stable")
+        return np.lexsort((-scores, front_ranks(scores, self._costs([entry.architecture for entry in entries]))))
+
+    def _candidates(self, scored: Sequence[Entry], rng: Random) -> tuple[list[Architecture], Features, Array]:
+        """New, feasible candidates with their features and costs."""
+        pairs = size(self.space.decisions) * min(len(scored), self.settings.observations)
+        if size(self.space.decisions) <= self.settings.enumerate_up_to and pairs <= _MAX_PAIRS:
+            forms, names, features, costs = self._whole_space
             rows = [row for row, name in enumerate(names) if name not in self.history]
-            return [everything[row] for row in rows], features[rows], costs[rows]
-        parents = self._parents(known, rng)
-        found: dict[str, Architecture] = {}
+            return [forms[row] for row in rows], features[rows], costs[rows]
+        parents = self._parents(scored, rng)
+        new: dict[str, Architecture] = {}
         for number in range(2 * self.settings.candidates):
-            if len(found) >= self.settings.candidates:
+            if len(new) >= self.settings.candidates:
                 break
             candidate = self.space.form(self._child(parents, number, rng))
             if key(candidate) not in self.history and self.sampler.feasible(candidate):
-                found[key(candidate)] = candidate
-        return list(found.values()), self.encoder(list(found.values()), ask=False), self._costs(list(found.values()))
+                new[key(candidate)] = candidate
+        candidates = list(new.values())
+        return candidates, self.encoder(candidates), self._costs(candidates)
 
-    def _parents(self, known: Sequence[Entry], rng: Random) -> list[Architecture]:
-        """The best feasible ones, best first; with objectives the whole front in random order, then the next one."""
-        best = sorted(known, key=lambda entry: (self.rank(entry), key(entry.architecture)), reverse=True)
+    def _parents(self, scored: Sequence[Entry], rng: Random) -> list[Architecture]:
+        """The best feasible ones, best first; with objectives the whole front in random order, then the next front."""
+        best = sorted(scored, key=lambda entry: (self.rank(entry), key(entry.architecture)), reverse=True)
         best = [entry for entry in best if self.sampler.feasible(entry.architecture)]
         if not self.space.objectives or not best:
             return [entry.architecture for entry in best[:_PARENTS]]
         best = rng.sample(best, len(best))
-        ranks = front_ranks(self._kept(best, len(best))[1], self._costs([entry.architecture for entry in best]))
+        scores = self.surrogate.observations(best, len(best)).scores
+        ranks = front_ranks(scores, self._costs([entry.architecture for entry in best]))
         order = np.argsort(ranks, kind="stable")[: max(_PARENTS, int((ranks == 0).sum()))]
-        return [best[place].architecture for place in order]
+        return [best[row].architecture for row in order]
 
     def _costs(self, architectures: Sequence[Architecture]) -> Array:
-        """The costs that are minimised: [N, K], K = 0 where the score alone counts."""
+        """The costs that are minimized: [N, K]; K = 0 without objectives."""
         costs = [self.sampler.costs(architecture) for architecture in architectures]
         return np.array(costs, float).reshape(len(costs), len(self.space.objectives))
 
     def _child(self, parents: Sequence[Architecture], number: int, rng: Random) -> Architecture:
-        """In turns a mutant of few changes, a crossing, and, less often, a random architecture."""
+        """A mutant with few changes (three of five), a crossover or a random architecture."""
         decisions = self.space.decisions
         if not parents or number % 5 == 4:
             return sample(decisions, rng)
@@ -300,55 +245,20 @@ class Bayes(ArchitectureSearcher):
         return mutate(decisions, first, rng, probability=rng.choice((0.0, 1.0, 2.0)) / len(decisions))
 
     @functools.cached_property
-    def _everything(self) -> tuple[list[Architecture], list[str], Features, Array]:
-        """All feasible canonical architectures of a small space, in the seed's own order: ties fall differently."""
+    def _whole_space(self) -> tuple[list[Architecture], list[str], Features, Array]:
+        """All feasible canonical architectures of a small space, shuffled by the seed so that ties are broken by it."""
         forms = {key(form): form for form in map(self.space.form, enumerate_all(self.space.decisions))}
         feasible = [form for form in forms.values() if self.sampler.feasible(form)]
         self.rng("bayes", "order").shuffle(feasible)
-        return feasible, list(map(key, feasible)), self.encoder(feasible, ask=False), self._costs(feasible)
+        return feasible, list(map(key, feasible)), self.encoder(feasible), self._costs(feasible)
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`get_state` returned; see :meth:`ArchitectureSearcher.set_state`."""
-        super().set_state(state)
-        self._model = None
-
-
-class SourceModel:
-    """What the source of a warm start makes expect of architectures.
-
-    The model is that of a searcher which has scored the source itself. It is trusted as far as it foretells each score
-    of the source from the others: a source in which architectures and scores have nothing to do with each other is
-    silent.
-
-    Args:
-        searcher: Has a source.
-
-    Attributes:
-        trust: From 0 to 1: the share of the variance of the source's scores that is foretold.
-    """
-
-    def __init__(self, searcher: ArchitectureSearcher) -> None:
-        # Without features: they would have to be known of everything that a hint is asked for.
-        own = Bayes(replace(searcher.space, features=None), seed=searcher.seed, mode=searcher.mode)
-        self._model, _, targets, _ = own._fitted(searcher.source)
-        missed, all_ = ((targets - self._model.left_out(targets)) ** 2).mean(), targets.var()
-        self.trust = max(1.0 - float(missed / all_), 0.0) if all_ > 0 else 0.0
-
-    def hints(self, asked: Features) -> Array:
-        """Of N architectures: [N, 1]. About 0 in the middle of the source, and everywhere if it is not trusted."""
-        expected: Array = self.trust * self._model.predict(asked)[0][:, None]
-        return expected.astype(np.float32)
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Restores what :meth:`get_state` returned; see :meth:`ArchitectureSearcher.set_state`."""
+        settings = {name: value for name, value in (state.get("settings") or {}).items() if name != "shortlist"}
+        super().set_state({**state, "settings": settings})
+        for name in ("encoder", "surrogate", "_source_model", "_whole_space"):  # they depend on the seed
+            self.__dict__.pop(name, None)
 
 
-def _last_fit(count: int) -> int:
-    """After how many scores the weights were fitted last, with ``count`` of them known: 5, 10, ... ever more rarely."""
-    moment = 2
-    while True:
-        step = 3 if moment == 2 else 5 if moment < 50 else 10 if moment < 100 else 25 if moment < 300 else 50
-        if moment + step > count:
-            return moment
-        moment += step
-
-
-def _joined(one: Features, other: Features) -> Features:
+def _concatenate(one: Features, other: Features) -> Features:
     return Features(*(np.concatenate([getattr(one, f.name), getattr(other, f.name)]) for f in fields(one)))

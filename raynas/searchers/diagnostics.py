@@ -1,4 +1,4 @@
-"""What speaks for and against a model that generates architectures, round by round: plain data and its summary."""
+"""Diagnostics of searchers with a generative model, one dictionary for each training, and their summary."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import numpy as np
 
 from raynas.architecture import key
 
-__all__ = ["common_fidelity", "judged", "pairwise_accuracy", "scored", "summary"]
+__all__ = ["common_fidelity", "pairwise_accuracy", "scored", "summary", "with_pool_scores"]
 
 
 def pairwise_accuracy(predicted: Sequence[float], true: Sequence[float]) -> float | None:
-    """The share of pairs with different true scores that the predictions order alike; ties of these count half.
+    """The share of pairs with different scores that the predictions order correctly; tied predictions count half.
 
     None where no two true scores differ.
     """
-    told, known = np.asarray(predicted, float), np.asarray(true, float)
-    differ = known[:, None] > known[None]
+    forecasts, scores = np.asarray(predicted, float), np.asarray(true, float)
+    differ = scores[:, None] > scores[None]
     if not differ.any():
         return None
-    gap = (told[:, None] - told[None])[differ]
+    gap = (forecasts[:, None] - forecasts[None])[differ]
     return float((gap > 0).mean() + 0.5 * (gap == 0).mean())
 
 
 def common_fidelity(fidelities: Iterable[int]) -> int:
-    """The highest of those that most have reached: what a scheduler let go on is not compared with what it stopped.
+    """The most frequent fidelity, the highest one of several.
 
     Args:
         fidelities: Of every score, at least one.
@@ -38,32 +38,31 @@ def common_fidelity(fidelities: Iterable[int]) -> int:
 
 
 def scored(row: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, Any]:
-    """A round in which the scores of what it generated are entered, as far as they are known, by key."""
+    """A round with the scores of its generated architectures, given by key, added."""
     generated = [{**each, "score": scores.get(each["key"], each["score"])} for each in row["generated"]]
     return {**row, "generated": generated}
 
 
-def judged(line: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, Any]:
+def with_pool_scores(line: Mapping[str, Any], scores: Mapping[str, float]) -> dict[str, Any]:
     """A round of :class:`raynas.training.pool.Pool` with the finite scores that its members then got, by key.
 
-    They have been trained since, and the weights are others: what they are to be compared with, ``pool``, is then the
-    mean of those members that stayed, by the same weights.
+    The supernet was trained since, so ``pool`` becomes the mean score of the other members by the same weights.
     """
     new = {key(member) for member in line["new"]}
-    stayed = [score for name, score in scores.items() if name not in new]
+    kept = [score for name, score in scores.items() if name not in new]
     learned = scored(line["learned"], scores)
-    return {**line, "learned": {**learned, "pool": fmean(stayed)} if stayed else learned}
+    return {**line, "learned": {**learned, "pool": fmean(kept)} if kept else learned}
 
 
 def summary(diagnostics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One line for each round of :attr:`raynas.searchers.nao.NAO.diagnostics`.
 
     Args:
-        diagnostics: As the searcher keeps it, or as read from its journal.
+        diagnostics: From the searcher, or as read from its journal.
 
     Returns:
         Dictionaries with ``scores``, ``steps``, ``seconds``, ``bound``, ``reconstructed``, ``held_out``, ``pairwise``
-        and ``pool`` as they are; ``generated``, how many of the generated have a score, ``predicted``, their mean
+        and ``pool`` unchanged; ``generated``, the number of scored proposals, ``predicted``, their mean
         prediction, ``mean``, their mean score, ``gain``, by how much it is better than the pool's, and ``ordered``,
         the share of their pairs that the predictions order rightly. None where there is nothing to take it from.
     """
@@ -75,7 +74,7 @@ def summary(diagnostics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         mean = float(np.mean([score for _, score in pairs])) if pairs else None
         gain = None if mean is None else sign * (mean - row["pool"])
         ordered = pairwise_accuracy([p for p, _ in pairs], [sign * score for _, score in pairs])
-        predicted = fmean(told for told, _ in pairs) if pairs else None
-        found = {"generated": len(pairs), "predicted": predicted, "mean": mean, "gain": gain, "ordered": ordered}
-        lines.append({name: row[name] for name in copied} | found)
+        predicted = fmean(forecast for forecast, _ in pairs) if pairs else None
+        figures = {"generated": len(pairs), "predicted": predicted, "mean": mean, "gain": gain, "ordered": ordered}
+        lines.append({name: row[name] for name in copied} | figures)
     return lines

@@ -1,4 +1,4 @@
-"""Searchers that learn score by score, in the order in which the scores came in."""
+"""Base class of searchers whose state is updated by one result at a time, in the order of the history."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ __all__ = ["IncrementalSearcher"]
 
 
 class IncrementalSearcher(ArchitectureSearcher):
-    """Keeps something that follows from the ended trials, in the order of the history, and from nothing else.
+    """Has a state that follows from the ended trials, in the order of the history, and from nothing else.
 
-    It is brought up to date before each proposal, by what is new alone. It need not be saved: where a searcher was
-    restored, or an old row was replayed again, it is made anew from the beginning.
+    The state is updated before each proposal by the new results alone. It is not saved: after a restore, or where an
+    earlier entry was replayed again, it is computed again from the beginning.
     """
 
-    _learned: list[str] | None = None
-    _count, _by = 0, ""
+    _processed: list[str] | None = None
+    _count, _used_mode = 0, ""
 
     @abstractmethod
-    def forget(self) -> None:
-        """Go back to where nothing was scored."""
+    def reset(self) -> None:
+        """Sets the state to that of an empty history."""
 
     @abstractmethod
-    def learn(self, name: str, entry: Entry) -> None:
-        """Take in the next entry: its status is "done" or "error"."""
+    def update(self, name: str, entry: Entry) -> None:
+        """Updates the state by the next entry, whose status is "done" or "error"."""
 
-    def follow(self) -> None:
-        """Learn what has ended since the last time."""
+    def catch_up(self) -> None:
+        """Updates the state by all new results."""
         ended = self.history.ended
-        if ended is not self._learned or self._by != self.mode:
-            self._learned, self._count, self._by = ended, 0, self.mode
-            self.forget()
+        if ended is not self._processed or self._used_mode != self.mode:
+            self._processed, self._count, self._used_mode = ended, 0, self.mode
+            self.reset()
         for name in ended[self._count :]:
-            self.learn(name, self.history[name])
+            self.update(name, self.history[name])
         self._count = len(ended)

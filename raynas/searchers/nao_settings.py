@@ -1,47 +1,48 @@
-"""Sizes and schedule of NAO."""
+"""Settings of NAO, importable without torch."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from typing import Annotated
 
-from raynas.searchers.checks import check_counts, check_numbers, check_ranges
+from pydantic import Field
+
+from raynas.config.types import Count, Share
+from raynas.searchers.settings import FinitePositive, Natural, Probability, searcher_settings
 
 __all__ = ["NAOSettings"]
 
-_COUNTS = ("retrain", "surplus", "raises", "spellings", "batch", "embedding", "hidden", "width")
-_NUMBERS = ("step", "growth", "held_out", "learning_rate", "decay", "weight", "dropout")
 
-
-@dataclass(frozen=True)
+@searcher_settings
 class NAOSettings:
-    """How the space is learned and used. The defaults suit spaces of up to some twenty decisions on one CPU core.
+    """Settings of :class:`raynas.searchers.nao.NAO`.
+
+    The defaults suit spaces of up to some twenty decisions on one CPU core.
 
     The paper's, for its cells of 40 words: ``embedding=48, hidden=96, layers=3, width=200, dropout=0.1, batch=100,
-    learning_rate=0.001, steps=6000, seconds=None, startup=600, retrain=300, seeds=100, surplus=1, draws=0``. Other than
-    its code then: a word is embedded with its place, and the encoder reads words one by one, not in pairs; what is
-    learned of a score is its standing, not its share of the range; a fifth is held out at first; the step of the climb
-    rises until there are twice as many as a round proposes, of which it takes the better predictions.
+    learning_rate=0.001, steps=6000, seconds=None, startup=600, retrain=300, seeds=100, surplus=1, draws=0``. What
+    still differs from its code: a word is embedded with its position, and the encoder reads words one by one, not in
+    pairs; the targets are normal scores, not the score's share of the range; a fifth is held out at first; the step
+    size of the gradient ascent grows until there are twice as many candidates as a round proposes.
 
     Attributes:
-        startup: Random architectures before the space is learned.
-        retrain: It is learned anew after so many scores.
-        seeds: The climb starts from so many of the best. Default: from a sixth of those known, as the paper's first one
-            does, and from 10 at least: where the few best have no unknown neighbours left, the next ones have.
-        surplus: So many times as many architectures are generated as are needed; the best predictions are taken.
-        step: Of the climb, at first, where the embedding of a word has length 1. The direction's length does not count:
-            so a step means the same in every space, unlike in the paper, where it multiplies the slope itself.
-        growth: The step is multiplied by this until there are enough new architectures...
-        raises: ...at most so often.
-        draws: At each step, beside the likeliest sequence, so many are drawn from the decoder. The paper has none.
-        spellings: Sequences of the same network that the training draws from.
-        held_out: Share of the scores that is left out of the first three fifths of the training, by which the predictor
-            is then measured.
+        startup: Random architectures before the model is trained.
+        retrain: The model is trained again after so many scores.
+        seeds: The gradient ascent starts from so many of the best. Default: a sixth of the scored ones, as in the
+            first round of the paper, and at least 10.
+        surplus: Factor by which more architectures are generated than needed; those with the best predictions are used.
+        step: First step size of the gradient ascent, where the embedding of a word has length 1. It multiplies the
+            normalized gradient, unlike in the paper, so that it means the same in every space.
+        growth: The step size is multiplied by this until there are enough new architectures,
+        raises: at most so often.
+        draws: Sequences sampled from the decoder at each step size, beside the most likely one. The paper has none.
+        spellings: Equivalent sequences of an architecture that the training samples from.
+        held_out: Share of the scores that is held out of the first three fifths of the training to validate the
+            predictor.
         steps: Of gradient descent, each time. For the paper's 1000 epochs: 1000 times scores / batch. Default: 200, and
             more where sequences are long: see :meth:`steps_for`.
-        seconds: If these do not suffice for ``steps``, as many are made as they do suffice for; None: no bound.
-        batch: Sequences in a step.
-        learning_rate: Of Adam; it falls to 0 along a cosine, before and after what is held out joins.
+        seconds: Time limit of a training; fewer steps are made if they would take longer. None: no limit.
+        batch: Batch size.
+        learning_rate: Of Adam; annealed to 0 along a cosine, both before and after the held-out scores are added.
         decay: L2 penalty.
         weight: Of the predictor's error in the loss; the rest is the decoder's. The paper's; its code has 0.8.
         embedding: Size of a word's vector.
@@ -52,52 +53,35 @@ class NAOSettings:
         device: "cpu", "cuda", or as PyTorch names it.
 
     Raises:
-        ValueError: A setting out of range.
+        ConfigError: A setting out of range.
     """
 
-    startup: int = 20
-    retrain: int = 10
-    seeds: int | None = None
-    surplus: int = 5
-    step: float = 0.1
-    growth: float = 1.3
-    raises: int = 20
-    draws: int = 4
-    spellings: int = 8
-    held_out: float = 0.2
-    steps: int | None = None
-    seconds: float | None = 60.0
-    batch: int = 64
-    learning_rate: float = 0.01
-    decay: float = 1e-4
-    weight: float = 0.9
-    embedding: int = 24
-    hidden: int = 48
-    layers: int = 2
-    width: int = 64
-    dropout: float = 0.0
+    startup: Annotated[int, Field(ge=2)] = 20
+    retrain: Count = 10
+    seeds: Count | None = None
+    surplus: Count = 5
+    step: FinitePositive = 0.1
+    growth: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 1.3
+    raises: Count = 20
+    draws: Natural = 4
+    spellings: Count = 8
+    held_out: Annotated[float, Field(ge=0, le=0.5)] = 0.2
+    steps: Count | None = None
+    seconds: FinitePositive | None = 60.0
+    batch: Count = 64
+    learning_rate: FinitePositive = 0.01
+    decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
+    weight: Probability = 0.9
+    embedding: Count = 24
+    hidden: Count = 48
+    layers: Natural = 2
+    width: Count = 64
+    dropout: Share = 0.0
     device: str = "cpu"
 
-    def __post_init__(self) -> None:
-        given = [name for name in ("seeds", "steps") if getattr(self, name) is not None]
-        counts = (*_COUNTS, *given)
-        check_counts(self, {"startup": 2, "layers": 0, "draws": 0, **dict.fromkeys(counts, 1)})
-        check_numbers(self, _NUMBERS if self.seconds is None else (*_NUMBERS, "seconds"))
-        legal = {
-            "step": (0.0 < self.step < math.inf, "more than 0"),
-            "growth": (1.0 < self.growth < math.inf, "more than 1"),
-            "held_out": (0.0 <= self.held_out <= 0.5, "from 0 to 0.5"),
-            "seconds": (self.seconds is None or 0.0 < self.seconds < math.inf, "more than 0, or None"),
-            "learning_rate": (0.0 < self.learning_rate < math.inf, "more than 0"),
-            "decay": (0.0 <= self.decay < math.inf, "0 or more"),
-            "weight": (0.0 <= self.weight <= 1.0, "from 0 to 1"),
-            "dropout": (0.0 <= self.dropout < 1.0, "from 0 to below 1"),
-        }
-        check_ranges(self, legal)
-
     def steps_for(self, words: int, scores: int) -> int:
-        """How many steps a training makes on so many scores of sequences of so many words.
+        """Number of training steps for so many scores of sequences of so many words.
 
-        Of 40 cells of NAO, of 40 words each, 200 steps left a quarter wrongly decoded.
+        With 40 cells of NAO, of 40 words each, 200 steps left a quarter wrongly decoded.
         """
         return self.steps or max(200, 12 * words + words * scores // 40)

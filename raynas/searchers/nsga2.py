@@ -3,57 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import optuna
 from optuna.samplers import NSGAIISampler
 from optuna.trial import Trial
+from pydantic import Field
 
 from raynas.architecture import Architecture, key
 from raynas.search_space.space import SearchSpace
-from raynas.searchers.checks import check_counts, check_numbers, check_ranges
 from raynas.searchers.history import Entry
 from raynas.searchers.optuna import OptunaSearcher
+from raynas.searchers.settings import Probability, searcher_settings
 
 __all__ = ["NSGA2", "NSGA2Settings"]
 
 
-@dataclass(frozen=True)
+@searcher_settings
 class NSGA2Settings:
-    """How generations are made.
+    """Settings of :class:`NSGA2`.
 
     Attributes:
         population: Architectures in each generation; those of the first one are random.
-        crossover_probability: Chance that a child has two parents and not one.
-        mutation_probability: Chance of each decision to change; default: one decision in the mean.
+        crossover_probability: Probability that a child has two parents and not one.
+        mutation_probability: Probability of each decision to change; default: one decision on average.
 
     Raises:
-        ValueError: A population below 2, or a probability outside 0 to 1.
+        ConfigError: A population below 2, or a probability outside 0 to 1.
     """
 
-    population: int = 20
-    crossover_probability: float = 0.9
-    mutation_probability: float | None = None
-
-    def __post_init__(self) -> None:
-        check_counts(self, {"population": 2})
-        chances = [
-            "crossover_probability",
-            *(["mutation_probability"] if self.mutation_probability is not None else []),
-        ]
-        check_numbers(self, chances)
-        check_ranges(self, {name: (0.0 <= getattr(self, name) <= 1.0, "from 0 to 1") for name in chances})
+    population: Annotated[int, Field(ge=2)] = 20
+    crossover_probability: Probability = 0.9
+    mutation_probability: Probability | None = None
 
 
 class NSGA2(OptunaSearcher):
-    """Evolves a population towards the front of score and costs: sorted front by front, in each the lonely ones first.
+    """Evolves a population towards the Pareto front of score and costs, by non-dominated sorting and crowding distance.
 
-    Where the space has no objectives it is an ordinary genetic algorithm. A generation is complete when so many
-    architectures have a full score, whoever proposed them; those that a scheduler stopped have no children.
+    Where the space has no objectives it is an ordinary genetic algorithm. A generation is complete when as many
+    architectures as the population holds have a score at the highest fidelity, whoever proposed them; those that a
+    scheduler stopped have no children.
 
     Args:
-        space: What may be proposed.
+        space: The search space.
         settings: How generations are made.
         seed: See :class:`ArchitectureSearcher`, as for the arguments that follow.
         metric: Name of the score.
@@ -79,24 +71,24 @@ class NSGA2(OptunaSearcher):
             seed=seed,
         )
 
-    def answer(self, trial: Trial) -> Architecture:
+    def sample_trial(self, trial: Trial) -> Architecture:
         """All decisions at once: Optuna crosses only what all parents have, so inactive ones are inherited too."""
         return {name: str(trial.suggest_categorical(name, opts)) for name, opts in self.space.decisions.items()}
 
-    def tell(self, study: optuna.Study, entry: Entry, before: str) -> None:
-        """Enter a full score, as if Optuna had suggested its architecture: so it belongs to a generation."""
+    def add_to_study(self, study: optuna.Study, entry: Entry, previous_status: str) -> None:
+        """Adds a score at the highest fidelity as if Optuna had suggested it, so that it belongs to a generation."""
         if entry.status != "done" or entry.fidelity < self._full:
             return
         study.sampler = sampler = self.optuna_sampler(0)
-        study.enqueue_trial(self._whole(entry.architecture))
+        study.enqueue_trial(self._with_inactive(entry.architecture))
         trial = study.ask()
-        self.answer(trial)
-        # Not asked for a child, Optuna would leave it without a generation.
-        begun = study.get_trials(deepcopy=False)[trial.number]
-        sampler.sample_relative(study, begun, sampler.infer_relative_search_space(study, begun))
+        self.sample_trial(trial)
+        # Optuna assigns the generation when it samples.
+        started = study.get_trials(deepcopy=False)[trial.number]
+        sampler.sample_relative(study, started, sampler.infer_relative_search_space(study, started))
         study.tell(trial, [self.goodness(entry.score), *self.sampler.costs(entry.architecture)])
 
-    def _whole(self, architecture: Mapping[str, str]) -> Architecture:
-        """An architecture with its inactive decisions, which are drawn."""
+    def _with_inactive(self, architecture: Mapping[str, str]) -> Architecture:
+        """An architecture with its inactive decisions, which are sampled."""
         rng = self.rng("nsga2", key(architecture))
         return {name: architecture.get(name) or rng.choice(opts) for name, opts in self.space.decisions.items()}

@@ -17,86 +17,85 @@ from raynas.searchers.history import Entry
 
 __all__ = ["OptunaSearcher"]
 
-_ATTEMPTS = 4  # Optuna is asked so often before one of its suggestions is altered
+_ATTEMPTS = 4  # suggestions of Optuna before one of them is mutated
 
 
 class OptunaSearcher(ArchitectureSearcher):
-    """Asks Optuna, and alters what it suggests where that is known already or infeasible.
+    """Proposes what a sampler of Optuna suggests, mutated where that is infeasible or was proposed before.
 
-    Optuna's study is only a view of the history. It can be made again at any time: that is how a searcher is restored
-    and replayed.
+    The study is built from the history, also after a restore or a replay.
     """
 
     startup: int
-    """Random architectures before Optuna is asked."""
+    """Random architectures before Optuna's sampler is used."""
     makes: ClassVar[str] = "model"
-    """How its proposals came about: see :class:`raynas.searchers.origin.Origin`."""
+    """The origin of its proposals: see :class:`raynas.searchers.history.Origin`."""
     _study: optuna.Study | None = None
-    _told: dict[str, str]  # key -> status when the study heard of it
+    _statuses: dict[str, str]  # key -> status in the study
     _full = 0  # the highest fidelity that was reached: trials below it were stopped
 
     @abstractmethod
     def optuna_sampler(self, seed: int) -> BaseSampler:
-        """A fresh sampler: its state is its place in the search."""
+        """Makes a sampler of Optuna with this seed."""
 
     @abstractmethod
-    def answer(self, trial: Trial) -> Architecture:
-        """What a trial of Optuna suggests."""
+    def sample_trial(self, trial: Trial) -> Architecture:
+        """Samples an architecture by ``trial.suggest_categorical``."""
 
     @abstractmethod
-    def tell(self, study: optuna.Study, entry: Entry, before: str) -> None:
-        """Make an entry of the history known to the study.
+    def add_to_study(self, study: optuna.Study, entry: Entry, previous_status: str) -> None:
+        """Adds an entry of the history to the study.
 
         Args:
-            study: Optuna's.
-            entry: Its status is new to the study.
-            before: The status that the study knew; empty if it is a new architecture.
+            study: The study of this search.
+            entry: Whose status has changed.
+            previous_status: Its status in the study; empty for a new architecture.
         """
 
     def propose(self) -> Architecture | str | None:
-        """A random architecture at first, then what Optuna suggests."""
-        waiting = self.begin(self.startup, self._place("begin"))
-        if waiting is not None:
-            return waiting
-        study = self._view()
+        """Proposes a random architecture at first, then what Optuna suggests."""
+        initial = self.begin(self.startup, self._rng("begin"))
+        if initial is not None:
+            return initial
+        study = self.study_of_history()
         first: Architecture | None = None
         for attempt in range(_ATTEMPTS):
-            candidate = self._ask(study, attempt)
+            candidate = self._suggestion(study, attempt)
             if key(candidate) not in self.history and self.sampler.feasible(candidate):
                 return self.record_origin(candidate, self.makes)
             first = first or candidate
-        # Known or infeasible: the nearest one that is neither; failing that, any.
-        rng = self._place("alter")
-        altered = self.sampler.walk(first, rng, self.history) if first else None
-        return self.record_origin(altered, self.makes) if altered else self.drawn(rng)
+        # Infeasible or proposed before: mutate the first suggestion; failing that, sample any.
+        rng = self._rng("alter")
+        mutated = self.sampler.walk(first, rng, self.history) if first else None
+        return self.record_origin(mutated, self.makes) if mutated else self.sample_new(rng)
 
-    def _ask(self, study: optuna.Study, attempt: int) -> Architecture:
+    def _suggestion(self, study: optuna.Study, attempt: int) -> Architecture:
         """One suggestion of Optuna in its canonical form."""
-        study.sampler = self.optuna_sampler(self._place(attempt).getrandbits(32))
+        study.sampler = self.optuna_sampler(self._rng(attempt).getrandbits(32))
         trial = study.ask()
-        suggested = self.answer(trial)
-        # A trial that is never told counts as failed: what is in flight enters the study from the history alone.
+        suggested = self.sample_trial(trial)
+        # This trial only yields the suggestion; pending architectures enter the study from the history.
         study.tell(trial, state=TrialState.FAIL)
         return self.space.form(suggested)
 
-    def _place(self, what: str | int) -> Random:
+    def _rng(self, what: str | int) -> Random:
         return self.rng(type(self).__name__.lower(), len(self.history), what)
 
-    def _view(self) -> optuna.Study:
-        """The study, brought up to date with the history."""
+    def study_of_history(self) -> optuna.Study:
+        """The study, updated from the history."""
         full = max((entry.fidelity for entry in self.history.values()), default=0)
         if self._study is None or full > self._full:
-            # A higher fidelity than ever: what counted as complete turns out to have been stopped early.
-            self._study, self._told, self._full = _study(len(self.space.objectives)), {}, full
+            # A new highest fidelity: trials that counted as complete were stopped early.
+            self._study, self._statuses, self._full = _study(len(self.space.objectives)), {}, full
         for name, entry in self.history.items():
-            before = self._told.get(name, "")
-            if before != entry.status:
-                self.tell(self._study, entry, before)
-                self._told[name] = entry.status
+            previous = self._statuses.get(name, "")
+            if previous != entry.status:
+                self.add_to_study(self._study, entry, previous)
+                self._statuses[name] = entry.status
         return self._study
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`get_state` returned; see :meth:`ArchitectureSearcher.set_state`."""
+        """Restores what :meth:`get_state` returned; see :meth:`ArchitectureSearcher.set_state`."""
         super().set_state(state)
         self._study = None
 

@@ -1,8 +1,8 @@
-"""Random search: the baseline that every other searcher has to beat."""
+"""Random search, the baseline of all searchers."""
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Any
 
 from ray.tune.search import Searcher
 
@@ -14,15 +14,15 @@ __all__ = ["RandomSearch", "random_architectures"]
 
 
 class RandomSearch(ArchitectureSearcher):
-    """Proposes feasible architectures at random, each of them once.
+    """Samples feasible architectures uniformly, without replacement.
 
-    The sequence depends on the seed alone. After a replay it goes on with the first architecture of the sequence
-    that is not scored yet, so that an interrupted run ends with the same ones as an uninterrupted run.
+    The sequence depends on the seed alone. After a replay it continues with the first architecture of the sequence
+    without a score, so that an interrupted run evaluates the same architectures as an uninterrupted one.
     """
 
-    weighs_costs = True  # it looks at nothing, so it is the baseline of both
+    weighs_costs = True  # the baseline with objectives, too
 
-    _passed = 0  # so many at the beginning of the sequence are known
+    _passed = 0  # so many at the beginning of the sequence are in the history
 
     def propose(self) -> Architecture | str | None:
         """The next architecture of the seed's sequence."""
@@ -32,9 +32,14 @@ class RandomSearch(ArchitectureSearcher):
             self._passed += 1
         return Searcher.FINISHED
 
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restores what :meth:`get_state` returned; see :meth:`ArchitectureSearcher.set_state`."""
+        super().set_state(state)
+        self._passed = 0
+
 
 def random_architectures(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
-    """The first of the seed's random sequence: distinct, within the limits; fewer where the space has no more."""
-    searcher = RandomSearch(dataclasses.replace(space, features=None), seed=seed)
-    drawn = map(searcher.planned, range(count))
-    return [architecture for architecture in drawn if architecture is not None]
+    """Samples distinct, feasible architectures by a seed; fewer where the space has no more."""
+    searcher = RandomSearch(space, seed=seed)
+    sampled = map(searcher.planned, range(count))
+    return [architecture for architecture in sampled if architecture is not None]

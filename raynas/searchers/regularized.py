@@ -3,52 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from random import Random
 
 from raynas.architecture import Architecture, key, mutate
+from raynas.config.types import Count
 from raynas.searchers.base import ArchitectureSearcher
-from raynas.searchers.checks import check_counts
 from raynas.searchers.history import Entry
+from raynas.searchers.settings import searcher_settings
 
 __all__ = ["RegularizedEvolution", "RegularizedSettings"]
 
 
-@dataclass(frozen=True)
+@searcher_settings
 class RegularizedSettings:
-    """How parents are chosen.
+    """Settings of :class:`RegularizedEvolution`.
 
     The defaults are meant for hundreds of evaluations. The population of the paper (100, of which 25 compete) is for
     tens of thousands: of 200 evaluations half would be random.
 
     Attributes:
-        population: So many live at a time: at first random ones, later the youngest.
-        sample_size: How many of them compete to be a parent.
-        attempts: Mutants tried of one parent; those before were known already or infeasible.
+        population: Size of the population: at first random architectures, later the newest.
+        sample_size: Size of the tournament that chooses a parent.
+        attempts: Mutants generated at most of one parent; duplicates and infeasible ones are discarded.
 
     Raises:
-        ValueError: A count that is not positive; more competitors than the population holds.
+        ConfigError: A count that is not positive; a tournament larger than the population.
     """
 
-    population: int = 20
-    sample_size: int = 10
-    attempts: int = 20
+    population: Count = 20
+    sample_size: Count = 10
+    attempts: Count = 20
 
     def __post_init__(self) -> None:
-        check_counts(self, {field.name: 1 for field in fields(self)})
         if self.sample_size > self.population:
             raise ValueError(f"sample_size is {self.sample_size}; legal: up to the population, {self.population}")
 
 
 class RegularizedEvolution(ArchitectureSearcher):
-    """Mutates the winner of a small tournament; whoever is born makes the oldest die, however good it is.
+    """Mutates the winner of a tournament; each new member replaces the oldest one of the population.
 
-    Age is the order in which scores came in, and so the population is simply the end of the history: nothing else has
-    to be kept, and any number of children may be in flight. Failed trials never enter the population, nor do another
-    run's architectures that break this run's limits.
+    Age is the order in which scores arrive. The population is therefore the end of the history: no other state is
+    needed, and any number of children may run at once. Failed trials never enter the population, nor do infeasible
+    architectures of another run.
 
     Args:
-        space: What may be proposed.
+        space: The search space.
         settings: How parents are chosen.
         seed: See :class:`ArchitectureSearcher`, as for the arguments that follow.
         metric: Name of the score.
@@ -60,29 +59,29 @@ class RegularizedEvolution(ArchitectureSearcher):
     settings: RegularizedSettings
 
     def propose(self) -> Architecture | str | None:
-        """A random architecture until the population is full, then a child."""
+        """Proposes a random architecture until the population is full, then a child."""
         rng = self.rng("regularized", len(self.history))
-        waiting = self.begin(self.settings.population, rng)
-        if waiting is not None:
-            return waiting
+        initial = self.begin(self.settings.population, rng)
+        if initial is not None:
+            return initial
         population = self._population()
         child = self._child(population, rng) if population else None
-        return child or self.drawn(rng)
+        return child or self.sample_new(rng)
 
     def _population(self) -> list[Entry]:
-        """The youngest that may have children, oldest first."""
-        living: list[Entry] = []
+        """The newest feasible entries with a score, oldest first."""
+        members: list[Entry] = []
         for entry in self.history.newest():
             if entry.status == "done" and self.sampler.feasible(entry.architecture):
-                living.append(entry)
-                if len(living) == self.settings.population:
+                members.append(entry)
+                if len(members) == self.settings.population:
                     break
-        return living[::-1]
+        return members[::-1]
 
     def _child(self, population: Sequence[Entry], rng: Random) -> Architecture | None:
         """A new, feasible architecture: the winner with one decision changed, or with as few more as it takes."""
-        rivals = rng.sample(population, min(self.settings.sample_size, len(population)))
-        winner = max(rivals, key=self.rank).architecture
+        tournament = rng.sample(population, min(self.settings.sample_size, len(population)))
+        winner = max(tournament, key=self.rank).architecture
         for _ in range(self.settings.attempts):
             child = self.space.form(mutate(self.space.decisions, winner, rng, probability=0.0))
             if key(child) not in self.history and self.sampler.feasible(child):

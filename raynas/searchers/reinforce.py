@@ -1,56 +1,47 @@
-"""A controller that learns by REINFORCE what to propose (Zoph and Le, ICLR 2017; Bello et al., ICML 2017)."""
+"""A policy trained by REINFORCE (Zoph and Le, ICLR 2017; Bello et al., ICML 2017)."""
 
 from __future__ import annotations
 
-import math
 from bisect import insort
 from collections.abc import Sequence
-from dataclasses import dataclass
 from random import Random
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from raynas.architecture import Architecture, complete, key
+from raynas.config.types import Count, Share
 from raynas.search_space.space import SearchSpace
-from raynas.searchers.checks import check_counts, check_numbers, check_ranges
 from raynas.searchers.history import Entry
 from raynas.searchers.incremental import IncrementalSearcher
-from raynas.searchers.models.standing import Rank, standing
+from raynas.searchers.models.transforms import Rank, normal_score
+from raynas.searchers.settings import FinitePositive, searcher_settings
 
 __all__ = ["Reinforce", "ReinforceSettings"]
 
 Array = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@searcher_settings
 class ReinforceSettings:
-    """How the policy learns.
+    """Settings of :class:`Reinforce`.
 
     Attributes:
         learning_rate: Of Adam, for one step after each score.
         entropy: Weight of the policy's entropy beside the reward, whose deviation is 1.
         baseline: Share of the old value in the moving average of the rewards.
-        attempts: Architectures drawn for each proposal; those before were known already or infeasible.
+        attempts: Architectures sampled at most for each proposal; duplicates and infeasible ones are discarded.
 
     Raises:
-        ValueError: A setting out of range.
+        ConfigError: A setting out of range.
     """
 
-    learning_rate: float = 0.1
-    entropy: float = 0.1
-    baseline: float = 0.9
-    attempts: int = 100
-
-    def __post_init__(self) -> None:
-        check_counts(self, {"attempts": 1})
-        check_numbers(self, ("learning_rate", "entropy", "baseline"))
-        legal = {
-            "learning_rate": (0.0 < self.learning_rate < math.inf, "more than 0"),
-            "entropy": (0.0 <= self.entropy < math.inf, "0 or more"),
-            "baseline": (0.0 <= self.baseline < 1.0, "from 0 to below 1"),
-        }
-        check_ranges(self, legal)
+    learning_rate: FinitePositive = 0.1
+    entropy: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    baseline: Share = 0.9
+    attempts: Count = 100
 
 
 class Policy:
@@ -81,27 +72,27 @@ class Policy:
         result: Array = weights / weights.sum(1, keepdims=True)
         return result
 
-    def slope(self, architecture: Architecture, advantage: float) -> tuple[npt.NDArray[np.intp], Array]:
-        """Rows of the active decisions [A]; there, the slope of advantage * log-probability + entropy [A, O]."""
+    def gradient(self, architecture: Architecture, advantage: float) -> tuple[npt.NDArray[np.intp], Array]:
+        """Rows of the active decisions [A]; there, the gradient of advantage * log-probability + entropy [A, O]."""
         rows = np.array([self._rows[name] for name in architecture])
         chances = self.probabilities()[rows]
         chosen = np.zeros_like(chances)
         chosen[np.arange(len(rows)), [self._places[name][option] for name, option in architecture.items()]] = 1.0
         logs = np.log(np.maximum(chances, 1e-300))
-        spread = -(chances * logs).sum(1, keepdims=True)
-        return rows, advantage * (chosen - chances) - self.settings.entropy * chances * (logs + spread)
+        entropy = -(chances * logs).sum(1, keepdims=True)
+        return rows, advantage * (chosen - chances) - self.settings.entropy * chances * (logs + entropy)
 
     def update(self, architecture: Architecture, advantage: float) -> None:
-        """One step uphill."""
-        rows, slope = self.slope(architecture, advantage)
+        """Makes one step of Adam."""
+        rows, gradient = self.gradient(architecture, advantage)
         self._steps[rows] += 1
-        self._first[rows] += 0.1 * (slope - self._first[rows])
-        self._second[rows] += 0.001 * (slope**2 - self._second[rows])
+        self._first[rows] += 0.1 * (gradient - self._first[rows])
+        self._second[rows] += 0.001 * (gradient**2 - self._second[rows])
         mean = self._first[rows] / (1 - 0.9 ** self._steps[rows])
         square = self._second[rows] / (1 - 0.999 ** self._steps[rows])
         self.logits[rows] += self.settings.learning_rate * mean / (np.sqrt(square) + 1e-8)
 
-    def draw(self, chances: Array, rng: Random) -> Architecture:
+    def sample(self, chances: Array, rng: Random) -> Architecture:
         """An architecture with the given chances; nested decisions are taken where they are active."""
 
         def pick(name: str, options: Sequence[str]) -> str:
@@ -111,14 +102,14 @@ class Policy:
 
 
 class Reinforce(IncrementalSearcher):
-    """Draws architectures from a policy that makes those likelier which scored better than usual.
+    """Samples architectures from a policy that is trained by policy gradient.
 
-    The reward is where a score stands among all so far (:mod:`raynas.searchers.models.standing`), so that the scale of
-    the metric does not matter; a moving average of it is the baseline. Each score that comes in moves the policy once,
-    in the order of the history. Rows of another searcher's log move it, too.
+    The reward is the normal score among all results so far (:mod:`raynas.searchers.models.transforms`), so that the
+    scale of the metric does not matter; its moving average is the baseline. Each result makes one step, in the order of
+    the history, including replayed results of another searcher.
 
     Args:
-        space: What may be proposed.
+        space: The search space.
         settings: How the policy learns.
         seed: See :class:`ArchitectureSearcher`, as for the arguments that follow.
         metric: Name of the score.
@@ -130,31 +121,31 @@ class Reinforce(IncrementalSearcher):
     settings: ReinforceSettings
 
     def propose(self) -> Architecture | str | None:
-        """What the policy draws. Where it has nothing new to say: what lies nearest to that."""
-        waiting = self.opening(0)
-        if waiting is not None:
-            return waiting
-        self.follow()
+        """Samples from the policy; where it yields nothing new, mutates the last sample until it is new."""
+        initial = self.opening(0)
+        if initial is not None:
+            return initial
+        self.catch_up()
         rng = self.rng("reinforce", len(self.history))
         chances = self.policy.probabilities()
         for _ in range(self.settings.attempts):
-            drawn = self.space.form(self.policy.draw(chances, rng))
-            if key(drawn) not in self.history and self.sampler.feasible(drawn):
-                return self.record_origin(drawn, "model")
-        near = self.sampler.walk(drawn, rng, self.history)
-        return self.record_origin(near, "model") if near else self.drawn(rng)
+            sampled = self.space.form(self.policy.sample(chances, rng))
+            if key(sampled) not in self.history and self.sampler.feasible(sampled):
+                return self.record_origin(sampled, "model")
+        mutated = self.sampler.walk(sampled, rng, self.history)
+        return self.record_origin(mutated, "model") if mutated else self.sample_new(rng)
 
-    def forget(self) -> None:
-        """Begin with a uniform policy."""
+    def reset(self) -> None:
+        """Sets the policy to the uniform one."""
         self.policy = Policy(self.space, self.settings)
-        self._usual = 0.0
+        self._baseline = 0.0
         self._ranks: list[Rank] = []
 
-    def learn(self, name: str, entry: Entry) -> None:
-        """Move the policy by one score; that a trial failed teaches nothing."""
+    def update(self, name: str, entry: Entry) -> None:
+        """Updates the policy by one score; failed trials are ignored."""
         if entry.status == "error":
             return
         insort(self._ranks, self.rank(entry))
-        reward = standing(self.rank(entry), self._ranks)
-        self.policy.update(entry.architecture, reward - self._usual)
-        self._usual += (1 - self.settings.baseline) * (reward - self._usual)
+        reward = normal_score(self.rank(entry), self._ranks)
+        self.policy.update(entry.architecture, reward - self._baseline)
+        self._baseline += (1 - self.settings.baseline) * (reward - self._baseline)

@@ -11,10 +11,11 @@ from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from raynas.architecture import Architecture, complete, key
+from raynas.config.types import Count
 from raynas.search_space.space import SearchSpace
-from raynas.searchers.checks import check_counts
 from raynas.searchers.history import Entry
 from raynas.searchers.optuna import OptunaSearcher
+from raynas.searchers.settings import validated
 
 __all__ = ["TPE"]
 
@@ -22,20 +23,20 @@ __all__ = ["TPE"]
 class TPE(OptunaSearcher):
     """Optuna's multivariate TPE, by ask and tell.
 
-    Nested decisions are suggested only where they are active. Architectures that a scheduler stopped are told as
-    pruned, with their intermediate scores; those in flight as running, so that parallel suggestions keep their
-    distance.
+    Nested decisions are suggested only where they are active. Architectures that a scheduler stopped enter the study as
+    pruned trials with their intermediate scores, pending ones as running trials (constant liar), so that parallel
+    suggestions differ.
 
     Args:
-        space: What may be proposed.
-        startup: Random architectures before the model takes over.
+        space: The search space.
+        startup: Random architectures before the model is used.
         seed: See :class:`ArchitectureSearcher`, as for the arguments that follow.
         metric: Name of the score.
         mode: "max" or "min".
         points_to_evaluate: Architectures to propose first; they count as random ones.
 
     Raises:
-        ValueError: ``startup`` is not positive.
+        ConfigError: ``startup`` is not positive.
     """
 
     def __init__(
@@ -49,40 +50,39 @@ class TPE(OptunaSearcher):
         points_to_evaluate: Sequence[Mapping[str, str]] = (),
     ) -> None:
         super().__init__(space, seed=seed, metric=metric, mode=mode, points_to_evaluate=points_to_evaluate)
-        self.startup = startup
-        check_counts(self, {"startup": 1})
+        self.startup = validated("startup", startup, Count)
         self._distributions = {name: CategoricalDistribution(tuple(opts)) for name, opts in space.decisions.items()}
         self._numbers: dict[str, int] = {}  # key -> number of the trial in the study
 
     def optuna_sampler(self, seed: int) -> TPESampler:
-        """Groups let it model nested decisions jointly."""
+        """Makes Optuna's sampler; ``group`` models nested decisions jointly."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return TPESampler(
                 n_startup_trials=self.startup, seed=seed, multivariate=True, group=True, constant_liar=True
             )
 
-    def answer(self, trial: Trial) -> Architecture:
+    def sample_trial(self, trial: Trial) -> Architecture:
         """Decisions one after the other, nested ones only where they are active."""
         return complete(self.space.decisions, {}, lambda name, opts: str(trial.suggest_categorical(name, opts)))
 
-    def tell(self, study: optuna.Study, entry: Entry, before: str) -> None:
-        """Add a trial as it is now; the one that was running before ends as failed."""
-        if before == "running":
+    def add_to_study(self, study: optuna.Study, entry: Entry, previous_status: str) -> None:
+        """Adds an entry with its present status; its earlier trial with the status running ends as failed."""
+        if previous_status == "running":
             study.tell(self._numbers[key(entry.architecture)], state=TrialState.FAIL)
         self._numbers[key(entry.architecture)] = len(study.get_trials(deepcopy=False))
         study.add_trial(self._frozen(entry))
 
     def _frozen(self, entry: Entry) -> FrozenTrial:
-        """One entry of the history as a trial of Optuna."""
+        """Converts an entry of the history to a trial of Optuna."""
         states = {"running": TrialState.RUNNING, "error": TrialState.FAIL}
         reached = TrialState.COMPLETE if entry.fidelity == self._full else TrialState.PRUNED
         state = states.get(entry.status, reached)
-        known = state in (TrialState.COMPLETE, TrialState.PRUNED)
+        scored = state in (TrialState.COMPLETE, TrialState.PRUNED)
         return create_trial(
             state=state,
             params=dict(entry.architecture),
             distributions={name: self._distributions[name] for name in entry.architecture},
-            value=self.goodness(entry.score) if known else None,
-            intermediate_values={f: self.goodness(score) for f, score in entry.scores.items()} if known else {},
+            value=self.goodness(entry.score) if scored else None,
+            intermediate_values={f: self.goodness(score) for f, score in entry.scores.items()} if scored else {},
         )

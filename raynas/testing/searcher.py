@@ -26,7 +26,8 @@ from random import Random
 from typing import Any
 
 from ray import cloudpickle as _cloudpickle
-from ray.tune.search import Searcher
+from ray.tune.experiment import Trial
+from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from raynas.architecture import Architecture, enumerate_all, key
 from raynas.search_space.space import SearchSpace
@@ -290,10 +291,62 @@ class SearcherContract:
         assert Player().play(again, 10) == whole[50:]
 
     def test_takes_metric_and_mode_from_tune(self) -> None:
-        """What was not given to the searcher may be given to Tune."""
+        """A metric and mode that were not given to the searcher are those of Tune."""
         searcher = self.make(CHAIN)
         searcher.set_search_properties("loss", "min", {})
         assert (searcher.metric, searcher.mode) == ("loss", "min")
+
+    def test_restores_the_saved_seed(self, tmp_path: Path) -> None:
+        """A searcher made with another seed continues the saved search."""
+        searcher, restored = self.make(CHAIN, seed=3), self.make(CHAIN, seed=4)
+        player = Player(in_flight=2)
+        player.play(searcher, 24)
+        Player().play(restored, 24)  # what it has computed for its own seed must not be used
+        searcher.save(str(tmp_path / "state"))
+        restored.restore(str(tmp_path / "state"))
+        again = copy.deepcopy(player)
+        assert again.play(restored, 10) == player.play(searcher, 10)
+
+    def test_works_under_a_concurrency_limiter(self) -> None:
+        """Tune's ``ConcurrencyLimiter`` around it makes no difference to a search with one trial at a time."""
+        limited = ConcurrencyLimiter(self.make(CHAIN, seed=1), max_concurrent=1)
+        assert Player().play(limited, 24) == Player().play(self.make(CHAIN, seed=1), 24)
+
+    def test_ignores_late_repeated_and_unknown_reports(self) -> None:
+        """Reports of unknown or ended trials, and a completion that comes twice, change no later proposal."""
+        plain, disturbed = self.make(CHAIN, seed=2), self.make(CHAIN, seed=2)
+        for number in range(24):
+            suggestion: Any = plain.suggest(f"t{number}")
+            assert disturbed.suggest(f"t{number}") == suggestion
+            result = {"score": preference(suggestion["architecture"]), "training_iteration": 1}
+            plain.on_trial_result(f"t{number}", result)
+            plain.on_trial_complete(f"t{number}", result)
+            other = {"score": 1e9, "training_iteration": 5}
+            disturbed.on_trial_result("unknown", other)
+            disturbed.on_trial_complete("unknown", error=True)
+            for _ in range(2):
+                disturbed.on_trial_result(f"t{number}", result)
+            disturbed.on_trial_complete(f"t{number}", result)
+            disturbed.on_trial_complete(f"t{number}", other)
+            disturbed.on_trial_result(f"t{number}", other)
+
+    def test_takes_infinite_scores_for_failures(self) -> None:
+        """An infinite score is a failure like NaN: a loss that diverged is no result."""
+        bad = iter([math.inf, -math.inf, math.nan] * 8)
+        player = Player(score=lambda architecture: next(bad, preference(architecture)))
+        self.check(CHAIN, player.play(self.make(CHAIN), 35))
+
+    def test_takes_the_trials_of_another_search(self) -> None:
+        """Tune's ``add_evaluated_trials``: what finished is known, what failed is not proposed again."""
+        forms, trials = list(enumerate_all(CHAIN.decisions))[:200:10], []
+        for number, form in enumerate(forms):
+            trial = Trial("trainable", config={"architecture": form}, stub=True)
+            trial.set_status(Trial.ERROR if number % 5 == 0 else Trial.TERMINATED)
+            trial.run_metadata.last_result = {"score": preference(form), "done": number % 5 > 0}
+            trials.append(trial)
+        searcher = self.make(CHAIN)
+        searcher.add_evaluated_trials(trials, "score")
+        self.check(CHAIN, forms + Player().play(searcher, 12))
 
 
 def _networks(space: SearchSpace) -> int:

@@ -144,7 +144,6 @@ def make_shrinking(
     for name, used in (
         ("search.warm_start", search.warm_start is not None),
         ("search.filter", search.filter.score is not None),
-        ("search.features", search.features.score is not None),
     ):
         if used:
             raise ConfigError(f"{name} is of the whole space, and train.shrink drops options: leave out one of them")

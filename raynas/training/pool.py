@@ -20,7 +20,7 @@ from raynas.architecture import Architecture, key
 from raynas.config.train import PoolConfig
 from raynas.exceptions import ConfigError
 from raynas.searchers import ArchitectureSearcher
-from raynas.searchers.diagnostics import judged
+from raynas.searchers.diagnostics import with_pool_scores
 from raynas.training.path_sampling import PathSampler
 from raynas.training.phases import RoundContext
 
@@ -118,7 +118,7 @@ class Pool:
         newest = {key(member) for member in (self.rounds[-1]["new"] if self.rounds else ())}
         if self.rounds and self.rounds[-1].get("learned"):
             known = {key(m): score for m, score in zip(self.members, scores, strict=True) if math.isfinite(score)}
-            self.rounds = [*self.rounds[:-1], judged(self.rounds[-1], known)]
+            self.rounds = [*self.rounds[:-1], with_pool_scores(self.rounds[-1], known)]
         told = {
             "step": step,
             "best": ranked[0][1],

@@ -18,7 +18,7 @@ from raynas.progress import SearchStatus
 from raynas.results.log import SIMULATED, Log, Meter
 from raynas.results.pareto_front import Hypervolume
 from raynas.search_space.constraints import COSTS, LATENCY
-from raynas.searchers.origin import Origin
+from raynas.searchers.history import Origin
 from raynas.tune.spec import EvaluationSpec
 from raynas.utils.periods import PERIODS
 

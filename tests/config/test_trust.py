@@ -34,7 +34,6 @@ PLANTED: list[tuple[str, Any]] = [
     ("search.trainable_args.score", ["naswot", EVIL]),
     ("search.trainable_args.decoder", EVIL),
     ("search.filter.score", EVIL),
-    ("search.features.score", ["synflow", EVIL]),
     ("search.method", EVIL),
     ("search.loggers", ["tensorboard", EVIL]),
     ("truth.table.decoder", EVIL),

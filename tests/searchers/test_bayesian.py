@@ -14,9 +14,9 @@ import pytest
 from raynas.architecture import Architecture, chain, key
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import ArchitectureSearcher, Bayes, BayesSettings, RandomSearch
-from raynas.searchers.bayesian import _last_fit
-from raynas.searchers.models.improvement import log_improvement
-from raynas.searchers.models.stretching import transformed
+from raynas.searchers.models.acquisition import log_expected_improvement
+from raynas.searchers.models.surrogate import refit_count
+from raynas.searchers.models.transforms import standardized_log_gap
 from raynas.testing.searcher import CHAIN, Player, preference
 
 LARGE = SearchSpace({f"block{i}": ("a", "b", "c", "d") for i in range(20)})
@@ -75,9 +75,9 @@ def test_scores_of_stopped_trials_are_shifted_and_doubted() -> None:
     stopped = preference(drawn[4]) - 2.0
     searcher.add_evaluated_point({"architecture": drawn[4]}, stopped, pruned=True, intermediate_values=[stopped])
     known = list(searcher.history.values())
-    assert searcher._gain(known, 1, 3) == pytest.approx(2.0)
-    _, targets, doubt = searcher._observations(known, 100)
-    assert doubt.tolist() == [1, 1, 1, 1, 3]
+    assert searcher.surrogate.median_gain(known, 1) == pytest.approx(2.0)
+    _, _, targets, noise_scale = searcher.surrogate.condition(known)
+    assert noise_scale.tolist() == [1, 1, 1, 1, 3]
     assert np.argsort(targets).tolist() == np.argsort([preference(a) for a in drawn[:5]]).tolist()
 
 
@@ -125,7 +125,7 @@ def test_noise_is_not_taken_for_structure() -> None:
     searcher, rng = Bayes(CHAIN, seed=4), np.random.default_rng(4)
     for form in map(searcher.planned, range(60)):
         searcher.add_evaluated_point({"architecture": form}, preference(form) + 0.7 * rng.standard_normal())
-    model, *_ = searcher._fitted(list(searcher.history.values()))
+    model, *_ = searcher.surrogate.condition(list(searcher.history.values()))
     assert np.exp(model.theta[-1]) > 0.3
 
 
@@ -143,29 +143,29 @@ def test_constant_scores_do_no_harm() -> None:
 
 def test_transform_keeps_the_order_and_stretches_the_top() -> None:
     values = np.array([10.0, 80.0, 90.0, 90.5, 91.0])
-    z = transformed(values)
+    z = standardized_log_gap(values)
     assert (np.diff(z) > 0).all() and z.mean() == pytest.approx(0) and z.std() == pytest.approx(1)
     assert (z[4] - z[3]) / 0.5 > 10 * (z[1] - z[0]) / 70
-    assert (transformed(np.ones(4)) == 0).all()
+    assert (standardized_log_gap(np.ones(4)) == 0).all()
 
 
 def test_expected_improvement_is_stable_far_below() -> None:
     u = np.array([-40.0, -9.0, -7.9, 0.0, 3.0])
-    values = log_improvement(u, np.ones(5), 0.0)
+    values = log_expected_improvement(u, np.ones(5), 0.0)
     assert np.isfinite(values).all() and (np.diff(values) > 0).all()
     assert values[3] == pytest.approx(math.log(1 / math.sqrt(2 * math.pi)))
-    below, above = log_improvement(np.array([-8.01, -7.99]), np.ones(2), 0.0)
+    below, above = log_expected_improvement(np.array([-8.01, -7.99]), np.ones(2), 0.0)
     assert below == pytest.approx(above, abs=0.25)
 
 
 def test_the_model_is_fitted_more_and_more_rarely() -> None:
-    moments = sorted({_last_fit(count) for count in range(2, 600)})
+    moments = sorted({refit_count(count) for count in range(2, 600)})
     assert moments[:5] == [2, 5, 10, 15, 20] and len(moments) < 35
-    assert all(_last_fit(count) <= count for count in range(2, 600))
+    assert all(refit_count(count) <= count for count in range(2, 600))
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(ValueError, match="candidates is 0; legal: a whole number, 1 or more"):
+    with pytest.raises(ValueError, match="setting candidates = 0: input should be greater than or equal to 1"):
         BayesSettings(candidates=0)
 
 
@@ -206,4 +206,4 @@ def test_whoever_gives_no_mode_is_told_what_it_is(caplog: pytest.LogCaptureFixtu
     searcher = Bayes(CHAIN, metric="loss")
     searcher.suggest("a")
     searcher.suggest("b")
-    assert [line.getMessage() for line in caplog.records] == ["Bayes was given no mode: a high loss is taken for good"]
+    assert [line.getMessage() for line in caplog.records] == ["Bayes was given no mode: it maximizes loss"]

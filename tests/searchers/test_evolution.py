@@ -229,12 +229,15 @@ def test_parents_that_break_the_limits_of_this_run_are_passed_over() -> None:
 @pytest.mark.parametrize(
     ("keywords", "match"),
     [
-        ({"population": 0}, "population is 0; legal: a whole number, 1 or more"),
-        ({"mutations": -1}, "mutations is -1; legal: a whole number, 0 or more"),
-        ({"mutation_probability": 1.5}, r"mutation_probability is 1\.5; legal: from 0 to 1"),
-        ({"mutation_probability": math.nan}, "mutation_probability is nan"),
-        ({"waits": "yes"}, "waits is 'yes'; legal: true or false"),
-        ({"avoided": "none"}, "avoided is 'none'; legal: a list of options"),
+        ({"population": 0}, "setting population = 0: input should be greater than or equal to 1"),
+        ({"mutations": -1}, "setting mutations = -1: input should be greater than or equal to 0"),
+        (
+            {"mutation_probability": 1.5},
+            r"setting mutation_probability = 1\.5: input should be less than or equal to 1",
+        ),
+        ({"mutation_probability": math.nan}, "mutation_probability = nan"),
+        ({"waits": "yes"}, "setting waits = 'yes': input should be a valid boolean"),
+        ({"avoided": "none"}, "setting avoided = 'none': input should be a valid list"),
         ({"population": 20, "mutations": 30, "crossovers": 20}, r"mutations \+ crossovers is 50; legal: up to .*, 20"),
     ],
 )

@@ -200,7 +200,7 @@ def test_finds_the_optimum_of_a_space_without_other_summits_soon() -> None:
 
 
 def test_bad_draws_and_other_draws_at_restore() -> None:
-    with pytest.raises(ValueError, match="draws is 0; legal: a whole number, 1 or more"):
+    with pytest.raises(ValueError, match="setting draws = 0: input should be greater than or equal to 1"):
         LocalSearch(CHAIN, draws=0)
     with pytest.raises(ValueError, match="other draws: 1 instead of 2"):
         LocalSearch(CHAIN, draws=2).set_state(LocalSearch(CHAIN, draws=1).get_state())

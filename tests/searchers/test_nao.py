@@ -24,7 +24,7 @@ from raynas.search_space.sequence import SequenceEncoder
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import RandomSearch
 from raynas.searchers.diagnostics import pairwise_accuracy, summary
-from raynas.searchers.models.nao_latent import LearnedSpace
+from raynas.searchers.models.nao_latent import LatentSpace
 from raynas.searchers.nao import NAO
 from raynas.searchers.nao_settings import NAOSettings
 from raynas.spaces import nao, nasbench201, nasbench_macro, recurrent
@@ -78,7 +78,7 @@ def draw(space: SearchSpace, count: int, seed: int = 0) -> list[Architecture]:
 def test_learns_to_write_what_it_reads_and_to_foretell_scores(space: SearchSpace) -> None:
     forms = draw(space, 44)
     known, unknown = (forms[:40], draw(space, 400, seed=1)) if space is not NESTED else (forms[:30], forms[30:])
-    learned = LearnedSpace(space, FEW)
+    learned = LatentSpace(space, FEW)
     fit = learned.fit(known, list(map(preference, known)))
     assert fit.reconstructed == 1.0
     assert fit.held_out == len(known) // 5 and fit.steps == 120
@@ -94,27 +94,27 @@ def test_learns_to_write_what_it_reads_and_to_foretell_scores(space: SearchSpace
 @pytest.mark.parametrize("space", [SMALL, CELLS, NESTED, LARGE])
 def test_whatever_is_decoded_is_legal(space: SearchSpace) -> None:
     """From embeddings that mean nothing, by a decoder that has learned nothing."""
-    learned = LearnedSpace(space, NAOSettings(steps=1, seconds=None, held_out=0.0))
+    learned = LatentSpace(space, NAOSettings(steps=1, seconds=None, held_out=0.0))
     forms = draw(space, 5)
     learned.fit(forms, list(map(preference, forms)))
     assert learned.model is not None
-    noise = 5 * torch.randn(300, len(learned.speller.legal), 48)
+    noise = 5 * torch.randn(300, len(learned.tokenizer.legal), 48)
     sequences = learned.model.decode(noise).tolist()
     assert len(set(map(tuple, sequences))) > 5
     for sequence in sequences:
-        said = learned.speller.notation.read([learned.speller.words[number] for number in sequence])
+        said = learned.tokenizer.notation.read([learned.tokenizer.words[number] for number in sequence])
         assert canonical(space.decisions, said) == said  # raises where it is not legal
-        assert learned.speller.read(sequence) == space.form(said)
+        assert learned.tokenizer.read(sequence) == space.form(said)
 
 
 def test_goes_the_way_on_which_the_prediction_rises_most() -> None:
-    learned, forms = LearnedSpace(LARGE, FEW), draw(LARGE, 30)
+    learned, forms = LatentSpace(LARGE, FEW), draw(LARGE, 30)
     learned.fit(forms, list(map(preference, forms)))
     model = learned.model
     assert model is not None
     with torch.no_grad():
-        start = model.encode(torch.tensor([learned.speller.write(form) for form in forms[:5]]))
-    uphill = model.uphill(start)
+        start = model.encode(torch.tensor([learned.tokenizer.write(form) for form in forms[:5]]))
+    uphill = model.direction(start)
     assert torch.allclose(uphill.square().sum(-1).mean(1), torch.ones(5), atol=1e-4)
     with torch.no_grad():
         ahead, behind = (model.predict(start + sign * 1e-2 * uphill) for sign in (1, -1))
@@ -138,16 +138,16 @@ def test_spellings_are_of_the_same_network_and_one_word_a_decision_without_them(
         (cells201, nasbench201.canonical_form),
         (CELLS, sorted_pairs),
     ):
-        speller, several = SequenceEncoder(space), 0
+        tokenizer, several = SequenceEncoder(space), 0
         for form in draw(space, 40):
-            spelled = speller.spellings(form, Random(0), 6)
-            assert spelled[0] == speller.write(form) and len(set(map(tuple, spelled))) == len(spelled) <= 6
-            read = [speller.notation.read([speller.words[number] for number in numbers]) for numbers in spelled]
+            spelled = tokenizer.equivalent_sequences(form, Random(0), 6)
+            assert spelled[0] == tokenizer.write(form) and len(set(map(tuple, spelled))) == len(spelled) <= 6
+            read = [tokenizer.notation.read([tokenizer.words[number] for number in numbers]) for numbers in spelled]
             assert {key(merged(architecture)) for architecture in read} == {key(merged(form))}
             several += len(spelled) > 1
         assert several > 5
     chain = SequenceEncoder(CHAIN)
-    assert all(len(chain.spellings(form, Random(0), 6)) == 1 for form in draw(CHAIN, 10))
+    assert all(len(chain.equivalent_sequences(form, Random(0), 6)) == 1 for form in draw(CHAIN, 10))
     nested = SequenceEncoder(NESTED)
     for form in enumerate_all(NESTED.decisions):
         assert nested.read(nested.write(form)) == form
@@ -156,16 +156,16 @@ def test_spellings_are_of_the_same_network_and_one_word_a_decision_without_them(
 def test_what_is_left_of_a_space_is_all_that_is_read() -> None:
     notation = CELLS.notation
     left = SearchSpace({**CELL, "0.l.do": ("conv", "pool")}, notation=notation)
-    speller = SequenceEncoder(left)
+    tokenizer = SequenceEncoder(left)
     gone = next(a for a in enumerate_all(CELL) if a["0.l.do"] == "skip")
-    assert speller.read(speller.write(gone)) is None
+    assert tokenizer.read(tokenizer.write(gone)) is None
 
 
 def test_settings_beside_an_architecture_are_words_too() -> None:
     space = joined(CELLS, SearchConfig(joint={"train.lr": {"choice": [0.1, 1.0]}}), FromScratch)
-    speller = SequenceEncoder(space)
+    tokenizer = SequenceEncoder(space)
     for form in draw(space, 10):
-        assert speller.read(speller.write(form)) == form and "train.lr" in form
+        assert tokenizer.read(tokenizer.write(form)) == form and "train.lr" in form
 
 
 def test_depends_on_its_seed_and_not_on_pytorch_and_leaves_that_as_it_was() -> None:
@@ -176,7 +176,7 @@ def test_depends_on_its_seed_and_not_on_pytorch_and_leaves_that_as_it_was() -> N
         torch.set_num_threads(threads)
         try:
             before = torch.get_rng_state()
-            learned = LearnedSpace(CHAIN, NAOSettings(steps=20, dropout=0.1), seed)
+            learned = LatentSpace(CHAIN, NAOSettings(steps=20, dropout=0.1), seed)
             learned.fit(forms[:30], list(map(preference, forms[:30])))
             learned.generate(forms[:5], 5)
             assert torch.equal(before, torch.get_rng_state()) and torch.get_num_threads() == threads
@@ -190,10 +190,10 @@ def test_depends_on_its_seed_and_not_on_pytorch_and_leaves_that_as_it_was() -> N
 def test_a_bound_in_seconds_is_kept_and_can_be_repeated() -> None:
     forms = draw(CHAIN, 30)
     scores = list(map(preference, forms))
-    bound = LearnedSpace(CHAIN, NAOSettings(steps=100_000, seconds=0.3))
+    bound = LatentSpace(CHAIN, NAOSettings(steps=100_000, seconds=0.3))
     fit = bound.fit(forms, scores)
     assert 9 <= fit.steps < 2000 and fit.seconds < 10 and fit.bound
-    again = LearnedSpace(CHAIN, NAOSettings(steps=100_000, seconds=0.3))
+    again = LatentSpace(CHAIN, NAOSettings(steps=100_000, seconds=0.3))
     assert again.fit(forms, scores, fit.steps).steps == fit.steps
     assert again.predict(forms) == bound.predict(forms)
 
@@ -219,7 +219,7 @@ def test_a_restored_searcher_does_not_train_again(tmp_path: Path, monkeypatch: p
     player.play(searcher, 25)
     searcher.save(str(tmp_path / "state"))
     restored.restore(str(tmp_path / "state"))
-    monkeypatch.setattr(LearnedSpace, "fit", None)
+    monkeypatch.setattr(LatentSpace, "fit", None)
     taken, more = len(searcher.history), [searcher.suggest(f"new{i}") for i in range(10)]
     assert [restored.suggest(f"new{i}") for i in range(10)] == more
     assert len(restored.history) == taken + 10 and restored.diagnostics == searcher.diagnostics
@@ -279,9 +279,9 @@ def test_the_papers_cells_are_written_exactly(space: nn.Module) -> None:
     costs = Costs(space, (inputs,))
     searched = SearchSpace(costs.decisions, costs.canonical, notation=costs.notation)
     forms = draw(searched, 30)
-    learned = LearnedSpace(searched, NAOSettings(seconds=None))
+    learned = LatentSpace(searched, NAOSettings(seconds=None))
     fit = learned.fit(forms, list(map(preference, forms)))
-    assert len(learned.speller.legal) == (40 if costs.notation else 21)
+    assert len(learned.tokenizer.legal) == (40 if costs.notation else 21)
     assert fit.reconstructed == 1.0
     new = learned.generate(forms[:10], 10, set(map(key, forms)))
     assert len(new) == 10 and all(canonical(costs.decisions, form) == form for form, _ in new)
@@ -300,7 +300,7 @@ def test_what_is_generated_is_better_only_by_the_scores() -> None:
     scores = list(map(preference, known))
 
     def generated(told: list[float]) -> float:
-        learned = LearnedSpace(CHAIN, FEW)
+        learned = LatentSpace(CHAIN, FEW)
         learned.fit(known, told)
         best = [form for _, form in sorted(zip(told, known, strict=True), key=lambda pair: -pair[0])[:10]]
         return mean(preference(form) for form, _ in learned.generate(best, 20, set(map(key, known))))
@@ -315,7 +315,7 @@ def test_the_published_anchors_on_a_table(shared_data: Path) -> None:
     chosen = Random(0).sample(range(len(rows["arch"])), 600)
     forms = [nasbench201.from_string(rows["arch"][place]) for place in chosen]
     scores = [rows["cifar10_test_200"][place] for place in chosen]
-    learned = LearnedSpace(SearchSpace(nasbench201.DECISIONS, alike=nasbench201.canonical_form))
+    learned = LatentSpace(SearchSpace(nasbench201.DECISIONS, alike=nasbench201.canonical_form))
     fit = learned.fit(forms[:100], scores[:100])
     assert fit.reconstructed == 1.0
     accuracy = pairwise_accuracy(learned.predict(forms[100:]), scores[100:])
@@ -353,12 +353,12 @@ def test_is_chosen_by_its_name_and_refuses_bad_settings() -> None:
     made = build_searcher(Config(name="x", search={"method": "nao", "method_args": {"steps": 7}}))
     assert made(CHAIN).settings.steps == 7
     for name, value, legal in (
-        ("steps", 0, "a whole number, 1 or more"),
-        ("weight", 1.5, "from 0 to 1"),
-        ("seconds", 0, "more than 0, or None"),
-        ("growth", 1.0, "more than 1"),
+        ("steps", 0, "greater than or equal to 1"),
+        ("weight", 1.5, "less than or equal to 1"),
+        ("seconds", 0, "greater than 0"),
+        ("growth", 1.0, "greater than 1"),
     ):
-        with pytest.raises(ValueError, match=f"{name} is {value}; legal: {legal}"):
+        with pytest.raises(ValueError, match=f"setting {name} = {value}: input should be {legal}"):
             NAOSettings(**{name: value})
-    with pytest.raises(ValueError, match="learned nothing yet"):
-        LearnedSpace(CHAIN).predict([dict.fromkeys(CHAIN.decisions, "a")])
+    with pytest.raises(ValueError, match="was not trained"):
+        LatentSpace(CHAIN).predict([dict.fromkeys(CHAIN.decisions, "a")])

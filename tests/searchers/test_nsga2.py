@@ -15,7 +15,7 @@ from raynas.testing.searcher import CHAIN, PRICED, Player
 def test_one_generation_after_the_other() -> None:
     searcher, player = NSGA2(CHAIN, settings=NSGA2Settings(population=8)), Player(in_flight=3)
     player.play(searcher, 40)
-    trials = searcher._view().get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    trials = searcher.study_of_history().get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     generations = [trial.system_attrs["NSGAIISampler:generation"] for trial in trials]
     assert generations == [place // 8 for place in range(len(player.completed))]
 
@@ -45,7 +45,7 @@ def test_stopped_and_failed_trials_have_no_children() -> None:
         for fidelity, score in enumerate(scores, start=1):
             searcher.on_trial_result(f"t{i}", {"score": score, "training_iteration": fidelity})
         searcher.on_trial_complete(f"t{i}", error=error)
-    trials = searcher._view().get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    trials = searcher.study_of_history().get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     assert [trial.values[0] for trial in trials] == [0.4, 0.5]
     assert all(trial.values[1] == PRICED.costs(trial.params)["price"] for trial in trials)
 
@@ -69,9 +69,9 @@ def test_a_searcher_that_knows_one_objective_refuses_more() -> None:
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(ValueError, match="population is 1; legal: a whole number, 2 or more"):
+    with pytest.raises(ValueError, match="setting population = 1: input should be greater than or equal to 2"):
         NSGA2Settings(population=1)
-    with pytest.raises(ValueError, match="crossover_probability is 'high'; legal: a number"):
+    with pytest.raises(ValueError, match="setting crossover_probability = 'high': input should be a valid number"):
         NSGA2Settings(crossover_probability="high")
-    with pytest.raises(ValueError, match="mutation_probability is 3; legal: from 0 to 1"):
+    with pytest.raises(ValueError, match="setting mutation_probability = 3: input should be less than or equal to 1"):
         NSGA2Settings(mutation_probability=3)

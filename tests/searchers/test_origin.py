@@ -23,7 +23,7 @@ from raynas.searchers import (
     RegularizedSettings,
     Reinforce,
 )
-from raynas.searchers.origin import ORIGINS
+from raynas.searchers.history import ORIGINS
 from raynas.testing.searcher import CHAIN, Player, preference
 
 SMALL = EvolutionSettings(population=10, parents=3, mutations=5, crossovers=4)

@@ -13,7 +13,8 @@ from ray.tune.search import Searcher
 from raynas.architecture import Architecture, key
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import Predictor, PredictorSettings, RandomSearch
-from raynas.searchers.predictor import ACQUISITIONS, Ensemble
+from raynas.searchers.models.mlp_ensemble import MLPEnsemble
+from raynas.searchers.predictor import ACQUISITIONS
 from raynas.testing.searcher import CHAIN, Player, preference
 
 MIDDLE = SearchSpace({f"block{i}": ("a", "b", "c", "d") for i in range(12)})
@@ -64,7 +65,7 @@ def data(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_the_ensemble_predicts_what_it_has_not_seen() -> None:
-    ensemble = Ensemble(3, np.random.default_rng(0))
+    ensemble = MLPEnsemble(3, np.random.default_rng(0))
     ensemble.fit(*data(200))
     inputs, targets = data(300)
     predicted, deviation = ensemble.predict(inputs)
@@ -77,17 +78,17 @@ def test_the_ensemble_predicts_what_it_has_not_seen() -> None:
 
 
 def test_the_slopes_of_the_ensemble_are_those_of_its_error() -> None:
-    ensemble = Ensemble(2, np.random.default_rng(0), width=5)
+    ensemble = MLPEnsemble(2, np.random.default_rng(0), width=5)
     ensemble.fit(*data(20), steps=3)
     # In double precision, and no unit exactly at the edge where its slope jumps.
     rng = np.random.default_rng(1)
-    ensemble._weights = [weight + rng.normal(0.0, 0.1, weight.shape) for weight in ensemble._weights]
+    ensemble.weights = [weight + rng.normal(0.0, 0.1, weight.shape) for weight in ensemble.weights]
     inputs, targets = (np.stack([column, column[::-1]]).astype(float) for column in data(7))  # a batch for each member
 
     def error() -> np.ndarray:
-        return ((ensemble._layers(inputs, ensemble._weights)[-1][..., 0] - targets) ** 2).mean(1)
+        return ((ensemble.forward(inputs, ensemble.weights)[-1][..., 0] - targets) ** 2).mean(1)
 
-    for weight, slope in zip(ensemble._weights, ensemble._slopes(inputs, targets), strict=True):
+    for weight, slope in zip(ensemble.weights, ensemble.gradients(inputs, targets), strict=True):
         for place in list(np.ndindex(*weight.shape))[::7]:
             either = []
             for change in (1e-6, -1e-6):
@@ -98,7 +99,7 @@ def test_the_slopes_of_the_ensemble_are_those_of_its_error() -> None:
 
 
 def test_same_generator_same_networks() -> None:
-    first, same, other = (Ensemble(2, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first, same, other = (MLPEnsemble(2, np.random.default_rng(seed)) for seed in (1, 1, 2))
     for ensemble in (first, same, other):
         ensemble.fit(*data(30), steps=20)
     inputs, _ = data(5)
@@ -128,7 +129,7 @@ def test_begins_with_random_ones_and_replaces_those_that_fail() -> None:
     searcher, player = Predictor(CHAIN, seed=4, settings=QUICK), Player(lambda _: math.nan)
     assert player.play(searcher, 10) == Player().play(RandomSearch(CHAIN, seed=4), 10)
     player.play(searcher, 10)
-    assert searcher._trained is None
+    assert searcher.trained is None
 
 
 def test_parents_are_the_best_ones_and_in_npenas_one_of_them() -> None:
@@ -155,7 +156,7 @@ def test_is_trained_anew_after_so_many_scores() -> None:
     player = Player()
     for _ in range(16):
         player.play(searcher, 1)
-        known.append(len(searcher._trained[0]) if searcher._trained else 0)
+        known.append(len(searcher.trained[0]) if searcher.trained else 0)
     assert known == [0] * 6 + [6] * 4 + [10] * 4 + [14] * 2
 
 
@@ -176,7 +177,7 @@ def test_the_networks_see_what_is_alike() -> None:
     correlations = []
     for searcher in (told, untold):
         Player(score).play(searcher, 31)
-        predicted, _ = searcher._trained[1].predict(searcher._encode(fresh))
+        predicted, _ = searcher.trained[1].predict(searcher.encode(fresh))
         correlations.append(np.corrcoef(predicted, list(map(score, fresh)))[0, 1])
     assert correlations[0] > max(0.9, correlations[1])
 
@@ -208,10 +209,10 @@ def test_parents_meet_the_limits_of_this_run() -> None:
 @pytest.mark.parametrize(
     ("keywords", "match"),
     [
-        ({"startup": 1}, "startup is 1; legal: a whole number, 2 or more"),
-        ({"children": 0}, "children is 0; legal: a whole number, 1 or more"),
-        ({"retrain": 2.5}, r"retrain is 2\.5; legal: a whole number"),
-        ({"acquisition": "luck"}, "acquisition is 'luck'; legal: its, ei, ucb, mean"),
+        ({"startup": 1}, "setting startup = 1: input should be greater than or equal to 2"),
+        ({"children": 0}, "setting children = 0: input should be greater than or equal to 1"),
+        ({"retrain": 2.5}, r"setting retrain = 2\.5: input should be a valid integer"),
+        ({"acquisition": "luck"}, "setting acquisition = 'luck': input should be 'its', 'ei', 'ucb' or 'mean'"),
     ],
 )
 def test_bad_settings(keywords: dict[str, object], match: str) -> None:

@@ -149,8 +149,8 @@ def test_where_all_mutants_are_known_it_goes_further() -> None:
 @pytest.mark.parametrize(
     ("keywords", "match"),
     [
-        ({"population": 0}, "population is 0; legal: a whole number, 1 or more"),
-        ({"sample_size": 2.5}, r"sample_size is 2\.5; legal: a whole number"),
+        ({"population": 0}, "setting population = 0: input should be greater than or equal to 1"),
+        ({"sample_size": 2.5}, r"setting sample_size = 2\.5: input should be a valid integer"),
         ({"population": 4, "sample_size": 5}, "sample_size is 5; legal: up to the population, 4"),
     ],
 )

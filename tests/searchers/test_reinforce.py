@@ -12,7 +12,7 @@ from ray.tune.search import Searcher
 from raynas.architecture import Architecture, key
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import RandomSearch, Reinforce, ReinforceSettings
-from raynas.searchers.models.standing import standing
+from raynas.searchers.models.transforms import normal_score
 from raynas.searchers.reinforce import Policy
 from raynas.testing.searcher import CHAIN, NESTED, Player, preference
 
@@ -57,7 +57,7 @@ def objective(policy: Policy, architecture: Architecture, advantage: float) -> f
 def test_the_slope_is_that_of_the_objective(architecture: Architecture) -> None:
     policy = Policy(UNEVEN, ReinforceSettings(entropy=0.3))
     policy.logits[:] = np.random.default_rng(0).normal(size=policy.logits.shape)
-    rows, slope = policy.slope(architecture, advantage=-1.7)
+    rows, slope = policy.gradient(architecture, advantage=-1.7)
     expected = np.zeros_like(policy.logits)
     for place in np.ndindex(*policy.logits.shape):
         either = []
@@ -88,7 +88,7 @@ def test_draws_follow_the_policy() -> None:
     policy = Policy(UNEVEN, ReinforceSettings())
     policy.logits[0] = np.log([0.2, 0.5, 0.3, 1.0])  # "a" has three options: the fourth place does not count
     rng = Random(0)
-    drawn = [policy.draw(policy.probabilities(), rng) for _ in range(4000)]
+    drawn = [policy.sample(policy.probabilities(), rng) for _ in range(4000)]
     shares = [mean(a["a"] == option for a in drawn) for option in "xyz"]
     assert shares == pytest.approx([0.2, 0.5, 0.3], abs=0.03)
     assert all(("a.y.inner" in a) == (a["a"] == "y") for a in drawn)
@@ -98,7 +98,7 @@ def test_what_scored_well_becomes_likelier() -> None:
     searcher = Reinforce(CHAIN)
     # One option of one decision is all that matters.
     Player(lambda a: float(a["block2"] == "c")).play(searcher, 120)
-    searcher.follow()
+    searcher.catch_up()
     chances = searcher.policy.probabilities()
     assert chances[2, 2] > 0.8
     assert chances[[0, 1, 3, 4, 5]].max() < 0.8
@@ -108,7 +108,7 @@ def test_entropy_keeps_the_policy_open() -> None:
     def highest(entropy: float) -> float:
         searcher = Reinforce(CHAIN, settings=ReinforceSettings(entropy=entropy))
         Player().play(searcher, 200)
-        searcher.follow()
+        searcher.catch_up()
         return float(searcher.policy.probabilities().max(1).mean())
 
     assert highest(0.0) > highest(0.5) + 0.1
@@ -123,7 +123,7 @@ def test_the_scale_of_the_metric_does_not_matter(scale: Callable[[float], float]
 def test_a_failed_trial_teaches_nothing() -> None:
     searcher = Reinforce(CHAIN)
     Player(lambda _: math.nan).play(searcher, 20)
-    searcher.follow()
+    searcher.catch_up()
     assert not searcher.policy.logits.any()
 
 
@@ -144,7 +144,7 @@ def test_the_policy_is_the_same_after_restore_and_replay() -> None:
     for architecture in player.completed:
         replayed.add_evaluated_point({"architecture": architecture}, preference(architecture))
     for each in (searcher, restored, replayed):
-        each.follow()
+        each.catch_up()
     assert np.array_equal(searcher.policy.logits, restored.policy.logits)
     assert np.array_equal(searcher.policy.logits, replayed.policy.logits)
 
@@ -158,21 +158,21 @@ def test_a_policy_that_has_made_up_its_mind_proposes_what_is_near() -> None:
     assert max(sum(a[name] != "b" for name in a) for a in proposed) < 4
 
 
-def test_standing() -> None:
+def test_normal_score() -> None:
     ordered = [(1, 0.2), (1, 0.5), (1, 0.5), (2, 0.1)]
-    assert standing((1, 0.5), ordered) == 0.0
-    assert standing((1, 0.2), ordered) == -standing((2, 0.1), ordered)
-    assert standing((2, 0.1), ordered) == pytest.approx(1.1503, abs=1e-4)  # the 87.5 % quantile
+    assert normal_score((1, 0.5), ordered) == 0.0
+    assert normal_score((1, 0.2), ordered) == -normal_score((2, 0.1), ordered)
+    assert normal_score((2, 0.1), ordered) == pytest.approx(1.1503, abs=1e-4)  # the 87.5 % quantile
 
 
 @pytest.mark.parametrize(
     ("keywords", "match"),
     [
-        ({"learning_rate": 0.0}, r"learning_rate is 0\.0; legal: more than 0"),
-        ({"entropy": -1.0}, r"entropy is -1\.0; legal: 0 or more"),
-        ({"baseline": 1.0}, r"baseline is 1\.0; legal: from 0 to below 1"),
-        ({"baseline": math.nan}, "baseline is nan"),
-        ({"attempts": 0}, "attempts is 0; legal: a whole number, 1 or more"),
+        ({"learning_rate": 0.0}, r"setting learning_rate = 0\.0: input should be greater than 0"),
+        ({"entropy": -1.0}, r"setting entropy = -1\.0: input should be greater than or equal to 0"),
+        ({"baseline": 1.0}, r"setting baseline = 1\.0: input should be less than 1"),
+        ({"baseline": math.nan}, "baseline = nan"),
+        ({"attempts": 0}, "setting attempts = 0: input should be greater than or equal to 1"),
     ],
 )
 def test_bad_settings(keywords: dict[str, float], match: str) -> None:

@@ -37,7 +37,7 @@ def test_stopped_trials_are_told_as_pruned_with_their_intermediate_scores() -> N
         searcher.on_trial_complete(f"t{i}", error=error)
     searcher.suggest("in flight")
     searcher.suggest("another")
-    trials = searcher._view().get_trials(deepcopy=False)
+    trials = searcher.study_of_history().get_trials(deepcopy=False)
     told = {tuple(trial.intermediate_values.values()): trial for trial in trials if trial.intermediate_values}
     # The first looked complete, until others reached a higher fidelity.
     assert told[0.1,].state == told[0.3, 0.5].state == TrialState.PRUNED
@@ -50,7 +50,7 @@ def test_every_finished_trial_is_told_once() -> None:
     searcher = TPE(CHAIN)
     player = Player(in_flight=5)
     player.play(searcher, 30)
-    states = Counter(trial.state for trial in searcher._view().get_trials(deepcopy=False))
+    states = Counter(trial.state for trial in searcher.study_of_history().get_trials(deepcopy=False))
     assert states[TrialState.COMPLETE] == len(player.completed)
     assert states[TrialState.RUNNING] == 30 - len(player.completed)
 
@@ -84,5 +84,5 @@ def test_given_points_are_proposed_even_after_a_replay() -> None:
 
 
 def test_bad_startup() -> None:
-    with pytest.raises(ValueError, match="startup is 0; legal: a whole number, 1 or more"):
+    with pytest.raises(ValueError, match="setting startup = 0: input should be greater than or equal to 1"):
         TPE(CHAIN, startup=0)

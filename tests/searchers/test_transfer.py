@@ -25,8 +25,8 @@ from raynas.searchers import (
     RegularizedEvolution,
     Reinforce,
 )
-from raynas.searchers.bayesian import SourceModel
 from raynas.searchers.models.encoder import Encoder
+from raynas.searchers.models.transfer import SourceModel
 from raynas.testing.searcher import CHAIN, NESTED, Player, preference
 
 OURS = (TPE, Bayes, Evolution, LocalSearch, Predictor, RandomSearch, RegularizedEvolution, Reinforce)
@@ -105,7 +105,7 @@ def test_a_source_without_structure_makes_expect_the_same_of_all() -> None:
         searcher = RandomSearch(CHAIN)
         searcher.warm_start(pairs)
         asked = [a for a, _ in source(400)[150:]]
-        values = SourceModel(searcher).hints(Encoder(CHAIN, searcher.seed)(asked))
+        values = SourceModel(CHAIN, searcher.source, searcher.goodness).prior_mean(Encoder(CHAIN)(asked))
         assert values.shape == (len(asked), 1)
         spread.append(values.std())
         if not spread[1:]:

@@ -38,10 +38,8 @@ class Features:
     """[N, P]: how often each sequence of operations occurs between input and output; P = 0 without a graph."""
     counts: Array
     """[N, C]: how often each operation occurs, the depth, and the number of routes; C = 0 without a graph."""
-    hints: Array
-    """[N, H]: what another search's scores make expect of them; H = 0 without such a source."""
-    told: Array
-    """[N, F]: the space's own features; F = 0 without such, or where it was not asked."""
+    prior_mean: Array
+    """[N, H]: the scores that a model of another search's results predicts; H = 1 in a warm start, else 0."""
 
     def __len__(self) -> int:
         return len(self.options)
@@ -82,12 +80,14 @@ class Encoder:
     Args:
         space: Without ``space.graph`` there are no paths and counts.
         seed: Of the random architectures that give the scale.
-        hints: Makes ``Features.hints`` of what has none yet.
+        prior_mean: Computes ``Features.prior_mean`` from the other features; None without a warm start.
     """
 
-    def __init__(self, space: SearchSpace, seed: int = 0, hints: Callable[[Features], Array] | None = None) -> None:
+    def __init__(
+        self, space: SearchSpace, seed: int = 0, prior_mean: Callable[[Features], Array] | None = None
+    ) -> None:
         self.space = space
-        self._hints = hints
+        self._prior_mean = prior_mean
         self._offsets = dict(
             zip(space.decisions, accumulate((len(o) + 1 for o in space.decisions.values()), initial=0), strict=False)
         )
@@ -97,7 +97,6 @@ class Encoder:
         ]
         """The columns of ``Features.options`` that belong to each decision."""
         self._known: dict[str, tuple[Array, Array, Array]] = {}
-        self._told: dict[str, Array] = {}
         self._operations: list[str] = []
         self._scale: tuple[Array, Array, float] | None = None
         if space.graph is not None:
@@ -113,30 +112,15 @@ class Encoder:
             scale = np.where(varies, deviation, 1.0) * np.sqrt(2 * max(varies.sum(), 1))
             self._scale = (counts.mean(0), scale, far or 1.0)
 
-    def __call__(self, architectures: Sequence[Architecture], ask: bool = True) -> Features:
-        """The features of N architectures in their canonical form.
-
-        Args:
-            architectures: N of them.
-            ask: Whether to ask the space for its own features, too.
-        """
+    def __call__(self, architectures: Sequence[Architecture]) -> Features:
+        """Encodes N architectures in their canonical form."""
         rows = [self._row(architecture) for architecture in architectures]
         empty = np.zeros((len(rows), 0), np.float32)
         if not rows:
-            return Features(empty, empty, empty, empty, empty)
+            return Features(empty, empty, empty, empty)
         options, paths, counts = (np.stack(column) for column in zip(*rows, strict=True))
-        plain = Features(options, paths, counts, empty, empty)
-        hinted = plain if self._hints is None else replace(plain, hints=self._hints(plain))
-        return replace(hinted, told=self.told(architectures)) if ask else hinted
-
-    def told(self, architectures: Sequence[Architecture]) -> Array:
-        """The space's own features of N architectures: [N, F]. It is asked once for each."""
-        if self.space.features is None:
-            return np.zeros((len(architectures), 0), np.float32)
-        for architecture in architectures:
-            if key(architecture) not in self._told:
-                self._told[key(architecture)] = np.array(self.space.features(dict(architecture)), np.float32)
-        return np.stack([self._told[key(architecture)] for architecture in architectures])
+        encoded = Features(options, paths, counts, empty)
+        return encoded if self._prior_mean is None else replace(encoded, prior_mean=self._prior_mean(encoded))
 
     def _compared(self, architecture: Architecture) -> Architecture:
         return architecture if self.space.alike is None else self.space.alike(architecture)

@@ -6,8 +6,7 @@ The covariance of two architectures is a sum of parts, each with its own learned
 - additive: ``sum_d v_d [a_d == b_d]``, each decision's own effect, whatever the others are; all of them share a factor;
 - paths and counts: ``exp(-s |u - v|^2)`` on how often each route and each operation occurs;
 - trend: linear in the counts, so that "more of this is better" is carried beyond what was seen;
-- hints: linear in what the scores of another search make expect, where there are such;
-- told: linear in each of the space's own features, where it has some.
+- prior mean: linear in the scores that a model of another search's results predicts, in a warm start.
 
 Weights are fitted by maximum a posteriori under weak log-normal priors (Rasmussen and Williams, "Gaussian Processes for
 Machine Learning", 2006, chapter 5).
@@ -39,10 +38,8 @@ class _Layout:
     parts: tuple[str, ...]
     """Amplitudes, in this order: overlap, then paths, counts and trend where there is a graph."""
     decisions: int
-    hinted: bool = False
-    """Whether there are hints."""
-    told: int = 0
-    """How many features the space has."""
+    transfer: bool = False
+    """Whether there is a prior mean."""
 
     @property
     def rates(self) -> slice:
@@ -65,14 +62,9 @@ class _Layout:
         return slice(self.shares.stop, self.shares.stop + 1)
 
     @property
-    def hints(self) -> slice:
-        """The amplitude of the hints, where there are such."""
-        return slice(self.effects.stop, self.effects.stop + self.hinted)
-
-    @property
-    def leanings(self) -> slice:
-        """One for each of the space's features: the variance that goes with it."""
-        return slice(self.hints.stop, self.hints.stop + self.told)
+    def prior_mean(self) -> slice:
+        """The amplitude of the prior mean, where there is one."""
+        return slice(self.effects.stop, self.effects.stop + self.transfer)
 
     def priors(self) -> tuple[Array, Array]:
         """Mean and deviation of each log weight; the last one is the noise variance."""
@@ -87,10 +79,8 @@ class _Layout:
         means += [0.0]
         deviations += [1.5]
         # Wide: another search may tell all or nothing.
-        means += [np.log(0.3)] * self.hinted
-        deviations += [1.5] * self.hinted
-        means += [np.log(0.3 / max(self.told, 1))] * self.told
-        deviations += [1.5] * self.told
+        means += [np.log(0.3)] * self.transfer
+        deviations += [1.5] * self.transfer
         # Trained twice, an architecture scores differently, and near the top, where scores are stretched, this shows.
         return np.array([*means, np.log(0.03)]), np.array([*deviations, 1.5])
 
@@ -101,20 +91,17 @@ class GaussianProcess:
     Args:
         blocks: The columns of ``Features.options`` that belong to each decision.
         structured: Whether the features hold paths and counts.
-        hinted: Whether they hold hints.
-        told: How many features of the space they hold.
+        transfer: Whether they hold a prior mean.
     """
 
-    def __init__(
-        self, blocks: Sequence[npt.NDArray[np.int64]], structured: bool, hinted: bool = False, told: int = 0
-    ) -> None:
+    def __init__(self, blocks: Sequence[npt.NDArray[np.int64]], structured: bool, transfer: bool = False) -> None:
         self.blocks = list(blocks)
         parts = ("overlap", "paths", "counts", "trend") if structured else ("overlap",)
-        self.layout = _Layout(parts, len(self.blocks), hinted, told)
+        self.layout = _Layout(parts, len(self.blocks), transfer)
         self.theta = self.layout.priors()[0]
         self._owner = np.concatenate([np.full(len(block), index) for index, block in enumerate(self.blocks)])
 
-    def fit(self, seen: Features, targets: Array, doubt: Array) -> None:
+    def fit(self, seen: Features, targets: Array, noise_scale: Array) -> None:
         """Find the weights; always from the same starts, so that they depend on these arguments alone.
 
         Rough scores are explained by noise or by an effect of every difference: often each of the two is a local
@@ -123,62 +110,60 @@ class GaussianProcess:
         Args:
             seen: N architectures.
             targets: [N], of mean 0 and deviation 1.
-            doubt: [N], factors of the noise variance: 1 for a full score, more for a partial one.
+            noise_scale: [N], factors of the noise variance: 1 for a full score, more for a partial one.
         """
         means, deviations = self.layout.priors()
 
         def objective(theta: Array) -> tuple[float, Array]:
-            value, slope = self._evidence(theta, seen, targets, doubt)
-            away = (theta - means) / deviations
-            return value + 0.5 * float(away @ away), slope + away / deviations
+            value, gradient = self.negative_log_likelihood(theta, seen, targets, noise_scale)
+            deviation = (theta - means) / deviations
+            return value + 0.5 * float(deviation @ deviation), gradient + deviation / deviations
 
         bounds = list(zip(means - 5 * deviations, means + 5 * deviations, strict=True))
         noisy = np.array([*means[:-1], np.log(_NOISY)])
-        climbs = [
+        runs = [
             minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _ITERATIONS})
             for start in (means, noisy)
         ]
-        self.theta = min(climbs, key=lambda found: found.fun).x
+        self.theta = min(runs, key=lambda run: float(run.fun)).x
 
-    def condition(self, seen: Features, targets: Array, doubt: Array) -> None:
+    def condition(self, seen: Features, targets: Array, noise_scale: Array) -> None:
         """Take these observations as known, with the weights as they are; arguments as in :meth:`fit`."""
         self._seen = seen
         exact = seen.astype(np.float64)
         covariance = _total(self._parts(self.theta, exact, exact))
-        covariance[np.diag_indices(len(seen))] += np.exp(self.theta[-1]) * doubt + _JITTER
+        covariance[np.diag_indices(len(seen))] += np.exp(self.theta[-1]) * noise_scale + _JITTER
         self._factor = cho_factor(covariance, lower=True)
-        self._solved = cho_solve(self._factor, targets)
+        self._solution = cho_solve(self._factor, targets)
 
-    def left_out(self, targets: Array) -> Array:
+    def leave_one_out(self, targets: Array) -> Array:
         """What is expected of each of the N conditioned on, knowing only the others: [N]; targets as there."""
         inverse = cho_solve(self._factor, np.eye(len(targets)))
-        result: Array = targets - self._solved / np.diag(inverse)
+        result: Array = targets - self._solution / np.diag(inverse)
         return result
 
-    def predict(self, asked: Features) -> tuple[Array, Array]:
+    def predict(self, candidates: Features) -> tuple[Array, Array]:
         """Mean and deviation [M] of the scores themselves, without noise.
 
         In single precision: there may be many candidates, and the noise keeps the covariance well conditioned.
         """
-        kind = asked.options.dtype
-        cross = _total(self._parts(self.theta, asked, self._seen))
-        mean = cross @ self._solved.astype(kind)
+        kind = candidates.options.dtype
+        cross = _total(self._parts(self.theta, candidates, self._seen))
+        mean = cross @ self._solution.astype(kind)
         factor = self._factor[0].astype(kind)
         reduced = solve_triangular(factor, cross.T, lower=True, overwrite_b=True, check_finite=False)
-        variance = self._prior_variance(asked) - np.einsum("nm,nm->m", reduced, reduced)
+        variance = self._prior_variance(candidates) - np.einsum("nm,nm->m", reduced, reduced)
         return mean.astype(np.float64), np.sqrt(np.maximum(variance, 1e-6)).astype(np.float64)
 
-    def _prior_variance(self, asked: Features) -> Array:
+    def _prior_variance(self, candidates: Features) -> Array:
         """Of each of them, [M]: what the parts say of an architecture and itself."""
         scales = np.exp(self.theta)
         effects = scales[self.layout.effects] * scales[self.layout.shares]
-        variance = np.full(len(asked), effects.sum() + scales[0])
+        variance = np.full(len(candidates), effects.sum() + scales[0])
         if len(self.layout.parts) > 1:
-            variance += scales[1] + scales[2] + scales[3] * (asked.counts**2).sum(1)
-        if self.layout.hinted:
-            variance += scales[self.layout.hints] * (asked.hints**2).sum(1)
-        if self.layout.told:
-            variance += (asked.told**2) @ scales[self.layout.leanings]
+            variance += scales[1] + scales[2] + scales[3] * (candidates.counts**2).sum(1)
+        if self.layout.transfer:
+            variance += scales[self.layout.prior_mean] * (candidates.prior_mean**2).sum(1)
         return variance
 
     def _parts(self, theta: Array, left: Features, right: Features) -> dict[str, Array]:
@@ -197,45 +182,43 @@ class GaussianProcess:
             parts["paths"] = _falling(left.paths, right.paths, rates[0], amplitudes[1])
             parts["counts"] = _falling(left.counts, right.counts, rates[1], amplitudes[2])
             parts["trend"] = amplitudes[3] * (left.counts @ right.counts.T)
-        if layout.hinted:
-            parts["hints"] = scales[layout.hints] * (left.hints @ right.hints.T)
-        if layout.told:
-            parts["told"] = (left.told * scales[layout.leanings]) @ right.told.T
+        if layout.transfer:
+            parts["prior_mean"] = scales[layout.prior_mean] * (left.prior_mean @ right.prior_mean.T)
         return parts
 
-    def _evidence(self, theta: Array, seen: Features, targets: Array, doubt: Array) -> tuple[float, Array]:
-        """The negative log marginal likelihood and its slope in the log weights."""
+    def negative_log_likelihood(
+        self, theta: Array, seen: Features, targets: Array, noise_scale: Array
+    ) -> tuple[float, Array]:
+        """The negative log marginal likelihood and its gradient in the log weights."""
         layout, seen = self.layout, seen.astype(np.float64)
         parts = self._parts(theta, seen, seen)
         noise = np.exp(theta[-1])
         covariance = _total(parts)
-        covariance[np.diag_indices(len(seen))] += noise * doubt + _JITTER
+        covariance[np.diag_indices(len(seen))] += noise * noise_scale + _JITTER
         factor = cho_factor(covariance, lower=True)
-        solved = cho_solve(factor, targets)
-        value = 0.5 * float(targets @ solved) + float(np.log(np.diag(factor[0])).sum())
+        solution = cho_solve(factor, targets)
+        value = 0.5 * float(targets @ solution) + float(np.log(np.diag(factor[0])).sum())
         # d value / d K; a part of K that is k * exp(log weight) has itself as its derivative.
-        outer = 0.5 * (cho_solve(factor, np.eye(len(seen))) - np.outer(solved, solved))
-        slope = np.zeros_like(theta)
+        outer = 0.5 * (cho_solve(factor, np.eye(len(seen))) - np.outer(solution, solution))
+        gradient = np.zeros_like(theta)
         for index, name in enumerate(layout.parts):
-            slope[index] = (outer * parts[name]).sum()
+            gradient[index] = (outer * parts[name]).sum()
         if len(layout.parts) > 1:
             rates = np.exp(theta[layout.rates])
             for index, (name, values) in enumerate((("paths", seen.paths), ("counts", seen.counts))):
-                slope[layout.rates.start + index] = (
+                gradient[layout.rates.start + index] = (
                     -rates[index] * (outer * parts[name] * _distances(values, values)).sum()
                 )
         overlap = outer * parts["overlap"]
         matches = np.bincount(self._owner, (seen.options * (overlap @ seen.options)).sum(0), len(self.blocks))
-        slope[layout.weights] = -np.exp(theta[layout.weights]) * (overlap.sum() - matches)
+        gradient[layout.weights] = -np.exp(theta[layout.weights]) * (overlap.sum() - matches)
         each = np.bincount(self._owner, (seen.options * (outer @ seen.options)).sum(0), len(self.blocks))
-        slope[layout.shares] = np.exp(theta[layout.effects] + theta[layout.shares]) * each
-        slope[layout.effects] = slope[layout.shares].sum()
-        if layout.hinted:
-            slope[layout.hints] = (outer * parts["hints"]).sum()
-        if layout.told:
-            slope[layout.leanings] = np.exp(theta[layout.leanings]) * (seen.told * (outer @ seen.told)).sum(0)
-        slope[-1] = noise * float(np.diag(outer) @ doubt)
-        return value, slope
+        gradient[layout.shares] = np.exp(theta[layout.effects] + theta[layout.shares]) * each
+        gradient[layout.effects] = gradient[layout.shares].sum()
+        if layout.transfer:
+            gradient[layout.prior_mean] = (outer * parts["prior_mean"]).sum()
+        gradient[-1] = noise * float(np.diag(outer) @ noise_scale)
+        return value, gradient
 
 
 def _total(parts: Mapping[str, Array]) -> Array:

@@ -127,8 +127,8 @@ class EncoderDecoder(nn.Module):
         return weight * error + (1 - weight) * cross_entropy(logits.flatten(0, 1), sequences.flatten())
 
     @torch.no_grad()
-    def decode(self, embedding: Tensor, drawn: bool = False) -> Tensor:
-        """The likeliest legal word at each place, one after the other: [B, T]; or ``drawn`` by its probability."""
+    def decode(self, embedding: Tensor, sampled: bool = False) -> Tensor:
+        """The most likely legal word at each position, one after the other: [B, T]; or ``sampled``."""
         state = self._start(embedding)
         word = torch.zeros(len(embedding), dtype=torch.long, device=embedding.device)
         sequences = torch.zeros(len(embedding), 0, dtype=torch.long, device=embedding.device)
@@ -136,15 +136,15 @@ class EncoderDecoder(nn.Module):
             entering = (self.write_word(word) + self.write_place.weight[place])[:, None]
             states, state = self.decoder(entering, tuple(part.contiguous() for part in state))
             logits = self._logits(states, embedding)[:, 0]
-            if drawn:  # the largest after noise of Gumbel's is a draw
+            if sampled:  # Gumbel-max trick
                 logits = logits - torch.log(-torch.log(torch.rand_like(logits).clamp(1e-9, 1 - 1e-7)))
             word = logits.masked_fill(~self.grammar.allowed(place, sequences), -torch.inf).argmax(-1)
             sequences = torch.cat([sequences, word[:, None]], dim=1)
         return sequences
 
-    def uphill(self, embedding: Tensor) -> Tensor:
-        """The direction in which the prediction rises: [B, T, H], of length 1 at a place on average (squared)."""
+    def direction(self, embedding: Tensor) -> Tensor:
+        """The gradient of the prediction: [B, T, H], of length 1 at a place on average (squared)."""
         embedding = embedding.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(self.predict(embedding).sum(), embedding)
-        direction: Tensor = normalize(slope.flatten(1), dim=-1).view_as(slope) * slope.shape[1] ** 0.5
+        (gradient,) = torch.autograd.grad(self.predict(embedding).sum(), embedding)
+        direction: Tensor = normalize(gradient.flatten(1), dim=-1).view_as(gradient) * gradient.shape[1] ** 0.5
         return direction

@@ -23,16 +23,16 @@ def data(space: SearchSpace, count: int):
     return encoder, encoder(drawn), (scores - scores.mean()) / scores.std()
 
 
-@pytest.mark.parametrize(("space", "hinted"), [(CHAIN, False), (CHAIN, True), (NESTED, False), (GRAPHED, True)])
-def test_the_slope_is_the_one_of_finite_differences(space: SearchSpace, hinted: bool) -> None:
+@pytest.mark.parametrize(("space", "transfer"), [(CHAIN, False), (CHAIN, True), (NESTED, False), (GRAPHED, True)])
+def test_the_slope_is_the_one_of_finite_differences(space: SearchSpace, transfer: bool) -> None:
     encoder, seen, targets = data(space, 15)
-    seen = dataclasses.replace(seen, hints=np.random.default_rng(1).normal(size=(15, int(hinted))))
-    model = GaussianProcess(encoder.blocks, space.graph is not None, hinted)
+    seen = dataclasses.replace(seen, prior_mean=np.random.default_rng(1).normal(size=(15, int(transfer))))
+    model = GaussianProcess(encoder.blocks, space.graph is not None, transfer)
     theta = model.theta + np.random.default_rng(0).normal(size=len(model.theta)) * 0.3
     doubt = np.linspace(1, 3, len(targets))
-    _, slope = model._evidence(theta, seen, targets, doubt)
+    _, slope = model.negative_log_likelihood(theta, seen, targets, doubt)
     for index, step in enumerate(np.eye(len(theta)) * 1e-5):
-        up, down = (model._evidence(theta + s, seen, targets, doubt)[0] for s in (step, -step))
+        up, down = (model.negative_log_likelihood(theta + s, seen, targets, doubt)[0] for s in (step, -step))
         assert slope[index] == pytest.approx((up - down) / 2e-5, abs=1e-5)
 
 
@@ -64,7 +64,7 @@ def test_what_is_left_out_is_foretold_from_the_others() -> None:
     model = GaussianProcess(encoder.blocks, structured=True)
     doubt = np.linspace(1, 2, 12)
     model.condition(features, scores, doubt)
-    told = model.left_out(scores)
+    told = model.leave_one_out(scores)
     for place in range(12):
         others = [other for other in range(12) if other != place]
         model.condition(features[others], scores[others], doubt[others])

@@ -1,10 +1,4 @@
-"""Expected hypervolume improvement where one objective is predicted, the score, and all others are known: costs.
-
-The front says what the best known score is within every budget: a step function over the box of budgets, and the
-hypervolume is the volume below it. An architecture of costs ``c`` and score ``y`` lifts it to ``y`` wherever the budget
-is at least ``c`` and the step lower. So the expected gain (Emmerich et al., 2006) is a sum over steps: the volume of
-the budgets on a step that can afford the architecture, times its ordinary expected improvement over that step.
-"""
+"""Acquisition functions: expected improvement, and expected hypervolume improvement of a score and its costs."""
 
 from __future__ import annotations
 
@@ -14,12 +8,13 @@ from typing import Any
 import moocore
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp
+from scipy.special import erfcx, logsumexp, ndtr
 
-__all__ = ["Steps", "front_ranks"]
+__all__ = ["HypervolumeImprovement", "front_ranks", "log_expected_improvement", "log_gap_expected_improvement"]
 
 Array = npt.NDArray[Any]
 
+_FAR = -8.0  # standard deviations below the best from which an asymptotic formula is used
 _CHUNK = 500_000  # numbers that are held at once
 
 
@@ -34,8 +29,14 @@ def front_ranks(scores: Array, costs: Array) -> npt.NDArray[np.int64]:
     return ranks
 
 
-class Steps:
-    """The best known score within every budget, a step function on a grid of cells, and what would lift it.
+class HypervolumeImprovement:
+    """Expected hypervolume improvement where the score is predicted and the costs are known.
+
+    The front gives the best known score within every budget: a step function over the box of budgets, and the
+    hypervolume is the volume below it. An architecture of costs ``c`` and score ``y`` lifts it to ``y`` wherever the
+    budget is at least ``c`` and the step is lower. The expected gain (Emmerich et al., "Single- and Multiobjective
+    Evolutionary Optimization Assisted by Gaussian Random Field Metamodels", 2006) is therefore a sum over the steps:
+    the volume of the budgets on a step that can afford the architecture, times its expected improvement over that step.
 
     Args:
         scores: [N], more is better, on any scale.
@@ -82,7 +83,7 @@ class Steps:
         summed: Array = np.add.reduceat(volumes[:, self._order], self._starts, axis=1)
         return summed
 
-    def log_improvement(self, costs: Array, log_gain: Callable[[Array], Array]) -> npt.NDArray[np.float64]:
+    def log_expected(self, costs: Array, log_gain: Callable[[Array], Array]) -> npt.NDArray[np.float64]:
         """The logarithm of the expected improvement of the hypervolume by each of M architectures: [M].
 
         Args:
@@ -102,3 +103,49 @@ def _cuts(values: Array, limit: int) -> Array:
         return distinct
     thinned: Array = distinct[np.linspace(0, len(distinct) - 1, limit - 1).round().astype(int)]
     return thinned
+
+
+def log_expected_improvement(
+    mean: npt.NDArray[Any], deviation: npt.NDArray[Any], best: float
+) -> npt.NDArray[np.float64]:
+    """The logarithm of the improvement over ``best`` that is expected of N predictions: [N].
+
+    Stable far below the best, where ``pdf(u) + u cdf(u)`` is about ``pdf(u) / u**2``.
+
+    Args:
+        mean: [N].
+        deviation: [N], above 0.
+        best: What is to be surpassed.
+    """
+    u = (mean - best) / deviation
+    near = np.maximum(u, _FAR)
+    density = np.exp(-0.5 * near**2) / np.sqrt(2 * np.pi)
+    far = -0.5 * u**2 - 0.5 * np.log(2 * np.pi) - 2 * np.log(np.maximum(-u, 1.0))
+    standard = np.where(u > _FAR, np.log(np.maximum(density + near * ndtr(near), 1e-300)), far)
+    result: npt.NDArray[np.float64] = np.log(deviation) + standard
+    return result
+
+
+def log_gap_expected_improvement(
+    mean: npt.NDArray[Any], deviation: npt.NDArray[Any], best: npt.NDArray[Any]
+) -> npt.NDArray[np.float64]:
+    """The same where minus the logarithm of the gap to a ceiling is predicted, and the gap is to be closed.
+
+    The gap is then log-normal, and how far it is expected to fall below another one has the form of the price of a
+    put option (Black and Scholes, 1973): with ``u`` the standardised distance of the two and ``d`` the deviation,
+    ``exp(-best) (cdf(u) - exp(d**2 / 2 - u d) cdf(u - d))``. Arguments broadcast against each other.
+
+    Args:
+        mean: Of minus the logarithm of the gap.
+        deviation: Above 0.
+        best: Minus the logarithm of the gap that is to be surpassed.
+    """
+    u = (mean - best) / deviation
+    up = np.maximum(u, 0.0)
+    near = np.log(np.maximum(ndtr(up) - np.exp(deviation * (deviation / 2 - up)) * ndtr(up - deviation), 1e-300))
+    down = np.minimum(u, 0.0)
+    # cdf / pdf of both: what they differ by is small far below, but it does not vanish.
+    ratios = np.sqrt(np.pi / 2) * (erfcx(-down / np.sqrt(2)) - erfcx((deviation - down) / np.sqrt(2)))
+    far = -0.5 * down**2 - 0.5 * np.log(2 * np.pi) + np.log(np.maximum(ratios, 1e-300))
+    result: npt.NDArray[np.float64] = np.where(u > 0, near, far) - best
+    return result

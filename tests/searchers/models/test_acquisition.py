@@ -10,8 +10,12 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from raynas.searchers.models.hypervolume import Steps, front_ranks
-from raynas.searchers.models.improvement import log_gap_improvement, log_improvement
+from raynas.searchers.models.acquisition import (
+    HypervolumeImprovement,
+    front_ranks,
+    log_expected_improvement,
+    log_gap_expected_improvement,
+)
 
 
 def volume(scores: np.ndarray, costs: np.ndarray, floor: float, most: np.ndarray) -> float:
@@ -24,9 +28,9 @@ def test_expected_improvement_of_the_volume_is_that_of_sampled_scores(kinds: int
     rng = np.random.default_rng(kinds)
     scores, costs, most = rng.normal(size=8), rng.uniform(size=(8, kinds)), np.full(kinds, 1.1)
     asked, mean, deviation = rng.uniform(size=(5, kinds)), rng.normal(1, 0.5, 5), rng.uniform(0.3, 1, 5)
-    steps = Steps(scores, costs, -1.0, most)
+    steps = HypervolumeImprovement(scores, costs, -1.0, most)
     found = np.exp(
-        steps.log_improvement(asked, lambda levels: log_improvement(mean[:, None], deviation[:, None], levels))
+        steps.log_expected(asked, lambda levels: log_expected_improvement(mean[:, None], deviation[:, None], levels))
     )
     before = volume(scores, costs, -1.0, most)
     for place in range(5):
@@ -45,7 +49,7 @@ def test_improvement_of_a_gap_is_that_of_sampled_gaps() -> None:
             lambda t, pdf=density, to=best: (np.exp(-to) - np.exp(-t)) * pdf(t), best, max(best, mean) + 12 * deviation,
             points=[mean] if mean > best else None, epsabs=0, epsrel=1e-10,
         )  # fmt: skip
-        found = log_gap_improvement(np.array([mean]), np.array([deviation]), np.array([best]))[0]
+        found = log_gap_expected_improvement(np.array([mean]), np.array([deviation]), np.array([best]))[0]
         if expected > 1e-250:
             assert found == pytest.approx(np.log(expected), abs=1e-5)
         else:
@@ -53,18 +57,20 @@ def test_improvement_of_a_gap_is_that_of_sampled_gaps() -> None:
 
 
 def test_improvement_of_a_gap_orders_what_is_far_below() -> None:
-    below = log_gap_improvement(np.linspace(-40, 5, 200), np.full(200, 0.2), np.zeros(200))
+    below = log_gap_expected_improvement(np.linspace(-40, 5, 200), np.full(200, 0.2), np.zeros(200))
     assert np.isfinite(below).all() and (np.diff(below) > 0).all()
     # A gap that is hardly closed is closed linearly.
     far, close = np.array([-0.3, 0.2]), np.full(2, 1e-3)
-    assert log_gap_improvement(far, close, 0 * far)[0] == pytest.approx(log_improvement(far, close, 0.0)[0], abs=0.01)
+    assert log_gap_expected_improvement(far, close, 0 * far)[0] == pytest.approx(
+        log_expected_improvement(far, close, 0.0)[0], abs=0.01
+    )
 
 
 def test_what_costs_too_much_or_is_beaten_for_sure_adds_nothing() -> None:
-    steps = Steps(np.array([1.0, 2.0]), np.array([[1.0], [2.0]]), 1.0, np.array([3.0]))
+    steps = HypervolumeImprovement(np.array([1.0, 2.0]), np.array([[1.0], [2.0]]), 1.0, np.array([3.0]))
     asked, mean = np.array([[3.5], [2.5], [0.5], [np.inf]]), np.array([[9.0], [1.5], [1.5], [9.0]])
     with np.errstate(divide="ignore"):
-        gains = np.exp(steps.log_improvement(asked, lambda levels: np.log(np.maximum(mean - levels, 0))))
+        gains = np.exp(steps.log_expected(asked, lambda levels: np.log(np.maximum(mean - levels, 0))))
     assert gains.tolist() == pytest.approx([0, 0, 0.5 * 0.5 + 0.5, 0])
 
 
@@ -74,8 +80,10 @@ def test_a_thinned_grid_loses_little() -> None:
     scores, asked = np.log(costs + 0.1).sum(1) + rng.normal(0, 0.05, 300), rng.uniform(size=(50, 2))
 
     def improvement(cells: int) -> np.ndarray:
-        steps = Steps(scores, costs, scores.min(), np.full(2, 1.1), cells)
-        return np.exp(steps.log_improvement(asked, lambda levels: log_improvement(np.zeros((50, 1)), 1.0, levels)))
+        steps = HypervolumeImprovement(scores, costs, scores.min(), np.full(2, 1.1), cells)
+        return np.exp(
+            steps.log_expected(asked, lambda levels: log_expected_improvement(np.zeros((50, 1)), 1.0, levels))
+        )
 
     exact = improvement(10**6)
     assert np.corrcoef(improvement(500), exact)[0, 1] > 0.99
