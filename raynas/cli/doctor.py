@@ -221,7 +221,7 @@ def check_architecture(run: SearchRun) -> CheckResult:
     """Whether one architecture goes all the way, in this process."""
     name = "end to end"
     try:
-        suggestion = run.searcher(metric="score", mode=run.score_mode()).suggest("doctor")
+        suggestion = run.searcher(metric="score", mode=run.objective().mode).suggest("doctor")
         assert isinstance(suggestion, dict)
         chosen = suggestion["architecture"]
         if not isinstance(run, Run):

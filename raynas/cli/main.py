@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ray import tune
 from torch import nn
 
 from raynas.cli.arguments import read_arguments
@@ -70,6 +69,7 @@ from raynas.storage.locks import holding
 from raynas.storage.object_store import open_mirror
 from raynas.tasks.base import task_of
 from raynas.training.trainer import dropping
+from raynas.tune.plain import evaluator_of
 from raynas.utils.imports import resolve
 
 __all__ = ["audit", "connect", "main", "prepare", "resolve"]
@@ -163,11 +163,9 @@ def prepare(
 
 def _prepare(config: Config, space: Any, data: Data | None, view: View | None) -> SearchRun:
     check_address(config)
-    trainable = resolve(config.search.trainable, "search.trainable")
-    if not (isinstance(trainable, type) and issubclass(trainable, tune.Trainable)):
-        raise ConfigError(f"search.trainable {config.search.trainable!r} is no class of ray.tune.Trainable")
+    trainable = evaluator_of(resolve(config.search.trainable, "search.trainable"), config)
     if config.search.method == "auto":
-        method = "bayes" if config.search.objectives else getattr(trainable, "best_method", "evolution")
+        method = "bayes" if config.search.objectives else trainable.traits.default_searcher
         config = dataclasses.replace(config, search=dataclasses.replace(config.search, method=method))
     searcher = build_searcher(config)
     bare = resolve(config.space, "space") if space is None else space

@@ -163,6 +163,9 @@ class SearchConfig:
     reduction_factor: Annotated[float, Field(gt=1)] = 2.0
     grace: Count = 1
     """Slices that everyone gets before ASHA may stop it."""
+    mode: Literal["max", "min"] | None = None
+    """Whether high scores (max, the default) or low ones (min) are good, for a plain tune.Trainable of your own. An
+    evaluator knows it and refuses the setting."""
     cohort: Count = 1
     """How many architectures share a Tune trial. More than 1 pays where a score takes less than about 0.1 s."""
     replicas: Count | None = None

@@ -13,13 +13,13 @@ Everything is kept in one folder, from which a run that was interrupted goes on:
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import ray
 
@@ -40,10 +40,10 @@ from raynas.runs.budget import Budget
 from raynas.runs.compatibility import begun, refuse_changes, warn_if_unknown
 from raynas.runs.display import View
 from raynas.runs.sample import check_combination, combined
-from raynas.runs.warm_start import Source, mode_of_scores
+from raynas.runs.warm_start import Source
 from raynas.search_space.constraints import Limits, Profile
 from raynas.search_space.graph import graphs
-from raynas.search_space.joint import joined, unfolded
+from raynas.search_space.joint import joined
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import ArchitectureSearcher
 from raynas.storage.atomic import remove_abandoned, replace_text, write_json, write_with_retry
@@ -51,25 +51,18 @@ from raynas.storage.locks import alone
 from raynas.storage.object_store import check_folder, open_mirror
 from raynas.storage.removal import adopt, free_name, remove_tree
 from raynas.tune.callback import Recorder
+from raynas.tune.evaluator import CostModel, EvaluationContext
 from raynas.tune.experiment import run_search
 from raynas.tune.loggers import check_loggers, listening
-from raynas.tune.spec import EvaluationSpec, check_arguments, check_processes, memory_here, memory_of_head
+from raynas.tune.plain import evaluator_of
+from raynas.tune.resources import check_processes, memory_here, memory_of_head
+from raynas.tune.spec import EvaluationSpec, Objective
 
-__all__ = ["CostModel", "NoCosts", "SearchRun"]
+__all__ = ["NoCosts", "SearchRun"]
 
 
 _Status = TypeVar("_Status")
 _AGAIN = "run search once more, it writes it anew from the log"
-
-
-class CostModel(Protocol):
-    """What architectures cost."""
-
-    def __call__(self, architecture: Mapping[str, str], /) -> Mapping[str, float]:
-        """The costs of one by name."""
-
-    def profile(self) -> Mapping[str, Profile]:
-        """The range of each cost over the space."""
 
 
 class NoCosts:
@@ -95,7 +88,7 @@ class SearchRun:
         space: What may be proposed.
         costs: What architectures cost: all that is limited.
         searcher: Makes the searcher of a SearchSpace, ``seed``, ``metric`` and ``mode``; its class will do.
-        trainable: Class of the Tune trainable that scores.
+        trainable: An :class:`raynas.tune.evaluator.Evaluator`, or a plain ``tune.Trainable``.
         view: Where progress is shown.
 
     Raises:
@@ -114,7 +107,7 @@ class SearchRun:
         assert config.name is not None
         self.config, self.costs = config, costs
         self.limits = Limits.parse(config.limits, config.limits)
-        self.trainable, self.view = trainable, view or View()
+        self.trainable, self.view = evaluator_of(trainable, config), view or View()
         self.mirror = open_mirror(config.storage_path, config.name)
         """What keeps its files in an object store, where that is the storage."""
         self.folder = Path(config.storage_path).expanduser() / config.name
@@ -128,20 +121,19 @@ class SearchRun:
         self.source: Source | None = None
         """What a warm start begins with."""
         self._any_searcher = searcher
-        self.use(joined(space, config.search, trainable))
+        self.use(self.joined(space))
         self.decisions = self.search_space.decisions
         """All that was open at first; a supernet may leave less of it in ``search_space``: see ``train.shrink``."""
         self.searcher()
-        check_combination(trainable, config.search)
+        check_combination(self.trainable, config)
         if check_address(config) is None:
-            check_processes(trainable, config.search, memory_here(), "this machine")
+            check_processes(self.trainable, config.search, memory_here(), "this machine")
         check_loggers(config.search.loggers)
-        if hasattr(trainable, "check"):
-            trainable.check(config.search)
-        elif config.search.cohort != 1:
-            raise ConfigError(f"search.cohort = {config.search.cohort} needs a trainable with spec(); legal: 1")
-        else:
-            check_arguments(config.search, legal=list(inspect.signature(trainable.setup).parameters)[2:])
+        self.trainable.validate(config)
+
+    def joined(self, space: SearchSpace) -> SearchSpace:
+        """The space with the training settings that are searched, too: see ``search.joint``."""
+        return joined(space, self.config.search, self.trainable.traits.searches_hyperparameters)
 
     def costs_of(self, architecture: Architecture) -> Mapping[str, float]:
         """What an architecture costs, by name."""
@@ -154,9 +146,11 @@ class SearchRun:
     def price(self) -> None:
         """Find out what architectures cost where that takes a measurement; called before anything is computed."""
 
-    def score_mode(self) -> str:
-        """Whether the scores of this run are to be high (max) or low (min)."""
-        return mode_of_scores(self.trainable, self.config)
+    def objective(self) -> Objective:
+        """What a score of this run is, and whether it is to be high (max) or low (min)."""
+        if self.config.search.combine:
+            return Objective("combined rank")
+        return self.trainable.objective(self.config, None)
 
     def use(self, space: SearchSpace) -> None:
         """Search in this space."""
@@ -166,7 +160,7 @@ class SearchRun:
         )
         """Makes a fresh searcher."""
         if self.config.search.warm_start is not None:
-            self.source = Source.of(self.config, self.folder, space, self.score_mode())
+            self.source = Source.of(self.config, self.folder, space, self.objective().mode)
             self.searcher = self.source.warm(self.searcher)
 
     def open(self) -> None:
@@ -316,20 +310,30 @@ class SearchRun:
             remove_tree(kept)
 
     def evaluation_spec(self) -> EvaluationSpec:
-        """How the trainable scores; whatever it needs for that is trained and started."""
-        if hasattr(self.trainable, "spec"):
-            told: EvaluationSpec = self.trainable.evaluation_spec(self)
-            return told
-        search = self.config.search
-        concurrent = search.max_concurrent or int(ray.cluster_resources().get("CPU", 1))
-        return EvaluationSpec(
-            unfolded(self.trainable) if search.joint else self.trainable,
-            search.trainable_args,
-            max_fidelity=search.slices,
-            ends_itself=False,
-            workers=concurrent,
-            concurrent=concurrent,
-            bounded=search.max_concurrent is None,
+        """How the evaluator scores; what it requires is trained first."""
+        self.provide(self.trainable.traits.requires)
+        spec = self.trainable.evaluation_spec(self.context())
+        return dataclasses.replace(spec, mode=self.objective().mode)
+
+    def provide(self, requirements: Set[str]) -> None:
+        """Carry out the phases that an evaluator requires; see :class:`raynas.tune.evaluator.EvaluatorTraits`.
+
+        Raises:
+            ConfigError: It requires a network, and there is none.
+        """
+        if requirements:
+            raise ConfigError(f"{self.config.search.trainable} needs a network, but {self.config.space} has none")
+
+    def context(self) -> EvaluationContext:
+        """What an evaluator is given of this run."""
+        name = "in-flight"
+        return EvaluationContext(
+            config=self.config,
+            search_space=self.search_space,
+            costs=self.costs,
+            say=self.view.say,
+            check_nodes=self.check_nodes,
+            storage=self.folder.absolute() / name if self.mirror is None else self.mirror.below(name),
         )
 
     def leaderboard(self, spec: EvaluationSpec, recommended: Sequence[Architecture] = ()) -> list[dict[str, Any]]:

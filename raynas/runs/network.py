@@ -22,7 +22,7 @@ import functools
 import json
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -52,7 +52,6 @@ from raynas.runs.display import View
 from raynas.runs.network_space import NetworkSpace
 from raynas.search_space import joint
 from raynas.search_space.constraints import LATENCY, Profile
-from raynas.search_space.joint import joined
 from raynas.searchers import ArchitectureSearcher
 from raynas.searchers.random import random_architectures
 from raynas.storage.atomic import write_json
@@ -65,6 +64,8 @@ from raynas.training.path_sampling import PathSampler
 from raynas.training.phases import restore
 from raynas.training.retrain import images_per_second, retrain, retrain_recipe
 from raynas.training.trainer import dropping, model_tensors
+from raynas.tune.evaluator import EvaluationContext
+from raynas.tune.spec import Objective
 
 __all__ = ["Run"]
 
@@ -77,7 +78,7 @@ class Run(SearchRun):
         space: A module with Choices.
         data: What to train and score on.
         searcher: Makes the searcher of a SearchSpace, ``seed``, ``metric`` and ``mode``; its class will do.
-        trainable: Class of the Tune trainable that scores.
+        trainable: An :class:`raynas.tune.evaluator.Evaluator`, or a plain ``tune.Trainable``.
         view: Where progress is shown.
 
     Raises:
@@ -126,18 +127,17 @@ class Run(SearchRun):
         self.latency = self._open.latency(self.folder)
         """What tells how long networks take to answer; None where nobody wants to know."""
         if self.latency is not None and self.latency.ready:
-            self.use(joined(self._open.search_space(self.latency), config.search, trainable))
+            self.use(self.joined(self._open.search_space(self.latency)))
         self.paths()
         if not config.retrain.space_args:
             self._check_drop_path()
         self._supernet: Supernet | None = None
-        if not getattr(trainable, "trains_supernet", False):
+        if "supernet" not in self.trainable.traits.requires:
             refuse_rounds(config.train, trainable.__name__)
         self.shrinking = make_shrinking(config, costs, self.limits, self.angle_statistics, self._violation)
         self.pool = make_pool(config, costs, self._between_rounds, self.task.metric.mode)
         self._narrow_as_trained()
-        if hasattr(trainable, "check_run"):
-            trainable.check_run(self)
+        self.trainable.validate_run(self.context())
 
     def example(self, batch: int = 1) -> torch.Tensor:
         """A batch of zeros in the shape of the data: float32 [batch, C, H, W], or of words int64 [batch, 1]."""
@@ -158,7 +158,7 @@ class Run(SearchRun):
         if self.latency is None:
             return
         self.latency.calibrate(self.config.seed, self.view.say)
-        self.use(joined(self._open.search_space(self.latency), self.config.search, self.trainable))
+        self.use(self.joined(self._open.search_space(self.latency)))
         try:
             random_architectures(self.search_space, 1, self.config.seed)
         except UnsatisfiableError:
@@ -237,10 +237,29 @@ class Run(SearchRun):
         """By the limits as they are now: those on latency are known once some networks were measured."""
         return 0.0 if self.search_space.violation is None else self.search_space.violation(architecture)
 
-    def score_mode(self) -> str:
-        """See :meth:`SearchRun.score_mode`."""
-        measured = not self.config.search.combine and getattr(self.trainable, "measured", False)
-        return self.task.metric.mode if measured else super().score_mode()
+    def objective(self) -> Objective:
+        """See :meth:`SearchRun.objective`."""
+        if self.config.search.combine:
+            return super().objective()
+        return self.trainable.objective(self.config, self.task.metric)
+
+    def provide(self, requirements: Set[str]) -> None:
+        """See :meth:`SearchRun.provide`: place the replicas, train the supernet."""
+        if "replicas" in requirements:
+            self.supernet.place_replicas()  # what the cluster cannot hold is said before the training, not after it
+        if "supernet" in requirements:
+            self.train_supernet()
+
+    def context(self) -> EvaluationContext:
+        """See :meth:`SearchRun.context`; with the network, the data, the task and the supernet."""
+        return dataclasses.replace(
+            super().context(),
+            space=self.space,
+            data=self.data,
+            search_data=self.search_data,
+            task=self.task,
+            supernet=_TrainedSupernet(self),
+        )
 
     def narrow(self, decisions: Decisions) -> None:
         """Search among these options alone."""
@@ -452,3 +471,27 @@ class Run(SearchRun):
             self.latency.close()
         if self._supernet is not None:
             self._supernet.close()
+
+
+class _TrainedSupernet:
+    """What an evaluator may ask of the supernet: a :class:`raynas.tune.evaluator.SupernetHandle`."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def replicas(self) -> list[Any]:
+        """Start actors that score with the trained weights."""
+        return self._run.supernet.replicas()
+
+    @property
+    def gpus_per_replica(self) -> float:
+        """How many GPUs each of them holds."""
+        return self._run.supernet.where.gpus
+
+    def angles(self) -> Angles:
+        """Weight angles of all architectures."""
+        return self._run.angles()
+
+    def check_angles(self) -> None:
+        """Refuse what will have no angles."""
+        self._run.check_angles()

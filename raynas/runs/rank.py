@@ -29,8 +29,8 @@ from raynas.metrics import scored_by
 from raynas.results.files import Front, read_or
 from raynas.runs.base import SearchRun
 from raynas.runs.display import View
+from raynas.runs.network import Run
 from raynas.runs.sample import ranks, score_sample
-from raynas.runs.warm_start import mode_of_scores
 from raynas.searchers.random import random_architectures
 from raynas.storage.atomic import write_json
 from raynas.tune.trial import BatchTrial
@@ -103,7 +103,7 @@ def _enough(truth: GroundTruth, names: Any, why: str) -> None:
 
 def _name(run: SearchRun) -> str:
     config = run.config
-    data = "" if not hasattr(run, "data") else f" on {config.data.name}"
+    data = f" on {config.data.name}" if isinstance(run, Run) else ""
     return f"The score of {config.search.trainable.partition(':')[2]} for {config.space}{data}"
 
 
@@ -150,7 +150,7 @@ def _searched(run: SearchRun, rows: Rows) -> Sample:
     fair = _is_random(run, rows)
     text = "drawn by chance from the space" if fair else "chosen by the search, no fair sample of the space"
     measure = scored_by(rows)
-    return Sample(text, told, mode_of_scores(run.trainable, run.config) if measure is None else measure.mode)
+    return Sample(text, told, run.objective().mode if measure is None else measure.mode)
 
 
 def _costs(run: SearchRun, truth: GroundTruth) -> dict[str, dict[str, float]]:

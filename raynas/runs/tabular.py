@@ -13,6 +13,7 @@ from raynas.runs.display import View
 from raynas.search_space.constraints import Limits, check_objectives, violation
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import ArchitectureSearcher
+from raynas.tune.evaluator import Evaluator
 from raynas.utils.imports import resolve
 
 __all__ = ["tabular_run", "tabular_space"]
@@ -39,7 +40,7 @@ def tabular_run(
     config: Config,
     space: SearchSpace,
     searcher: Callable[..., ArchitectureSearcher],
-    trainable: Any,
+    trainable: type[Evaluator],
     view: View | None,
 ) -> SearchRun:
     """A run over a space without a network; what its architectures cost is known by the trainable, if at all."""
@@ -48,12 +49,9 @@ def tabular_run(
             raise ConfigError(f"search.{name} needs a network, but {config.space} is bare decisions")
     if config.latency.place is not None:
         raise ConfigError(f"latency.place needs a network, but {config.space} is bare decisions")
-    if hasattr(trainable, "costs"):
-        costs = trainable.costs(space.decisions, config)
-    elif hasattr(trainable, "spec"):
+    if trainable.traits.needs_network:
         raise ConfigError(f"{config.search.trainable} needs a network, but {config.space} is bare decisions")
-    else:
-        costs = NoCosts()
+    costs = trainable.costs(space.decisions, config) or NoCosts()
     limits = Limits.parse(config.limits, costs.profile())
     space = dataclasses.replace(space, violation=violation(costs, limits)) if limits.bounds else space
     objectives = check_objectives(config.search.objectives, costs.profile())

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from helpers.tiny import Tiny
-from raynas.trainables.from_scratch import FromScratch
 from torch import nn
 
 from raynas.architecture import Architecture, Notation, canonical, enumerate_all, key, sample
@@ -162,7 +161,7 @@ def test_what_is_left_of_a_space_is_all_that_is_read() -> None:
 
 
 def test_settings_beside_an_architecture_are_words_too() -> None:
-    space = joined(CELLS, SearchConfig(joint={"train.lr": {"choice": [0.1, 1.0]}}), FromScratch)
+    space = joined(CELLS, SearchConfig(joint={"train.lr": {"choice": [0.1, 1.0]}}))
     speller = SequenceEncoder(space)
     for form in draw(space, 10):
         assert speller.read(speller.write(form)) == form and "train.lr" in form
