@@ -19,7 +19,7 @@ _HOMES = {
     "Split": "raynas.data.dataset",
     "decisions": "raynas.nn.choice",
     "derive": "raynas.nn.subnet",
-    "prepare": "raynas.cli.main",
+    "prepare": "raynas.runs.factory",
 }
 
 

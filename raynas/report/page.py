@@ -39,7 +39,7 @@ def write_report(folder: Path) -> Path:
         OSError: The page cannot be written.
     """
     run_data = read_run_data(Path(folder))
-    template = Template(resources.files(__name__).joinpath("page.html").read_text(encoding="utf-8"))
+    template = Template(resources.files("raynas.report").joinpath("page.html").read_text(encoding="utf-8"))
     page = template.substitute(
         name=escape(run_data.config.name or run_data.folder.name),
         headline=_headline(run_data),

@@ -46,10 +46,12 @@ from raynas.export.formats import export
 from raynas.nn.choice import decisions
 from raynas.nn.subnet import derive
 from raynas.results.files import CurveLine, read_lines
+from raynas.runs.bad_input import validating
 from raynas.runs.base import SearchRun
 from raynas.runs.compatibility import refuse_changes
 from raynas.runs.display import View
 from raynas.runs.network_space import NetworkSpace
+from raynas.runs.supernet_handle import TrainedSupernet
 from raynas.search_space import joint
 from raynas.search_space.constraints import LATENCY, Profile
 from raynas.searchers import ArchitectureSearcher
@@ -109,8 +111,9 @@ class Run(SearchRun):
             config = dataclasses.replace(config, train=dataclasses.replace(config.train, preset=self.task.preset))
         for seen in (data,) if config.data.search_size is None else (self.search_data, data):
             try:
-                costs = Costs(space, (task_of(seen).example(),))
-                classes = costs.classes()
+                with validating():
+                    costs = Costs(space, (task_of(seen).example(),))
+                    classes = costs.classes()
             except (RuntimeError, TypeError) as error:
                 why = "" if seen is data else " (data.search_size)"
                 raise ConfigError(f"the space does not run on {seen}{why}: {str(error).splitlines()[0]}") from None
@@ -124,10 +127,7 @@ class Run(SearchRun):
             raise ConfigError("retrain.preset would undo what search.joint finds: leave out one of them")
         super().__init__(config, self._open.search_space(), costs, searcher, trainable, view)
         self.costs: Costs = costs
-        self.latency = self._open.latency(self.folder)
-        """What tells how long networks take to answer; None where nobody wants to know."""
-        if self.latency is not None and self.latency.ready:
-            self.use(self.joined(self._open.search_space(self.latency)))
+        self._load_latency()
         self.paths()
         if not config.retrain.space_args:
             self._check_drop_path()
@@ -138,6 +138,18 @@ class Run(SearchRun):
         self.pool = make_pool(config, costs, self._between_rounds, self.task.metric.mode)
         self._narrow_as_trained()
         self.trainable.validate_run(self.context())
+
+    def _load_latency(self) -> None:
+        """The latency model of the measurements in the folder; None without ``latency.place``."""
+        self.latency = self._open.latency(self.folder)
+        if self.latency is not None and self.latency.ready:
+            self.use(self.joined(self._open.search_space(self.latency)))
+
+    def load(self) -> None:
+        """See :meth:`SearchRun.load`; measured latencies, and what a training has left of the space."""
+        super().load()
+        self._load_latency()
+        self._narrow_as_trained()
 
     def example(self, batch: int = 1) -> torch.Tensor:
         """A batch of zeros in the shape of the data: float32 [batch, C, H, W], or of words int64 [batch, 1]."""
@@ -169,7 +181,19 @@ class Run(SearchRun):
             self.latency.measure_all([joint.network(json.loads(row["architecture"])) for row in rows], self.view.say)
 
     def search(self) -> list[dict[str, Any]]:
-        """See :meth:`SearchRun.search`."""
+        """Train the supernet if the evaluator needs one, score ``search.num_samples`` architectures, return the best.
+
+        What the log already holds is not scored again, whatever searcher or limit it came from; an interrupted
+        training goes on from its newest checkpoint.
+
+        Returns:
+            Up to ``search.top`` rows, best first, with ``architecture``, ``key``, ``score`` (of the search),
+            ``final_score`` (on all validation data) and the costs; also written to leaderboard.json. With
+            ``search.objectives`` see :meth:`front`, too.
+
+        Raises:
+            ConfigError: The cluster cannot hold what the settings ask for, or its nodes lack something.
+        """
         best = super().search()
         if self.latency is not None:
             self.view.say(self.latency.account())
@@ -258,7 +282,7 @@ class Run(SearchRun):
             data=self.data,
             search_data=self.search_data,
             task=self.task,
-            supernet=_TrainedSupernet(self),
+            supernet=TrainedSupernet(lambda: self.supernet, self.angles, self.check_angles),
         )
 
     def narrow(self, decisions: Decisions) -> None:
@@ -338,7 +362,7 @@ class Run(SearchRun):
         rate = statistics.median(rates or [0.0])
         alike = self._retrained_in is self.space and self.config.data.search_size is None
         if self.budget.left and not (rates and alike):
-            self.close()
+            self.release()
             rate = images_per_second(network, self.data, recipe, self.config.seed)
         takes = (recipe.epochs or 0.0) * len(self.data.train) / rate if rate else math.inf
         left = self.budget.left or 0.0
@@ -376,7 +400,7 @@ class Run(SearchRun):
             ``test_accuracy`` and ``validation_accuracy`` in percent (of texts ``test_perplexity`` and
             ``validation_perplexity``), ``epochs`` and ``seconds``.
         """
-        self.close()  # the replicas are not needed any more, their processors are
+        self.release()  # the replicas are not needed any more, their processors are
         self.begin()
         chosen = self.best() if architecture is None else self.check(architecture)
         below = f"retrain/{arch.key(chosen)}"
@@ -464,34 +488,9 @@ class Run(SearchRun):
     def _batched(self) -> int:
         return self.task.batched(self.config.train)
 
-    def close(self) -> None:
-        """See :meth:`SearchRun.close`; the actors end, too."""
-        super().close()
+    def release(self) -> None:
+        """See :meth:`SearchRun.release`: those of the supernet, and that which measures latency."""
         if self.latency is not None:
             self.latency.close()
         if self._supernet is not None:
             self._supernet.close()
-
-
-class _TrainedSupernet:
-    """What an evaluator may ask of the supernet: a :class:`raynas.tune.evaluator.SupernetHandle`."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    def replicas(self) -> list[Any]:
-        """Start actors that score with the trained weights."""
-        return self._run.supernet.replicas()
-
-    @property
-    def gpus_per_replica(self) -> float:
-        """How many GPUs each of them holds."""
-        return self._run.supernet.where.gpus
-
-    def angles(self) -> Angles:
-        """Weight angles of all architectures."""
-        return self._run.angles()
-
-    def check_angles(self) -> None:
-        """Refuse what will have no angles."""
-        self._run.check_angles()

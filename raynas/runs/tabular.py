@@ -8,6 +8,7 @@ from typing import Any
 
 from raynas.config.run import Config
 from raynas.exceptions import ConfigError
+from raynas.runs.bad_input import validating
 from raynas.runs.base import NoCosts, SearchRun
 from raynas.runs.display import View
 from raynas.search_space.constraints import Limits, check_objectives, violation
@@ -33,7 +34,8 @@ def tabular_space(config: Config, decisions: Mapping[str, Any]) -> SearchSpace:
     if unknown:
         raise ConfigError(f"{config.space} has no argument {unknown[0]!r}; legal ones: {', '.join(legal)}")
     functions = {name: resolve(path, f"space_args.{name}") for name, path in config.space_args.items()}
-    return SearchSpace({name: tuple(options) for name, options in decisions.items()}, **functions)
+    with validating(f"space {config.space!r}"):
+        return SearchSpace({name: tuple(options) for name, options in decisions.items()}, **functions)
 
 
 def tabular_run(
@@ -52,8 +54,9 @@ def tabular_run(
     if trainable.traits.needs_network:
         raise ConfigError(f"{config.search.trainable} needs a network, but {config.space} is bare decisions")
     costs = trainable.costs(space.decisions, config) or NoCosts()
-    limits = Limits.parse(config.limits, costs.profile())
+    with validating():
+        limits = Limits.parse(config.limits, costs.profile())
+        objectives = check_objectives(config.search.objectives, costs.profile())
     space = dataclasses.replace(space, violation=violation(costs, limits)) if limits.bounds else space
-    objectives = check_objectives(config.search.objectives, costs.profile())
     space = dataclasses.replace(space, costs=costs, objectives=objectives)
     return SearchRun(config, space, costs, searcher, trainable, view)

@@ -30,7 +30,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class EvaluationSpec:
-    """How architectures are scored in one search: what :meth:`raynas.tune.evaluator.Evaluator.evaluation_spec` returns."""
+    """How architectures are scored in one search: see :meth:`raynas.tune.evaluator.Evaluator.evaluation_spec`."""
 
     trainable: type[tune.Trainable]
     parameters: Mapping[str, Any] = field(default_factory=dict)

@@ -15,9 +15,9 @@ from helpers.tiny import Tiny
 from torch import nn
 
 from raynas.architecture import Architecture, Notation, canonical, enumerate_all, key, sample
-from raynas.cli.main import build_searcher
 from raynas.config.run import Config, SearchConfig
 from raynas.costs.counter import Costs
+from raynas.runs.factory import build_searcher
 from raynas.search_space.joint import joined
 from raynas.search_space.sequence import SequenceEncoder
 from raynas.search_space.space import SearchSpace

@@ -27,9 +27,8 @@ OURS = (Angle, FromScratch, SharedWeights, Table, ZeroCost)
 
 
 def define(base: type[Any] = Evaluator, **names: Any) -> type[Any]:
-    return type(base)(
-        "Mine", (base,), {"evaluation_spec": classmethod(lambda cls, context: EvaluationSpec(cls)), **names}
-    )
+    spec = classmethod(lambda cls, context: EvaluationSpec(cls))
+    return type(base)("Mine", (base,), {"evaluation_spec": spec, **names})
 
 
 @pytest.mark.parametrize("base", [Evaluator, BatchTrial, SharedWeights])
