@@ -268,7 +268,9 @@ def doctor(config: Config, trust: bool = False, verbose: bool = False) -> int:
     tell(check_token(os.environ, Path.home()))
     try:
         connect(config, verbose=verbose)
-    except (*BAD_INPUT, RuntimeError) as error:
+    except Exception as error:
+        if not isinstance(error, (*BAD_INPUT, RuntimeError)):
+            raise
         said = one_line(error)
         given = config.address or os.environ.get("RAY_ADDRESS")
         tell(CheckResult("Ray", "fail", said, "Check --address, or start a cluster: ray start --head" if given else ""))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 import traceback
 from pathlib import Path
 
 from raynas import exceptions
 from raynas.storage.atomic import replace_text
+from raynas.storage.removal import scratch_folder
 
 __all__ = ["BAD_INPUT", "one_line", "write_traceback"]
 
-BAD_INPUT: tuple[type[BaseException], ...] = (*(vars(exceptions)[name] for name in exceptions.__all__), OSError)
+BAD_INPUT: tuple[type[Exception], ...] = (*(vars(exceptions)[name] for name in exceptions.__all__), OSError)
 """Errors that say what a person can change. Everything else may be a bug, of RayNAS or of the code of a user."""
 _FILE = "error.log"
 
@@ -39,6 +39,6 @@ def write_traceback(error: BaseException, folder: Path | None) -> Path:
             pass
         else:
             return folder / _FILE
-    path = Path(tempfile.mkdtemp(prefix="raynas-")) / _FILE
+    path = scratch_folder() / _FILE
     replace_text(path, text, patience=0)
     return path

@@ -171,7 +171,8 @@ def _failed(error: BaseException, code: int, verbose: bool, run: SearchRun | Non
         traceback.print_exception(error)
     text = one_line(error)[:2000]
     if not isinstance(error, (*BAD_INPUT, watch.ClusterLost)):
-        text = f"{text} ({type(error).__name__}; the traceback is in {write_traceback(error, run and run.folder)})"
+        file = write_traceback(error, None if run is None else run.folder)
+        text = f"{text} ({type(error).__name__}; the traceback is in {file})"
     print(f"error: {text}", file=sys.stderr)
     return code
 

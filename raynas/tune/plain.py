@@ -76,7 +76,7 @@ def evaluator_of(trainable: type[Any], config: Config) -> type[Evaluator]:
     if not (isinstance(trainable, type) and issubclass(trainable, tune.Trainable)):
         raise ConfigError(f"search.trainable {config.search.trainable!r} is no class of ray.tune.Trainable")
     if not issubclass(trainable, Evaluator):
-        return type(PlainTrainable)(trainable.__name__, (PlainTrainable,), _described(trainable))
+        return _wrapped(trainable)
     check_complete(trainable)
     if config.search.mode is not None and not issubclass(trainable, PlainTrainable):
         raise ConfigError(
@@ -86,13 +86,15 @@ def evaluator_of(trainable: type[Any], config: Config) -> type[Evaluator]:
     return trainable
 
 
-def _described(trainable: type[tune.Trainable]) -> dict[str, Any]:
-    return {
-        "wrapped": trainable,
-        "__module__": trainable.__module__,
-        "__qualname__": trainable.__qualname__,
-        "__doc__": trainable.__doc__,
-    }
+def _wrapped(trainable: type[tune.Trainable]) -> type[PlainTrainable]:
+    """An evaluator under the name of the trainable, so that messages and the nodes of a cluster find that."""
+
+    class Wrapped(PlainTrainable):
+        wrapped = trainable
+
+    for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+        setattr(Wrapped, name, getattr(trainable, name))
+    return Wrapped
 
 
 def with_plain_settings(trainable: type[Any]) -> type[Any]:
