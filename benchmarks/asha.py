@@ -31,7 +31,8 @@ from raynas.search_space.space import SearchSpace
 from raynas.searchers import ArchitectureSearcher
 from raynas.tune.callback import Recorder
 from raynas.tune.experiment import run_search
-from raynas.tune.spec import EvaluationSpec, slots
+from raynas.tune.resources import slots
+from raynas.tune.spec import EvaluationSpec
 
 
 class Listed(ArchitectureSearcher):

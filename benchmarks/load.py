@@ -34,12 +34,12 @@ from rich.console import Console
 
 from raynas import prepare, results
 from raynas.architecture import key
-from raynas.cli.main import METHODS
 from raynas.config.loading import dump
 from raynas.config.run import Config, SearchConfig
 from raynas.report.page import write_report
 from raynas.results.log import Log
 from raynas.runs.display import View
+from raynas.runs.factory import METHODS
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import BatchSearcher
 from raynas.tune.experiment import LoggedHistory

@@ -23,11 +23,11 @@ from pathlib import Path
 import ray
 from rich.console import Console
 
-from raynas.cli.main import prepare
 from raynas.config.run import Config, DataConfig, RetrainConfig, SearchConfig
 from raynas.config.train import PoolConfig, TrainConfig
 from raynas.distributed.connection import connect
 from raynas.runs.display import View
+from raynas.runs.factory import prepare
 from raynas.runs.network import Run
 
 WAYS = ("NAO-WS", "random, same supernet")

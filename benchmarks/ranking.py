@@ -26,10 +26,10 @@ from raynas.spaces.nasbench_macro import to_string
 
 from raynas import architecture as arch
 from raynas.analysis.rank_correlation import compare
-from raynas.cli.main import prepare
 from raynas.config.run import Config, DataConfig, SearchConfig
 from raynas.config.train import TrainConfig
 from raynas.distributed.connection import connect
+from raynas.runs.factory import prepare
 from raynas.supernet.supernet import Supernet
 
 

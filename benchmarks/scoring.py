@@ -24,12 +24,12 @@ import torch
 from raynas.spaces.shufflenet import spos_32
 
 from raynas import results
-from raynas.cli.main import prepare
 from raynas.config.run import Config, SearchConfig
 from raynas.config.train import TrainConfig
 from raynas.data.dataset import Dataset, Split
 from raynas.distributed.connection import connect
 from raynas.evaluation.scorer import Scorer
+from raynas.runs.factory import prepare
 from raynas.training import checkpoint
 from raynas.training.trainer import place_model
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raynas.architecture import Architecture
-    from raynas.cli.main import prepare
     from raynas.config.loading import load as load_config
     from raynas.config.run import Config
     from raynas.data.dataset import Dataset, Split
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from raynas.metrics import Metric
     from raynas.nn.choice import Choice, decisions
     from raynas.nn.subnet import derive
+    from raynas.runs.factory import prepare
     from raynas.runs.network import Run
     from raynas.search_space.space import SearchSpace
     from raynas.searchers.base import ArchitectureSearcher
@@ -83,7 +83,7 @@ _HOMES = {
     "decisions": "raynas.nn.choice",
     "derive": "raynas.nn.subnet",
     "load_config": "raynas.config.loading:load",  # where it has another name
-    "prepare": "raynas.cli.main",
+    "prepare": "raynas.runs.factory",
 }
 
 

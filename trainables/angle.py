@@ -12,17 +12,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 
-from raynas.config.run import SearchConfig
+from raynas.config.run import Config
 from raynas.evaluation.angle import Angles
-from raynas.tune.spec import EvaluationSpec, check_arguments, slots
+from raynas.metrics import Metric
+from raynas.tune.evaluator import EvaluationContext, EvaluatorTraits
+from raynas.tune.resources import slots
+from raynas.tune.spec import EvaluationSpec, Objective, check_arguments
 from raynas.tune.trial import BatchTrial, Candidate, FidelitySchedule
-
-if TYPE_CHECKING:  # a thin trial must not import torch
-    from raynas.runs.network import Run
 
 __all__ = ["Angle"]
 
@@ -33,31 +33,37 @@ class Angle(BatchTrial):
     The table is read off the weights once, before the search; trials see it through the object store.
     """
 
-    trains_supernet = True
-
-    @staticmethod
-    def check(search: SearchConfig) -> None:
-        """Refuse settings that cannot be: called before anything is started."""
-        check_arguments(search, legal=())
-
-    @staticmethod
-    def reports(search: SearchConfig) -> tuple[str, ...]:
-        """What a score may be made of. Together with accuracy: see :mod:`raynas.trainables.shared_weights`."""
-        return ("angle",)
-
-    @staticmethod
-    def check_run(run: Run) -> None:
-        """Refuse a space without rules for its angles, before anything is started."""
-        run.check_angles()
+    traits = EvaluatorTraits(requires=frozenset({"supernet"}))
 
     @classmethod
-    def evaluation_spec(cls, run: Run) -> EvaluationSpec:
-        """Train the supernet if that is not done. One trial after the other: the same seed gives the same search."""
-        run.train_supernet()
-        concurrent = run.config.search.max_concurrent or 1
+    def validate(cls, config: Config) -> None:
+        """It takes no arguments."""
+        check_arguments(config.search, legal=())
+
+    @classmethod
+    def validate_run(cls, context: EvaluationContext) -> None:
+        """Refuse a space without rules for its angles, before anything is started."""
+        assert context.supernet is not None
+        context.supernet.check_angles()
+
+    @classmethod
+    def objective(cls, config: Config, metric: Metric | None) -> Objective:
+        """The angle, in degrees; a large one is good."""
+        return Objective("angle", "max", "degrees")
+
+    @classmethod
+    def combinable_metrics(cls, config: Config) -> tuple[str, ...]:
+        """The angle alone. Together with accuracy: see :mod:`raynas.trainables.shared_weights`."""
+        return ("angle",)
+
+    @classmethod
+    def evaluation_spec(cls, context: EvaluationContext) -> EvaluationSpec:
+        """One trial after the other: the same seed gives the same search."""
+        assert context.supernet is not None
+        concurrent = context.config.search.max_concurrent or 1
         return EvaluationSpec(
             cls,
-            {"angles": run.angles(), "schedule": FidelitySchedule()},
+            {"angles": context.supernet.angles(), "schedule": FidelitySchedule()},
             slots(concurrent),
             workers=concurrent,
             concurrent=concurrent,

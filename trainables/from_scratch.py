@@ -13,14 +13,13 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 import torch
-from ray import tune
 
 from raynas import architecture as arch
-from raynas.config.run import SearchConfig
+from raynas.config.run import Config
 from raynas.config.train import TrainConfig
 from raynas.data.dataset import from_arrays, to_arrays
 from raynas.distributed.nodes import PreemptionNotice
@@ -35,11 +34,9 @@ from raynas.storage.removal import remove_tree
 from raynas.tasks.base import task_of
 from raynas.training import checkpoint
 from raynas.training.trainer import Trainer
+from raynas.tune.evaluator import EvaluationContext, Evaluator, EvaluatorTraits
 from raynas.tune.spec import EvaluationSpec, check_arguments
 from raynas.utils.periods import PERIODS
-
-if TYPE_CHECKING:
-    from raynas.runs.network import Run
 
 __all__ = ["FromScratch", "Job"]
 
@@ -63,19 +60,15 @@ class Job:
     keeps it in an object store."""
 
 
-class FromScratch(tune.Trainable):
+class FromScratch(Evaluator):
     """A trial that trains the network of one architecture; the score is that on all validation data."""
 
-    best_method = "bayes"
-    """Of the searchers, where a score is dear."""
-    measured = True
-    """A score is what the data are measured by, see :mod:`raynas.metrics`."""
-    uses_settings = True
-    """Every architecture may be trained with settings of its own: see :mod:`raynas.search_space.joint`."""
+    traits = EvaluatorTraits(scored_by_task_metric=True, searches_hyperparameters=True, default_searcher="bayes")
 
-    @staticmethod
-    def check(search: SearchConfig) -> None:
-        """Refuse settings that cannot be: called before anything is started."""
+    @classmethod
+    def validate(cls, config: Config) -> None:
+        """One architecture a trial, no arguments, and a grace within the epochs."""
+        search = config.search
         check_arguments(search, legal=())
         if search.cohort != 1:
             raise ConfigError(f"search.cohort = {search.cohort}: one architecture is trained in a trial; legal: 1")
@@ -83,9 +76,10 @@ class FromScratch(tune.Trainable):
             raise ConfigError(f"search.grace = {search.grace} is more than search.epochs; legal: 1 to {search.epochs}")
 
     @classmethod
-    def evaluation_spec(cls, run: Run) -> EvaluationSpec:
+    def evaluation_spec(cls, context: EvaluationContext) -> EvaluationSpec:
         """One trial per worker, one worker per GPU, or per CPU where there is none."""
-        search, train = run.config.search, run.config.train
+        assert context.search_data is not None
+        search, train = context.config.search, context.config.train
         where = place(
             search.max_concurrent or search.replicas,
             train.cpus_per_worker,
@@ -93,14 +87,14 @@ class FromScratch(tune.Trainable):
             wait_minutes=train.wait_minutes,
         )
         if train.wait_minutes:
-            run.check_nodes()  # some may just have come
+            context.check_nodes()  # some may just have come
         parameters = {
             "job": Job(
-                run.space,
-                to_arrays(run.search_data),
+                context.space,
+                to_arrays(context.search_data),
                 dataclasses.replace(train, epochs=search.epochs, minutes=None),
-                run.config.seed,
-                run.folder.absolute() / "in-flight" if run.mirror is None else run.mirror.below("in-flight"),
+                context.seed,
+                context.storage,
             )
         }
         resources = {"cpu": where.cpus, "gpu": where.gpus}
@@ -113,7 +107,6 @@ class FromScratch(tune.Trainable):
             gpus=where.gpus,
             concurrent=where.count,
             bounded=search.max_concurrent is None and search.replicas is None,
-            mode=run.task.metric.mode,
         )
 
     def setup(self, config: dict[str, Any], job: Job) -> None:  # type: ignore[override]
@@ -174,7 +167,7 @@ class FromScratch(tune.Trainable):
         scores = tally(trainer.model, self.data.validation, self.data)
         self.seconds += time.perf_counter() - begin
         fidelity = -(-trainer.step // trainer.epoch_steps)
-        score = self.measure(scores)
+        score = self.metric(scores)
         if diverged and not math.isfinite(score):
             score = self.metric.of_means(1 / self.data.classes, math.log(self.data.classes))  # that of a guess
         done = trainer.step == trainer.total_steps

@@ -14,19 +14,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from raynas.architecture import Architecture
-from raynas.config.run import SearchConfig
+from raynas.config.run import Config
 from raynas.evaluation.angle import Angles
 from raynas.exceptions import ConfigError
 from raynas.metrics import ACCURACY, METRICS, Metric
 from raynas.supernet.client import ReplicaPool, Request
-from raynas.tune.spec import EvaluationSpec, check_arguments, slots
+from raynas.tune.evaluator import EvaluationContext, EvaluatorTraits
+from raynas.tune.resources import slots
+from raynas.tune.spec import EvaluationSpec, check_arguments
 from raynas.tune.trial import BatchTrial, Candidate, FidelitySchedule
-
-if TYPE_CHECKING:  # a thin trial must not import torch
-    from raynas.runs.network import Run
 
 __all__ = ["SharedWeights"]
 
@@ -37,28 +36,28 @@ class SharedWeights(BatchTrial):
     Give it its arguments by ``tune.with_parameters(SharedWeights, pool=[...], schedule=FidelitySchedule(8))``.
     """
 
-    measured = True
-    """A score is what the data are measured by, see :mod:`raynas.metrics`."""
-    trains_supernet = True
+    traits = EvaluatorTraits(requires=frozenset({"supernet", "replicas"}), scored_by_task_metric=True)
 
-    @staticmethod
-    def reports(search: SearchConfig) -> tuple[str, ...]:
+    @classmethod
+    def combinable_metrics(cls, config: Config) -> tuple[str, ...]:
         """What a score may be made of; the angle is computed where it is."""
         return (*(metric.name for metric in METRICS), "loss", "angle")
 
-    @staticmethod
-    def check_run(run: Run) -> None:
+    @classmethod
+    def validate_run(cls, context: EvaluationContext) -> None:
         """Refuse to combine what will not be there, before anything is trained."""
-        own = run.task.metric.name
-        others = [m.name for m in METRICS if m.name in run.config.search.combine and m.name != own]
+        assert context.task is not None and context.data is not None and context.supernet is not None
+        own, combine = context.task.metric.name, context.config.search.combine
+        others = [m.name for m in METRICS if m.name in combine and m.name != own]
         if others:
-            raise ConfigError(f"search.combine: {run.data.name} is scored by {own}, not by {others[0]}")
-        if "angle" in run.config.search.combine:
-            run.check_angles()
+            raise ConfigError(f"search.combine: {context.data.name} is scored by {own}, not by {others[0]}")
+        if "angle" in combine:
+            context.supernet.check_angles()
 
-    @staticmethod
-    def check(search: SearchConfig) -> None:
-        """Refuse settings that cannot be: called before anything is started."""
+    @classmethod
+    def validate(cls, config: Config) -> None:
+        """It takes no arguments, and a grace within the slices."""
+        search = config.search
         check_arguments(search, legal=())
         if search.grace > search.slices:
             raise ConfigError(
@@ -66,20 +65,18 @@ class SharedWeights(BatchTrial):
             )
 
     @classmethod
-    def evaluation_spec(cls, run: Run) -> EvaluationSpec:
-        """Train the supernet if that is not done, start its replicas, and say how to ask them."""
-        run.supernet.place_replicas()  # what the cluster cannot hold is said before the training, not after it
-        run.train_supernet()
-        pool = run.supernet.replicas()
-        search = run.config.search
-        slices, metric = run.task.slices(search), run.task.metric
+    def evaluation_spec(cls, context: EvaluationContext) -> EvaluationSpec:
+        """Start the replicas of the trained supernet, and say how to ask them."""
+        assert context.task is not None and context.supernet is not None
+        pool, search = context.supernet.replicas(), context.config.search
+        slices, metric = context.task.slices(search), context.task.metric
         parameters = {
             "pool": pool,
             "schedule": FidelitySchedule(
                 slices, search.reduction_factor, search.grace, search.stops_early, metric.mode
             ),
             "metric": metric,
-            "angles": run.angles() if "angle" in search.combine else None,
+            "angles": context.supernet.angles() if "angle" in search.combine else None,
         }
         # Two trials a replica: one is scored while the other one's answer is on its way.
         concurrent = search.max_concurrent or 2 * len(pool)
@@ -89,10 +86,9 @@ class SharedWeights(BatchTrial):
             slots(concurrent),
             max_fidelity=slices,
             workers=len(pool),
-            gpus=run.supernet.where.gpus,
+            gpus=context.supernet.gpus_per_replica,
             concurrent=concurrent,
             rescore=functools.partial(_rescore, pool),
-            mode=metric.mode,
         )
 
     def setup(  # type: ignore[override]

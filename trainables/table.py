@@ -13,21 +13,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import ray
 
 from raynas.architecture import Decisions
-from raynas.config.run import Config, SearchConfig
+from raynas.config.run import Config
 from raynas.evaluation.tabular import Layout, ScoreTable
 from raynas.exceptions import ConfigError, InfeasibleError
+from raynas.metrics import Metric
 from raynas.search_space.constraints import Limits, Profile
-from raynas.tune.spec import EvaluationSpec, slots
+from raynas.tune.evaluator import EvaluationContext, EvaluatorTraits
+from raynas.tune.resources import slots
+from raynas.tune.spec import EvaluationSpec, Objective
 from raynas.tune.trial import BatchTrial, Candidate, FidelitySchedule
-
-if TYPE_CHECKING:  # a thin trial must not import torch
-    from raynas.runs.base import SearchRun
 
 __all__ = ["Table", "TableCosts"]
 
@@ -92,17 +92,21 @@ class Table(BatchTrial):
     The table is read and checked once, before the search; trials see it through the object store.
     """
 
-    @staticmethod
-    def check(search: SearchConfig) -> None:
-        """Refuse settings that cannot be: called before anything is started."""
+    traits = EvaluatorTraits(needs_network=False)
+
+    @classmethod
+    def validate(cls, config: Config) -> None:
+        """Arguments that are a :class:`raynas.evaluation.tabular.Layout`, and a grace within its fidelities."""
+        search = config.search
         steps = len(Layout.parse(search.trainable_args).steps)
         if search.grace > steps:
             raise ConfigError(f"search.grace = {search.grace} is more than there are fidelities; legal: 1 to {steps}")
 
-    @staticmethod
-    def score_mode(search: SearchConfig) -> str:
-        """Whether a high score is good (max) or a low one (min)."""
-        return Layout.parse(search.trainable_args).mode
+    @classmethod
+    def objective(cls, config: Config, metric: Metric | None) -> Objective:
+        """The column of the table that is the score."""
+        layout = Layout.parse(config.search.trainable_args)
+        return Objective(layout.metric, "min" if layout.mode == "min" else "max")
 
     @classmethod
     def costs(cls, decisions: Decisions, config: Config) -> TableCosts:
@@ -119,13 +123,13 @@ class Table(BatchTrial):
         return costs
 
     @classmethod
-    def evaluation_spec(cls, run: SearchRun) -> EvaluationSpec:
+    def evaluation_spec(cls, context: EvaluationContext) -> EvaluationSpec:
         """One trial after the other, so that the same seed gives the same search; ``max_concurrent`` changes that."""
-        search, layout = run.config.search, _layout(run.config)
-        known = run.costs
-        table = known.table if isinstance(known, TableCosts) else ScoreTable.open(run.search_space.decisions, layout)
+        search, layout = context.config.search, _layout(context.config)
+        known, decisions = context.costs, context.search_space.decisions
+        table = known.table if isinstance(known, TableCosts) else ScoreTable.open(decisions, layout)
         if table.missing:
-            run.view.say(f"table {table}")
+            context.say(f"table {table}")
         schedule = FidelitySchedule(
             len(layout.steps), search.reduction_factor, search.grace, search.stops_early, layout.mode
         )
@@ -138,7 +142,6 @@ class Table(BatchTrial):
             workers=concurrent,
             concurrent=concurrent,
             bounded=False,
-            mode=layout.mode,
             simulated=table.seconds is not None,
         )
 

@@ -13,23 +13,22 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from raynas.config.run import SearchConfig
+from raynas.config.run import Config
+from raynas.costs.counter import Costs
 from raynas.distributed.placement import place
 from raynas.evaluation.proxies.evaluator import ZeroCostProxies, check_scores, parts
 from raynas.exceptions import ConfigError
 from raynas.training.trainer import best_device
+from raynas.tune.evaluator import EvaluationContext
 from raynas.tune.spec import EvaluationSpec
 from raynas.tune.trial import BatchTrial, Candidate, FidelitySchedule
-
-if TYPE_CHECKING:
-    from raynas.runs.network import Run
 
 __all__ = ["Arguments", "ZeroCost"]
 
@@ -71,22 +70,24 @@ class Arguments:
 class ZeroCost(BatchTrial):
     """A trial that holds the untrained space and scores the networks in it."""
 
-    @staticmethod
-    def reports(search: SearchConfig) -> tuple[str, ...]:
+    @classmethod
+    def combinable_metrics(cls, config: Config) -> tuple[str, ...]:
         """What a score may be made of."""
-        return tuple(parts(Arguments.parse(search.trainable_args).names))
+        return tuple(parts(Arguments.parse(config.search.trainable_args).names))
 
-    @staticmethod
-    def check(search: SearchConfig) -> None:
-        """Refuse settings that cannot be: called before anything is started."""
+    @classmethod
+    def validate(cls, config: Config) -> None:
+        """Known scores, and one fidelity."""
+        search = config.search
         Arguments.parse(search.trainable_args)
         if search.grace > 1:
             raise ConfigError(f"search.grace = {search.grace}, but there is one fidelity; legal: 1")
 
     @classmethod
-    def evaluation_spec(cls, run: Run) -> EvaluationSpec:
+    def evaluation_spec(cls, context: EvaluationContext) -> EvaluationSpec:
         """One trial per worker, one worker per GPU, or per CPU where there is none."""
-        search, train = run.config.search, run.config.train
+        assert context.space is not None and context.data is not None and isinstance(context.costs, Costs)
+        search, train = context.config.search, context.config.train
         arguments = Arguments.parse(search.trainable_args)
         where = place(
             search.max_concurrent or search.replicas,
@@ -94,11 +95,13 @@ class ZeroCost(BatchTrial):
             train.gpus_per_worker,
             wait_minutes=train.wait_minutes,
         )
-        proxies = ZeroCostProxies.of(run.space, run.costs, run.data, arguments.names, arguments.images, run.config.seed)
+        proxies = ZeroCostProxies.of(
+            context.space, context.costs, context.data, arguments.names, arguments.images, context.seed
+        )
         figures = parts(arguments.names)
         return EvaluationSpec(
             cls,
-            {"untrained": proxies, "schedule": FidelitySchedule()},
+            {"proxies": proxies, "schedule": FidelitySchedule()},
             {"cpu": where.cpus, "gpu": where.gpus},
             workers=where.count,
             concurrent=where.count,

@@ -153,7 +153,8 @@ def _resumed(flags: argparse.Namespace, config: Config, overrides: Sequence[str]
             storage, name = str(folder.parent), folder.name
         else:
             name = flags.resume
-        check_name(name, f"there is no run to resume in {flags.resume!a}: --resume")
+        shown = flags.resume if flags.resume.isprintable() else ascii(flags.resume)
+        check_name(name, f"there is no run to resume in {shown}: --resume")
     elif name is None:
         name = newest(storage)
         if name is None:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ray
 import torch
 
 from raynas import architecture as arch
+from raynas.cli.errors import BAD_INPUT, one_line, write_traceback
 from raynas.config.run import Config
 from raynas.costs.device import where
 from raynas.costs.memory import training_memory
@@ -28,6 +28,7 @@ from raynas.exceptions import ConfigError
 from raynas.nn.protocols import inspect_space
 from raynas.runs.base import SearchRun
 from raynas.runs.dry_run import run_one_architecture
+from raynas.runs.factory import prepare
 from raynas.runs.network import Run
 from raynas.storage.object_store import remote
 from raynas.tasks.base import task_of
@@ -68,12 +69,15 @@ class CheckResult:
         return f"{self.level:4}  {self.name}: {self.found}" + (f". {self.advice}" if self.advice else "")
 
 
-def check_settings(prepare: Callable[[Config], Any], config: Config) -> tuple[CheckResult, SearchRun | None]:
+def check_settings(config: Config, trust: bool = False) -> tuple[CheckResult, SearchRun | None]:
     """Whether settings, space and limits are legal and the data can be read: all that makes a run."""
     try:
-        run: SearchRun = prepare(config)
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        return CheckResult("settings", "fail", " ".join(str(error).split()), "Mend what it names"), None
+        run: SearchRun = prepare(config, trust=trust)
+    except BAD_INPUT as error:
+        return CheckResult("settings", "fail", one_line(error), "Mend what it names"), None
+    except Exception as error:
+        advice = f"This is a bug of RayNAS or of your own code; the traceback is in {write_traceback(error, None)}"
+        return CheckResult("settings", "fail", f"{type(error).__name__}: {one_line(error)}", advice), None
     known = f"{arch.size(run.search_space.decisions):.3g} architectures"
     if isinstance(run, Run):
         counts = ", ".join(f"{len(getattr(run.data, name))} {name}" for name in ("train", "validation", "test"))
@@ -230,7 +234,7 @@ def check_architecture(run: SearchRun) -> CheckResult:
     """Whether one architecture goes all the way, in this process."""
     name = "end to end"
     try:
-        suggestion = run.searcher(metric="score", mode=run.score_mode()).suggest("doctor")
+        suggestion = run.searcher(metric="score", mode=run.objective().mode).suggest("doctor")
         assert isinstance(suggestion, dict)
         chosen = suggestion["architecture"]
         if not isinstance(run, Run):
@@ -253,12 +257,12 @@ def _memory(run: Run, nodes: Sequence[NodeFacts]) -> CheckResult:
     return check_memory({**need, run.task.metric.examples: data.bytes}, where, nodes)
 
 
-def doctor(config: Config, prepare: Callable[[Config], Any], verbose: bool = False) -> int:
+def doctor(config: Config, trust: bool = False, verbose: bool = False) -> int:
     """Print one line for each check; returns 0, or 1 where one failed.
 
     Args:
         config: The run's settings.
-        prepare: Makes a run of them.
+        trust: Whether to run code that a file names: see :func:`raynas.runs.factory.prepare`.
         verbose: Show what Ray prints.
     """
     failed = False
@@ -268,15 +272,17 @@ def doctor(config: Config, prepare: Callable[[Config], Any], verbose: bool = Fal
         failed |= finding.level == "fail"
         print(finding, flush=True)
 
-    settings, run = check_settings(prepare, config)
+    settings, run = check_settings(config, trust)
     tell(settings)
     if isinstance(run, Run):
         tell(check_space(run))
     tell(check_token(os.environ, Path.home()))
     try:
         connect(config, verbose=verbose)
-    except (ValueError, RuntimeError, OSError) as error:
-        said = " ".join(str(error).split())
+    except Exception as error:
+        if not isinstance(error, (*BAD_INPUT, RuntimeError)):
+            raise
+        said = one_line(error)
         given = config.address or os.environ.get("RAY_ADDRESS")
         tell(CheckResult("Ray", "fail", said, "Check --address, or start a cluster: ray start --head" if given else ""))
     else:

@@ -24,7 +24,7 @@ OPERATION = (
 
 _SCORING = (
     "trainable", "trainable_args", "joint", "combine", "reference", "slices", "validation_images", "bn_images",
-    "batch_size", "epochs",
+    "batch_size", "epochs", "mode",
 )  # fmt: skip
 """What the scores depend on besides."""
 

@@ -152,6 +152,9 @@ class SearchConfig:
     """ASHA: one in this many continues at each rung."""
     grace: Count = 1
     """Slices that every architecture gets before ASHA may stop it."""
+    mode: Literal["max", "min"] | None = None
+    """Whether high scores (max, the default) or low ones (min) are good, for a plain tune.Trainable of your own. An
+    evaluator knows it and refuses the setting."""
     cohort: Count = 1
     """Number of architectures that share a Tune trial. More than 1 is faster if a score takes less than about 0.1 s."""
     replicas: Count | None = None

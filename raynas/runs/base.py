@@ -13,63 +13,57 @@ Everything is kept in one folder, from which a run that was interrupted goes on:
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import inspect
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import ray
+from typing_extensions import Self
 
 from raynas import results
-from raynas.architecture import Architecture, key
+from raynas.architecture import Architecture
 from raynas.config.fingerprint import Fingerprint, scoring_settings
 from raynas.config.loading import dump, load_kept
 from raynas.config.run import Config
+from raynas.config.types import check_name
 from raynas.distributed.connection import check_address, connect
 from raynas.distributed.monitoring import RunMetrics
 from raynas.distributed.nodes import check_nodes
-from raynas.exceptions import ConfigError, LeaseLostError
+from raynas.exceptions import ConfigError
 from raynas.report.page import write_report
-from raynas.results.files import Front, Winners, read_json
 from raynas.results.log import Log
-from raynas.results.pareto_front import Hypervolume, front_of
+from raynas.results.pareto_front import Hypervolume
+from raynas.runs.bad_input import validating
 from raynas.runs.budget import Budget
 from raynas.runs.compatibility import begun, refuse_changes, warn_if_unknown
 from raynas.runs.display import View
+from raynas.runs.leaderboard import Leaderboard, read_front, read_winner
 from raynas.runs.sample import check_combination, combined
-from raynas.runs.warm_start import Source, mode_of_scores
+from raynas.runs.warm_start import Source
 from raynas.search_space.constraints import Limits, Profile
-from raynas.search_space.graph import graphs
-from raynas.search_space.joint import joined, unfolded
+from raynas.search_space.joint import joined
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import ArchitectureSearcher
-from raynas.storage.atomic import remove_abandoned, replace_text, write_json, write_with_retry
+from raynas.storage.atomic import remove_abandoned, replace_text, write_with_retry
 from raynas.storage.locks import alone
-from raynas.storage.object_store import check_folder, open_mirror
+from raynas.storage.mirror import Mirror
+from raynas.storage.object_store import check_folder, check_storage, remote
 from raynas.storage.removal import adopt, free_name, remove_tree
 from raynas.tune.callback import Recorder
+from raynas.tune.evaluator import CostModel, EvaluationContext
 from raynas.tune.experiment import run_search
 from raynas.tune.loggers import check_loggers, listening
-from raynas.tune.spec import EvaluationSpec, check_arguments, check_processes, memory_here, memory_of_head
+from raynas.tune.plain import evaluator_of
+from raynas.tune.resources import check_processes, memory_here, memory_of_head
+from raynas.tune.spec import EvaluationSpec, Objective
 
-__all__ = ["CostModel", "NoCosts", "SearchRun"]
+__all__ = ["NoCosts", "SearchRun"]
 
 
 _Status = TypeVar("_Status")
-_AGAIN = "run search once more, it writes it anew from the log"
-
-
-class CostModel(Protocol):
-    """What architectures cost."""
-
-    def __call__(self, architecture: Mapping[str, str], /) -> Mapping[str, float]:
-        """The costs of one by name."""
-
-    def profile(self) -> Mapping[str, Profile]:
-        """The range of each cost over the space."""
 
 
 class NoCosts:
@@ -95,7 +89,7 @@ class SearchRun:
         space: What may be proposed.
         costs: What architectures cost: all that is limited.
         searcher: Makes the searcher of a SearchSpace, ``seed``, ``metric`` and ``mode``; its class will do.
-        trainable: Class of the Tune trainable that scores.
+        trainable: An :class:`raynas.tune.evaluator.Evaluator`, or a plain ``tune.Trainable``.
         view: Where progress is shown.
 
     Raises:
@@ -113,35 +107,35 @@ class SearchRun:
     ) -> None:
         assert config.name is not None
         self.config, self.costs = config, costs
-        self.limits = Limits.parse(config.limits, config.limits)
-        self.trainable, self.view = trainable, view or View()
-        self.mirror = open_mirror(config.storage_path, config.name)
-        """What keeps its files in an object store, where that is the storage."""
-        self.folder = Path(config.storage_path).expanduser() / config.name
+        with validating():
+            self.limits = Limits.parse(config.limits, config.limits)
+        self.trainable, self.view = evaluator_of(trainable, config), view or View()
+        self.mirror = self._new_mirror()
+        """What keeps its files in an object store, where that is the storage; it is started by :meth:`open`."""
+        local = Path(config.storage_path).expanduser() / config.name
+        self.folder = local if self.mirror is None else self.mirror.folder
         """Where its files are on this machine."""
-        if self.mirror is not None:
-            self.folder = self.mirror.folder
-            self.mirror.start()
+        self._attached = False
         self.metrics = RunMetrics(config.name)
         self.budget = Budget(config, self.folder)
         """What the command that runs may still spend."""
         self.source: Source | None = None
         """What a warm start begins with."""
         self._any_searcher = searcher
-        self.use(joined(space, config.search, trainable))
+        self.use(self.joined(space))
         self.decisions = self.search_space.decisions
         """All that was open at first; a supernet may leave less of it in ``search_space``: see ``train.shrink``."""
-        self.searcher()
-        check_combination(trainable, config.search)
+        with validating():
+            self.searcher()
+        check_combination(self.trainable, config)
         if check_address(config) is None:
-            check_processes(trainable, config.search, memory_here(), "this machine")
+            check_processes(self.trainable, config.search, memory_here(), "this machine")
         check_loggers(config.search.loggers)
-        if hasattr(trainable, "check"):
-            trainable.check(config.search)
-        elif config.search.cohort != 1:
-            raise ConfigError(f"search.cohort = {config.search.cohort} needs a trainable with spec(); legal: 1")
-        else:
-            check_arguments(config.search, legal=list(inspect.signature(trainable.setup).parameters)[2:])
+        self.trainable.validate(config)
+
+    def joined(self, space: SearchSpace) -> SearchSpace:
+        """The space with the training settings that are searched, too: see ``search.joint``."""
+        return joined(space, self.config.search, self.trainable.traits.searches_hyperparameters)
 
     def costs_of(self, architecture: Architecture) -> Mapping[str, float]:
         """What an architecture costs, by name."""
@@ -154,9 +148,11 @@ class SearchRun:
     def price(self) -> None:
         """Find out what architectures cost where that takes a measurement; called before anything is computed."""
 
-    def score_mode(self) -> str:
-        """Whether the scores of this run are to be high (max) or low (min)."""
-        return mode_of_scores(self.trainable, self.config)
+    def objective(self) -> Objective:
+        """What a score of this run is, and whether it is to be high (max) or low (min)."""
+        if self.config.search.combine:
+            return Objective("combined rank")
+        return self.trainable.objective(self.config, None)
 
     def use(self, space: SearchSpace) -> None:
         """Search in this space."""
@@ -166,15 +162,69 @@ class SearchRun:
         )
         """Makes a fresh searcher."""
         if self.config.search.warm_start is not None:
-            self.source = Source.of(self.config, self.folder, space, self.score_mode())
+            self.source = Source.of(self.config, self.folder, space, self.objective().mode)
             self.searcher = self.source.warm(self.searcher)
 
-    def open(self) -> None:
-        """Make the folder and keep the settings in it. Earlier settings stay beside them, numbered.
+    def __repr__(self) -> str:
+        """Name, folder and state."""
+        found = (self.folder / "leaderboard.json").exists()
+        state = "searched" if found else "begun" if self.begun else "new"
+        return f"<{type(self).__name__} {self.config.name!r} in {self.place}: {state}>"
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _new_mirror(self) -> Mirror | None:
+        assert self.config.name is not None
+        check_name(self.config.name)
+        return Mirror(self.config.storage_path, self.config.name) if remote(self.config.storage_path) else None
+
+    def attach(self) -> None:
+        """Bring the files of the run here from an object store, and send what changes from then on.
+
+        On a storage that is a folder there is nothing to do.
 
         Raises:
-            ConfigError: The folder holds weights or scores that do not belong to these settings.
+            ConfigError: The store cannot be used.
+            OSError: The store refused.
         """
+        if self.mirror is None or self._attached:
+            return
+        check_storage(self.config.storage_path)
+        self.mirror = self._new_mirror()
+        assert self.mirror is not None
+        self.mirror.recover()
+        self.mirror.pull()
+        self.mirror.start()
+        self._attached = True
+        self.load()
+
+    def load(self) -> None:
+        """Take up what the folder of the run holds: how much was spent, and what a warm start begins with."""
+        self.budget = Budget(self.config, self.folder)
+        self.use(self.search_space)
+
+    def open(self) -> None:
+        """Make the folder and keep the settings in it, in an object store, too: ``--resume`` finds the run.
+
+        Earlier settings stay beside them, numbered. May be called again.
+
+        Raises:
+            ConfigError: The folder holds weights or scores that do not belong to these settings, or the storage
+                cannot be used.
+        """
+        self.attach()
+        if self.mirror is not None:
+            write_with_retry(self.mirror.claim, self.mirror.uri)
+        self._write_settings()
+        if self.mirror is not None:
+            write_with_retry(self.mirror.push, self.mirror.uri)
+
+    def _write_settings(self) -> None:
         adopt(self.folder)
         remove_abandoned(self.folder)
         path, text = self.folder / "config.yaml", dump(self.config)
@@ -193,23 +243,11 @@ class SearchRun:
         Raises:
             ConfigError: There is no such cluster, or some of its nodes lack something.
         """
-        self.keep_settings()
+        self.open()
         connect(self.config)
         if check_address(self.config) is not None:
             check_processes(self.trainable, self.config.search, memory_of_head(ray.nodes()), "the head node")
         self.check_nodes()
-
-    def keep_settings(self) -> None:
-        """Open the folder, in an object store, too: from then on ``--resume`` finds the run.
-
-        Raises:
-            ConfigError: As :meth:`open`.
-        """
-        if self.mirror is not None:
-            write_with_retry(self.mirror.claim, self.mirror.uri)
-        self.open()
-        if self.mirror is not None:
-            write_with_retry(self.mirror.push, self.mirror.uri)
 
     def check_nodes(self) -> None:
         """See that all nodes have both the folder and the code.
@@ -316,71 +354,38 @@ class SearchRun:
             remove_tree(kept)
 
     def evaluation_spec(self) -> EvaluationSpec:
-        """How the trainable scores; whatever it needs for that is trained and started."""
-        if hasattr(self.trainable, "evaluation_spec"):
-            told: EvaluationSpec = self.trainable.evaluation_spec(self)
-            return told
-        search = self.config.search
-        concurrent = search.max_concurrent or int(ray.cluster_resources().get("CPU", 1))
-        return EvaluationSpec(
-            unfolded(self.trainable) if search.joint else self.trainable,
-            search.trainable_args,
-            max_fidelity=search.slices,
-            ends_itself=False,
-            workers=concurrent,
-            concurrent=concurrent,
-            bounded=search.max_concurrent is None,
+        """How the evaluator scores; what it requires is trained first."""
+        self.provide(self.trainable.traits.requires)
+        spec = self.trainable.evaluation_spec(self.context())
+        return dataclasses.replace(spec, mode=self.objective().mode)
+
+    def provide(self, requirements: Set[str]) -> None:
+        """Carry out the phases that an evaluator requires; see :class:`raynas.tune.evaluator.EvaluatorTraits`.
+
+        Raises:
+            ConfigError: It requires a network, and there is none.
+        """
+        if requirements:
+            raise ConfigError(f"{self.config.search.trainable} needs a network, but {self.config.space} has none")
+
+    def context(self) -> EvaluationContext:
+        """What an evaluator is given of this run."""
+        name = "in-flight"
+        return EvaluationContext(
+            config=self.config,
+            search_space=self.search_space,
+            costs=self.costs,
+            say=self.view.say,
+            check_nodes=self.check_nodes,
+            storage=self.folder.absolute() / name if self.mirror is None else self.mirror.below(name),
         )
 
     def leaderboard(self, spec: EvaluationSpec, recommended: Sequence[Architecture] = ()) -> list[dict[str, Any]]:
-        """The best of the log that keep the limits, scored once more on all validation images.
-
-        What is recommended comes before what scored better: that may have been luck.
-        With ``search.objectives`` the whole front is scored once more; those that are on it afterwards are returned by
-        :meth:`front`.
-        """
+        """See :meth:`raynas.runs.leaderboard.Leaderboard.write`."""
         if not (self.folder / "config.yaml").exists():
-            self.open()  # somebody has deleted the folder meanwhile
-        top, objectives = self.config.search.top, self.search_space.objectives
-        rows = self._candidates(spec.mode, None if objectives else top, list(map(key, recommended)))
-        if not rows:
-            raise RuntimeError(
-                "no architecture has a score yet: all failed (see the column 'error' of the log), or time was short"
-            )
-        full = [row for row in rows if row["fidelity"] >= spec.max_fidelity]
-        on_front = [full[place] for place in front_of(full, objectives, spec.mode)] if objectives else []
-        chosen = list({row["key"]: row for row in (*rows[:top], *on_front)}.values())
-        final = [row["score"] for row in chosen]
-        if spec.rescore is not None:
-            final = spec.rescore([row["architecture"] for row in chosen])
-        for row, score in zip(chosen, final, strict=True):
-            row["final_score"] = score
-        if objectives:
-            full = [row for row in chosen if row["fidelity"] >= spec.max_fidelity]
-            places = front_of(full, objectives, spec.mode, "final_score")
-            write_json(self.folder / "pareto.json", [full[place] for place in places])
-        sign = -1 if spec.mode == "max" else 1
-        # Of equal scores the cheaper comes first.
-        chosen.sort(key=lambda row: (sign * row["final_score"], row.get("macs") or 0))
-        write_json(self.folder / "leaderboard.json", chosen[:top])
-        write_json(
-            self.folder / "graphs.json", graphs(self.search_space, [row["architecture"] for row in chosen[:top]])
-        )
-        return chosen[:top]
-
-    def _candidates(self, mode: str, count: int | None, first: Sequence[str]) -> list[dict[str, Any]]:
-        """``count`` of the log that keep the limits, with their costs: first those of some keys, then best first."""
-        table = results.leaderboard(results.read(self.folder / "scored.parquet"), n=10**9, mode=mode)
-        rows: list[dict[str, Any]] = []
-        violation, places = self.search_space.violation, {name: place for place, name in enumerate(first)}
-        for row in sorted(table.to_pylist(), key=lambda row: places.get(row["key"], len(first))):
-            row["architecture"] = json.loads(row["architecture"])
-            if violation is None or violation(row["architecture"]) == 0:
-                kept = {name: row[name] for name in ("key", "architecture", "score", "fidelity")}
-                rows.append(kept | dict(self.costs_of(row["architecture"])))
-            if len(rows) == count:
-                break
-        return rows
+            self._write_settings()  # somebody has deleted the folder meanwhile
+        board = Leaderboard(self.folder, self.search_space, self.costs_of, self.config.search.top)
+        return board.write(spec, recommended)
 
     def front(self) -> list[dict[str, Any]]:
         """The front of the last search, best score first: rows as :meth:`search` returns them.
@@ -388,11 +393,7 @@ class SearchRun:
         Raises:
             ConfigError: Nothing was searched yet with ``search.objectives``.
         """
-        path = self.folder / "pareto.json"
-        if not path.exists():
-            raise ConfigError(f"there is no front in {self.folder}: run search with search.objectives first")
-        rows: list[dict[str, Any]] = read_json(path, Front, _AGAIN)
-        return rows
+        return read_front(self.folder)
 
     def best(self) -> Architecture:
         """The winner of the last search.
@@ -400,10 +401,7 @@ class SearchRun:
         Raises:
             ConfigError: Nothing was searched yet.
         """
-        path = self.folder / "leaderboard.json"
-        if not path.exists():
-            raise ConfigError(f"there is no leaderboard in {self.folder}: run search first, or give an architecture")
-        return dict(read_json(path, Winners, _AGAIN)[0]["architecture"])
+        return read_winner(self.folder)
 
     def check(self, architecture: Mapping[str, str]) -> Architecture:
         """The canonical form of an architecture that a person gave.
@@ -458,7 +456,11 @@ class SearchRun:
             write_with_retry(self.mirror.push, self.mirror.uri)
 
     def close(self) -> None:
-        """End what the run has started, and send its files where the storage takes them."""
-        if self.mirror is not None:
-            with suppress(LeaseLostError):  # the search has ended by it
-                self.mirror.try_push()
+        """End what the run has started, and send its files where the storage takes them. It may be opened again."""
+        self.release()
+        if self.mirror is not None and self._attached:
+            self.mirror.close()
+            self._attached = False
+
+    def release(self) -> None:
+        """End the actors that the run has started."""

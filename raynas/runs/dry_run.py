@@ -35,7 +35,7 @@ def dry_run(run: SearchRun) -> None:
     unknown = run.limits.bounds.keys() - ranges.keys()
     met = f"{', '.join(unknown)} is measured when the search begins, the others can be met"
     say(f"limits: {str(run.limits) or 'none'}; {met if unknown else 'they can be met'}")
-    suggestion = run.searcher(metric="score", mode=run.score_mode()).suggest("dry-run")
+    suggestion = run.searcher(metric="score", mode=run.objective().mode).suggest("dry-run")
     assert isinstance(suggestion, dict)
     chosen = suggestion["architecture"]
     if isinstance(run, Run):

@@ -22,7 +22,7 @@ import functools
 import json
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -46,13 +46,14 @@ from raynas.export.formats import export
 from raynas.nn.choice import decisions
 from raynas.nn.subnet import derive
 from raynas.results.files import CurveLine, read_lines
+from raynas.runs.bad_input import validating
 from raynas.runs.base import SearchRun
 from raynas.runs.compatibility import refuse_changes
 from raynas.runs.display import View
 from raynas.runs.network_space import NetworkSpace
+from raynas.runs.supernet_handle import TrainedSupernet
 from raynas.search_space import joint
 from raynas.search_space.constraints import LATENCY, Profile
-from raynas.search_space.joint import joined
 from raynas.searchers import ArchitectureSearcher
 from raynas.searchers.random import random_architectures
 from raynas.storage.atomic import write_json
@@ -65,6 +66,8 @@ from raynas.training.path_sampling import PathSampler
 from raynas.training.phases import restore
 from raynas.training.retrain import images_per_second, retrain, retrain_recipe
 from raynas.training.trainer import dropping, model_tensors
+from raynas.tune.evaluator import EvaluationContext
+from raynas.tune.spec import Objective
 
 __all__ = ["Run"]
 
@@ -77,7 +80,7 @@ class Run(SearchRun):
         space: A module with Choices.
         data: What to train and score on.
         searcher: Makes the searcher of a SearchSpace, ``seed``, ``metric`` and ``mode``; its class will do.
-        trainable: Class of the Tune trainable that scores.
+        trainable: An :class:`raynas.tune.evaluator.Evaluator`, or a plain ``tune.Trainable``.
         view: Where progress is shown.
 
     Raises:
@@ -108,8 +111,9 @@ class Run(SearchRun):
             config = dataclasses.replace(config, train=dataclasses.replace(config.train, preset=self.task.preset))
         for seen in (data,) if config.data.search_size is None else (self.search_data, data):
             try:
-                costs = Costs(space, (task_of(seen).example(),))
-                classes = costs.classes()
+                with validating():
+                    costs = Costs(space, (task_of(seen).example(),))
+                    classes = costs.classes()
             except (RuntimeError, TypeError) as error:
                 why = "" if seen is data else " (data.search_size)"
                 raise ConfigError(f"the space does not run on {seen}{why}: {str(error).splitlines()[0]}") from None
@@ -123,21 +127,29 @@ class Run(SearchRun):
             raise ConfigError("retrain.preset would undo what search.joint finds: leave out one of them")
         super().__init__(config, self._open.search_space(), costs, searcher, trainable, view)
         self.costs: Costs = costs
-        self.latency = self._open.latency(self.folder)
-        """What tells how long networks take to answer; None where nobody wants to know."""
-        if self.latency is not None and self.latency.ready:
-            self.use(joined(self._open.search_space(self.latency), config.search, trainable))
+        self._load_latency()
         self.paths()
         if not config.retrain.space_args:
             self._check_drop_path()
         self._supernet: Supernet | None = None
-        if not getattr(trainable, "trains_supernet", False):
+        if "supernet" not in self.trainable.traits.requires:
             refuse_rounds(config.train, trainable.__name__)
         self.shrinking = make_shrinking(config, costs, self.limits, self.angle_statistics, self._violation)
         self.pool = make_pool(config, costs, self._between_rounds, self.task.metric.mode)
         self._narrow_as_trained()
-        if hasattr(trainable, "check_run"):
-            trainable.check_run(self)
+        self.trainable.validate_run(self.context())
+
+    def _load_latency(self) -> None:
+        """The latency model of the measurements in the folder; None without ``latency.place``."""
+        self.latency = self._open.latency(self.folder)
+        if self.latency is not None and self.latency.ready:
+            self.use(self.joined(self._open.search_space(self.latency)))
+
+    def load(self) -> None:
+        """See :meth:`SearchRun.load`; measured latencies, and what a training has left of the space."""
+        super().load()
+        self._load_latency()
+        self._narrow_as_trained()
 
     def example(self, batch: int = 1) -> torch.Tensor:
         """A batch of zeros in the shape of the data: float32 [batch, C, H, W], or of words int64 [batch, 1]."""
@@ -158,7 +170,7 @@ class Run(SearchRun):
         if self.latency is None:
             return
         self.latency.calibrate(self.config.seed, self.view.say)
-        self.use(joined(self._open.search_space(self.latency), self.config.search, self.trainable))
+        self.use(self.joined(self._open.search_space(self.latency)))
         try:
             random_architectures(self.search_space, 1, self.config.seed)
         except UnsatisfiableError:
@@ -169,7 +181,19 @@ class Run(SearchRun):
             self.latency.measure_all([joint.network(json.loads(row["architecture"])) for row in rows], self.view.say)
 
     def search(self) -> list[dict[str, Any]]:
-        """See :meth:`SearchRun.search`."""
+        """Train the supernet if the evaluator needs one, score ``search.num_samples`` architectures, return the best.
+
+        What the log already holds is not scored again, whatever searcher or limit it came from; an interrupted
+        training goes on from its newest checkpoint.
+
+        Returns:
+            Up to ``search.top`` rows, best first, with ``architecture``, ``key``, ``score`` (of the search),
+            ``final_score`` (on all validation data) and the costs; also written to leaderboard.json. With
+            ``search.objectives`` see :meth:`front`, too.
+
+        Raises:
+            ConfigError: The cluster cannot hold what the settings ask for, or its nodes lack something.
+        """
         best = super().search()
         if self.latency is not None:
             self.view.say(self.latency.account())
@@ -237,10 +261,29 @@ class Run(SearchRun):
         """By the limits as they are now: those on latency are known once some networks were measured."""
         return 0.0 if self.search_space.violation is None else self.search_space.violation(architecture)
 
-    def score_mode(self) -> str:
-        """See :meth:`SearchRun.score_mode`."""
-        measured = not self.config.search.combine and getattr(self.trainable, "measured", False)
-        return self.task.metric.mode if measured else super().score_mode()
+    def objective(self) -> Objective:
+        """See :meth:`SearchRun.objective`."""
+        if self.config.search.combine:
+            return super().objective()
+        return self.trainable.objective(self.config, self.task.metric)
+
+    def provide(self, requirements: Set[str]) -> None:
+        """See :meth:`SearchRun.provide`: place the replicas, train the supernet."""
+        if "replicas" in requirements:
+            self.supernet.place_replicas()  # what the cluster cannot hold is said before the training, not after it
+        if "supernet" in requirements:
+            self.train_supernet()
+
+    def context(self) -> EvaluationContext:
+        """See :meth:`SearchRun.context`; with the network, the data, the task and the supernet."""
+        return dataclasses.replace(
+            super().context(),
+            space=self.space,
+            data=self.data,
+            search_data=self.search_data,
+            task=self.task,
+            supernet=TrainedSupernet(lambda: self.supernet, self.angles, self.check_angles),
+        )
 
     def narrow(self, decisions: Decisions) -> None:
         """Search among these options alone."""
@@ -319,7 +362,7 @@ class Run(SearchRun):
         rate = statistics.median(rates or [0.0])
         alike = self._retrained_in is self.space and self.config.data.search_size is None
         if self.budget.left and not (rates and alike):
-            self.close()
+            self.release()
             rate = images_per_second(network, self.data, recipe, self.config.seed)
         takes = (recipe.epochs or 0.0) * len(self.data.train) / rate if rate else math.inf
         left = self.budget.left or 0.0
@@ -357,7 +400,7 @@ class Run(SearchRun):
             ``test_accuracy`` and ``validation_accuracy`` in percent (of texts ``test_perplexity`` and
             ``validation_perplexity``), ``epochs`` and ``seconds``.
         """
-        self.close()  # the replicas are not needed any more, their processors are
+        self.release()  # the replicas are not needed any more, their processors are
         self.begin()
         chosen = self.best() if architecture is None else self.check(architecture)
         below = f"retrain/{arch.key(chosen)}"
@@ -445,9 +488,8 @@ class Run(SearchRun):
     def _batched(self) -> int:
         return self.task.examples_per_epoch(self.config.train)
 
-    def close(self) -> None:
-        """See :meth:`SearchRun.close`; the actors end, too."""
-        super().close()
+    def release(self) -> None:
+        """See :meth:`SearchRun.release`: those of the supernet, and that which measures latency."""
         if self.latency is not None:
             self.latency.close()
         if self._supernet is not None:

@@ -15,6 +15,7 @@ from raynas.data.dataset import Data
 from raynas.evaluation.proxies.evaluator import ZeroCostProxies, check_scores
 from raynas.evaluation.proxies.filter import filtered
 from raynas.exceptions import ConfigError
+from raynas.runs.bad_input import validating
 from raynas.search_space.constraints import COSTS, LATENCY, Limits, check_objectives, violation
 from raynas.search_space.space import SearchSpace
 from raynas.tasks.base import task_of
@@ -41,10 +42,11 @@ class NetworkSpace:
         if wanted and config.latency.place is None:
             raise ConfigError(f"{LATENCY} is measured: say where, e.g. --latency-on local (see latency.place)")
         legal = COSTS if config.latency.place is None else (*COSTS, LATENCY)
-        self.limits = Limits.parse(config.limits, legal)
+        with validating():
+            self.limits = Limits.parse(config.limits, legal)
+            self.objectives = check_objectives(config.search.objectives, legal)
         self.counted = Limits({name: pair for name, pair in self.limits.bounds.items() if name != LATENCY})
         """The limits on what needs no measurement."""
-        self.objectives = check_objectives(config.search.objectives, legal)
         check_satisfiable(costs, self.counted)
         self._proxies = self._zero_cost_proxies()
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -24,13 +24,15 @@ from raynas.analysis.ground_truth import LEAST, GroundTruth, from_audit, from_re
 from raynas.analysis.rank_correlation import compare
 from raynas.analysis.trust import Rows, Sample, interval, rank_agreement, remarks, scores_at, sign
 from raynas.architecture import Architecture, key
+from raynas.distributed.connection import connect
 from raynas.exceptions import ConfigError
 from raynas.metrics import scored_by
 from raynas.results.files import Front, read_or
 from raynas.runs.base import SearchRun
 from raynas.runs.display import View
+from raynas.runs.factory import audit_run
+from raynas.runs.network import Run
 from raynas.runs.sample import ranks, score_sample
-from raynas.runs.warm_start import mode_of_scores
 from raynas.searchers.random import random_architectures
 from raynas.storage.atomic import write_json
 from raynas.tune.trial import BatchTrial
@@ -41,13 +43,13 @@ SAMPLE = 200
 _NAMES = {"macs": "MACs"}
 
 
-def rank(run: SearchRun, join: Callable[[], None], audit: Callable[[], SearchRun]) -> dict[str, Any]:
+def rank(run: SearchRun, dashboard: str | None = None, verbose: bool = False) -> dict[str, Any]:
     """Compare the scores of a run with the truth that ``truth`` names; print the figures and write ranking.json.
 
     Args:
         run: That has searched.
-        join: Joins the cluster. Called when all that can be checked without it is.
-        audit: Makes the run that trains a random sample from scratch.
+        dashboard: The host on which a Ray that is started here shows its dashboard; default: none.
+        verbose: Show what Ray and the workers print.
 
     Returns:
         What ranking.json holds; see :func:`judge`.
@@ -65,8 +67,8 @@ def rank(run: SearchRun, join: Callable[[], None], audit: Callable[[], SearchRun
         raise ConfigError("truth.table and truth.epochs exclude each other: a table, or an audit")
     scored = {row["key"]: json.loads(row["architecture"]) for row in rows}
     if settings.epochs is not None:
-        join()
-        trained = audit()
+        connect(run.config, dashboard, verbose)
+        trained = audit_run(run)
         try:
             trained.search()
         finally:
@@ -80,7 +82,7 @@ def rank(run: SearchRun, join: Callable[[], None], audit: Callable[[], SearchRun
         truth = from_table(run.decisions, settings, [*drawn, *scored.values(), *board])
         _enough(truth, map(key, drawn) if drawn else scored, f"the table is {settings.table.get('file')}")
         if drawn:
-            join()
+            connect(run.config, dashboard, verbose)
         sample = _scored_sample(run, drawn) if drawn else _searched(run, rows)
     else:
         truth = from_retraining(run.folder, scored)
@@ -103,7 +105,7 @@ def _enough(truth: GroundTruth, names: Any, why: str) -> None:
 
 def _name(run: SearchRun) -> str:
     config = run.config
-    data = "" if not hasattr(run, "data") else f" on {config.data.name}"
+    data = f" on {config.data.name}" if isinstance(run, Run) else ""
     return f"The score of {config.search.trainable.partition(':')[2]} for {config.space}{data}"
 
 
@@ -150,7 +152,7 @@ def _searched(run: SearchRun, rows: Rows) -> Sample:
     fair = _is_random(run, rows)
     text = "drawn by chance from the space" if fair else "chosen by the search, no fair sample of the space"
     measure = scored_by(rows)
-    return Sample(text, told, mode_of_scores(run.trainable, run.config) if measure is None else measure.mode)
+    return Sample(text, told, run.objective().mode if measure is None else measure.mode)
 
 
 def _costs(run: SearchRun, truth: GroundTruth) -> dict[str, dict[str, float]]:

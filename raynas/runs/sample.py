@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 from raynas import results
 from raynas.architecture import Architecture, key
 from raynas.config.fingerprint import changed
-from raynas.config.run import SearchConfig
+from raynas.config.run import Config
 from raynas.evaluation.rank_aggregation import Reference
 from raynas.exceptions import ConfigError
 from raynas.results.files import read_or, sealed
@@ -29,6 +29,7 @@ from raynas.searchers import RandomSearch
 from raynas.searchers.random import random_architectures
 from raynas.storage.atomic import write_json
 from raynas.tune.callback import Recorder
+from raynas.tune.evaluator import Evaluator
 from raynas.tune.experiment import LoggedHistory, run_search
 from raynas.tune.spec import EvaluationSpec
 from raynas.tune.trial import BatchTrial, FidelitySchedule
@@ -104,8 +105,9 @@ def _with_rungs(spec: EvaluationSpec, **changes: Any) -> EvaluationSpec:
     return dataclasses.replace(spec, parameters={**spec.parameters, **changed})
 
 
-def check_combination(trainable: type[Any], search: SearchConfig) -> None:
+def check_combination(trainable: type[Evaluator], config: Config) -> None:
     """Refuse to combine what the trainable does not let one combine: called before anything is started."""
+    search = config.search
     if not search.combine:
         return
     weights = search.combine.values()
@@ -116,7 +118,7 @@ def check_combination(trainable: type[Any], search: SearchConfig) -> None:
             f"search.combine: {search.trainable} has one score; legal for trainables that report metrics in cohorts, "
             "such as trainables.zero_cost:ZeroCost"
         )
-    known = trainable.reports(search)
+    known = trainable.combinable_metrics(config)
     unknown = [name for name in search.combine if known is not None and name not in known]
     if known is not None and unknown:
         raise ConfigError(

@@ -8,11 +8,13 @@ from typing import Any
 
 from raynas.config.run import Config
 from raynas.exceptions import ConfigError
+from raynas.runs.bad_input import validating
 from raynas.runs.base import NoCosts, SearchRun
 from raynas.runs.display import View
 from raynas.search_space.constraints import Limits, check_objectives, violation
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import ArchitectureSearcher
+from raynas.tune.evaluator import Evaluator
 from raynas.utils.imports import resolve
 
 __all__ = ["tabular_run", "tabular_space"]
@@ -32,14 +34,15 @@ def tabular_space(config: Config, decisions: Mapping[str, Any]) -> SearchSpace:
     if unknown:
         raise ConfigError(f"{config.space} has no argument {unknown[0]!r}; legal ones: {', '.join(legal)}")
     functions = {name: resolve(path, f"space_args.{name}") for name, path in config.space_args.items()}
-    return SearchSpace({name: tuple(options) for name, options in decisions.items()}, **functions)
+    with validating(f"space {config.space!r}"):
+        return SearchSpace({name: tuple(options) for name, options in decisions.items()}, **functions)
 
 
 def tabular_run(
     config: Config,
     space: SearchSpace,
     searcher: Callable[..., ArchitectureSearcher],
-    trainable: Any,
+    trainable: type[Evaluator],
     view: View | None,
 ) -> SearchRun:
     """A run over a space without a network; what its architectures cost is known by the trainable, if at all."""
@@ -47,14 +50,12 @@ def tabular_run(
         raise ConfigError(f"search.filter needs a network, but {config.space} is bare decisions")
     if config.latency.place is not None:
         raise ConfigError(f"latency.place needs a network, but {config.space} is bare decisions")
-    if hasattr(trainable, "costs"):
-        costs = trainable.costs(space.decisions, config)
-    elif hasattr(trainable, "evaluation_spec"):
+    if trainable.traits.needs_network:
         raise ConfigError(f"{config.search.trainable} needs a network, but {config.space} is bare decisions")
-    else:
-        costs = NoCosts()
-    limits = Limits.parse(config.limits, costs.profile())
+    costs = trainable.costs(space.decisions, config) or NoCosts()
+    with validating():
+        limits = Limits.parse(config.limits, costs.profile())
+        objectives = check_objectives(config.search.objectives, costs.profile())
     space = dataclasses.replace(space, violation=violation(costs, limits)) if limits.bounds else space
-    objectives = check_objectives(config.search.objectives, costs.profile())
     space = dataclasses.replace(space, costs=costs, objectives=objectives)
     return SearchRun(config, space, costs, searcher, trainable, view)

@@ -27,6 +27,7 @@ from raynas.searchers import ArchitectureSearcher
 from raynas.storage.atomic import replace_text
 from raynas.storage.object_store import fetch, remote, split_uri
 from raynas.tune.experiment import LoggedHistory
+from raynas.tune.plain import evaluator_of
 from raynas.utils.imports import resolve
 
 __all__ = ["Source", "mode_of_scores"]
@@ -167,6 +168,4 @@ def _mode_beside(log: Path, otherwise: str, trainable: str) -> str:
 
 def mode_of_scores(trainable: Any, config: Config) -> str:
     """Whether what a trainable says is to be high (max) or low (min), as far as the settings tell."""
-    if config.search.combine or not hasattr(trainable, "score_mode"):
-        return "max"
-    return str(trainable.score_mode(config.search))
+    return "max" if config.search.combine else evaluator_of(trainable, config).objective(config, None).mode

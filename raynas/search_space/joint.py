@@ -26,7 +26,7 @@ from raynas.config.train import TrainConfig
 from raynas.exceptions import ConfigError
 from raynas.search_space.space import SearchSpace
 
-__all__ = ["SETTINGS", "joined", "network", "recipe", "settings", "unfolded"]
+__all__ = ["SETTINGS", "joined", "network", "recipe", "settings"]
 
 _PREFIX = "train."
 SETTINGS = (
@@ -62,22 +62,22 @@ def _value(option: str) -> Any:
         return option
 
 
-def joined(space: SearchSpace, search: SearchConfig, trainable: type[Any]) -> SearchSpace:
+def joined(space: SearchSpace, search: SearchConfig, trained_alone: bool = True) -> SearchSpace:
     """The space with the decisions of ``search.joint``; without any, the same.
 
     Args:
         space: Of networks, or bare decisions.
         search: Holds the domains.
-        trainable: Must be able to use the settings. A class of ours says so by ``uses_settings = True``; others get
-            them in their trial config: see :func:`unfolded`.
+        trained_alone: Whether each architecture is trained by itself: the trait ``searches_hyperparameters`` of the
+            evaluator.
 
     Raises:
         ConfigError: A setting that cannot be searched, a domain that is none, a value that the setting cannot have, or
-            a trainable that trains nothing by itself.
+            an evaluator that does not train each architecture by itself.
     """
     if not search.joint:
         return space
-    if hasattr(trainable, "evaluation_spec") and not getattr(trainable, "uses_settings", False):
+    if not trained_alone:
         raise ConfigError(
             f"search.joint: {search.trainable} does not train each architecture by itself; legal ones: "
             "trainables.from_scratch:FromScratch, or a tune.Trainable of your own"
@@ -145,27 +145,3 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "costs": _of_network,
     "measure": _of_network,
 }
-
-
-def unfolded(trainable: type[Any]) -> type[Any]:
-    """A trainable of a user with trial configs as Tune's users know them.
-
-    ``{"architecture": {"blocks.0": "k3"}, "train.lr": 0.025}``: the network's part alone, and each setting under its
-    name, as the number that it is.
-    """
-
-    class Unfolded(trainable):  # type: ignore[misc]
-        def __init__(self, config: dict[str, Any] | None = None, *arguments: Any, **options: Any) -> None:
-            super().__init__(config and _unfold(config), *arguments, **options)
-
-        def reset(self, new_config: dict[str, Any], *arguments: Any, **options: Any) -> Any:
-            return super().reset(_unfold(new_config), *arguments, **options)
-
-    Unfolded.__name__ = trainable.__name__
-    return Unfolded
-
-
-def _unfold(config: Mapping[str, Any]) -> dict[str, Any]:
-    whole = config["architecture"]
-    numbers = {_PREFIX + name: value for name, value in settings(whole).items()}
-    return {**config, **numbers, "architecture": network(whole)}

@@ -36,7 +36,8 @@ from raynas.storage.atomic import write_with_retry
 from raynas.tune import schedulers
 from raynas.tune.callback import Recorder
 from raynas.tune.files import scratch_folder, tune_log
-from raynas.tune.spec import HEAD, EvaluationSpec
+from raynas.tune.resources import HEAD
+from raynas.tune.spec import EvaluationSpec
 from raynas.utils.periods import PERIODS
 
 __all__ = ["LoggedHistory", "run_search"]

@@ -13,11 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ray import tune
-
 from raynas import architecture as arch
-from raynas.config.run import SearchConfig
 from raynas.evaluation.rank_aggregation import Reference
+from raynas.tune.evaluator import Evaluator
 from raynas.tune.schedulers import survivors
 
 __all__ = ["BatchTrial", "Candidate", "FidelitySchedule"]
@@ -68,16 +66,14 @@ class FidelitySchedule:
     """Makes the score at each fidelity of the candidate's metrics, instead of the one that :meth:`advance` sets."""
 
 
-class BatchTrial(tune.Trainable):
-    """A trial over the candidates of one trial config, one fidelity a step. A subclass writes :meth:`advance`."""
+class BatchTrial(Evaluator):
+    """A trial over the candidates of one trial config, one fidelity a step.
+
+    A subclass implements :meth:`advance` and ``evaluation_spec``, and calls :meth:`enter` in its ``setup``.
+    """
 
     schedule: FidelitySchedule
     candidates: list[Candidate]
-
-    @staticmethod
-    def reports(search: SearchConfig) -> tuple[str, ...] | None:
-        """The metrics of which a score may be made, see ``search.combine``; None: known when something was scored."""
-        return None
 
     def advance(self, candidates: Sequence[Candidate], fidelity: int) -> None:
         """Score candidates at their next fidelity: set ``score``, ``seconds``, ``metrics`` and ``worker`` of each.

@@ -1,6 +1,7 @@
 """The doctor: every check with the fault that it is there for, and the whole of it on a real Ray."""
 
 import dataclasses
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from raynas.cli.doctor import (
     check_token,
     check_versions,
 )
-from raynas.cli.main import main, prepare
+from raynas.cli.main import main
 from raynas.config.run import Config
 from raynas.costs.memory import kept_for_backward, training_memory
 from raynas.distributed import probe as survey_module
@@ -30,6 +31,7 @@ from raynas.distributed.probe import NodeFacts, probe_nodes
 from raynas.exceptions import ConfigError
 from raynas.nn.choice import decisions
 from raynas.nn.subnet import derive
+from raynas.runs.factory import prepare
 
 GIB = 2**30
 HEAD = NodeFacts("10.0.0.1", "3.11.7", "2.60.0", "2.14.0", memory=8 * GIB)
@@ -125,12 +127,25 @@ def test_a_cluster_that_lets_everyone_in_is_told(asks, level, monkeypatch):
     assert finding.level == level and bool(finding.advice) == (level == "warn")
 
 
-def test_settings_and_data_that_cannot_be_are_one_line():
-    def refuse(config):
+def test_settings_and_data_that_cannot_be_are_one_line(monkeypatch):
+    def refuse(config, trust):
         raise ConfigError("data set 'x'\nneeds the folder")
 
-    finding, run = check_settings(refuse, Config())
+    monkeypatch.setattr(doctor_module, "prepare", refuse)
+    finding, run = check_settings(Config())
     assert run is None and str(finding) == "fail  settings: data set 'x' needs the folder. Mend what it names"
+
+
+def test_a_bug_is_told_from_illegal_settings(monkeypatch, tmp_path):
+    def stumble(config, trust):
+        return {}["nothing"]
+
+    monkeypatch.setattr(doctor_module, "prepare", stumble)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    finding, run = check_settings(Config())
+    (file,) = tmp_path.glob("raynas-*/error.log")
+    assert run is None and finding.level == "fail" and "KeyError" in finding.found and str(file) in finding.advice
+    assert 'return {}["nothing"]' in file.read_text()
 
 
 class Stumbling(tiny.Tiny):

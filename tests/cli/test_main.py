@@ -7,17 +7,20 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
 import ray
 
-import raynas.cli.main as launch
+import raynas.cli.main as cli
 from raynas import results
 from raynas.cli.arguments import read_arguments
-from raynas.cli.main import main, prepare
+from raynas.cli.main import main
+from raynas.config.loading import load
 from raynas.config.run import Config, SearchConfig
 from raynas.exceptions import ConfigError
+from raynas.runs.factory import prepare
 from raynas.runs.network import Run
 from raynas.training import checkpoint
 
@@ -87,7 +90,7 @@ def test_a_run_that_is_there_is_not_overwritten(tmp_path, capsys, no_ray):
 
 
 def test_resume_refuses_settings_that_do_not_fit_the_weights(tmp_path, capsys, no_ray):
-    run = prepare(launch.load(None, [f"storage_path={tmp_path}", "name=a"]))
+    run = prepare(load(None, [f"storage_path={tmp_path}", "name=a"]))
     run.open()
     checkpoint.write(run.folder / "supernet", 1, {}, {"total": 1})
     assert main(["--storage-path", str(tmp_path), "--name", "a", "--resume", "train.lr=7"]) == 2
@@ -95,7 +98,7 @@ def test_resume_refuses_settings_that_do_not_fit_the_weights(tmp_path, capsys, n
 
 
 def test_resume_refuses_settings_that_do_not_fit_the_scores(tmp_path, capsys, no_ray):
-    run = prepare(launch.load(None, [f"storage_path={tmp_path}", "name=a"]))
+    run = prepare(load(None, [f"storage_path={tmp_path}", "name=a"]))
     run.open()
     with results.Log(run.folder / "scored.parquet") as log:
         log.append({"architecture": run.costs.sample(random.Random(0)), "status": "running"})
@@ -104,7 +107,7 @@ def test_resume_refuses_settings_that_do_not_fit_the_scores(tmp_path, capsys, no
 
 
 def test_a_settings_file_that_leaves_the_preset_open_goes_on_with_a_run(tmp_path, no_ray):
-    run = prepare(launch.load(None, [f"storage_path={tmp_path}", "name=a"]))
+    run = prepare(load(None, [f"storage_path={tmp_path}", "name=a"]))
     run.open()
     checkpoint.write(run.folder / "supernet", 1, {}, {"total": 1})
     (tmp_path / "run.yaml").write_text(f"storage_path: {tmp_path}\nname: a\n")
@@ -116,7 +119,7 @@ def test_a_run_that_cannot_be_sent_has_failed(tmp_path, capsys, no_ray, monkeypa
     def refused(run):
         raise OSError("the store refused")
 
-    monkeypatch.setattr(launch, "execute", lambda *arguments: None)
+    monkeypatch.setattr(cli, "execute", lambda *arguments: None)
     monkeypatch.setattr(Run, "send", refused)
     assert main([*TINY, "--storage-path", str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith("error: the store refused\n")
@@ -130,13 +133,48 @@ def test_what_was_computed_is_told_where_something_was(error, tmp_path, capsys, 
             checkpoint.write(run.folder / "supernet", 1, {}, {"total": 1})
         raise error
 
-    monkeypatch.setattr(launch, "execute", trained)
+    monkeypatch.setattr(cli, "execute", trained)
     code = 2 if isinstance(error, ConfigError) else 1
     for name, words, lines in (("early", [], 1), ("late", [], 2), ("late", ["--resume"], 3 - code)):
         assert main([*TINY, "--storage-path", str(tmp_path), "--name", name, *words]) == code
         said = capsys.readouterr().err.splitlines()
-        assert said[0] == f"error: {error}" and len(said) == lines
+        assert re.fullmatch(
+            f"error: {error}( .RuntimeError; the traceback is in {tmp_path}/{name}/error.log.)?", said[0]
+        )
+        assert (code == 1) == ("traceback" in said[0]) and len(said) == lines
         assert lines == 1 or said[1].startswith(f"what was computed is kept in {tmp_path}/late; go on with --resume")
+
+
+@pytest.mark.parametrize("kind", [TypeError, RuntimeError, ValueError, KeyError, AttributeError, AssertionError])
+def test_a_bug_is_no_bad_input_and_its_traceback_is_kept(kind, tmp_path, capsys, no_ray, monkeypatch):
+    def stumble(*arguments, **options):
+        raise kind("forgotten")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(cli, "prepare", stumble)  # before there is a folder of the run
+    assert main([*TINY, "--storage-path", str(tmp_path), "--name", "mine"]) == 1
+    said = capsys.readouterr().err.strip()
+    (file,) = tmp_path.glob("raynas-*/error.log")
+    assert said.startswith("error: ") and "\n" not in said and kind.__name__ in said and str(file) in said
+    assert "in stumble" in file.read_text() and "forgotten" in file.read_text()
+
+    monkeypatch.undo()
+    monkeypatch.setattr(ray, "init", stumble)
+    monkeypatch.setattr(cli, "execute", lambda command, run, flags: (run.open(), stumble()))
+    assert main([*TINY, "--storage-path", str(tmp_path), "--name", "mine"]) == 1
+    said = capsys.readouterr().err.strip()
+    assert f"the traceback is in {tmp_path}/mine/error.log" in said
+    assert "in stumble" in (tmp_path / "mine" / "error.log").read_text()
+
+
+def test_bad_input_leaves_no_log_file(tmp_path, capsys, no_ray, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for words in (["train.epohcs=3"], ["retrain", "--architecture", str(tmp_path / "binary")], ["search.mode=min"]):
+        assert main([*TINY, "--storage-path", str(tmp_path), *words]) == 2
+        assert "traceback" not in capsys.readouterr().err
+    assert not any((tmp_path / "temporary").iterdir())
 
 
 def test_more_actors_than_fit_are_refused_before_anything_is_computed(tmp_path, capsys, ray_session):

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from raynas.cli.arguments import read_arguments
-from raynas.cli.main import main, prepare
+from raynas.cli.main import main
 from raynas.config.loading import dump, load, parse, read
 from raynas.config.run import Config
 from raynas.config.trust import foreign, settings
 from raynas.exceptions import ConfigError
 from raynas.report.page import write_report
 from raynas.results.log import Log
+from raynas.runs.factory import prepare
 from raynas.utils.imports import resolve
 
 pytestmark = pytest.mark.usefixtures("no_ray")

@@ -16,13 +16,13 @@ from torch import nn
 
 from raynas import architecture as arch
 from raynas.cli.doctor import check_latency
-from raynas.cli.main import prepare
 from raynas.config.loading import load, parse
 from raynas.config.run import LatencyConfig
 from raynas.costs.counter import Costs
 from raynas.costs.device import Timing, time_network, where
 from raynas.costs.latency import Latency, OptionRidge, timed
 from raynas.exceptions import ConfigError
+from raynas.runs.factory import prepare
 from raynas.search_space.constraints import Limits
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import Evolution, RandomSearch

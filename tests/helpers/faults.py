@@ -253,8 +253,8 @@ def undisturbed(folder: Path) -> Path:
     """The same run in this process without any fault; returns its folder."""
     import ray
 
-    from raynas.cli.main import prepare
     from raynas.config.loading import load
+    from raynas.runs.factory import prepare
 
     words = [word for word in RUN.split() if "=" in word]
     settings = [f"storage_path={folder}", "name=run", "space=helpers.tiny:space", "data.name=helpers.tiny:arrays"]

@@ -14,7 +14,6 @@ from helpers import tiny
 
 from raynas import results
 from raynas.cli.arguments import read_arguments
-from raynas.cli.main import prepare
 from raynas.config.fingerprint import changed, recipe_settings, scoring_settings, training_settings
 from raynas.config.loading import dump, load
 from raynas.config.run import Config, SearchConfig
@@ -23,6 +22,7 @@ from raynas.data.contents import contents
 from raynas.data.dataset import Dataset
 from raynas.exceptions import ConfigError
 from raynas.results.log import Log
+from raynas.runs.factory import prepare
 from raynas.runs.network import Run
 from raynas.training import checkpoint
 

@@ -29,7 +29,6 @@ from raynas import architecture, results
 from raynas.analysis.ground_truth import from_retraining
 from raynas.analysis.run_data import read_run_data
 from raynas.architecture import key
-from raynas.cli.main import prepare
 from raynas.config.fingerprint import training_settings
 from raynas.config.run import Config, LatencyConfig, SearchConfig, TruthConfig
 from raynas.config.train import TrainConfig
@@ -44,6 +43,7 @@ from raynas.results.log import Log
 from raynas.runs import sample
 from raynas.runs.budget import Budget
 from raynas.runs.display import View
+from raynas.runs.factory import prepare
 from raynas.runs.network import Run
 from raynas.runs.rank import rank
 from raynas.runs.warm_start import Source

@@ -15,7 +15,7 @@ from raynas.results.log import Log, read
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import ArchitectureSearcher, Evolution, LocalSearch, RandomSearch, RegularizedEvolution, base
 from raynas.tune.experiment import LoggedHistory
-from raynas.tune.spec import HEAD, check_processes, memory_of_head
+from raynas.tune.resources import HEAD, check_processes, memory_of_head
 from raynas.tune.trial import BatchTrial
 
 SPACE = SearchSpace({f"layer.{number}": tuple("abcd") for number in range(6)})  # 4,096 architectures

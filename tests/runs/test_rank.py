@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import math
 import re
@@ -22,7 +21,7 @@ from raynas import results
 from raynas.analysis.ground_truth import GroundTruth, from_retraining
 from raynas.analysis.trust import Sample, rank_agreement, remarks
 from raynas.architecture import enumerate_all, key
-from raynas.cli.main import audit, main, prepare
+from raynas.cli.main import main
 from raynas.config.run import Config, DataConfig, SearchConfig, TruthConfig
 from raynas.config.train import PoolConfig, ShrinkConfig, TrainConfig
 from raynas.evaluation.rank_aggregation import Reference
@@ -30,6 +29,7 @@ from raynas.exceptions import ConfigError
 from raynas.nn.choice import decisions
 from raynas.results.log import Log
 from raynas.runs import rank as verdict
+from raynas.runs.factory import audit_run, prepare
 from raynas.runs.rank import rank
 from raynas.training import checkpoint
 
@@ -231,10 +231,10 @@ def test_a_shrunk_run_is_judged_in_what_is_left(tmp_path: Path) -> None:
     )  # fmt: skip
     run = prepare(config, space=tiny.space(num_classes=4), data=tiny.data())
     assert run.search_space.decisions == left and run.decisions == open_now
-    found = rank(run, lambda: None, functools.partial(audit, run))
+    found = rank(run)
     assert found["architectures"] == len(kept) == 12 and found["score"]["tau"]["value"] == pytest.approx(1)
     assert found["favourite"]["place"][1] == 27, "among all of the table"
-    trained = audit(run)
+    trained = audit_run(run)
     assert trained.search_space.decisions == left and trained.shrinking is None
     assert trained.search_data.image_shape == run.data.image_shape != run.search_data.image_shape
     drawn = {key(trained.searcher().planned(i)) for i in range(12)}
@@ -266,7 +266,7 @@ def test_scores_are_combined_and_audited(tmp_path: Path) -> None:
     for row in rows:
         assert row["score"] == pytest.approx(reference(json.loads(row["metrics"])))
 
-    found = rank(run, lambda: None, functools.partial(audit, run))
+    found = rank(run)
     assert found["architectures"] == 10 and "after 1 epoch from scratch" in found["truth"]
     trained = results.read(tmp_path / "run/audit/epochs-1/scored.parquet").to_pylist()
     truths = {row["key"]: row["score"] for row in trained}

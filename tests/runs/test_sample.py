@@ -10,6 +10,8 @@ import pytest
 from raynas.evaluation.rank_aggregation import aggregate
 from raynas.exceptions import ConfigError
 from raynas.runs.sample import references
+from raynas.tune.evaluator import EvaluationContext
+from raynas.tune.spec import EvaluationSpec
 from raynas.tune.trial import BatchTrial, Candidate, FidelitySchedule
 
 Rows = list[dict[str, Any]]
@@ -62,6 +64,10 @@ class Counting(BatchTrial):
     def setup(self, config: dict[str, Any]) -> None:
         combined = references(SAMPLE, {"up": 1.0})
         self.enter(config, FidelitySchedule(2, halving=True, combined=combined))
+
+    @classmethod
+    def evaluation_spec(cls, context: EvaluationContext) -> EvaluationSpec:
+        return EvaluationSpec(cls, max_fidelity=2)
 
     def advance(self, members: Sequence[Candidate], fidelity: int) -> None:
         for member in members:

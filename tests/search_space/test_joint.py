@@ -77,11 +77,11 @@ NETWORKS = SearchSpace(
 
 def test_without_settings_nothing_changes():
     for trainable in (FromScratch, SharedWeights, Table):
-        assert joined(NETWORKS, SearchConfig(), trainable) is NETWORKS
+        assert joined(NETWORKS, SearchConfig(), trainable.traits.searches_hyperparameters) is NETWORKS
 
 
 def test_what_the_space_knows_of_its_networks_is_asked_about_networks():
-    space = joined(NETWORKS, SearchConfig(joint=DOMAINS), FromScratch)
+    space = joined(NETWORKS, SearchConfig(joint=DOMAINS))
     assert space.ordered == {"train.lr", "train.cutout"} and len(space.decisions["train.lr"]) == 16
     own = {"train.lr": "0.1", "train.cutout": "0", "train.schedule": "cosine"}
     assert space.form({"a": "y", "b": "z", **own}) == {"a": "y", "b": "x", **own}
@@ -96,7 +96,7 @@ def test_what_the_space_knows_of_its_networks_is_asked_about_networks():
 )
 def test_every_searcher_tries_everything_once(searcher):
     few = {"train.lr": tune.choice([0.1, 0.01, 0.001]), "train.nesterov": tune.choice([True, False])}
-    space = joined(NETWORKS, SearchConfig(joint=few), FromScratch)
+    space = joined(NETWORKS, SearchConfig(joint=few))
     legal = {key(form) for form in map(space.form, enumerate_all(space.decisions)) if not space.violation(form)}
     found = Player(lambda a: settings(a)["lr"] - settings(a)["nesterov"]).play(searcher(space, seed=1), 100)
     assert len(found) == len(legal) == 18 and set(map(key, found)) == legal
@@ -129,9 +129,9 @@ def test_trainables_that_train_nothing_by_themselves_refuse(no_ray):
     with pytest.raises(ConfigError, match="SharedWeights does not train each architecture by itself; legal ones: "):
         prepare(Config(space="helpers.tiny:space", search=SearchConfig(joint=DOMAINS)), data=tiny.data())
     with pytest.raises(ConfigError, match="Table does not train each"):
-        joined(NETWORKS, SearchConfig(trainable="Table", joint=DOMAINS), Table)
+        joined(NETWORKS, SearchConfig(trainable="Table", joint=DOMAINS), Table.traits.searches_hyperparameters)
     with pytest.raises(ConfigError, match=r"a decision 'train.lr': rename it"):
-        joined(SearchSpace({"train.lr": ("1", "2")}), SearchConfig(joint=DOMAINS), FromScratch)
+        joined(SearchSpace({"train.lr": ("1", "2")}), SearchConfig(joint=DOMAINS))
 
 
 def test_levels_lie_on_a_half_circle_and_other_decisions_as_before():

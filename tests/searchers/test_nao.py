@@ -12,13 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from helpers.tiny import Tiny
-from raynas.trainables.from_scratch import FromScratch
 from torch import nn
 
 from raynas.architecture import Architecture, Notation, canonical, enumerate_all, key, sample
-from raynas.cli.main import build_searcher
 from raynas.config.run import Config, SearchConfig
 from raynas.costs.counter import Costs
+from raynas.runs.factory import build_searcher
 from raynas.search_space.joint import joined
 from raynas.search_space.sequence import SequenceEncoder
 from raynas.search_space.space import SearchSpace
@@ -162,7 +161,7 @@ def test_what_is_left_of_a_space_is_all_that_is_read() -> None:
 
 
 def test_settings_beside_an_architecture_are_words_too() -> None:
-    space = joined(CELLS, SearchConfig(joint={"train.lr": {"choice": [0.1, 1.0]}}), FromScratch)
+    space = joined(CELLS, SearchConfig(joint={"train.lr": {"choice": [0.1, 1.0]}}))
     tokenizer = SequenceEncoder(space)
     for form in draw(space, 10):
         assert tokenizer.read(tokenizer.write(form)) == form and "train.lr" in form

@@ -12,8 +12,8 @@ from ray.tune.schedulers import TrialScheduler
 from raynas.architecture import key
 from raynas.searchers import BatchSearcher, Evolution, EvolutionSettings
 from raynas.testing.searcher import CHAIN, preference
+from raynas.tune.resources import slots
 from raynas.tune.schedulers import asha, replay, survivors
-from raynas.tune.spec import slots
 
 SETTINGS = EvolutionSettings(population=10, parents=3, mutations=5, crossovers=5)
 
