@@ -304,7 +304,7 @@ def _decoded(source: Source, indices: npt.NDArray[np.int64]) -> Split:
 
 def _shorten(dataset: Dataset, limit: int, seed: int) -> Dataset:
     """A user's data set with at most ``limit`` images in each of its splits."""
-    parts = {}
+    parts: dict[str, Any] = {}
     for name in _SPLITS:
         split: Split = getattr(dataset, name)
         kept = torch.from_numpy(spread(split.targets.numpy(), min(limit, len(split)), seed))

@@ -216,8 +216,13 @@ class ArchitectureSearcher(Searcher):
     # What Tune calls.
 
     @property
-    def metric(self) -> str:
-        """Name of the score in the trials' results."""
+    def metric(self) -> str | None:  # type: ignore[override]
+        """Name of the score in the trials' results; None until it was given, here or by Tune."""
+        return self._metric
+
+    @property
+    def score_name(self) -> str:
+        """As ``metric``; "score" if none was given."""
         return self._metric or "score"
 
     @property
@@ -252,7 +257,7 @@ class ArchitectureSearcher(Searcher):
             metric, mode = tune_objective()
             self._metric, self._mode = self._metric or metric, self._mode or mode
             if self._mode is None:
-                log.warning("%s was given no mode: it maximizes %s", type(self).__name__, self.metric)
+                log.warning("%s was given no mode: it maximizes %s", type(self).__name__, self.score_name)
         for _ in range(_REFUSALS):
             proposal, scores = self._next()
             if not isinstance(proposal, dict):
@@ -280,14 +285,14 @@ class ArchitectureSearcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Records the last score of a trial, stopped early or not, or that it failed. Unknown trials are ignored."""
-        if result is not None and self.metric in result:
+        if result is not None and self.score_name in result:
             fidelity, score = self._read(result)
             self.history.note(trial_id, fidelity, score)
             error = error or not math.isfinite(score)
         self.history.finish(trial_id, failed=error)
 
     def _read(self, result: Mapping[str, Any]) -> tuple[int, float]:
-        score = result.get(self.metric)
+        score = result.get(self.score_name)
         return int(result.get("training_iteration", 1)), math.nan if score is None else float(score)
 
     # Resume from a saved state or from the log.

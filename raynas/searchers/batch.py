@@ -46,7 +46,7 @@ class BatchSearcher(Searcher):
         self._running: dict[str, list[str]] = {}  # trial -> keys
 
     @property
-    def metric(self) -> str:
+    def metric(self) -> str | None:  # type: ignore[override]
         """Name of the score: that of the inner searcher."""
         return self.inner.metric
 
@@ -92,7 +92,7 @@ class BatchSearcher(Searcher):
         for outcome in result.get("outcomes", ()):
             name = key(outcome["architecture"])
             if outcome["status"] != "error" and name in names:
-                reported = {self.metric: outcome["score"], "training_iteration": outcome["fidelity"]}
+                reported = {self.inner.score_name: outcome["score"], "training_iteration": outcome["fidelity"]}
                 self.inner.on_trial_result(f"{trial_id}.{names.index(name)}", reported)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -105,7 +105,7 @@ class BatchSearcher(Searcher):
             if outcome is None or outcome["status"] == "error":
                 self.inner.on_trial_complete(f"{trial_id}.{index}", error=True)
             else:
-                reported = {self.metric: outcome["score"], "training_iteration": outcome["fidelity"]}
+                reported = {self.inner.score_name: outcome["score"], "training_iteration": outcome["fidelity"]}
                 self.inner.on_trial_complete(f"{trial_id}.{index}", result=reported)
 
     def add_evaluated_point(

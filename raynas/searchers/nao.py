@@ -91,9 +91,9 @@ class NAO(ArchitectureSearcher):
             if best is not None:
                 self._record_proposal(*best)
                 return self.record_origin(best[0], "model")
-            new = self._mutate_best(done, rng)
-            if new is not None:
-                return self.record_origin(new, "mutation", self._best(done, 1)[0])
+            mutant = self._mutate_best(done, rng)
+            if mutant is not None:
+                return self.record_origin(mutant, "mutation", self._best(done, 1)[0])
         return self.sample_new(rng)
 
     def _candidates(self, done: Sequence[Entry]) -> list[tuple[Architecture, float]]:

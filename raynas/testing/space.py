@@ -83,8 +83,8 @@ class SpaceContract(abc.ABC):
             assert all(isinstance(option, str) and option for option in options), name
             assert len(set(options)) == len(options), f"{name} has an option twice"
         for architecture in self._architectures(space):
-            options = chosen(space, architecture)
-            assert arch.canonical(open_choices(space), options) == dict(options)
+            chosen_options = chosen(space, architecture)
+            assert arch.canonical(open_choices(space), chosen_options) == dict(chosen_options)
 
     def test_no_hook_is_misspelt(self) -> None:
         assert inspect_space(self._space()).warnings == ()
@@ -201,7 +201,7 @@ def _weightless_options(space: nn.Module) -> list[str]:
         inside = any(isinstance(part, Choice) for part in module.modules())
         return not inside and not any(p.ndim > 1 for p in module.parameters())
 
-    found: Mapping[str, None] = functools.reduce(
+    found: dict[str, None] = functools.reduce(
         lambda known, choice: known | {o: None for o in choice.options if plain(choice.get_submodule(o))},
         (module for module in space.modules() if isinstance(module, Choice)),
         dict[str, None](),
