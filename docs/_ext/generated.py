@@ -23,6 +23,7 @@ import inspect
 import os
 import re
 import textwrap
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -203,12 +204,12 @@ def public_names(module: str, documented: set[str]) -> str:
         if full in documented:
             continue
         documented.add(full)
-        if inspect.isclass(thing):
+        if inspect.isclass(thing) and not isinstance(thing, types.GenericAlias):
             lines += [f".. autoclass:: {full}", "   :members:", "   :show-inheritance:", ""]
         elif inspect.isroutine(thing):
             lines += [f".. autofunction:: {full}", ""]
         elif not isinstance(thing, str):
-            lines += [f".. autodata:: {module}.{name}", "   :no-value:", ""]
+            lines += [f".. py:data:: {module}.{name}", f"   :value: {thing!r}", ""]
     return "\n".join(["```{eval-rst}", *lines, "```"])
 
 
