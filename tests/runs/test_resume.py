@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-import raynas.launch
+import raynas.cli.main
 import raynas.runs.base
 import raynas.storage.atomic
 from raynas import results
@@ -59,17 +59,17 @@ def at(module: Any, name: str) -> Callable[[pytest.MonkeyPatch], None]:
 
 def ready(patch: pytest.MonkeyPatch) -> None:
     """Death when Ray has started and nothing is computed yet."""
-    patch.setattr(raynas.launch, "connect", lambda *arguments: None)
+    patch.setattr(raynas.cli.main, "connect", lambda *arguments: None)
     patch.setattr(raynas.runs.base, "connect", lambda *arguments: None)
     patch.setattr(raynas.runs.base.SearchRun, "check_nodes", die)
 
 
 MOMENTS = {
-    "while settings are read": at(raynas.launch, "prepare"),
+    "while settings are read": at(raynas.cli.main, "prepare"),
     "when the folder is made": at(raynas.runs.base, "dump"),
     "right before config.yaml": replacing(before=True),
     "right after config.yaml": replacing(before=False),
-    "while Ray starts": at(raynas.launch, "connect"),
+    "while Ray starts": at(raynas.cli.main, "connect"),
     "when Ray has started": ready,
 }
 
@@ -93,7 +93,7 @@ def reaches_ray(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> bool:
         raise RuntimeError("Ray would start now")
 
     with monkeypatch.context() as patch:
-        patch.setattr(raynas.launch, "connect", reached)
+        patch.setattr(raynas.cli.main, "connect", reached)
         return main(arguments) == 1
 
 
