@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 from ray.exceptions import GetTimeoutError
@@ -198,7 +198,7 @@ def guard() -> None:
     _WATCH.ends = True
 
 
-def leave(code: int) -> None:
+def leave(code: int) -> NoReturn:
     """End the program: at once where Ray has died, whose library would wait for what does not answer."""
     if _WATCH.found is not None:
         for stream in (sys.stdout, sys.stderr):

@@ -40,7 +40,7 @@ def on_loopback() -> Iterator[None]:
     """
     variable: Any = getattr(ray_constants, "ENABLE_RAY_CLUSTERS_ENV_VAR", None)
     if variable is None or not hasattr(ray_constants, "ENABLE_RAY_CLUSTER"):
-        log.warning("Ray %s listens on all interfaces here: see cluster/README.md, Who may do what", ray.__version__)
+        log.warning("Ray %s listens on all interfaces here: see cluster/README.md, Security", ray.__version__)
         yield
         return
     # The environment is for the processes that Ray starts, the constant for this one, which read it long ago.

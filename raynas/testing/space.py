@@ -19,7 +19,7 @@ from __future__ import annotations
 import abc
 import functools
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch

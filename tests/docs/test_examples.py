@@ -14,7 +14,7 @@ import pytest
 from raynas import results
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-pytestmark = [pytest.mark.slow]
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
 def run(*words: object, **variables: str) -> str:
