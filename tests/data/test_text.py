@@ -86,7 +86,7 @@ def mine():
 
 
 def test_a_text_of_ones_own_is_taken_as_it_is_or_as_much_of_it_as_is_wanted():
-    whole, some = load("test_text:mine"), load("test_text:mine", limit=3)
+    whole, some = load("tests.data.test_text:mine"), load("tests.data.test_text:mine", limit=3)
     assert (len(whole.train), len(whole.validation), len(whole.test)) == (8, 3, 2)
     assert (len(some.train), len(some.validation), len(some.test)) == (3, 3, 2)
     assert torch.equal(some.train.words, whole.train.words[:3]) and some.vocabulary == whole.vocabulary

@@ -60,7 +60,7 @@ def no_number(network: torch.nn.Module, images: torch.Tensor, labels: torch.Tens
 
 def test_a_score_that_is_no_number_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"search\.filter\.score: .*no_number of a random architecture is no number"):
-        proposed(make(tmp_path, score="test_filter:no_number"))
+        proposed(make(tmp_path, score="tests.evaluation.proxies.test_filter:no_number"))
 
 
 def test_one_that_has_no_score_later_is_left_out() -> None:
