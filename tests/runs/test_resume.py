@@ -15,7 +15,7 @@ import raynas.runs.base
 import raynas.storage.atomic
 from raynas import results
 from raynas.cli.main import main
-from raynas.config.loading import load
+from raynas.config.loading import load, read
 
 NAMES = [
     "--name",
@@ -106,10 +106,10 @@ def test_a_run_that_was_killed_at_its_start_goes_on_by_the_same_line(
         assert killed(moment, line(tmp_path))
     assert reaches_ray(monkeypatch, line(tmp_path)), capsys.readouterr().err
     assert "Ray would start now" in capsys.readouterr().err
-    kept = load(tmp_path / "mine" / "config.yaml")
+    kept = read(tmp_path / "mine" / "config.yaml")
     assert (kept.seed, kept.name) == (7, "mine"), "before Ray starts"
     # And by --resume alone, and by the same line without it, as nothing is computed yet.
-    assert reaches_ray(monkeypatch, ["--resume", "mine", "--storage-path", str(tmp_path)])
+    assert reaches_ray(monkeypatch, ["--resume", "mine", "--trust", "--storage-path", str(tmp_path)])
     assert reaches_ray(monkeypatch, line(tmp_path)[2:])
 
 
