@@ -87,7 +87,7 @@ def main() -> None:
     )  # fmt: skip
     config = Config(
         space="spaces.shufflenet:spos_32", search=settings, train=TrainConfig(epochs=0.01, workers=1),
-        storage_path=tempfile.mkdtemp(), name="spec",
+        storage_path=tempfile.mkdtemp(), name="scoring",
     )  # fmt: skip
     torch.manual_seed(0)
     run = prepare(config, data=images(2000))

@@ -23,7 +23,7 @@ class SearchStatus:
     """What a live view shows of a search."""
 
     scored: int
-    """Architectures whose spec has ended, those of earlier searches of the run included."""
+    """Architectures whose evaluation has ended, those of earlier searches of the run included."""
     earlier: int
     """How many of them are of earlier searches."""
     wanted: int

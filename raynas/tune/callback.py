@@ -67,7 +67,7 @@ class Recorder(tune.Callback):
         self.origin: Callable[[str], Origin | None] = lambda name: None
         """How the architecture of a key came about."""
         self.hear: Callable[[Mapping[str, Any], SearchStatus], None] | None = None
-        """Told of each architecture whose spec ends: its last row, and where the search stands."""
+        """Told of each architecture whose evaluation ends: its last row, and where the search stands."""
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks; the live view belongs to this process and stays here.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -109,7 +110,7 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     local_ray._private_folder.cache_clear()
     yield folder
     local_ray._private_folder.cache_clear()
-    local_ray.shutil.rmtree(folder)
+    shutil.rmtree(folder)
 
 
 def test_the_folder_is_its_owners_alone_and_the_same_at_every_call(base: Path) -> None:

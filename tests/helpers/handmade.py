@@ -29,7 +29,7 @@ class Page(HTMLParser):
         self.open: list[tuple[str, str]] = []
         self.texts: dict[str, list[str]] = {}
         self.attributes: list[tuple[str, str, str]] = []
-        self.train_loader(html)
+        self.feed(html)
         self.close()
         assert not self.open, f"not closed: {self.open}"
 

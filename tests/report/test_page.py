@@ -118,7 +118,7 @@ def test_the_line_of_the_winner_goes_back_to_its_first_ancestor(tmp_path: Path) 
     steps = [key(chosen(number)) for number in (1, 3, 4, 5)]
     places = [shown.index(f"no. {number + 1} of 7, {name}") for number, name in zip((1, 3, 4, 5), steps, strict=True)]
     assert places == sorted(places)
-    assert "20.00 % drawn by chance" in shown
+    assert "20.00 % sampled at random" in shown
     changed = [f"blocks.{i} {a} → {b}" for i in range(3)
                if (a := chosen(4)[f"blocks.{i}"]) != (b := chosen(5)[f"blocks.{i}"])]  # fmt: skip
     assert f"a mutation: {', '.join(changed)}" in shown
@@ -182,10 +182,10 @@ def test_random_search_is_estimated_from_what_was_drawn_by_chance(tmp_path: Path
 @pytest.mark.parametrize("agrees", [True, False])
 def test_a_sample_beside_the_search_is_used_if_its_scores_are_those_of_the_search(tmp_path: Path, agrees: bool) -> None:
     origins: dict[int, Any] = {n: ("random", ()) for n in range(2)} | {2: ("mutation", (1,))}
-    folder = bred(tmp_path, origins, {0: 50.0, 1: 60.0, 2: 70.0})
+    folder = bred(tmp_path, origins, {0: 50.0, 1: 55.0, 2: 60.0})
     with Log(folder / "sample", 3600) as log:
         for number in range(9):
-            score = (50.0 if agrees else 1.5) + 10 * number
+            score = (50.0 if agrees else 1.5) + 5 * number
             for row in reports(number, 4, score, "complete", searcher="random"):
                 log.append(row)
     found = baseline(read_run_data(folder))

@@ -50,10 +50,10 @@ def test_every_section_tells_the_numbers_of_the_run(tmp_path: Path) -> None:
     assert f"1 {rows[0]} 2 {rows[1]}" in shown.text("best")
     fates = shown.text("fates")
     assert "stopped at 1 of 4 1 14 % stopped at 2 of 4 1 14 % complete 3 43 % failed 1 14 % not ended 1 14 %" in fates
-    assert "saved 25 % of the spec: 15 of 20 steps" in fates and "1 failed: RuntimeError: out of <memory>" in fates
+    assert "saved 25 % of the scoring: 15 of 20 steps" in fates and "1 failed: RuntimeError: out of <memory>" in fates
     assert "Training of the supernet. 30 of 30 steps; loss 1.500 at the end." in shown.text("training")
     assert "training the supernet 20 s" in shown.text("time") and "retraining 60 s" in shown.text("time")
-    assert "search, spec 18 s" in shown.text("time") and "search, all else 8 s" in shown.text("time")
+    assert "search, scoring 18 s" in shown.text("time") and "search, all else 8 s" in shown.text("time")
     assert "EvaluationSpec took 18 s of computing on 1 worker." in shown.text("time")
     assert " ".join(dump(CONFIG).split()) in shown.text("repeat")
     assert "python -m raynas.launch --config config.yaml --name my-run-again" in shown.text("repeat")
@@ -204,7 +204,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
 
 
 def test_special_characters_arrive_as_text(tmp_path: Path) -> None:
-    nasty = "<b>&\"'</b><script>"
+    nasty = "<b>&\"'<script>"  # a name is one component of a path
     settle(tmp_path, dataclasses.replace(CONFIG, name=nasty, space=f"{nasty}:x", limits={}))
     with Log(tmp_path / "scored.parquet", 3600) as log:
         for option in (nasty, "plain"):

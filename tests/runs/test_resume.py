@@ -15,7 +15,7 @@ import raynas.runs.base
 import raynas.storage.atomic
 from raynas import results
 from raynas.cli.main import main
-from raynas.config.loading import load, read
+from raynas.config.loading import read
 
 NAMES = [
     "--name",
