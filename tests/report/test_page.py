@@ -122,7 +122,7 @@ def test_the_line_of_the_winner_goes_back_to_its_first_ancestor(tmp_path: Path) 
     changed = [f"blocks.{i} {a} → {b}" for i in range(3)
                if (a := chosen(4)[f"blocks.{i}"]) != (b := chosen(5)[f"blocks.{i}"])]  # fmt: skip
     assert f"a mutation: {', '.join(changed)}" in shown
-    assert re.search(rf"a crossing with\s+{key(chosen(2))}\s+\(30.00 %\)", shown)
+    assert re.search(rf"a crossover with\s+{key(chosen(2))}\s+\(30.00 %\)", shown)
     assert "3 steps from the first ancestor to the winner. Of two parents the better one is followed." in shown
 
 

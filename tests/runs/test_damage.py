@@ -228,7 +228,7 @@ def latency(folder: Path) -> Any:
 def journal(folder: Path) -> Any:
     searcher = NAO(SearchSpace({f"blocks.{place}": ("k1", "k3", "skip") for place in range(3)}), seed=0)
     searcher.journal = folder / "searcher.json"
-    searcher._recall()
+    searcher._read_journal()
     return searcher.diagnostics
 
 

@@ -125,7 +125,7 @@ def test_unknown_objectives_are_refused_with_the_legal_ones(tmp_path: Path) -> N
         make(tmp_path, file, objectives=["flops"])
     with pytest.raises(ValueError, match="unknown objective 'score'; legal ones: size"):
         make(tmp_path, file, objectives=["score"])
-    with pytest.raises(ValueError, match="Evolution looks at the score alone, not at size"):
+    with pytest.raises(ValueError, match="Evolution optimizes the score alone, not size"):
         make(tmp_path, file, method="evolution")
     config = make(tmp_path, file).config
     assert not config.search.stops_early and dataclasses.replace(config.search, objectives=[]).stops_early

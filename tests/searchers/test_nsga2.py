@@ -61,7 +61,7 @@ def test_nested_decisions_are_inherited() -> None:
 
 
 def test_a_searcher_that_knows_one_objective_refuses_more() -> None:
-    with pytest.raises(ValueError, match=r"Evolution looks at the score alone, not at price; .*: Bayes, NSGA2, Random"):
+    with pytest.raises(ValueError, match=r"Evolution optimizes the score alone, not price; .*: Bayes, NSGA2, Random"):
         Evolution(PRICED)
     assert RandomSearch(PRICED).suggest("t")
     with pytest.raises(ValueError, match="objectives price need costs"):
