@@ -35,9 +35,9 @@ def test_a_draw_depends_on_its_arguments_alone() -> None:
     for space in (SMALL, RARE):
         used, new = ArchitectureSampler(space), ArchitectureSampler(space)
         for i in range(20):
-            used.fresh(Random(i), set())
-        taken = {key(a) for i in range(3) if (a := new.fresh(Random(f"t{i}"), set()))}
-        assert used.fresh(Random("x"), taken) == ArchitectureSampler(space).fresh(Random("x"), taken)
+            used.sample_new(Random(i), set())
+        taken = {key(a) for i in range(3) if (a := new.sample_new(Random(f"t{i}"), set()))}
+        assert used.sample_new(Random("x"), taken) == ArchitectureSampler(space).sample_new(Random("x"), taken)
 
 
 def test_two_sided_limits_of_a_large_space_are_met() -> None:
@@ -60,7 +60,7 @@ def test_an_unsatisfiable_constraint_is_given_up_after_a_bounded_number_of_attem
         return 7.0 + sum(option != "a" for option in architecture.values())
 
     with pytest.raises(UnsatisfiableError, match=r"of 1\.1e\+12.*violation of 7 .*'b0': 'a'"):
-        ArchitectureSampler(SearchSpace(LARGE, violation=violation)).fresh(Random(0), set())
+        ArchitectureSampler(SearchSpace(LARGE, violation=violation)).sample_new(Random(0), set())
     assert calls < 2500
 
 
@@ -75,7 +75,7 @@ def test_the_last_feasible_architecture_of_a_small_space_is_found() -> None:
     wanted = next(a for i, a in enumerate(enumerate_all({f"b{i}": tuple("abcd") for i in range(8)})) if i == 54_321)
     # No hint: the violation says only that it is missed.
     space = SearchSpace({f"b{i}": tuple("abcd") for i in range(8)}, violation=lambda a: 0.0 if a == wanted else 1.0)
-    assert ArchitectureSampler(space).fresh(Random(0), set()) == wanted
+    assert ArchitectureSampler(space).sample_new(Random(0), set()) == wanted
 
 
 def test_giving_up_in_a_large_space_is_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -83,4 +83,4 @@ def test_giving_up_in_a_large_space_is_said(caplog: pytest.LogCaptureFixture) ->
     sampler = ArchitectureSampler(SearchSpace(LARGE, violation=lambda a: float(sum(a[name] != "c" for name in a))))
     assert sampler.sample_new(Random(0), set()) == only
     assert sampler.sample_new(Random(1), {key(only)}) is None
-    assert "taking the space as exhausted" in caplog.text
+    assert "the space counts as exhausted" in caplog.text

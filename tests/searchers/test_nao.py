@@ -264,10 +264,11 @@ def test_a_round_is_not_won_by_those_that_a_scheduler_let_go_on() -> None:
 
 def test_a_journal_that_cannot_be_written_ends_no_search(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     searcher, player = NAO(CHAIN, settings=SELDOM), Player()
-    searcher.journal = tmp_path / "not there yet" / "searcher.json"
+    searcher.journal = tmp_path / "no folder" / "searcher.json"
+    searcher.journal.parent.touch()
     player.play(searcher, 25)
     assert "it is tried again after the next score" in caplog.text
-    searcher.journal.parent.mkdir()
+    searcher.journal.parent.unlink()
     searcher.on_trial_complete("none of these")
     assert json.loads(searcher.journal.read_text()) == searcher.diagnostics
 
