@@ -258,7 +258,7 @@ def test_a_search_in_which_everything_fails_gives_up(tmp_path, monkeypatch):
 
 
 def test_a_plain_trainable_takes_no_cohorts(tmp_path):
-    with pytest.raises(ConfigError, match=r"search\.cohort = 4 needs a trainable with spec"):
+    with pytest.raises(ConfigError, match=r"search\.cohort = 4 needs a raynas\.tune\.trial\.BatchTrial"):
         make(tmp_path, trainable=Counting, search=with_search(cohort=4))
 
 
