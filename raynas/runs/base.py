@@ -460,7 +460,7 @@ class SearchRun:
         self.release()
         if self.mirror is not None and self._attached:
             self.mirror.close()
-            self._attached = False
+            self._attached = self.mirror.overtaken  # a run that another process goes on with is not taken back
 
     def release(self) -> None:
         """End the actors that the run has started."""

@@ -97,6 +97,11 @@ class Mirror:
         uri = urlsplit(self.storage_path)
         return uri._replace(path=f"{uri.path.rstrip('/')}/{quote(self.name)}").geturl()
 
+    @property
+    def overtaken(self) -> bool:
+        """Whether another driver has claimed the run."""
+        return self._overtaken is not None
+
     def below(self, name: str) -> Mirror:
         """The mirror of something in this."""
         return Mirror(self.storage_path, f"{self.name}/{name}", self.folder / name, self._claim)

@@ -505,9 +505,9 @@ with holding(pathlib.Path(sys.argv[1])):
 
 STARTS = """
 import os, signal, sys
-import raynas.launch
-raynas.launch.connect = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
-raynas.launch.main(sys.argv[1:])
+import raynas.cli.main
+raynas.cli.main.connect = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+raynas.cli.main.main(sys.argv[1:])
 """
 
 
@@ -527,7 +527,7 @@ def test_a_run_that_was_killed_while_ray_started_is_in_the_store_and_goes_on(
     assert (config.name, config.seed) == ("mine", 7)
     with pytest.raises(ConfigError, match="no run to resume"):
         read_arguments(["--resume", "other", "--storage-path", store])
-    assert read_arguments(["--resume", "--storage-path", store])[1].seed == 7
+    assert read_arguments(["--resume", "--storage-path", store, "--trust"])[1].seed == 7
 
 
 class Works:
