@@ -52,8 +52,8 @@ def tabular_run(
         raise ConfigError(f"latency.place needs a network, but {config.space} is bare decisions")
     if trainable.traits.needs_network:
         raise ConfigError(f"{config.search.trainable} needs a network, but {config.space} is bare decisions")
-    costs = trainable.costs(space.decisions, config) or NoCosts()
     with validating():
+        costs = trainable.costs(space.decisions, config) or NoCosts()
         limits = Limits.parse(config.limits, costs.profile())
         objectives = check_objectives(config.search.objectives, costs.profile())
     space = dataclasses.replace(space, violation=violation(costs, limits)) if limits.bounds else space

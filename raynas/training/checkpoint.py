@@ -61,7 +61,7 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], values: Mappin
     """
     path = folder / f"step-{step:09d}{_SUFFIX}"
     _store(path, {"step": step, "values": dict(values)}, tensors)
-    for old in _files(folder)[keep:]:
+    for old in (*_files(folder)[keep:], *folder.glob(".tmp??????")):  # the latter: of a writer that was killed
         try:
             remove_file(old)
         except NotOwnedError as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from raynas.exceptions import ConfigError
 from raynas.storage.locks import folders_of_the_dead, own_folder
-from raynas.storage.removal import make_folder, own, remove_tree, scratch
+from raynas.storage.removal import MARKER, make_folder, own, remove_tree, scratch
 
 __all__ = ["TUNE_LOG", "scratch_folder", "tune_log"]
 
@@ -62,7 +62,7 @@ def tune_log(run: Path) -> Iterator[None]:
             logger.propagate = propagates
         handler.close()
         with suppress(OSError):
-            if not any(path.parent.iterdir()):
+            if all(each.name == MARKER for each in path.parent.iterdir()):
                 remove_tree(path.parent)
 
 

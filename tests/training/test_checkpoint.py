@@ -183,7 +183,7 @@ def test_a_header_is_read_without_the_tensors(tmp_path, monkeypatch):
 def test_a_checkpoint_is_written_without_another_copy_in_memory(tmp_path):
     """A writer with 128 MiB of tensors whose peak is measured: a second copy would show."""
     program = (
-        "import resource, sys, torch; from pathlib import Path; from raynas import checkpoint\n"
+        "import resource, sys, torch; from pathlib import Path; from raynas.training import checkpoint\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "checkpoint.write(Path(sys.argv[1]), 1, {'a': torch.ones(8)}, {})\n"
         "tensors = {'a': torch.ones(2**25)}; before = peak()\n"

@@ -63,6 +63,7 @@ def test_when_a_node_must_leave_a_checkpoint_is_written_at_once(tmp_path, monkey
     rank = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
     fake = SimpleNamespace(get=lambda held: held, train=SimpleNamespace(get_context=lambda: rank))
     monkeypatch.setattr(retrain, "ray", fake)
+    monkeypatch.setattr(retrain, "watch", fake)
     job = retrain.Job(network, to_arrays(tiny.data()), recipe, 0, tmp_path)
 
     write, steps = checkpoint.write, []
@@ -100,8 +101,8 @@ def test_a_finished_training_is_not_made_again_and_its_recipe_not_written(
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    assert retrain.retrain(network, None, recipe, 0, folder) == {"test_accuracy": 50.0}  # type: ignore[arg-type]
+    assert retrain.retrain(network, tiny.data(), recipe, 0, folder)["test_accuracy"] == 50.0
     before = (folder / "recipe.json").read_text()
     monkeypatch.setattr(os, "fsync", full)
-    assert retrain.retrain(network, None, recipe, 0, folder) == {"test_accuracy": 50.0}  # type: ignore[arg-type]
+    assert retrain.retrain(network, tiny.data(), recipe, 0, folder)["test_accuracy"] == 50.0
     assert (folder / "recipe.json").read_text() == before and json.loads(before)["seed"] == 0

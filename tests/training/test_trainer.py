@@ -205,7 +205,7 @@ def test_ranks_share_a_batch_without_overlap():
     for rank in range(2):
         space = tiny.space(num_classes=4)
         recipe = dataclasses.replace(RECIPE, augment="none")
-        trainer = Trainer(space, tiny.data(), recipe, UniformPaths(decisions(space)), 0, (rank, 2))
+        trainer = Trainer(space, tiny.data(), recipe, UniformPaths(decisions(space)), 0, RankInfo(rank, 2))
         shares.append(trainer.loader.batch(0)[1])
     assert [label for pair in zip(*shares, strict=True) for label in map(int, pair)] == labels
 
