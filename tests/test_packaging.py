@@ -169,7 +169,7 @@ def test_an_editable_installation_maps_the_folders(wheel: Path, tmp_path: Path) 
     line += ["--no-build-isolation"] if find_spec("setuptools") else []
     subprocess.run(line, check=True, capture_output=True, timeout=280)
     code = (
-        f"import site; site.addsitedir({str(target)!r}); import raynas.spaces.darts_genotype as a, importlib.util as u; "
+        f"import site; site.addsitedir({str(target)!r}); import raynas.spaces.nao_genotype as a, importlib.util as u; "
         "print(a.__file__, u.find_spec('spaces'), u.find_spec('trainables'))"
     )
     said = run(sys.executable, "-c", code, folder=tmp_path).split()

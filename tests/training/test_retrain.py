@@ -95,7 +95,7 @@ def test_a_finished_training_is_not_made_again_and_its_recipe_not_written(
     """A disk that is full when a retraining is asked for once more costs nothing."""
     folder = tmp_path / "retrain"
     folder.mkdir()
-    (folder / "result.json").write_text('{"test_accuracy": 50.0}')
+    (folder / "result.json").write_text('{"test_accuracy": 50.0, "epochs": 1, "seconds": 1.0}')
     network, recipe = torch.nn.Linear(2, 2), TrainConfig(epochs=1, preset="spos").resolved()
 
     def full(descriptor: int) -> None:
