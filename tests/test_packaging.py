@@ -173,4 +173,4 @@ def test_an_editable_installation_maps_the_folders(wheel: Path, tmp_path: Path) 
         "print(a.__file__, u.find_spec('spaces'), u.find_spec('trainables'))"
     )
     said = run(sys.executable, "-c", code, folder=tmp_path).split()
-    assert said[0] == str(source / "spaces" / "darts_genotype.py") and said[1:] == ["None", "None"]
+    assert said[0] == str(source / "spaces" / "nao_genotype.py") and said[1:] == ["None", "None"]
