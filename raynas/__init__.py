@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     )
     from raynas.metrics import Metric
     from raynas.nn.choice import Choice, decisions
+    from raynas.nn.protocols import inspect_space
     from raynas.nn.subnet import derive
     from raynas.runs.factory import prepare
     from raynas.runs.network import Run
     from raynas.search_space.space import SearchSpace
     from raynas.searchers.base import ArchitectureSearcher
     from raynas.tasks.base import Task
+    from raynas.tune.evaluator import Evaluator
 
     __version__: str
 
@@ -45,6 +47,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Dataset",
+    "Evaluator",
     "ExportError",
     "InfeasibleError",
     "Metric",
@@ -57,6 +60,7 @@ __all__ = [
     "__version__",
     "decisions",
     "derive",
+    "inspect_space",
     "load_config",
     "prepare",
 ]
@@ -71,6 +75,7 @@ _HOMES = {
     "ConfigError": "raynas.exceptions",
     "DataError": "raynas.exceptions",
     "Dataset": "raynas.data.dataset",
+    "Evaluator": "raynas.tune.evaluator",
     "ExportError": "raynas.exceptions",
     "InfeasibleError": "raynas.exceptions",
     "Metric": "raynas.metrics",
@@ -82,6 +87,7 @@ _HOMES = {
     "TrainingDiverged": "raynas.exceptions",
     "decisions": "raynas.nn.choice",
     "derive": "raynas.nn.subnet",
+    "inspect_space": "raynas.nn.protocols",
     "load_config": "raynas.config.loading:load",  # where it has another name
     "prepare": "raynas.runs.factory",
 }

@@ -119,13 +119,9 @@ def kept_processes() -> Iterator[None]:
         _warn(tuple(gone), _COST)
         yield
         return
-    tune = importlib.import_module("ray.tune.tune")
-    stock = tune.TuneController
-    tune.TuneController = _controller(stock)  # type: ignore[attr-defined]
-    try:
+    tune: Any = importlib.import_module("ray.tune.tune")
+    with replaced(tune, "TuneController", _controller(tune.TuneController)):
         yield
-    finally:
-        tune.TuneController = stock  # type: ignore[attr-defined]
 
 
 _COST = "processes of trials end and start more often"

@@ -27,7 +27,7 @@ HEADS = (
 
 
 def learned(run_data: RunData) -> str:
-    """The section about it; empty where the searcher keeps no such run_data."""
+    """The section about the diagnostics; empty if the searcher keeps none."""
     trained = ("In the training of the supernet", "of what stayed in the pool, by the same weights", run_data.pooled)
     searched = (
         "In the search",

@@ -99,7 +99,7 @@ def score_sample(run: SearchRun, spec: EvaluationSpec, architectures: Sequence[A
 
 
 def _with_rungs(spec: EvaluationSpec, **changes: Any) -> EvaluationSpec:
-    """The same scoring with other schedule, where its trials have any."""
+    """The same evaluation with another fidelity schedule, where its trials have one."""
     found = {name: value for name, value in spec.parameters.items() if isinstance(value, FidelitySchedule)}
     changed = {name: dataclasses.replace(schedule, **changes) for name, schedule in found.items()}
     return dataclasses.replace(spec, parameters={**spec.parameters, **changed})

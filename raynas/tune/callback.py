@@ -79,7 +79,7 @@ class Recorder(tune.Callback):
         """Count what earlier searches of the run scored.
 
         Args:
-            ended: The rows of each architecture whose spec ended.
+            ended: The rows of each architecture whose evaluation ended.
             wanted: How many are to be scored in all.
             in_flight: The last row of each other one: what was spent on these is not spent again.
         """

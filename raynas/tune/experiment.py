@@ -135,7 +135,7 @@ def run_search(
         config: Number of samples, scheduler, cohorts.
         log: Read at the start, appended by ``recorder``.
         recorder: Writes the log.
-        seconds: How long it may take; simulated ones where the spec tells such.
+        seconds: How long it may take; simulated seconds if ``spec.simulated``.
 
     Returns:
         The status at the end.

@@ -64,7 +64,7 @@ class Record:
 
 
 def step_of(row: Row, status: SearchStatus) -> dict[str, Any]:
-    """What is logged of an architecture whose spec has ended: numbers alone, by name.
+    """What is logged of an architecture whose evaluation has ended: numbers alone, by name.
 
     Args:
         row: Its last row of the log.

@@ -54,7 +54,7 @@ def test_rungs_of_eight_slices_and_what_they_cost() -> None:
     assert sorted(schedule(scheduler)) == [1, 2, 4, 8]
     curves = noisy_curves(300, 8)
     log = live(scheduler, curves)
-    assert 0.28 < len(log) / (300 * 8) < 0.42  # 2.5 slices of 8, and a little more while the schedule are empty
+    assert 0.28 < len(log) / (300 * 8) < 0.42  # 2.5 slices of 8, and a little more while the rungs are empty
     finished = {trial for trial, fidelity, _ in log if fidelity == 8}
     ranked = sorted(curves, key=lambda trial: curves[trial][-1], reverse=True)
     assert ranked[0] in finished
