@@ -11,7 +11,8 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Protocol
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -25,6 +26,9 @@ from raynas.exceptions import ConfigError
 from raynas.results.files import read_or, sealed
 from raynas.results.log import Log
 from raynas.results.row_checks import MOST_FIDELITY
+from raynas.runs.budget import Budget
+from raynas.runs.display import View
+from raynas.search_space.space import SearchSpace
 from raynas.searchers import RandomSearch
 from raynas.searchers.random import random_architectures
 from raynas.storage.atomic import write_json
@@ -33,9 +37,6 @@ from raynas.tune.evaluator import Evaluator
 from raynas.tune.experiment import LoggedHistory, run_search
 from raynas.tune.spec import EvaluationSpec
 from raynas.tune.trial import BatchTrial, FidelitySchedule
-
-if TYPE_CHECKING:  # it imports this module
-    from raynas.runs.base import SearchRun
 
 __all__ = ["check_combination", "combined", "ranks", "references", "score_sample"]
 
@@ -57,7 +58,26 @@ class _Kept(TypedDict):
     sample: dict[str, list[_Told]]
 
 
-def score_sample(run: SearchRun, spec: EvaluationSpec, architectures: Sequence[Architecture]) -> dict[str, Rows]:
+class SampledRun(Protocol):
+    """What this module needs of a run; :class:`raynas.runs.base.SearchRun` has it."""
+
+    config: Config
+    search_space: SearchSpace
+    folder: Path
+    view: View
+    budget: Budget
+
+    def settings(self) -> Mapping[str, Any]:
+        """The settings that the scores depend on; see :mod:`raynas.config.fingerprint`."""
+
+    def costs_of(self, architecture: Architecture, /) -> Mapping[str, float]:
+        """What an architecture costs, by name."""
+
+    def forget_ended(self) -> None:
+        """Remove what was kept of architectures whose evaluation has ended."""
+
+
+def score_sample(run: SampledRun, spec: EvaluationSpec, architectures: Sequence[Architecture]) -> dict[str, Rows]:
     """Score architectures at every fidelity; what the sample's log has already is not scored again.
 
     Args:
@@ -85,7 +105,7 @@ def score_sample(run: SearchRun, spec: EvaluationSpec, architectures: Sequence[A
                 num_samples=len(history.ended) + len(left),
                 scheduler="none",
             )
-            plain = _with_rungs(spec, halving=False)
+            plain = _with_schedule(spec, halving=False)
             with run.view.search() as show:
                 run_search(
                     searcher, plain, settings, log, Recorder(log, plain, stamp, run.costs_of, show), run.budget.left
@@ -98,7 +118,7 @@ def score_sample(run: SearchRun, spec: EvaluationSpec, architectures: Sequence[A
     return rows
 
 
-def _with_rungs(spec: EvaluationSpec, **changes: Any) -> EvaluationSpec:
+def _with_schedule(spec: EvaluationSpec, **changes: Any) -> EvaluationSpec:
     """The same evaluation with another fidelity schedule, where its trials have one."""
     found = {name: value for name, value in spec.parameters.items() if isinstance(value, FidelitySchedule)}
     changed = {name: dataclasses.replace(schedule, **changes) for name, schedule in found.items()}
@@ -126,7 +146,7 @@ def check_combination(trainable: type[Evaluator], config: Config) -> None:
         )
 
 
-def combined(run: SearchRun, spec: EvaluationSpec) -> EvaluationSpec:
+def combined(run: SampledRun, spec: EvaluationSpec) -> EvaluationSpec:
     """The same scoring with the score made of several metrics, if that is wanted: see ``search.combine``.
 
     A random sample is scored first; the score is the combined rank in it, see
@@ -141,12 +161,12 @@ def combined(run: SearchRun, spec: EvaluationSpec) -> EvaluationSpec:
         raise ConfigError(
             f"search.combine: {run.config.search.trainable} hands no raynas.tune.trial.FidelitySchedule to its trials"
         )
-    told = _with_rungs(spec, combined=ranks(run, spec), mode="max")
+    told = _with_schedule(spec, combined=ranks(run, spec), mode="max")
     # What is scored once more is one of the metrics: it does not compare.
     return dataclasses.replace(told, mode="max", rescore=None)
 
 
-def ranks(run: SearchRun, spec: EvaluationSpec) -> dict[int, Reference]:
+def ranks(run: SampledRun, spec: EvaluationSpec) -> dict[int, Reference]:
     """What ranks at each fidelity, where the score is made of several metrics; empty where it is not.
 
     The sample is drawn once in a run and kept in reference.json: under other limits another one would be drawn, and its
