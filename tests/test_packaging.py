@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -55,6 +56,10 @@ def test_every_package_is_declared(repository: Path) -> None:
     assert not unlisted, "name these in tool.setuptools.package-data"
 
 
+ALONE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+"""pip takes what it finds on PYTHONPATH, the source tree of an editable installation among it, for installed."""
+
+
 @pytest.fixture(scope="module")
 def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel of this tree, built from a copy: the build leaves files behind."""
@@ -76,18 +81,26 @@ def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
+def bare_environment(folder: Path) -> Path:
+    """A virtual environment without raynas, and with the packages of the running one; returns its site-packages.
+
+    A path in a ``.pth`` file is not searched for further ones: an editable installation of raynas stays behind.
+    """
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    (packages / "others.pth").write_text(next(p for p in sys.path if p.endswith("site-packages")), encoding="utf-8")
+    return packages
+
+
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with the wheel, another's package ``spaces``, and whatever the running one has behind them."""
     folder = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    python = folder / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--python", python]
-    subprocess.run([*pip, "install", "-q", "--no-deps", "--no-index", wheel], check=True, timeout=280)
-    (packages,) = folder.glob("lib/python*/site-packages")
+    packages = bare_environment(folder)
+    pip = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python"]
+    subprocess.run([*pip, "install", "-q", "--no-deps", "--no-index", wheel], check=True, timeout=280, env=ALONE)
     (packages / "spaces").mkdir()
     (packages / "spaces" / "__init__.py").write_text("GPU = 'another package'\n", encoding="utf-8")
-    (packages / "others.pth").write_text(next(p for p in sys.path if p.endswith("site-packages")), encoding="utf-8")
     return folder
 
 
@@ -167,10 +180,11 @@ def test_an_editable_installation_maps_the_folders(wheel: Path, tmp_path: Path) 
     source, target = wheel.parent, tmp_path / "packages"
     line = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target), "-e", str(source)]
     line += ["--no-build-isolation"] if find_spec("setuptools") else []
-    subprocess.run(line, check=True, capture_output=True, timeout=280)
+    subprocess.run(line, check=True, capture_output=True, timeout=280, env=ALONE)
+    bare_environment(tmp_path / "environment")
     code = (
         f"import site; site.addsitedir({str(target)!r}); import raynas.spaces.nao_genotype as a, importlib.util as u; "
         "print(a.__file__, u.find_spec('spaces'), u.find_spec('trainables'))"
     )
-    said = run(sys.executable, "-c", code, folder=tmp_path).split()
+    said = run(tmp_path / "environment" / "bin" / "python", "-c", code, folder=tmp_path).split()
     assert said[0] == str(source / "spaces" / "nao_genotype.py") and said[1:] == ["None", "None"]

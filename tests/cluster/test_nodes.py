@@ -131,7 +131,7 @@ for words in json.loads(sys.argv[1]):
 
 def test_what_the_cluster_lacks_is_said_in_one_line(machine: Machine) -> None:
     (machine.home / "elsewhere.py").write_text(
-        "import tiny\nclass Mine(tiny.Tiny): pass\ndef space(num_classes, in_channels): return Mine()\n"
+        "from helpers import tiny\nclass Mine(tiny.Tiny): pass\ndef space(num_classes, in_channels): return Mine()\n"
     )
     gpus = ["train.gpus_per_worker=1", "train.cpus_per_worker=1"]
     asked = [
