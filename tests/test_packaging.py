@@ -183,7 +183,8 @@ def test_an_editable_installation_maps_the_folders(wheel: Path, tmp_path: Path) 
     subprocess.run(line, check=True, capture_output=True, timeout=280, env=ALONE)
     bare_environment(tmp_path / "environment")
     code = (
-        f"import site; site.addsitedir({str(target)!r}); import raynas.spaces.nao_genotype as a, importlib.util as u; "
+        f"import site, sys; sys.path.insert(0, {str(target)!r}); site.addsitedir(sys.path[0]); "
+        "import raynas.spaces.nao_genotype as a, importlib.util as u; "
         "print(a.__file__, u.find_spec('spaces'), u.find_spec('trainables'))"
     )
     said = run(tmp_path / "environment" / "bin" / "python", "-c", code, folder=tmp_path).split()
