@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from html.parser import HTMLParser
@@ -99,7 +100,7 @@ def settle(folder: Path, config: Config = CONFIG) -> Path:
 def fill(folder: Path) -> Path:
     """A run whose search ended in an untidy way: two full scores, two stopped, one too large, one failed, one lost."""
     settle(folder)
-    with Log(folder / "scored.parquet", 3600) as log:
+    with Log(folder / "scored.parquet", math.inf) as log:
         for number, last, score, status, columns in (
             (0, 4, 71.25, "complete", {}),
             (1, 1, 40.5, "stopped", {}),

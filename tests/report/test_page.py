@@ -100,7 +100,7 @@ def test_arcs_of_one_side_with_the_same_ends_do_not_hide_each_other() -> None:
 
 def bred(folder: Path, origins: dict[int, tuple[str, tuple[int, ...]]], scores: dict[int, float]) -> Path:
     settle(folder)
-    with Log(folder / "scored.parquet", 3600) as log:
+    with Log(folder / "scored.parquet", math.inf) as log:
         for number, (how, parents) in origins.items():
             told = {"origin": how} | ({"parents": " ".join(key(chosen(p)) for p in parents)} if parents else {})
             for row in reports(number, 4, scores[number], "complete", **told):
@@ -183,7 +183,7 @@ def test_random_search_is_estimated_from_what_was_drawn_by_chance(tmp_path: Path
 def test_a_sample_beside_the_search_is_used_if_its_scores_are_those_of_the_search(tmp_path: Path, agrees: bool) -> None:
     origins: dict[int, Any] = {n: ("random", ()) for n in range(2)} | {2: ("mutation", (1,))}
     folder = bred(tmp_path, origins, {0: 50.0, 1: 55.0, 2: 60.0})
-    with Log(folder / "sample", 3600) as log:
+    with Log(folder / "sample", math.inf) as log:
         for number in range(9):
             score = (50.0 if agrees else 1.5) + 5 * number
             for row in reports(number, 4, score, "complete", searcher="random"):
@@ -202,7 +202,7 @@ def test_a_log_without_origins_has_no_baseline_and_low_scores_may_be_good(tmp_pa
     old = page(fill(tmp_path / "old")).text("progress")
     assert "the log does not say which architectures were drawn by chance" in old
     folder = settle(tmp_path / "low")
-    with Log(folder / "scored.parquet", 3600) as log:
+    with Log(folder / "scored.parquet", math.inf) as log:
         for number in range(10):
             for row in reports(number, 4, 1.0 + number, "complete", metrics={"loss": 1.0}, searcher="random"):
                 log.append(row)
@@ -238,7 +238,7 @@ def with_everything(folder: Path) -> Path:
     """A run with a cell for a winner, ancestors, and a sample of random architectures."""
     retrain(finish(fill(folder)))
     parent = {"origin": "mutation", "parents": key(chosen(0))}
-    with Log(folder / "scored.parquet", 3600) as log:
+    with Log(folder / "scored.parquet", math.inf) as log:
         for number in range(10, 20):
             for row in reports(number, 4, 60.0 + number / 10, "complete", origin="random", macs=3_000_000):
                 log.append(row)

@@ -111,7 +111,7 @@ def test_a_score_that_is_no_accuracy_has_no_percent_and_its_own_direction(
     tmp_path: Path, finals: tuple[float, float], word: str
 ) -> None:
     settle(tmp_path)
-    with Log(tmp_path / "scored.parquet", 3600) as log:
+    with Log(tmp_path / "scored.parquet", math.inf) as log:
         for number, score in ((0, 0.5), (3, 0.9), (6, 0.7)):
             for row in reports(number, 4, score, "complete", metrics={"loss": 1.0}):
                 log.append(row)
@@ -158,7 +158,7 @@ def test_a_run_without_any_score_still_gives_a_page(tmp_path: Path, log: str) ->
 
 def test_only_failures_are_told_as_such(tmp_path: Path) -> None:
     settle(tmp_path)
-    with Log(tmp_path / "scored.parquet", 3600) as log:
+    with Log(tmp_path / "scored.parquet", math.inf) as log:
         log.append({"architecture": chosen(1), "status": "error", "fidelity": 0, "time": START})
         log.append({"architecture": chosen(2), "status": "complete", "fidelity": 1, "score": math.nan, "time": START})
     shown = page(tmp_path)
@@ -206,7 +206,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
 def test_special_characters_arrive_as_text(tmp_path: Path) -> None:
     nasty = "<b>&\"'<script>"  # a name is one component of a path
     settle(tmp_path, dataclasses.replace(CONFIG, name=nasty, space=f"{nasty}:x", limits={}))
-    with Log(tmp_path / "scored.parquet", 3600) as log:
+    with Log(tmp_path / "scored.parquet", math.inf) as log:
         for option in (nasty, "plain"):
             for row in reports(0, 4, 50.0, "complete", architecture={f"a.{nasty}": option}, key=f"{option}{nasty}"):
                 log.append(row)
@@ -227,18 +227,18 @@ def test_pauses_do_not_count_as_time_of_the_search(tmp_path: Path) -> None:
     fill(tmp_path)
     before = read_run_data(tmp_path).clock
     later = START + timedelta(seconds=30 + PAUSE + 1000)
-    with Log(tmp_path / "scored.parquet", 3600) as log:
+    with Log(tmp_path / "scored.parquet", math.inf) as log:
         log.append(next(reports(8, 1, 50.0, "stopped", time=later, seconds=5.0)))
     after = read_run_data(tmp_path).clock
     assert after.wall == pytest.approx(before.wall + 5.0) and after.busy == pytest.approx(before.busy + 5.0)
-    with Log(tmp_path / "scored.parquet", 3600) as log:  # one long score is work, not a pause
+    with Log(tmp_path / "scored.parquet", math.inf) as log:  # one long score is work, not a pause
         log.append(next(reports(9, 1, 50.0, "stopped", time=later + timedelta(seconds=500), seconds=500.0)))
     assert read_run_data(tmp_path).clock.wall == pytest.approx(after.wall + 500.0)
 
 
 def test_a_score_that_was_resumed_counts_once(tmp_path: Path) -> None:
     fill(tmp_path)
-    with Log(tmp_path / "scored.parquet", 3600) as log:
+    with Log(tmp_path / "scored.parquet", math.inf) as log:
         for row in list(reports(6, 4, 56.0, "complete"))[2:]:
             log.append(row)
     run_data = read_run_data(tmp_path)

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import logging
+import math
 import random
 import resource
 import shutil
@@ -97,7 +98,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run.open()
     space = SearchSpace(run.decisions)
     for log in ("scored.parquet", "sample"):
-        with Log(folder / log, 3600, run.settings()) as rows:
+        with Log(folder / log, math.inf, run.settings()) as rows:
             for number, form in enumerate(EVERYONE):
                 for fidelity in (1, 2):
                     score = 50.0 + number + fidelity / 4
