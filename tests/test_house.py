@@ -93,6 +93,7 @@ CHANGING_METHODS = {
     *("to_csv", "to_parquet", "to_json", "to_pickle", "delete_file", "delete_dir", "delete_dir_contents"),
 }
 EXCEPTIONS = {
+    ("raynas.cli.native_stderr", "os.fdopen"): "the program's own stderr",
     ("raynas.export.formats", "save_file"): "drafts in a scratch folder, put in place by put_in_place",
     ("raynas.export.formats", "torch.export.save"): "as above",
     ("raynas.export.formats", "torch.onnx.export"): "as above",
@@ -171,6 +172,7 @@ MUTATING = {
 STATE = {
     "raynas._compat._warn": "each warning is given once",
     "raynas.cli.main.sys": "the path of a program of its own: a user's packages lie in the working folder",
+    "raynas.cli.native_stderr.sys": "sys.stderr of a program of its own gets another file descriptor",
     "raynas.distributed.connection.os": "Ray reads its settings from the environment",
     "raynas.distributed.health._WATCH": "a process has one connection to Ray, and one watch over it",
     "raynas.distributed.local_ray._MADE": "the scratch folders of this process, removed at its end",

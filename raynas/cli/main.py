@@ -25,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from raynas.cli import native_stderr
 from raynas.cli.arguments import read_arguments
 from raynas.cli.doctor import doctor
 from raynas.cli.errors import BAD_INPUT, one_line, write_traceback
@@ -66,6 +67,8 @@ def execute(command: str, run: SearchRun, flags: argparse.Namespace) -> None:
         run.check_folder()
         run.view.say(f"{command}: everything is kept in {run.place}")
         run.open()  # before Ray starts, which takes a while: a run that is killed meanwhile can go on
+        if not flags.verbose:
+            native_stderr.redirect(run.folder)
         connect(run.config, dashboard, flags.verbose)
     if command == "search":
         if isinstance(run, Run) and "retrain" in after:
@@ -175,8 +178,3 @@ def _failed(error: BaseException, code: int, verbose: bool, run: SearchRun | Non
         text = f"{text} ({type(error).__name__}; the traceback is in {file})"
     print(f"error: {text}", file=sys.stderr)
     return code
-
-
-if __name__ == "__main__":
-    watch.guard()
-    watch.leave(main())
