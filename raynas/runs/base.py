@@ -289,7 +289,7 @@ class SearchRun:
             Log(folder, settings=self.settings()) as log,
             self.view.search() as show,
             self.metrics.search(self.seen_by(show)) as told,
-            listening(self.config, self.folder) as heard,
+            listening(self.config, self.folder, self.search_space.decisions, spec.mode) as heard,
         ):
             recorder = Recorder(log, spec, stamp, self.costs_of, told, hypervolume)
             recorder.hear = heard
