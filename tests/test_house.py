@@ -117,7 +117,7 @@ def changing(call: ast.Call) -> str | None:
     if called in CHANGING or method in CHANGING_METHODS:
         return called if called in CHANGING else method
     if called.split(".")[0] in ("shutil", "tempfile") and method != "which":
-        return None if method in ("copyfileobj", "disk_usage", "gettempdir") else called
+        return None if method in ("copyfileobj", "disk_usage", "get_terminal_size", "gettempdir") else called
     if method == "replace" and len(call.args) == 1 and not call.keywords and called != "dataclasses.replace":
         return called  # Path.replace; that of a str takes two
     if called in ("open", "io.open") or (method == "open" and isinstance(call.func, ast.Attribute)):

@@ -29,6 +29,7 @@ from raynas.cli import native_stderr
 from raynas.cli.arguments import read_arguments
 from raynas.cli.doctor import doctor
 from raynas.cli.errors import BAD_INPUT, one_line, write_traceback
+from raynas.cli.help import help_text
 from raynas.config.trust import foreign
 from raynas.distributed import health as watch
 from raynas.distributed.connection import LOOPBACK, Terminated, connect
@@ -99,7 +100,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run: SearchRun | None = None
     verbose = False
     try:
-        command, config, flags = read_arguments(sys.argv[1:] if arguments is None else arguments)
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        text = help_text(given)
+        if text is not None:
+            print(text)
+            return 0
+        command, config, flags = read_arguments(given)
         verbose = flags.verbose
         if command == "report":
             print(f"report: {_report(config.storage_path, str(config.name))}")
