@@ -16,7 +16,7 @@ from raynas.config.run import Config, SearchConfig
 from raynas.config.train import TrainConfig
 from raynas.distributed.monitoring import ACTOR, SEARCH, STOPPED, TRAINING
 from raynas.runs.display import View
-from raynas.runs.network import Run
+from raynas.runs.run import Run
 from raynas.searchers import RandomSearch
 
 SERVED = {f"ray_{name}" for name in (*SEARCH, *STOPPED, *TRAINING)} | {f"ray_{name}_total" for name in ACTOR}
