@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from raynas.nn.protocols import inspect_space
     from raynas.nn.subnet import derive
     from raynas.runs.factory import prepare
-    from raynas.runs.network import Run
+    from raynas.runs.run import Run
     from raynas.search_space.space import SearchSpace
     from raynas.searchers.base import ArchitectureSearcher
     from raynas.tasks.base import Task
@@ -80,7 +80,7 @@ _HOMES = {
     "InfeasibleError": "raynas.exceptions",
     "Metric": "raynas.metrics",
     "RayNASError": "raynas.exceptions",
-    "Run": "raynas.runs.network",
+    "Run": "raynas.runs.run",
     "SearchSpace": "raynas.search_space.space",
     "Split": "raynas.data.dataset",
     "Task": "raynas.tasks.base",

@@ -172,21 +172,21 @@ class NAO(ArchitectureSearcher):
                 entry = done.get(each["key"])
                 if entry is not None:
                     each["score"] = entry.scores.get(row["fidelity"])
-        if self.journal is not None and self.diagnostics:
+        if self._journal is not None and self.diagnostics:
             try:
-                replace_text(self.journal, json.dumps(self.diagnostics), patience=0)
+                replace_text(self._journal, json.dumps(self.diagnostics), patience=0)
             except OSError as error:  # diagnostics must not end a search
-                log.warning("cannot write %s, it is tried again after the next score: %s", self.journal, error)
+                log.warning("cannot write %s, it is tried again after the next score: %s", self._journal, error)
 
     def _read_journal(self) -> None:
         """Reads the journal of an earlier process."""
-        if not self.diagnostics and self.journal is not None and self.journal.exists():
+        if not self.diagnostics and self._journal is not None and self._journal.exists():
             try:
-                rows = json.loads(self.journal.read_text(encoding="utf-8"))
+                rows = json.loads(self._journal.read_text(encoding="utf-8"))
                 if not isinstance(rows, list) or not rows or not all(map(_is_round, rows)):
                     raise ValueError("it holds no list of rounds")
             except (ValueError, RecursionError) as error:
-                log.warning("%s is damaged: %s; diagnostics start from this round", self.journal, error)
+                log.warning("%s is damaged: %s; diagnostics start from this round", self._journal, error)
                 return
             self.diagnostics = [row for row in rows if "fidelity" in row]  # older versions did not write it
 

@@ -36,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 LOGGERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb", "optuna": "optuna"}
 """Those with a short name, and the package that each of them needs."""
-_COLUMNS = ("score", "fidelity", "macs", "parameters", "latency_ms", "hypervolume", "seconds", "gpu_seconds")
 _PATIENCE = 60.0
 """Seconds for what waits to be logged when the search has ended."""
 Row = Mapping[str, Any]
@@ -76,7 +75,7 @@ def step_of(row: Row, status: SearchStatus) -> dict[str, Any]:
         row: Its last row of the log.
         status: Of the search; its count is the step.
     """
-    values = {name: row[name] for name in _COLUMNS if row.get(name) is not None}
+    values = {name: value for name, value in row.items() if name != "max_fidelity"} | dict(row.get("costs") or {})
     values |= {f"metrics/{name}": value for name, value in (row.get("metrics") or {}).items()}
     values |= {"best_score": status.best, "stopped": row["status"] == "stopped", "failed": row["status"] == "error"}
     numbers = {name: float(value) for name, value in values.items() if isinstance(value, (bool, int, float))}

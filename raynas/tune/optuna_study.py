@@ -28,7 +28,6 @@ __all__ = ["ArchitectureLogger", "OptunaStudy", "storage_url"]
 
 _STATES = {"complete": "COMPLETE", "stopped": "PRUNED", "error": "FAIL"}
 """The name of Optuna's state for each status of an architecture whose evaluation has ended."""
-_COSTS = ("macs", "parameters", "latency_ms")
 
 
 def storage_url(folder: Path) -> str:
@@ -97,9 +96,11 @@ class OptunaStudy(ArchitectureLogger):
         self._known = {each.user_attrs.get("key", "") for each in self._study.get_trials(deepcopy=False)}
         log = self._folder / "scored.parquet"
         if log.exists():
-            last = {row["key"]: row for row in results.read(log).to_pylist()}
+            table = results.read(log)
+            names = results.cost_names(table)
+            last = {row["key"]: row for row in table.to_pylist()}
             for row in last.values():
-                self.log_architecture(row)
+                self.log_architecture({**row, "costs": {name: row[name] for name in names if row[name] is not None}})
 
     def log_architecture(self, row: Mapping[str, Any]) -> None:
         """Add an architecture whose evaluation has ended, unless the study has it.
@@ -114,12 +115,15 @@ class OptunaStudy(ArchitectureLogger):
         state = TrialState[_STATES[row["status"]]]
         form, score = row["architecture"], row.get("score")
         params = json.loads(form) if isinstance(form, str) else dict(form)
-        values = [math.nan if v is None else float(v) for v in (score, *(row.get(name) for name in self._objectives))]
+        costs = row.get("costs") or {}
+        values = [
+            math.nan if score is None else float(score),
+            *(costs.get(name, math.nan) for name in self._objectives),
+        ]
         if state is TrialState.COMPLETE and not all(map(math.isfinite, values)):
             state = TrialState.FAIL
-        attributes = {name: row[name] for name in _COSTS if row.get(name) is not None}
         metrics = row.get("metrics") or {}
-        attributes |= {f"metrics/{name}": value for name, value in _loaded(metrics).items()}
+        attributes = {**costs, **{f"metrics/{name}": value for name, value in _loaded(metrics).items()}}
         if row.get("error"):
             attributes["error"] = row["error"]
         ended = row.get("time") or datetime.now(timezone.utc)

@@ -14,18 +14,9 @@ from ray import tune
 from raynas.architecture import Architecture
 from raynas.config.run import SearchConfig
 from raynas.exceptions import ConfigError
+from raynas.metrics import Objective
 
 __all__ = ["EvaluationSpec", "Objective", "check_arguments"]
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What a score is."""
-
-    name: str
-    mode: Literal["max", "min"] = "max"
-    """Whether a high score is good (max) or a low one (min)."""
-    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,7 +42,7 @@ class EvaluationSpec:
     """Whether ``resources`` see to that; otherwise Tune has to."""
     rescore: Callable[[Sequence[Architecture]], list[float]] | None = None
     """Scores architectures once more, as exactly as possible; None where the highest fidelity is exact."""
-    mode: str = "max"
+    mode: Literal["max", "min"] = "max"
     """Whether a high score is good (max) or a low one (min). The run sets it to that of the evaluator's objective."""
     combine: Mapping[str, float] = field(default_factory=dict)
     """The metrics of which the score is made, with weights, unless ``search.combine`` says otherwise; needs a

@@ -18,7 +18,7 @@ from raynas.distributed import monitoring
 from raynas.distributed.monitoring import ACTOR, SEARCH, STOPPED, TRAINING
 from raynas.progress import SearchStatus
 from raynas.runs.display import View
-from raynas.runs.network import Run
+from raynas.runs.run import Run
 from raynas.searchers import RandomSearch
 
 SERVED = {f"ray_{name}" for name in (*SEARCH, *STOPPED, *TRAINING)} | {f"ray_{name}_total" for name in ACTOR}

@@ -20,7 +20,7 @@ from raynas.evaluation.scorer import Scorer
 from raynas.exceptions import ConfigError, InfeasibleError
 from raynas.nn.choice import Choice
 from raynas.runs.budget import training_seconds
-from raynas.runs.network import Run
+from raynas.runs.run import Run
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import TPE, Evolution, EvolutionSettings, RandomSearch
 from raynas.training import checkpoint
@@ -102,7 +102,7 @@ def test_a_search_on_smaller_images_counts_and_retrains_on_those_of_the_data(tmp
     whole = make(tmp_path / "whole", limits={}).costs
     assert all(row["macs"] == whole(json.loads(row["architecture"]))["macs"] for row in log(run))
     given = []
-    monkeypatch.setattr("raynas.runs.network.retrain", lambda network, data, *rest: given.append(data) or RESULT)
+    monkeypatch.setattr("raynas.runs.phases.retraining.retrain", lambda network, data, *rest: given.append(data) or RESULT)
     run.retrain(best["architecture"])
     assert given == [data]
 

@@ -20,7 +20,7 @@ from raynas.config.run import Config, SearchConfig
 from raynas.evaluation.proxies.evaluator import ZeroCostProxies
 from raynas.evaluation.proxies.scores import PROXIES
 from raynas.nn.subnet import derive
-from raynas.runs.network import Run
+from raynas.runs.run import Run
 from raynas.tune.trial import FidelitySchedule
 
 WIDE = {"blocks.0": "k3", "blocks.1": "k3", "blocks.2": "k3"}

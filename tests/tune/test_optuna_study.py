@@ -26,9 +26,9 @@ def row(status: str, score: float | None, form: dict[str, str], **further: Any) 
 
 
 ROWS = [
-    row("complete", 50.5, {"a": "x"}, macs=2000, seconds=3.0, metrics={"accuracy": 50.5}),
-    row("stopped", 40.0, {"a": "y", "a.y.width": "4"}, macs=1000),
-    row("error", None, {"a": "y", "a.y.width": "8"}, error="it failed", macs=1500),
+    row("complete", 50.5, {"a": "x"}, costs={"macs": 2000}, seconds=3.0, metrics={"accuracy": 50.5}),
+    row("stopped", 40.0, {"a": "y", "a.y.width": "4"}, costs={"macs": 1000}),
+    row("error", None, {"a": "y", "a.y.width": "8"}, error="it failed", costs={"macs": 1500}),
 ]
 
 
@@ -55,7 +55,9 @@ def test_every_architecture_is_a_trial(tmp_path: Path) -> None:
 
 def test_the_front_is_that_of_score_and_costs(tmp_path: Path) -> None:
     forms = [{"a": "x"}, {"a": "y", "a.y.width": "4"}, {"a": "y", "a.y.width": "8"}]
-    rows = [row("complete", s, f, macs=m) for s, f, m in zip((3.0, 2.0, 2.5), forms, (30, 10, 40), strict=True)]
+    rows = [
+        row("complete", s, f, costs={"macs": m}) for s, f, m in zip((3.0, 2.0, 2.5), forms, (30, 10, 40), strict=True)
+    ]
     found = study(tmp_path, *rows, mode="min", objectives=("macs",))
     assert sorted(tuple(trial.values) for trial in found.best_trials) == [(2.0, 10.0)]
 
