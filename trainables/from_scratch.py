@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 
 from raynas import architecture as arch
 from raynas.config.run import Config
@@ -34,9 +33,9 @@ from raynas.storage.removal import remove_tree
 from raynas.tasks.base import task_of
 from raynas.training import checkpoint
 from raynas.training.loop import TrainingLoop
-from raynas.training.trainer import Progress, Trainer
+from raynas.training.trainer import Progress, Trainer, use_assigned_cpus
 from raynas.tune.evaluator import EvaluationContext, Evaluator, EvaluatorTraits
-from raynas.tune.spec import EvaluationSpec, check_arguments
+from raynas.tune.spec import EvaluationSpec, check_arguments, check_grace
 from raynas.utils.periods import PERIODS
 
 __all__ = ["FromScratch", "Job"]
@@ -73,8 +72,7 @@ class FromScratch(Evaluator):
         check_arguments(search, legal=())
         if search.cohort != 1:
             raise ConfigError(f"search.cohort = {search.cohort}: one architecture is trained in a trial; legal: 1")
-        if search.grace > search.epochs:
-            raise ConfigError(f"search.grace = {search.grace} is more than search.epochs; legal: 1 to {search.epochs}")
+        check_grace(search, fidelities=search.epochs)
 
     @classmethod
     def evaluation_spec(cls, context: EvaluationContext) -> EvaluationSpec:
@@ -117,7 +115,7 @@ class FromScratch(Evaluator):
             config: Of the first trial.
             job: What to train and how.
         """
-        torch.set_num_threads(max(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)), 1))
+        use_assigned_cpus()
         self.job, self.data = job, from_arrays(job.arrays)
         self.metric = task_of(self.data).metric
         self.folder: Path | None = None
