@@ -81,7 +81,6 @@ def check_grace(search: SearchConfig, fidelities: int) -> None:
         ConfigError: It names the value and the legal ones.
     """
     if search.grace > fidelities:
-        count = (
-            "is one fidelity; legal: 1" if fidelities == 1 else f"are {fidelities} fidelities; legal: 1 to {fidelities}"
-        )
-        raise ConfigError(f"search.grace = {search.grace}, but there {count}")
+        there = "is one fidelity" if fidelities == 1 else f"are {fidelities} fidelities"
+        legal = "1" if fidelities == 1 else f"1 to {fidelities}"
+        raise ConfigError(f"search.grace = {search.grace}, but there {there}; legal: {legal}")
