@@ -33,7 +33,7 @@ from raynas.cli.help import help_text
 from raynas.config.trust import foreign
 from raynas.distributed import health as watch
 from raynas.distributed.connection import LOOPBACK, Terminated, connect
-from raynas.exceptions import ConfigError, LeaseLostError
+from raynas.exceptions import ClusterLostError, ConfigError, LeaseLostError
 from raynas.report.page import write_report
 from raynas.runs.bad_input import validating
 from raynas.runs.dry_run import dry_run
@@ -126,6 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run.context.attach()
     except KeyboardInterrupt:
         return 130
+    except ClusterLostError as error:
+        return _failed(error, 1, verbose, run)
     except Exception as error:
         return _failed(error, 2 if isinstance(error, BAD_INPUT) else 1, verbose, run)
     begun, trust = run.context.begun, " --trust" if foreign(run.config) else ""
@@ -142,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whatever happened on the cluster: one line, where the work is if there is any, and the rest on request.
         refused = isinstance(error, ConfigError)
         died = None if refused else watch.lost()  # it may have been said in words of Ray that help nobody
-        code = _failed(watch.ClusterLost(died) if died else error, 2 if refused else 1, verbose, run)
+        code = _failed(ClusterLostError(died) if died else error, 2 if refused else 1, verbose, run)
         if run.context.begun and not (refused and begun):
             print(
                 f"what was computed is kept in {run.place}; go on with --resume{trust} (-v shows more)", file=sys.stderr
@@ -181,7 +183,7 @@ def _failed(error: BaseException, code: int, verbose: bool, run: Run | None) -> 
     if verbose:
         traceback.print_exception(error)
     text = one_line(error)[:2000]
-    if not isinstance(error, (*BAD_INPUT, watch.ClusterLost)):
+    if not isinstance(error, BAD_INPUT):
         file = write_traceback(error, None if run is None else run.folder)
         text = f"{text} ({type(error).__name__}; the traceback is in {file})"
     print(f"error: {text}", file=sys.stderr)

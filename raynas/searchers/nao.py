@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from raynas.architecture import Architecture, key
+from raynas.exceptions import ConfigError
 from raynas.searchers.base import ArchitectureSearcher
 from raynas.searchers.diagnostics import common_fidelity
 from raynas.searchers.history import Entry
@@ -71,7 +72,7 @@ class NAO(ArchitectureSearcher):
         try:
             torch.empty(0, device=self.settings.device)
         except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"device is {self.settings.device!r}: {str(error).splitlines()[0]}") from None
+            raise ConfigError(f"device is {self.settings.device!r}: {str(error).splitlines()[0]}") from None
 
     def expect_in_flight(self, trials: int) -> None:
         """Generates candidates for all of them; see :meth:`ArchitectureSearcher.expect_in_flight`."""

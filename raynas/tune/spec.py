@@ -16,7 +16,7 @@ from raynas.config.run import SearchConfig
 from raynas.exceptions import ConfigError
 from raynas.metrics import Objective
 
-__all__ = ["EvaluationSpec", "Objective", "check_arguments"]
+__all__ = ["EvaluationSpec", "Objective", "check_arguments", "check_grace"]
 
 
 @dataclass(frozen=True)
@@ -63,3 +63,15 @@ def check_arguments(search: SearchConfig, legal: Iterable[str]) -> None:
         raise ConfigError(
             f"search.trainable_args: {search.trainable} has no {unknown[0]!r}; legal ones: {', '.join(legal) or 'none'}"
         )
+
+
+def check_grace(search: SearchConfig, fidelities: int) -> None:
+    """Refuse a ``search.grace`` beyond the last fidelity of an evaluator.
+
+    Raises:
+        ConfigError: It names the value and the legal ones.
+    """
+    if search.grace > fidelities:
+        there = "is one fidelity" if fidelities == 1 else f"are {fidelities} fidelities"
+        legal = "1" if fidelities == 1 else f"1 to {fidelities}"
+        raise ConfigError(f"search.grace = {search.grace}, but there {there}; legal: {legal}")

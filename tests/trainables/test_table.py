@@ -333,7 +333,10 @@ def command(folder: Path, *arguments: str) -> list[str]:
             ["limits.size=[5.1, 5.2]"],
             "no architecture of scores.parquet has size >= 5.1 and size <= 5.2: size are 0 at least",
         ),
-        (["search.grace=2"], "search.grace = 2 is more than there are fidelities; legal: 1 to 1"),
+        (
+            ["search.grace=2"],
+            "search.grace = 2, but there is one fidelity; legal: 1",
+        ),
         (["--space", "helpers.bare:NOT_TEXT"], "decision 'a' must be text, its options a list of texts"),
         (["--space", "spaces.nasbench201:DECISIONS"], "no column for the decision 'edge_0'; it has: a, b, c"),
         (
