@@ -30,7 +30,7 @@ from raynas.results.curves import Curve, read_curve
 from raynas.results.files import DamagedError, Graphs, Journal, Leaderboard, Ranking, Result, TrainingRounds, read_json
 from raynas.search_space.constraints import COSTS, Limits
 from raynas.search_space.joint import network, settings
-from raynas.searchers.diagnostics import common_fidelity, with_pool_scores
+from raynas.searchers.nao.diagnostics import common_fidelity, with_pool_scores
 
 __all__ = ["RunData", "Scored", "read_run_data"]
 
@@ -98,7 +98,7 @@ class RunData:
     sample: list[Scored]
     """The random architectures that were scored beside the search: see :mod:`raynas.runs.phases.sample`."""
     learned: list[dict[str, Any]]
-    """What the searcher tells of its model, see :mod:`raynas.searchers.diagnostics`; empty where it has none."""
+    """What the searcher tells of its model, see :mod:`raynas.searchers.nao.diagnostics`; empty where it has none."""
     pooled: list[dict[str, Any]]
     """What the searcher that renewed a pool in training told of its model, round by round."""
     notes: list[str]

@@ -45,7 +45,7 @@ from raynas.searchers import (
     RegularizedEvolution,
     Reinforce,
 )
-from raynas.searchers.nao import NAO
+from raynas.searchers.nao.searcher import NAO
 from raynas.tasks.base import task_of
 from raynas.training.trainer import dropping
 from raynas.tune.plain import evaluator_of

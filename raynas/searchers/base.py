@@ -96,7 +96,7 @@ class ArchitectureSearcher(Searcher):
         self._journal = journal
         self.source: tuple[Entry, ...] = ()
         self.diagnostics: list[dict[str, Any]] = []
-        """Diagnostics of a searcher with a generative model: see :mod:`raynas.searchers.diagnostics`."""
+        """Diagnostics of a searcher with a generative model: see :mod:`raynas.searchers.nao.diagnostics`."""
 
     def warm_start(self, source: Iterable[tuple[Mapping[str, str], Scores]], best: int = 3) -> None:
         """Starts from the results of another search with the same decisions: on other data, or under other limits.

@@ -52,7 +52,7 @@ from raynas.runs.run import Run
 from raynas.runs.warm_start import Source
 from raynas.search_space.constraints import Limits
 from raynas.search_space.space import SearchSpace
-from raynas.searchers.nao import NAO
+from raynas.searchers.nao.searcher import NAO
 from raynas.training import checkpoint
 from raynas.tune.experiment import LoggedHistory
 from raynas.tune.schedulers import asha

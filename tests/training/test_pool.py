@@ -23,9 +23,9 @@ from raynas.nn.choice import decisions
 from raynas.runs.run import Run
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import Bayes, Evolution, RandomSearch
-from raynas.searchers.diagnostics import summary
-from raynas.searchers.nao import NAO
-from raynas.searchers.nao_settings import NAOSettings
+from raynas.searchers.nao.diagnostics import summary
+from raynas.searchers.nao.searcher import NAO
+from raynas.searchers.nao.settings import NAOSettings
 from raynas.supernet.worker import SupernetWorker
 from raynas.training import checkpoint
 from raynas.training.pool import Pool, PoolPaths

@@ -20,13 +20,13 @@ import torch
 from raynas.architecture import Architecture, key
 from raynas.exceptions import ConfigError
 from raynas.searchers.base import ArchitectureSearcher
-from raynas.searchers.diagnostics import common_fidelity
 from raynas.searchers.history import Entry
-from raynas.searchers.models.nao_latent import LatentSpace
-from raynas.searchers.nao_settings import NAOSettings
+from raynas.searchers.nao.diagnostics import common_fidelity
+from raynas.searchers.nao.latent_space import LatentSpace
+from raynas.searchers.nao.settings import NAOSettings
 from raynas.storage.atomic import replace_text
 
-__all__ = ["NAO", "NAOSettings"]
+__all__ = ["NAO"]
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class NAO(ArchitectureSearcher):
     """Learns a continuous representation of scored architectures and proposes what gradient ascent in it finds.
 
     After ``settings.startup`` random architectures, and again after every ``settings.retrain`` scores, a
-    :class:`raynas.searchers.models.nao_latent.LatentSpace` is trained from scratch on all scores so far and
+    :class:`raynas.searchers.nao.latent_space.LatentSpace` is trained from scratch on all scores so far and
     generates the candidates of the round. The candidates depend on the first scores of the history, in their order, and
     on the seed. The networks are therefore not saved: a saved state holds the candidates of its round, and a search
     rebuilt from its log trains the networks again.
@@ -58,7 +58,7 @@ class NAO(ArchitectureSearcher):
             many held out), ``mode``, ``fidelity`` (the highest that most of those learned have reached: what is
             compared are scores of this one), ``pool`` (mean score of those learned), and ``generated``: what was
             proposed, a dictionary each of ``key``, ``predicted`` (from 0 to 1) and ``score`` (None until it is
-            known). :func:`raynas.searchers.diagnostics.summary` makes a table of it.
+            known). :func:`raynas.searchers.nao.diagnostics.summary` makes a table of it.
     """
 
     Settings = NAOSettings

@@ -22,10 +22,10 @@ from raynas.search_space.joint import joined
 from raynas.search_space.sequence import SequenceEncoder
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import RandomSearch
-from raynas.searchers.diagnostics import pairwise_accuracy, summary
-from raynas.searchers.models.nao_latent import LatentSpace
-from raynas.searchers.nao import NAO
-from raynas.searchers.nao_settings import NAOSettings
+from raynas.searchers.nao.diagnostics import pairwise_accuracy, summary
+from raynas.searchers.nao.latent_space import LatentSpace
+from raynas.searchers.nao.searcher import NAO
+from raynas.searchers.nao.settings import NAOSettings
 from raynas.spaces import nao, nasbench201, nasbench_macro, recurrent
 from raynas.testing.searcher import CHAIN, NESTED, SMALL, Player, preference
 
