@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "AngleError",
     "ArchitectureError",
@@ -52,6 +54,9 @@ class TableError(ConfigError):
 
 class ExportError(RayNASError, ValueError):
     """A network that cannot be written in a format, or a file that computes something else than the network."""
+
+    report: Any = None
+    """What was written in other formats: :class:`raynas.export.formats.ExportReport`."""
 
 
 class CodegenError(RayNASError, ValueError):

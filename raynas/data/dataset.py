@@ -30,7 +30,7 @@ __all__ = ["NAMES", "Data", "DataError", "Dataset", "Split", "for_search", "from
 NAMES = ("digits", "fashion_mnist", "cifar10", "cifar100", "images", "parquet", *TEXTS)
 
 _SPLITS = ("train", "validation", "test")
-_PLAIN = ("name", "classes", "mean", "std", "task")
+_PLAIN = ("name", "classes", "mean", "std", "task", "class_names")
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class Dataset:
         mean: Mean of each channel over the train split, pixels taken as 0..1.
         std: Standard deviation of each channel likewise, above 0.
         task: The :class:`raynas.tasks.base.Task` that is learned from it, ``package.module:Class``.
+        class_names: The name of each class; by default its number.
 
     Raises:
         DataError: Labels out of range, splits of different image shapes, or statistics that do not fit the channels.
@@ -92,8 +93,13 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     task: str = "raynas.tasks.classification:Images"
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.class_names:
+            object.__setattr__(self, "class_names", tuple(map(str, range(self.classes))))
+        if len(self.class_names) != self.classes:
+            raise DataError(f"{self.name}: {len(self.class_names)} names were given for {self.classes} classes")
         for name in _SPLITS:
             split: Split = getattr(self, name)
             if split.inputs.shape[1:] != self.train.inputs.shape[1:]:

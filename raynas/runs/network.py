@@ -478,9 +478,10 @@ class Run(SearchRun):
         chosen = self.best() if architecture is None else self.check(architecture)
         folder = self.folder / "export" / arch.key(chosen)
         network, example = self.task.export_model(self.network(chosen))
-        report = export(network, example, folder, formats=tuple(formats or self.config.formats))
+        signature = self.task.export_signature(example, self.config.export)
         for name, value in {"architecture.json": chosen, **self.task.export_files}.items():
             write_json(folder / name, value)
+        report = export(network, signature, folder, formats=tuple(formats or self.config.formats))
         own = (self.folder / "retrain" / arch.key(chosen) / "result.json").exists()
         self.view.say(f"exported to {self.shown(folder)} ({'retrained' if own else 'shared'} weights)\n{report}")
         return report

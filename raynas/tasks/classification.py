@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from raynas.config.run import SearchConfig
+from raynas.config.run import ExportConfig, SearchConfig
 from raynas.config.train import Preset, TrainConfig
 from raynas.data.dataset import Dataset, Split
 from raynas.data.transforms import Augment, normalise
 from raynas.exceptions import ConfigError
+from raynas.export.signature import ImageSignature, Inputs
 from raynas.metrics import ACCURACY
 from raynas.tasks.base import RankInfo, Task, TrainLoader, ValidationSlices
 from raynas.utils.seeds import seed_of
@@ -94,6 +95,10 @@ class Images(Task):
         outputs = model(inputs)
         loss = F.cross_entropy(outputs.float(), targets, reduction="sum")
         return torch.stack([(outputs.argmax(1) == targets).sum().float(), loss]), None
+
+    def export_signature(self, inputs: Inputs, settings: ExportConfig) -> ImageSignature:
+        """The normalisation of the images and the names of the classes."""
+        return ImageSignature(inputs, self.data.mean, self.data.std, self.data.class_names, settings.normalise)
 
 
 class ImageTrainLoader(TrainLoader):
