@@ -15,6 +15,7 @@ __all__ = [
     "InfeasibleError",
     "LeaseLostError",
     "RayNASError",
+    "SpaceError",
     "TableError",
     "TrainingDiverged",
     "UnsatisfiableError",
@@ -42,6 +43,10 @@ class AngleError(RayNASError, ValueError):
 
 class ArchitectureError(RayNASError, ValueError):
     """An architecture that its space does not contain; the message names the legal keys or options."""
+
+
+class SpaceError(RayNASError, ValueError):
+    """A space that cannot be searched as it is; the message names the module or the attribute, and what to change."""
 
 
 class CheckpointError(RayNASError, RuntimeError):

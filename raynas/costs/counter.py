@@ -23,6 +23,7 @@ from raynas import architecture as arch
 from raynas.architecture import Architecture, Decisions, Graph, Notation
 from raynas.nn.choice import Choice, choices, decisions, open_choices, places
 from raynas.nn.protocols import find_hook
+from raynas.nn.references import check_references
 from raynas.nn.space import chosen, graph
 from raynas.nn.subnet import assemble
 from raynas.search_space.constraints import COSTS, Profile
@@ -69,6 +70,7 @@ class Costs:
 
     def __init__(self, space: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
         self.decisions = decisions(space)
+        check_references(space)  # of the space itself: closures in a copy would still refer to it
         self._space = copy.deepcopy(space).to("meta").eval()
         self._inputs = tuple(x[:1].to("meta") for x in example_inputs)
         self._counted: dict[str, dict[str, int]] = {}

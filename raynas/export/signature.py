@@ -214,9 +214,9 @@ class ImageSignature(Signature):
         lines = [
             "## Inputs and classes",
             "",
-            f"The network was trained on `(images / 255 - mean) / std` with the mean {list(self.mean)} and the standard "
-            f"deviation {list(self.std)} of each channel; {where}. `preprocess` of `model.py` also takes float images in "
-            "0..1. The names of the classes are in " + held + ".",
+            f"The network was trained on `(images / 255 - mean) / std` with the mean {list(self.mean)} and the "
+            f"standard deviation {list(self.std)} of each channel; {where}. `preprocess` of `model.py` also takes "
+            f"float images in 0..1. The names of the classes are in {held}.",
             "",
         ]
         if len(self.classes) <= _FEW:
@@ -284,8 +284,8 @@ def preprocess(images):
     highest = 1 if images.is_floating_point() else 255
     if images.numel() and not (0 <= images.min() and images.max() <= highest):
         cure = "give pixels of 0..255 as uint8, images.to(torch.uint8)" if highest == 1 else "give them as uint8"
-        lowest, largest = float(images.min()), float(images.max())
-        raise ValueError(f"{{images.dtype}} images must be in 0..{{highest}}, these are in {{lowest}}..{{largest}}: {{cure}}")
+        found = f"{{float(images.min())}}..{{float(images.max())}}"
+        raise ValueError(f"{{images.dtype}} images must be in 0..{{highest}}, these are in {{found}}: {{cure}}")
     pixels = images.float() * (255 // highest)
     mean, std = (torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (MEAN, STD))
     return (pixels - mean * 255) * (1 / (std * 255))

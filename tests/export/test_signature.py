@@ -15,17 +15,17 @@ import numpy as np
 import pytest
 import torch
 from helpers import tiny
+from raynas.spaces.recurrent import recurrent_small
 from torch import nn
 
 from raynas.config.run import ExportConfig
-from raynas.data.dataset import Dataset, load
+from raynas.data.dataset import Dataset, Split, load
 from raynas.data.text import of_words
 from raynas.exceptions import ExportError
 from raynas.export.formats import FORMATS, export
 from raynas.export.signature import TextSignature
 from raynas.nn.choice import decisions
 from raynas.nn.subnet import derive
-from raynas.spaces.recurrent import recurrent_small
 from raynas.tasks.classification import Images
 from raynas.tasks.language_modeling import Language
 
@@ -136,7 +136,8 @@ def test_preprocess_takes_any_raw_images_and_refuses_others(
     task = Images(digits)
     export(network, task.export_signature((task.example(2),), ExportConfig()), tmp_path, ["safetensors"])
     model, images = importable(tmp_path), digits.test.inputs[:5]
-    ((expected, _),) = task.batches(dataclasses.replace(digits.test, inputs=images, targets=digits.test.targets[:5]), 5, torch.device("cpu"))  # fmt: skip
+    some = Split(images, digits.test.targets[:5])
+    ((expected, _),) = task.batches(some, 5, torch.device("cpu"))
     for given in (images, images.numpy(), images.long(), images.float() / 255, images.double().numpy() / 255):
         torch.testing.assert_close(model.preprocess(given), expected)
     assert model.preprocess(images[0]).shape == (1, 1, 8, 8) and model.preprocess(images[:0]).shape == (0, 1, 8, 8)
