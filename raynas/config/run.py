@@ -48,6 +48,10 @@ class DataConfig:
     """Upper bound on the number of training images (before the split), or of words."""
     size: Count | None = None
     """Edge length in pixels to which images of different sizes are resized (``images`` and ``parquet``)."""
+    label: str | None = None
+    """parquet: the column of the labels. Default: the one called label or labels, else the only one of integers."""
+    image: str | None = None
+    """parquet: the column of the images. Default: the one called image, img or images, else the only one of images."""
     search_size: Count | None = None
     """Edge length in pixels of the images on which the search trains and scores; half the edge needs a quarter of the
     operations (EcoNAS, CVPR 2020). Costs, latency, zero-cost scores, retraining and export use the full images.
