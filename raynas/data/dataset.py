@@ -34,7 +34,7 @@ __all__ = ["NAMES", "Data", "DataError", "Dataset", "Split", "for_search", "from
 NAMES = ("digits", "fashion_mnist", "cifar10", "cifar100", "images", "parquet", *TEXTS)
 
 _SPLITS = ("train", "validation", "test")
-_PLAIN = ("name", "classes", "mean", "std", "task", "class_names")
+_PLAIN = ("name", "classes", "mean", "std", "task", "class_names", "mirror_invariant")
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,8 @@ class Dataset:
         std: Standard deviation of each channel likewise, above 0.
         task: The :class:`raynas.tasks.base.Task` that is learned from it, ``package.module:Class``.
         class_names: The name of each class; by default its number.
+        mirror_invariant: Whether an image that is mirrored left to right shows the same class, as photographs of
+            objects do and characters do not. Only then ``train.augment = auto`` mirrors.
 
     Raises:
         DataError: Labels out of range, splits of different image shapes, or statistics that do not fit the channels.
@@ -97,6 +99,7 @@ class Dataset:
     std: tuple[float, ...]
     task: str = "raynas.tasks.classification:Images"
     class_names: tuple[str, ...] = ()
+    mirror_invariant: bool = False
 
     def __post_init__(self) -> None:
         if not self.class_names:
@@ -314,7 +317,15 @@ def _assemble(name: str, train: Source, test: Source, settings: SplitSettings) -
         for pixels, numbers in zip(images, (labels[trained], labels[validated], test_labels[tested]), strict=True)
     ]
     mean, std = statistics(splits[0].inputs)
-    return Dataset(name, *splits, classes=len(classes), mean=mean, std=std, class_names=classes.names)
+    return Dataset(
+        name,
+        *splits,
+        classes=len(classes),
+        mean=mean,
+        std=std,
+        class_names=classes.names,
+        mirror_invariant=train.mirror_invariant,
+    )
 
 
 def _shorten(dataset: Dataset, limit: int, seed: int) -> Dataset:

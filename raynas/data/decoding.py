@@ -144,8 +144,8 @@ class Decoder:
         deep = mode in _DEEP or (mode == "I" and opened.format in _DEEP_FORMATS)
         if not (deep or mode in _GREY or mode in _COLOUR):
             raise DataError(
-                f"{name} is an image of mode {mode} (I: 32-bit integers, F: floating-point numbers), whose range is not "
-                "known: convert the images to 8 or 16 bits"
+                f"{name} is an image of mode {mode} (I: 32-bit integers, F: floating-point numbers), whose range is "
+                "not known: convert the images to 8 or 16 bits"
             )
         self._alike("bits per pixel", 16 if deep else 8, name, "convert them to one kind")
         if deep:

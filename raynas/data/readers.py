@@ -33,6 +33,8 @@ class Source(NamedTuple):
     """What the classes are called, if that is known: then labels are the places in it."""
     decoder: Decoder | None = None
     """What decodes the images of all parts; None where they are in memory."""
+    mirror_invariant: bool = False
+    """Whether a mirrored image is one of the same class."""
 
 
 def from_arrays(images: Images, labels: npt.ArrayLike, names: Sequence[str] | None = None) -> Source:
@@ -71,7 +73,7 @@ def torchvision_cifar(name: str, folder: Path) -> tuple[Source, Source]:
             f"(torchvision.datasets.{kind.__name__}({str(folder)!r}, download=True) fetches them)"
         ) from error
     train, test = (from_arrays(part.data.transpose(0, 3, 1, 2), part.targets, part.classes) for part in parts)
-    return train, test
+    return train._replace(mirror_invariant=True), test  # photographs of animals and things
 
 
 def fashion_mnist(folder: Path) -> tuple[Source, Source]:

@@ -119,6 +119,14 @@ class Task(abc.ABC):
         """
         return
 
+    def describe(self, train: TrainConfig) -> list[str]:
+        """What is learned and what is done to the data in training, in a few lines for people.
+
+        Args:
+            train: The training settings.
+        """
+        return []
+
     @abc.abstractmethod
     def example(self, batch: int = 1, train: TrainConfig | None = None) -> Tensor:
         """A batch of inputs [batch, ...] on the CPU, with which costs and latency are measured.

@@ -76,6 +76,11 @@ class Language(Task):
         if cutout := train.resolved().cutout:
             raise ConfigError(f"train.cutout = {cutout} is for images; legal for texts: 0")
 
+    def describe(self, train: TrainConfig) -> list[str]:
+        """The vocabulary and the tokenisation."""
+        kinds = {"lines": "words between spaces", "paragraphs": "lower-case words and punctuation marks"}
+        return [f"vocabulary: {self.data.classes} words; {kinds[self.data.tokenisation]}"]
+
     def example(self, batch: int = 1, train: TrainConfig | None = None) -> Tensor:
         """Words, int64 [batch, 1]: costs are those of one; or as many as ``train`` reads at once."""
         return torch.zeros(batch, 1 if train is None else train.bptt, dtype=torch.int64)
