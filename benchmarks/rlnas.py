@@ -119,8 +119,8 @@ def make(flags: argparse.Namespace, labels: str, seed: int) -> Run:
         space_args={"channels": flags.channels} | json.loads(flags.space_args),
         data=DataConfig(name="parquet", folder=str(flags.data / "cifar10"), validation=0.1, search_size=flags.size),
         train=TrainConfig(
-            labels=labels, paths=flags.paths, lr=flags.lr, batch_size=flags.batch_size, label_smoothing=0.0,
-            nesterov=True, clip=5.0,
+            labels=labels, augment="crop_flip", paths=flags.paths, lr=flags.lr, batch_size=flags.batch_size,
+            label_smoothing=0.0, nesterov=True, clip=5.0,
         ),
         search=SearchConfig(
             trainable="trainables.angle:Angle", slices=1, validation_images=flags.images, bn_images=flags.bn_images,

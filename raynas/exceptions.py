@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "AngleError",
     "ArchitectureError",
@@ -49,6 +51,10 @@ class ArchitectureError(RayNASError, ValueError):
     """An architecture that its space does not contain; the message names the legal keys or options."""
 
 
+class SpaceError(RayNASError, ValueError):
+    """A space that cannot be searched as it is; the message names the module or the attribute, and what to change."""
+
+
 class CheckpointError(RayNASError, RuntimeError):
     """A checkpoint that is missing, or cannot be written or read; the message names the file or folder."""
 
@@ -59,6 +65,9 @@ class TableError(ConfigError):
 
 class ExportError(RayNASError, ValueError):
     """A network that cannot be written in a format, or a file that computes something else than the network."""
+
+    report: Any = None
+    """What was written in other formats: :class:`raynas.export.formats.ExportReport`."""
 
 
 class CodegenError(RayNASError, ValueError):

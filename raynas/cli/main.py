@@ -33,7 +33,7 @@ from raynas.cli.help import help_text
 from raynas.config.trust import foreign
 from raynas.distributed import health as watch
 from raynas.distributed.connection import LOOPBACK, Terminated, connect
-from raynas.exceptions import ClusterLostError, ConfigError, LeaseLostError
+from raynas.exceptions import ClusterLostError, ConfigError, ExportError, LeaseLostError
 from raynas.report.page import write_report
 from raynas.runs.bad_input import validating
 from raynas.runs.dry_run import dry_run
@@ -63,6 +63,7 @@ def _architecture(run: Run, given: str | None) -> dict[str, str]:
 def execute(command: str, run: Run, flags: argparse.Namespace) -> None:
     """Carry out one command; Ray is joined where it is needed."""
     after = list(run.config.after) if command == "search" else [command]
+    failed: ExportError | None = None
     dashboard = flags.dashboard_host or (LOOPBACK if flags.dashboard else None)
     if command in ("search", "train-supernet", "retrain"):
         run.context.storage.check()
@@ -85,11 +86,16 @@ def execute(command: str, run: Run, flags: argparse.Namespace) -> None:
         if "retrain" in after:
             run.retrain(_architecture(run, flags.architecture))
         if "export" in after:
-            run.export(_architecture(run, flags.architecture))
+            try:
+                run.export(_architecture(run, flags.architecture))
+            except ExportError as error:
+                failed = error  # the page comes first
     elif set(after) - {"report"}:
         run.view.say(f"no {' and no '.join(step for step in after if step != 'report')}: the space has no network")
     if "report" in after:
         run.view.say(f"report: {run.context.storage.shown(run.report())}")
+    if failed is not None:
+        raise failed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -147,7 +153,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _failed(ClusterLostError(died) if died else error, 2 if refused else 1, verbose, run)
         if run.context.begun and not (refused and begun):
             print(
-                f"what was computed is kept in {run.place}; go on with --resume{trust} (-v shows more)", file=sys.stderr
+                f"what was computed is kept in {run.place}"
+                + ("" if isinstance(error, ExportError) else f"; go on with --resume{trust} (-v shows more)"),
+                file=sys.stderr,
             )
         return code
     finally:

@@ -180,8 +180,9 @@ def _load(config: Config) -> Data:
         resolve(wanted.name, "data")
     folder = None if wanted.folder is None else Path(wanted.folder).expanduser()
     return load_data(
-        wanted.name, folder, validation=wanted.validation, seed=config.seed, limit=wanted.limit, size=wanted.size
-    )
+        wanted.name, folder, validation=wanted.validation, seed=config.seed, limit=wanted.limit, size=wanted.size,
+        label=wanted.label, image=wanted.image,
+    )  # fmt: skip
 
 
 def audit_run(run: Run) -> Run:

@@ -1,6 +1,7 @@
 """Whole searches on real actors and real Tune trials, small."""
 
 import dataclasses
+import importlib.util
 import json
 import time
 from collections import Counter
@@ -296,6 +297,13 @@ def test_retrain_looks_at_the_test_images_once_and_export_takes_its_weights(tmp_
     result = run.export(architecture)
     assert {p.name for p in (run.folder / "export").glob("*/*")} >= {"model.py", "model.safetensors", "model.pt2"}
     assert result is not None
+    written = next((run.folder / "export").glob("*/model.py"))
+    spec = importlib.util.spec_from_file_location("written", written)
+    model = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(model)
+    test = tiny.data().test
+    right = (model.load()(model.preprocess(test.inputs)).argmax(1) == test.targets).float().mean()
+    assert 100 * float(right) == pytest.approx(first["test_accuracy"]), "on raw pixels, as the report says"
     for name, value in checkpoint.latest(next((run.folder / "retrain").iterdir()))[1].items():
         if name.startswith("model/"):
             assert torch.equal(network.state_dict()[name[len("model/") :]], value)

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from helpers import tiny
+from raynas.runs.base import SearchRun
 
 from raynas import prepare
 from raynas.architecture import enumerate_all
 from raynas.config.run import Config, SearchConfig
 from raynas.config.train import TrainConfig
-from raynas.runs.base import SearchRun
 from raynas.testing.evaluator import EvaluatorContract
 from raynas.tune.evaluator import EvaluationContext
 from raynas.tune.spec import EvaluationSpec

@@ -90,9 +90,10 @@ class Export(Phase):
         task, chosen = _networks(run).task, run.chosen(self._architecture)
         folder = run.folder / "export" / arch.key(chosen)
         network, example = task.export_model(trained_network(run, chosen))
-        report = export(network, example, folder, formats=tuple(self._formats or run.config.formats))
+        signature = task.export_signature(example, run.config.export)
         for name, value in {"architecture.json": chosen, **task.export_files}.items():
             write_json(folder / name, value)
+        report = export(network, signature, folder, formats=tuple(self._formats or run.config.formats))
         own = (run.folder / "retrain" / arch.key(chosen) / "result.json").exists()
         weights = "retrained" if own else "shared"
         run.view.say(f"exported to {run.storage.shown(folder)} ({weights} weights)\n{report}")
