@@ -25,6 +25,7 @@ import ray
 from ray.exceptions import GetTimeoutError
 
 from raynas import _compat
+from raynas.distributed.local_ray import end_processes
 from raynas.utils.periods import PERIODS
 
 __all__ = ["ClusterLost", "get", "leave", "lost", "make_sure", "start", "wait"]
@@ -111,6 +112,7 @@ class _Watch:
                 time.sleep(GRACE)
                 if self.ends:
                     print(f"error: {died}; go on with --resume", file=sys.stderr, flush=True)
+                    end_processes()
                     os._exit(1)
                 return
             time.sleep(PERIODS.alive)
@@ -203,5 +205,6 @@ def leave(code: int) -> NoReturn:
     if _WATCH.found is not None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
+        end_processes()
         os._exit(code)
     sys.exit(code)
