@@ -36,7 +36,7 @@ class ConfigError(RayNASError, ValueError):
 
 
 class SpaceError(ConfigError):
-    """A model or a set of decisions that is no search space; the message names the choice, decision or hook."""
+    """A model or a set of decisions that is no search space; the message names the choice, module or attribute."""
 
 
 class DataError(RayNASError, ValueError):
@@ -49,10 +49,6 @@ class AngleError(RayNASError, ValueError):
 
 class ArchitectureError(RayNASError, ValueError):
     """An architecture that its space does not contain; the message names the legal keys or options."""
-
-
-class SpaceError(RayNASError, ValueError):
-    """A space that cannot be searched as it is; the message names the module or the attribute, and what to change."""
 
 
 class CheckpointError(RayNASError, RuntimeError):

@@ -25,6 +25,7 @@ import ray
 from ray.exceptions import GetTimeoutError
 
 from raynas import _compat
+from raynas.distributed.local_ray import end_processes
 from raynas.exceptions import ClusterLostError
 from raynas.utils.periods import PERIODS
 
@@ -108,6 +109,7 @@ class _Watch:
                 time.sleep(GRACE)
                 if self.ends:
                     print(f"error: {died}; go on with --resume", file=sys.stderr, flush=True)
+                    end_processes()
                     os._exit(1)
                 return
             time.sleep(PERIODS.alive)
@@ -200,5 +202,6 @@ def leave(code: int) -> NoReturn:
     if _WATCH.found is not None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
+        end_processes()
         os._exit(code)
     sys.exit(code)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 import ray
 
-from benchmarks import soak
+from benchmarks import soak, soak_processes
 from raynas import results
 from raynas.distributed import health as watch
 from raynas.exceptions import ClusterLostError
@@ -120,7 +119,7 @@ def test_the_death_of_ray_is_one_line(what: str, tmp_path: Path, repository: Pat
     with subprocess.Popen(line, env=environment, cwd=repository, stderr=subprocess.PIPE, text=True) as driver:
         while driver.poll() is None and not list(log.glob("*.parquet")):
             time.sleep(0.1)
-        found = [p for p, text in soak.tree(driver.pid).items() if re.search(soak.VICTIMS[what], text)]
+        found = soak_processes.victims(driver.pid, what)
         assert found, "there is nothing to kill"
         before = soak.scores(results.read(log).to_pylist())
         for process in found:
