@@ -37,12 +37,11 @@ from ray import tune
 from raynas import architecture as arch
 from raynas.architecture import Architecture
 from raynas.exceptions import ConfigError
-from raynas.runs.base import SearchRun
-from raynas.runs.network import Run
+from raynas.runs.run import Run
 from raynas.search_space.sampler import ArchitectureSampler
 from raynas.testing.trials import Outcome, Prepared, Trials
 from raynas.tune.evaluator import Evaluator, EvaluatorTraits
-from raynas.tune.plain import PlainTrainable, evaluator_of
+from raynas.tune.plain import PlainTrainable
 from raynas.tune.spec import EvaluationSpec, Objective
 from raynas.tune.trial import BatchTrial
 
@@ -81,7 +80,7 @@ class EvaluatorContract(abc.ABC):
     beyond its last fidelity."""
 
     @abc.abstractmethod
-    def make_run(self, folder: Path) -> SearchRun:
+    def make_run(self, folder: Path) -> Run:
         """A small run that uses the evaluator.
 
         Args:
@@ -102,10 +101,10 @@ class EvaluatorContract(abc.ABC):
             self.start_ray()
         run = self.make_run(folder)
         try:
-            run.begin()
-            evaluator = evaluator_of(run.trainable, run.config)
+            run.context.begin()
+            evaluator = run.context.evaluator
             spec = run.evaluation_spec()
-            yield Prepared(run, evaluator, run.context(), spec, _sample(run, self.samples))
+            yield Prepared(run, evaluator, run.context.evaluation_context(), spec, _sample(run, self.samples))
         finally:
             run.close()
 
@@ -172,7 +171,7 @@ class EvaluatorContract(abc.ABC):
         assert traits.needs_network or not traits.requires, "only a network can be trained"
         assert traits.needs_network or not traits.scored_by_task_metric, "only a network has a task"
         if traits.needs_network:
-            assert isinstance(prepared.run, Run) and prepared.context.space is not None
+            assert prepared.run.has_network and prepared.context.space is not None
 
     @pytest.mark.parametrize("name", sorted(_MISSPELT))
     def test_a_misspelt_name_is_refused(self, prepared: Prepared, name: str) -> None:
@@ -187,7 +186,7 @@ class EvaluatorContract(abc.ABC):
         assert isinstance(objective, Objective) and objective.name and objective.mode in ("max", "min")
         assert objective == evaluator.objective(run.config, metric)
         if not run.config.search.combine:
-            assert run.objective() == objective and prepared.spec.mode == objective.mode
+            assert run.context.problem.objective == objective and prepared.spec.mode == objective.mode
         if evaluator.traits.scored_by_task_metric:
             assert metric is not None and (objective.name, objective.mode) == (metric.name, metric.mode)
 
@@ -302,7 +301,7 @@ class EvaluatorContract(abc.ABC):
             assert not _files(tmp_path / name), f"a trial leaves files in the {name} folder"
 
 
-def _sample(run: SearchRun, count: int) -> tuple[Architecture, ...]:
+def _sample(run: Run, count: int) -> tuple[Architecture, ...]:
     """Different feasible architectures."""
     sampler, rng, found = ArchitectureSampler(run.search_space), Random(0), dict[str, Architecture]()
     for _ in range(count):

@@ -11,7 +11,7 @@ from ray import cloudpickle as _cloudpickle
 from ray import tune
 
 from raynas.architecture import Architecture
-from raynas.runs.base import SearchRun
+from raynas.runs.run import Run
 from raynas.storage.removal import remove_tree
 from raynas.tune.evaluator import EvaluationContext, Evaluator
 from raynas.tune.spec import EvaluationSpec
@@ -28,7 +28,7 @@ Outcome = dict[str, Any]
 class Prepared:
     """What all tests of a class share."""
 
-    run: SearchRun
+    run: Run
     evaluator: type[Evaluator]
     context: EvaluationContext
     spec: EvaluationSpec

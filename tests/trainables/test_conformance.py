@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from helpers import tiny
-from raynas.runs.base import SearchRun
 
 from raynas import prepare
 from raynas.architecture import enumerate_all
 from raynas.config.run import Config, SearchConfig
 from raynas.config.train import TrainConfig
+from raynas.runs.run import Run
 from raynas.testing.evaluator import EvaluatorContract
 from raynas.tune.evaluator import EvaluationContext
 from raynas.tune.spec import EvaluationSpec
@@ -29,14 +29,14 @@ DECISIONS = {"a": ("x", "y", "z"), "b": ("p", "q", "r")}
 TRAIN = TrainConfig(epochs=1, batch_size=32, workers=1, cpus_per_worker=1, precision="float32")
 
 
-def network_run(folder: Path, search: SearchConfig, train: TrainConfig = TRAIN) -> SearchRun:
+def network_run(folder: Path, search: SearchConfig, train: TrainConfig = TRAIN) -> Run:
     config = Config(search=search, train=train, storage_path=str(folder), name="run")
     torch.manual_seed(0)
     return prepare(config, space=tiny.space(num_classes=4), data=tiny.data(train=64, validation=32, test=16))
 
 
 class TestSharedWeights(EvaluatorContract):
-    def make_run(self, folder: Path) -> SearchRun:
+    def make_run(self, folder: Path) -> Run:
         return network_run(folder, SearchConfig(slices=4, replicas=1, batch_size=8, bn_images=16))
 
 
@@ -44,25 +44,25 @@ class TestFromScratch(EvaluatorContract):
     samples = 2
     bad_settings = (*EvaluatorContract.bad_settings, {"grace": 3}, {"cohort": 2})
 
-    def make_run(self, folder: Path) -> SearchRun:
+    def make_run(self, folder: Path) -> Run:
         return network_run(folder, SearchConfig(trainable="trainables.from_scratch:FromScratch", epochs=2))
 
 
 class TestZeroCost(EvaluatorContract):
     bad_settings = (*EvaluatorContract.bad_settings, {"trainable_args": {"images": 1}})
 
-    def make_run(self, folder: Path) -> SearchRun:
+    def make_run(self, folder: Path) -> Run:
         arguments = {"score": ["naswot", "macs"], "images": 8}
         return network_run(folder, SearchConfig(trainable="trainables.zero_cost:ZeroCost", trainable_args=arguments))
 
 
 class TestAngle(EvaluatorContract):
-    def make_run(self, folder: Path) -> SearchRun:
+    def make_run(self, folder: Path) -> Run:
         return network_run(folder, SearchConfig(trainable="trainables.angle:Angle"))
 
 
 class TestTable(EvaluatorContract):
-    def make_run(self, folder: Path) -> SearchRun:
+    def make_run(self, folder: Path) -> Run:
         rows = list(enumerate_all(DECISIONS))
         columns: dict[str, Any] = {name: [row[name] for row in rows] for name in DECISIONS}
         columns |= {f"after_{n}": [float(n * place % 7) for place in range(len(rows))] for n in (1, 2, 4)}
@@ -75,7 +75,7 @@ class TestTable(EvaluatorContract):
 class TestPlainTrainable(EvaluatorContract):
     bad_settings = (*EvaluatorContract.bad_settings, {"cohort": 2})
 
-    def make_run(self, folder: Path) -> SearchRun:
+    def make_run(self, folder: Path) -> Run:
         search = SearchConfig(
             trainable="helpers.plain:Summing", trainable_args={"base": 0.5}, slices=3, max_concurrent=1, mode="min"
         )
@@ -125,7 +125,7 @@ class Forgets(Mine):
         super().enter(config, schedule, None)
 
 
-def mine(folder: Path, name: str) -> SearchRun:
+def mine(folder: Path, name: str) -> Run:
     search = SearchConfig(trainable=f"{__name__}:{name}")
     return network_run(folder, search)
 
@@ -133,7 +133,7 @@ def mine(folder: Path, name: str) -> SearchRun:
 class TestMine(EvaluatorContract):
     bad_settings = ()
 
-    def make_run(self, folder: Path) -> SearchRun:
+    def make_run(self, folder: Path) -> Run:
         return mine(folder, "Mine")
 
 
@@ -142,7 +142,7 @@ class Bad(EvaluatorContract):
 
     name = ""
 
-    def make_run(self, folder: Path) -> SearchRun:
+    def make_run(self, folder: Path) -> Run:
         return mine(folder, self.name)
 
 
