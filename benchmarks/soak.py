@@ -245,7 +245,7 @@ class Soak:
             now = time.time()
             if not due and search.works(since):
                 search.working = search.working or now
-                due = now + self.delay(search)
+                due = now + (self.delay(search) if search.planned else 0.0)
             if not killed and due and now >= due and len(search.kills) < search.planned:
                 killed, since, due, fell = self.kill(search, driver.pid), now, 0.0, now
             if now - max(newest(search.folder, ("**/*",)), begin) > HANGS:
@@ -266,7 +266,7 @@ class Soak:
 
     def delay(self, search: Search) -> float:
         """Seconds until the next kill, so that work is left for those that come after it."""
-        return self.rng.uniform(0.0, 0.7 * self.references[search.kind].working / max(search.planned, 1))
+        return self.rng.uniform(0.0, 0.7 * self.references[search.kind].working / search.planned)
 
     def kill(self, search: Search, driver: int) -> str:
         """Kill one process; returns what it was if the driver must end now, else nothing."""

@@ -27,6 +27,7 @@ __all__ = [
     "Decisions",
     "Graph",
     "Notation",
+    "alternatives",
     "canonical",
     "chain",
     "complete",
@@ -185,6 +186,8 @@ def complete(
     Returns:
         An architecture with one option for every active decision.
     """
+    if partial.keys() == decisions.keys() and max(map(_depth, decisions), default=0) < 2:
+        return {name: partial[name] for name in decisions}  # nothing is open, nothing nested
     result = dict(partial)
     # An outer decision may be listed after the ones nested in it: decide from the outside to the inside.
     for name in sorted(decisions, key=_depth):
@@ -195,12 +198,19 @@ def complete(
     return {name: result[name] for name in decisions if name in result}
 
 
+def alternatives(
+    decisions: Decisions, architecture: Mapping[str, str], avoided: Collection[str] = ()
+) -> dict[str, list[str]]:
+    """The options to which a mutation may change each decision of an architecture: all others that are not avoided."""
+    return {name: [o for o in decisions[name] if o != own and o not in avoided] for name, own in architecture.items()}
+
+
 def mutate(
     decisions: Decisions,
     architecture: Mapping[str, str],
     rng: Random,
     probability: float = 0.1,
-    avoided: Collection[str] = (),
+    others: Mapping[str, Sequence[str]] | None = None,
 ) -> Architecture:
     """Change each decision with the given probability to another of its options, and at least one of them.
 
@@ -212,12 +222,12 @@ def mutate(
         architecture: The parent; not changed.
         rng: The generator to draw from.
         probability: Chance of each decision to change, in [0, 1].
-        avoided: Options to which no decision is changed.
+        others: What :func:`alternatives` returns for the parent, of which many children are made.
 
     Returns:
         The child. It equals the parent only where no decision has another option to change to.
     """
-    others = {name: [o for o in decisions[name] if o != own and o not in avoided] for name, own in architecture.items()}
+    others = alternatives(decisions, architecture) if others is None else others
     changeable = [name for name in architecture if others[name]]
     if not changeable:
         return dict(architecture)
@@ -230,6 +240,8 @@ def mutate(
 
 def crossover(decisions: Decisions, first: Mapping[str, str], second: Mapping[str, str], rng: Random) -> Architecture:
     """A child that takes every decision from either parent with equal chance (uniform crossover, as in SPOS)."""
+    if len(first) == len(second) == len(decisions):  # all decisions are active in both, so they are in the child
+        return {name: rng.choice((first[name], second[name])) for name in decisions}
     child: Architecture = {}
     for name in decisions:
         genes = [either[name] for either in (first, second) if name in either]
