@@ -136,6 +136,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(error, 1, verbose, run)
     except Exception as error:
         return _failed(error, 2 if isinstance(error, BAD_INPUT) else 1, verbose, run)
+    return _carry_out(command, run, flags)
+
+
+def _carry_out(command: str, run: Run, flags: argparse.Namespace) -> int:
+    """Carry out a command on a run and close the run; returns the exit code."""
     begun, trust = run.context.begun, " --trust" if foreign(run.config) else ""
     try:
         with _alone(run) if command in ("search", "train-supernet", "retrain") else nullcontext():
@@ -145,12 +150,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\nstopped; go on with: python -m raynas.launch --resume {run.place}{trust}", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
     except LeaseLostError as error:
-        return _failed(error, 1, verbose, run)
+        return _failed(error, 1, flags.verbose, run)
     except Exception as error:
         # Whatever happened on the cluster: one line, where the work is if there is any, and the rest on request.
         refused = isinstance(error, ConfigError)
         died = None if refused else watch.lost()  # it may have been said in words of Ray that help nobody
-        code = _failed(ClusterLostError(died) if died else error, 2 if refused else 1, verbose, run)
+        code = _failed(ClusterLostError(died) if died else error, 2 if refused else 1, flags.verbose, run)
         if run.context.begun and not (refused and begun):
             print(
                 f"what was computed is kept in {run.place}"
