@@ -43,9 +43,7 @@ class RunSupernet:
             config, networks.costs, problem.limits, self.angle_statistics, problem.violation
         )
         """Shrinks the space in the training; None without ``train.shrink``."""
-        self.pool = make_pool(
-            config, networks.costs, problem.searcher_between_rounds, networks.task.metric.mode
-        )
+        self.pool = make_pool(config, networks.costs, problem.searcher_between_rounds, networks.task.metric.mode)
         """Renews the architectures that are trained; None without ``train.pool``."""
 
     def load(self) -> None:
