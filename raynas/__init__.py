@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from raynas.analysis.results import load_run
     from raynas.architecture import Architecture
     from raynas.config.loading import load as load_config
     from raynas.config.run import Config
@@ -62,6 +63,7 @@ __all__ = [
     "derive",
     "inspect_space",
     "load_config",
+    "load_run",
     "prepare",
 ]
 
@@ -89,6 +91,7 @@ _HOMES = {
     "derive": "raynas.nn.subnet",
     "inspect_space": "raynas.nn.protocols",
     "load_config": "raynas.config.loading:load",  # where it has another name
+    "load_run": "raynas.analysis.results",
     "prepare": "raynas.runs.factory",
 }
 

@@ -14,6 +14,7 @@ from helpers.source import FUNCTIONS, MAPPED, ROOT, imports, modules, nodes, pub
 
 # The text
 
+
 def test_files_and_functions_have_a_size_to_read_at_once() -> None:
     lines = {module: path.read_text(encoding="utf-8").count("\n") for module, path in modules().items()}
     large = [f"{module} has {count} lines" for module, count in lines.items() if count > 400]

@@ -49,12 +49,12 @@ def earlier_objective(log: Path, config: Config | None, rows: Sequence[Mapping[s
         return Objective("score", search.mode)
     if search.trainable_args.get("mode") in ("max", "min"):
         return Objective(str(search.trainable_args.get("metric", "score")), search.trainable_args["mode"])
-    if rows and "search.trainable" in foreign(config):
+    if not rows:
+        return Objective("score")
+    if "search.trainable" in foreign(config):
         raise ConfigError(
             f"{log} is of an earlier version of RayNAS and does not say whether high scores are good, which "
             f"{search.trainable} alone knows: resume the run once, which adds it (--resume {log.parent})"
         )
-    if "search.trainable" in foreign(config):
-        return Objective("score")
     found: Objective = resolve(search.trainable, "search.trainable").objective(config, None)
     return found

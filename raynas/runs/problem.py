@@ -165,7 +165,7 @@ class SearchProblem:
         """
         if self.first:
             keywords["points_to_evaluate"] = self.first
-        if journal is not None and _takes(self._make, "journal"):
+        if journal is not None and "journal" in inspect.signature(self._make).parameters:
             keywords["journal"] = journal
         return self._fresh(self.search_space, **keywords)
 
@@ -176,12 +176,6 @@ class SearchProblem:
     def _fresh(self, space: SearchSpace, **keywords: Any) -> ArchitectureSearcher:
         make = functools.partial(self._make, space, seed=self._config.seed)
         return (make if self.source is None else self.source.warm(make))(**keywords)
-
-
-def _takes(function: Callable[..., Any], name: str) -> bool:
-    """Whether a function has a parameter of this name, or takes any keyword."""
-    parameters = inspect.signature(function).parameters
-    return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
 def check_combination(evaluator: type[Evaluator], config: Config) -> None:

@@ -50,7 +50,6 @@ class ArchitectureSearcher(Searcher):
         metric: Name of the score in the trials' results. Default: that of Tune's ``TuneConfig``; else "score".
         mode: "max" or "min". Default: that of Tune's ``TuneConfig``; else "max".
         points_to_evaluate: Architectures to propose first.
-        journal: A JSON file to which a searcher with a generative model writes its diagnostics.
 
     Raises:
         ArchitectureError: One of the points is not in the space.
@@ -72,7 +71,6 @@ class ArchitectureSearcher(Searcher):
         metric: str | None = None,
         mode: str | None = None,
         points_to_evaluate: Sequence[Mapping[str, str]] = (),
-        journal: Path | None = None,
     ) -> None:
         if mode not in (None, "min", "max"):
             raise ConfigError(f"mode is {mode!r}; legal ones: 'min', 'max'")
@@ -93,7 +91,6 @@ class ArchitectureSearcher(Searcher):
         self.origins: dict[str, Origin] = {}
         self._begin_with(self._check(points_to_evaluate))
         self._requeued: list[tuple[Architecture, dict[int, float]]] = []
-        self._journal = journal
         self.source: tuple[Entry, ...] = ()
         self.diagnostics: list[dict[str, Any]] = []
         """Diagnostics of a searcher with a generative model: see :mod:`raynas.searchers.nao.diagnostics`."""

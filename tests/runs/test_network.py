@@ -103,7 +103,8 @@ def test_a_search_on_smaller_images_counts_and_retrains_on_those_of_the_data(tmp
     whole = make(tmp_path / "whole", limits={}).costs
     assert all(row["macs"] == whole(json.loads(row["architecture"]))["macs"] for row in log(run))
     given = []
-    monkeypatch.setattr("raynas.runs.phases.retraining.retrain", lambda network, data, *rest: given.append(data) or RESULT)
+    module = "raynas.runs.phases.retraining"
+    monkeypatch.setattr(f"{module}.retrain", lambda network, data, *rest: given.append(data) or RESULT)
     run.retrain(best["architecture"])
     assert given == [data]
 

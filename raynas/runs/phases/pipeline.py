@@ -93,7 +93,7 @@ class Pipeline:
         return [chosen[name] for name in self._ordered(required)]
 
     def _ordered(self, required: Mapping[str, Iterable[str]]) -> list[str]:
-        places = {name: place for place, name in enumerate((*self.phases, *required))}
+        places = {name: place for place, name in enumerate(dict.fromkeys((*self.phases, *required)))}
         sorter = graphlib.TopologicalSorter(required)
         ready: list[str] = []
         order: list[str] = []

@@ -11,6 +11,7 @@ import logging
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 from random import Random
 from statistics import fmean
 from typing import Any
@@ -49,6 +50,7 @@ class NAO(ArchitectureSearcher):
         seed: See :class:`ArchitectureSearcher`, as for the arguments that follow.
         metric: Name of the score.
         mode: "max" or "min".
+        journal: A JSON file to which the searcher writes its diagnostics.
         points_to_evaluate: Architectures to propose first; they count as random ones.
 
     Attributes:
@@ -66,8 +68,9 @@ class NAO(ArchitectureSearcher):
     _round: tuple[list[str], list[tuple[Architecture, float]]] | None = None
     """The keys that it was trained on; the candidates with their predictions, best first."""
 
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+    def __init__(self, *arguments: Any, journal: Path | None = None, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
+        self._journal = journal
         self._in_flight = 1
         try:
             torch.empty(0, device=self.settings.device)
