@@ -204,7 +204,7 @@ def _write_safetensors(network: nn.Module, inputs: Inputs, folder: Path) -> tupl
         text, state = source_of(network, len(inputs))
     except CodegenError as error:
         raise ExportError(_failure("safetensors", network, error)) from error
-    replace_text(folder / "model.py", text, patience=0)
+    replace_text(folder / "model.py", text, timeout=0)
     save_file(state, folder / "model.safetensors")
     return "model.py", lambda trials: _run_alone(folder, trials, hidden)
 

@@ -48,10 +48,11 @@ from raynas.search_space.joint import joined
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import ArchitectureSearcher
 from raynas.storage.atomic import remove_abandoned, replace_text, write_with_retry
-from raynas.storage.locks import alone
-from raynas.storage.mirror import Mirror
+from raynas.storage.locks import exclusive
 from raynas.storage.object_store import check_folder, check_storage, remote
+from raynas.storage.recovery import recover
 from raynas.storage.removal import adopt, free_name, remove_tree
+from raynas.storage.sync import StoreSync
 from raynas.tune.callback import Recorder
 from raynas.tune.evaluator import CostModel, EvaluationContext
 from raynas.tune.experiment import run_search
@@ -178,10 +179,10 @@ class SearchRun:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _new_mirror(self) -> Mirror | None:
+    def _new_mirror(self) -> StoreSync | None:
         assert self.config.name is not None
         check_name(self.config.name)
-        return Mirror(self.config.storage_path, self.config.name) if remote(self.config.storage_path) else None
+        return StoreSync(self.config.storage_path, self.config.name) if remote(self.config.storage_path) else None
 
     def attach(self) -> None:
         """Bring the files of the run here from an object store, and send what changes from then on.
@@ -197,7 +198,7 @@ class SearchRun:
         check_storage(self.config.storage_path)
         self.mirror = self._new_mirror()
         assert self.mirror is not None
-        self.mirror.recover()
+        recover(self.mirror)
         self.mirror.pull()
         self.mirror.start()
         self._attached = True
@@ -232,8 +233,8 @@ class SearchRun:
         refuse_changes(self.folder, before, self.config, self.settings().get("data.contents"))
         warn_if_unknown(self.folder)
         if path.exists() and path.read_text(encoding="utf-8") != text:
-            replace_text(free_name(path), path.read_text(encoding="utf-8"), patience=0)
-        replace_text(path, text, patience=0)
+            replace_text(free_name(path), path.read_text(encoding="utf-8"), timeout=0)
+        replace_text(path, text, timeout=0)
         if self.source is not None:
             self.source.keep(self.folder)
 
@@ -262,7 +263,7 @@ class SearchRun:
         """What the nodes of the cluster must be able to import."""
         return ["raynas", self.trainable.__module__]
 
-    @alone
+    @exclusive
     def search(self) -> list[dict[str, Any]]:
         """Score ``search.num_samples`` architectures and return the best of them, best first.
 
@@ -460,7 +461,7 @@ class SearchRun:
         self.release()
         if self.mirror is not None and self._attached:
             self.mirror.close()
-            self._attached = self.mirror.overtaken  # a run that another process goes on with is not taken back
+            self._attached = self.mirror.lease_lost  # a run that another process goes on with is not taken back
 
     def release(self) -> None:
         """End the actors that the run has started."""

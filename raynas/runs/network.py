@@ -57,7 +57,7 @@ from raynas.search_space.constraints import LATENCY, Profile
 from raynas.searchers import ArchitectureSearcher
 from raynas.searchers.random import random_architectures
 from raynas.storage.atomic import write_json
-from raynas.storage.locks import alone
+from raynas.storage.locks import exclusive
 from raynas.supernet.supernet import Supernet
 from raynas.tasks.base import task_of
 from raynas.training import checkpoint
@@ -222,7 +222,7 @@ class Run(SearchRun):
         """Which paths the supernet trains; see ``train.paths``."""
         return path_sampler(self.config, self.costs, self.limits)
 
-    @alone
+    @exclusive
     def train_supernet(self) -> None:
         """Train the shared weights; goes on from the newest checkpoint."""
         self.begin()
@@ -392,7 +392,7 @@ class Run(SearchRun):
             except ConfigError as error:
                 raise ConfigError(f"the winner could not be retrained (see retrain.workers): {error}") from None
 
-    @alone
+    @exclusive
     def retrain(self, architecture: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Train an architecture (default: the winner) from scratch and evaluate it on the test data, once.
 

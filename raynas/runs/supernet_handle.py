@@ -29,4 +29,4 @@ class TrainedSupernet:
     @property
     def gpus_per_replica(self) -> float:
         """How many GPUs each of them holds."""
-        return self.supernet().where.gpus
+        return self.supernet().placement.gpus

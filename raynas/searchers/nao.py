@@ -175,7 +175,7 @@ class NAO(ArchitectureSearcher):
                     each["score"] = entry.scores.get(row["fidelity"])
         if self.journal is not None and self.diagnostics:
             try:
-                replace_text(self.journal, json.dumps(self.diagnostics), patience=0)
+                replace_text(self.journal, json.dumps(self.diagnostics), timeout=0)
             except OSError as error:  # diagnostics must not end a search
                 log.warning("cannot write %s, it is tried again after the next score: %s", self.journal, error)
 
