@@ -99,7 +99,7 @@ EXCEPTIONS = {
         "raynas.results.parquet",
         "delete_file",
     ): "parts of a log in any storage, after check_owned where that is a folder",
-    ("raynas.storage.mirror", "delete_file"): "objects of the part that the mirror is of",
+    ("raynas.storage.sync", "delete_file"): "objects of the part of the store that is copied",
     ("raynas.storage.object_store", "delete_file"): "the object that tries out a store",
     ("raynas.storage.listing", "os.open"): "a folder, for reading",
     ("raynas.storage.locks", "os.ftruncate"): "the lock file, opened by open_lock",
@@ -169,6 +169,7 @@ STATE = {
     "raynas._compat._warn": "each warning is given once",
     "raynas.cli.main.sys": "the path of a program of its own: a user's packages lie in the working folder",
     "raynas.cli.native_stderr.sys": "sys.stderr of a program of its own gets another file descriptor",
+    "raynas.config.trust._TRUSTED": "a ContextVar: what a caller has allowed for the call that it makes",
     "raynas.distributed.connection.os": "Ray reads its settings from the environment",
     "raynas.distributed.health._WATCH": "a process has one connection to Ray, and one watch over it",
     "raynas.distributed.local_ray._MADE": "the scratch folders of this process, removed at its end",
@@ -176,10 +177,9 @@ STATE = {
     "raynas.distributed.local_ray.os": "Ray reads its settings from the environment; set back after its start",
     "raynas.distributed.rendezvous.os": "gloo reads its network interface from the environment",
     "raynas.results.files._adapter": "pydantic's validators, built once for each class",
-    "raynas.storage.locks._HELD": "the locks that this process holds, as the operating system counts them",
-    "raynas.storage.locks._make_own": "one folder for each process, also after a fork",
-    "raynas.storage.mirror._DRIVERS": "the drivers of this process, which do not take a run from one another",
-    "raynas.storage.removal._OWNED": "the folders that were found to be ours: a look at each costs a read",
+    "raynas.storage.locks._LOCKS": "the operating system counts the locks of a process, not of its objects",
+    "raynas.storage.locks._make_process_folder": "one folder for each process, also after a fork",
+    "raynas.storage.removal._OWNED": "what this process has marked is marked again where somebody has deleted it",
     "raynas.tune.experiment.os": "Tune reads its settings from the environment",
 }
 """What functions change and outlives them, with the reason."""
@@ -204,6 +204,24 @@ def root(node: ast.AST) -> str:
     while isinstance(node, (ast.Attribute, ast.Subscript)):
         node = node.value
     return node.id if isinstance(node, ast.Name) else ""
+
+
+SYNCHRONISING = {"Lock", "RLock", "Event", "Condition", "Semaphore", "local", "Queue", "ContextVar", "Thread"}
+"""Classes of the standard library whose instances change."""
+
+
+def changes_itself(kind: ast.ClassDef) -> bool:
+    """Whether a method of a class, other than its constructor, changes attributes of ``self``."""
+    methods = [n for n in kind.body if isinstance(n, FUNCTIONS) and n.name not in ("__init__", "__post_init__")]
+    changed = []
+    for node in (node for method in methods for node in ast.walk(method)):
+        if isinstance(node, (ast.Attribute, ast.Subscript)) and isinstance(node.ctx, (ast.Store, ast.Del)):
+            changed.append(node)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in MUTATING:
+            changed += (
+                [] if isinstance(node.func.value, ast.Name) else [node.func]
+            )  # self.x.append(), not self.append()
+    return any(root(node) == "self" for node in changed)
 
 
 def state(module: ast.Module) -> Iterator[tuple[str, int]]:
@@ -231,6 +249,13 @@ def state(module: ast.Module) -> Iterator[tuple[str, int]]:
             yield from ((name, node.lineno) for name in changed if name in top - local)
             yield from within(node, local | bound(node) - {"cls"} if isinstance(node, FUNCTIONS) else local)
 
+    changing_classes = {n.name for n in outside(module) if isinstance(n, ast.ClassDef) and changes_itself(n)}
+    for node in outside(module):
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Call):
+            called = ast.unparse(node.value.func)
+            if called in changing_classes or called.rpartition(".")[2] in SYNCHRONISING:
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                yield from ((target.id, node.lineno) for target in targets if isinstance(target, ast.Name))
     for function in (node for node in outside(module) if isinstance(node, (*FUNCTIONS, ast.Lambda))):
         if any(re.search(r"\b(lru_)?cache\b", ast.unparse(each)) for each in getattr(function, "decorator_list", ())):
             yield getattr(function, "name", ""), function.lineno
@@ -254,6 +279,12 @@ def test_there_is_no_global_state() -> None:
         ("def f(A): A['x'] = 1", False), ("A = {}\ndef f():\n  A = {}\n  A['x'] = 1", False),
         ("A = {}\nA['x'] = 1", False), ("import numpy as np\ndef f(x): return np.sort(x)", False),
         ("A = {}\ndef f(): return A['x']", False), ("class C:\n  def f(self): self.x = 1", False),
+        ("A = threading.Lock()", True), ("A: Event = Event()", True),
+        ("class C:\n  def f(self): self.x = 1\nA = C()", True),
+        ("class C:\n  def f(self): self.x.append(1)\nA = C()", True),
+        ("class C:\n  def f(self): del self.x[0]\nA: C = C()", True),
+        ("class C:\n  def __init__(self): self.x = 1\nA = C()", False),
+        ("class C:\n  def f(self): return self.x.copy()\nA = C()", False),
     ],
 )  # fmt: skip
 def test_what_counts_as_global_state(text: str, found: bool) -> None:

@@ -1,7 +1,7 @@
 """Score architectures by training each one from scratch, one epoch a fidelity step.
 
-The honest alternative to a supernet: dear, but free of shared weights. Searchers, limits, log and early stopping are
-the same.
+The scores are those of independent networks, without the bias of shared weights, and cost a training each. Searchers,
+limits, log and early stopping are the same as with a supernet.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from raynas.exceptions import ConfigError, TrainingDiverged
 from raynas.nn.subnet import derive
 from raynas.search_space.joint import network, recipe, settings
 from raynas.storage.atomic import write_with_retry
-from raynas.storage.mirror import Mirror
 from raynas.storage.removal import remove_tree
+from raynas.storage.sync import StoreSync
 from raynas.tasks.base import task_of
 from raynas.training import checkpoint
 from raynas.training.loop import TrainingLoop
@@ -49,15 +49,15 @@ class Job:
     """What all trials of a search have in common."""
 
     space: Any
-    """With its initial weights, from which every architecture starts."""
+    """The module, with the initial weights from which every architecture starts."""
     arrays: Any
     """The data set, as ``to_arrays`` returned it."""
     recipe: TrainConfig
     seed: int
-    """Decides what training draws; the same for all architectures."""
-    where: Path | Mirror
-    """Where the weights of trials in flight are kept, so that an interrupted run goes on with them: a folder, or what
-    keeps it in an object store."""
+    """Of the random numbers of a training; the same for all architectures."""
+    storage: Path | StoreSync
+    """Where the weights of running trials are kept, so that an interrupted run continues with them: a folder, or its
+    part of an object store."""
 
 
 class FromScratch(Evaluator):
@@ -79,7 +79,7 @@ class FromScratch(Evaluator):
         """One trial per worker, one worker per GPU, or per CPU where there is none."""
         assert context.search_data is not None
         search, train = context.config.search, context.config.train
-        where = place(
+        placement = place(
             search.max_concurrent or search.replicas,
             train.cpus_per_worker,
             train.gpus_per_worker,
@@ -96,15 +96,15 @@ class FromScratch(Evaluator):
                 context.storage,
             )
         }
-        resources = {"cpu": where.cpus, "gpu": where.gpus}
+        resources = {"cpu": placement.cpus, "gpu": placement.gpus}
         return EvaluationSpec(
             cls,
             parameters,
             resources,
             max_fidelity=search.epochs,
-            workers=where.count,
-            gpus=where.gpus,
-            concurrent=where.count,
+            workers=placement.count,
+            gpus=placement.gpus,
+            concurrent=placement.count,
             bounded=search.max_concurrent is None and search.replicas is None,
         )
 
@@ -119,26 +119,26 @@ class FromScratch(Evaluator):
         self.job, self.data = job, from_arrays(job.arrays)
         self.metric = task_of(self.data).metric
         self.folder: Path | None = None
-        self.mirror: Mirror | None = None
-        self._left: list[tuple[float, Path, Mirror | None]] = []
-        """When trials ended, and where their last weights are still kept."""
+        self.sync: StoreSync | None = None
+        self._ended: list[tuple[float, Path, StoreSync | None]] = []
+        """When trials ended, and where their last weights are."""
         self.notice = PreemptionNotice()
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take on another trial in the same process."""
         if self.folder is not None:
-            self._left.append((time.monotonic(), self.folder, self.mirror))
-        self.folder = self.mirror = None
+            self._ended.append((time.monotonic(), self.folder, self.sync))
+        self.folder = self.sync = None
         self._remove_expired()
         self.architecture = dict(new_config["architecture"])
-        name, where = arch.key(self.architecture), self.job.where
-        if isinstance(where, Mirror):
-            self.mirror = where.below(name).private()
-            write_with_retry(self.mirror.pull, f"the copy of {self.mirror.uri}")
-            self.folder = self.mirror.folder
+        name, storage = arch.key(self.architecture), self.job.storage
+        if isinstance(storage, StoreSync):
+            self.sync = storage.below(name).private()
+            write_with_retry(self.sync.pull, f"the copy of {self.sync.uri}")
+            self.folder = self.sync.folder
         else:
-            self.folder = where / name
+            self.folder = storage / name
         # The subnet shares the space's weights: a copy of its own is trained.
         subnet = copy.deepcopy(derive(self.job.space, network(self.architecture)))
         self.trainer = Trainer(subnet, self.data, recipe(self.job.recipe, self.architecture), seed=self.job.seed)
@@ -202,23 +202,23 @@ class FromScratch(Evaluator):
         """
         assert self.folder is not None
         checkpoint.write(self.folder, self.trainer.step, self.trainer.state(), {"seconds": seconds}, keep=2)
-        if self.mirror is not None:
-            self.mirror.try_push()
+        if self.sync is not None:
+            self.sync.try_push()
 
     def _remove_expired(self) -> None:
         """Remove the weights of trials that ended at least ``_KEEP_SECONDS`` ago."""
         last = time.monotonic() - _KEEP_SECONDS
-        for _, folder, mirror in (one for one in self._left if one[0] <= last):
+        for _, folder, sync in (each for each in self._ended if each[0] <= last):
             remove_tree(folder)
-            if mirror is not None:
-                mirror.forget()
-        self._left = [one for one in self._left if one[0] > last]
+            if sync is not None:
+                sync.forget()
+        self._ended = [each for each in self._ended if each[0] > last]
 
     def cleanup(self) -> None:
-        """The process ends. The weights stay for the search to remove: perhaps nobody has noted yet what ended."""
-        for mirror in (self.mirror, *(mirror for _, _, mirror in self._left)):
-            if mirror is not None:
-                remove_tree(mirror.folder)  # a copy of this process alone
+        """Remove this process's copies. The search removes the stored weights once the log has the results."""
+        for sync in (self.sync, *(sync for _, _, sync in self._ended)):
+            if sync is not None:
+                remove_tree(sync.folder)
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         """Nothing for Tune to keep: the weights are in the run's own folder."""

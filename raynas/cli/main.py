@@ -41,8 +41,8 @@ from raynas.runs.factory import prepare
 from raynas.runs.phases.retraining import check_room_to_retrain, check_trained
 from raynas.runs.rank import rank
 from raynas.runs.run import Run
-from raynas.storage.locks import holding
-from raynas.storage.object_store import open_mirror
+from raynas.storage.locks import lock_folder
+from raynas.storage.object_store import open_sync
 
 __all__ = ["execute", "main"]
 
@@ -176,13 +176,13 @@ def _alone(run: Run) -> Iterator[None]:
     """Nobody else is at work in the folder of a run, from its settings to the end of the command."""
     run.context.storage.check()
     run.folder.mkdir(parents=True, exist_ok=True)
-    with holding(run.folder):
+    with lock_folder(run.folder):
         yield
 
 
 def _report(storage_path: str, name: str) -> str:
     """Write the page of a run that is there; returns where it is kept."""
-    mirror = open_mirror(storage_path, name)
+    mirror = open_sync(storage_path, name)
     with validating():
         page = write_report(Path(storage_path).expanduser() / name if mirror is None else mirror.folder)
     if mirror is None:

@@ -20,7 +20,7 @@ from ray._private import ray_constants
 
 from raynas._compat import replaced
 from raynas.exceptions import ConfigError
-from raynas.storage.locks import is_free, keep_locked
+from raynas.storage.locks import is_unlocked, lock_until_exit
 from raynas.storage.removal import move, remove_tree, scratch_folder
 
 __all__ = ["end_processes", "lost_within_seconds", "on_loopback", "private_folder"]
@@ -93,7 +93,7 @@ def _private_folder(process: int) -> Path:
     base = _base()
     _remove_dead(base)
     folder = scratch_folder(f".{_PREFIX}", base)  # for its owner alone
-    keep_locked(folder)
+    lock_until_exit(folder)
     visible = base / folder.name[1:]  # from now on others may look whether it is locked
     move(folder, visible)
     folder = visible
@@ -118,7 +118,7 @@ def _remove_dead(base: Path) -> None:
         with contextlib.suppress(OSError):
             found = folder.lstat()
             own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
-            if own and is_free(folder):
+            if own and is_unlocked(folder):
                 _end_writers(folder)
                 remove_tree(folder)
 

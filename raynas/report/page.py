@@ -59,7 +59,7 @@ def write_report(folder: Path) -> Path:
         written=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
     )
     target = run_data.folder / "report.html"
-    replace_text(target, page, patience=0)
+    replace_text(target, page, timeout=0)
     return target
 
 

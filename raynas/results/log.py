@@ -212,12 +212,12 @@ class Log:
             with self._rows_lock:
                 del self._waiting[: len(rows)]
 
-    def close(self, patience: float | None = None) -> None:
+    def close(self, timeout: float | None = None) -> None:
         """Flush and stop the timer; a second close does nothing new.
 
         Args:
-            patience: Seconds for which storage that refuses is asked again; default:
-                ``raynas.storage.atomic.PATIENCE``.
+            timeout: Seconds for which storage that refuses is asked again; default:
+                ``raynas.storage.atomic.RETRY_SECONDS``.
 
         Raises:
             OSError: As :meth:`flush`; call it again when there is room.
@@ -227,7 +227,7 @@ class Log:
         atexit.unregister(self.close)
         if self._thread is not None:
             self._thread.join()
-        write_with_retry(self.flush, f"the last rows of {self.folder}", patience)
+        write_with_retry(self.flush, f"the last rows of {self.folder}", timeout)
 
     def _flush_by_timer(self) -> None:
         failed = False

@@ -171,8 +171,8 @@ class RunContext:
         refuse_changes(self.folder, before, self.config, self.settings().get("data.contents"))
         warn_if_unknown(self.folder)
         if path.exists() and path.read_text(encoding="utf-8") != text:
-            replace_text(free_name(path), path.read_text(encoding="utf-8"), patience=0)
-        replace_text(path, text, patience=0)
+            replace_text(free_name(path), path.read_text(encoding="utf-8"), timeout=0)
+        replace_text(path, text, timeout=0)
         if self.problem.source is not None:
             self.problem.source.keep(self.folder)
 

@@ -9,8 +9,9 @@ from typing import TypeVar
 
 from raynas.config.types import check_name
 from raynas.storage.atomic import write_with_retry
-from raynas.storage.mirror import Mirror
 from raynas.storage.object_store import check_folder, check_storage, remote
+from raynas.storage.recovery import recover
+from raynas.storage.sync import StoreSync
 
 __all__ = ["RunStorage"]
 
@@ -33,29 +34,29 @@ class RunStorage:
     def __init__(self, storage_path: str, name: str) -> None:
         check_name(name)
         self._storage_path, self._name = storage_path, name
-        self.mirror = Mirror(storage_path, name) if remote(storage_path) else None
+        self.sync = StoreSync(storage_path, name) if remote(storage_path) else None
         """Synchronises the folder with the object store; None where the storage is a folder."""
-        self.folder = Path(storage_path).expanduser() / name if self.mirror is None else self.mirror.folder
+        self.folder = Path(storage_path).expanduser() / name if self.sync is None else self.sync.folder
         """Where the files are on this machine."""
         self._attached = False
 
     @property
     def place(self) -> str:
         """Where everything is kept: the folder, or the URI."""
-        return str(self.folder) if self.mirror is None else self.mirror.uri
+        return str(self.folder) if self.sync is None else self.sync.uri
 
     @property
     def visible_to_nodes(self) -> Path | str:
         """What every node of the cluster must be able to write to."""
-        return self.folder if self.mirror is None else self._storage_path
+        return self.folder if self.sync is None else self._storage_path
 
     def shown(self, path: Path) -> str:
         """Where a file of the run is kept."""
         return f"{self.place}/{path.relative_to(self.folder)}"
 
-    def below(self, name: str) -> Path | Mirror:
+    def below(self, name: str) -> Path | StoreSync:
         """A folder of the run, for processes on other nodes."""
-        return self.folder / name if self.mirror is None else self.mirror.below(name)
+        return self.folder / name if self.sync is None else self.sync.below(name)
 
     def check(self) -> None:
         """Check that the folder can be written to, before anything is started.
@@ -63,7 +64,7 @@ class RunStorage:
         Raises:
             ConfigError: It cannot.
         """
-        if self.mirror is None:
+        if self.sync is None:
             check_folder(self.folder)
 
     def attach(self) -> bool:
@@ -73,20 +74,20 @@ class RunStorage:
             ConfigError: The store cannot be used.
             OSError: The store refused.
         """
-        if self.mirror is None or self._attached:
+        if self.sync is None or self._attached:
             return False
         check_storage(self._storage_path)
-        self.mirror = Mirror(self._storage_path, self._name)
-        self.mirror.recover()
-        self.mirror.pull()
-        self.mirror.start()
+        self.sync = StoreSync(self._storage_path, self._name)
+        recover(self.sync)
+        self.sync.pull()
+        self.sync.start()
         self._attached = True
         return True
 
     def claim(self) -> None:
         """Note in the store that this process continues the run."""
-        if self.mirror is not None:
-            write_with_retry(self.mirror.claim, self.mirror.uri)
+        if self.sync is not None:
+            write_with_retry(self.sync.claim, self.sync.uri)
 
     def push(self) -> None:
         """Make sure that the files are in the store.
@@ -94,13 +95,13 @@ class RunStorage:
         Raises:
             OSError: The store refused for ten minutes.
         """
-        if self.mirror is not None:
-            write_with_retry(self.mirror.push, self.mirror.uri)
+        if self.sync is not None:
+            write_with_retry(self.sync.push, self.sync.uri)
 
     def try_push(self) -> None:
         """Send the files, unless the store refuses."""
-        if self.mirror is not None:
-            self.mirror.try_push()
+        if self.sync is not None:
+            self.sync.try_push()
 
     @contextmanager
     def reporting_lost_lease(self) -> Iterator[None]:
@@ -112,23 +113,23 @@ class RunStorage:
         try:
             yield
         except RuntimeError:
-            if self.mirror is not None:
+            if self.sync is not None:
                 with suppress(OSError):
-                    self.mirror.claim()
+                    self.sync.claim()
             raise
 
     def guarded(self, show: Callable[[_Status], None]) -> Callable[[_Status], None]:
         """The function, which from then on fails once another process continues the run: nothing more is computed."""
 
         def checked(status: _Status) -> None:
-            if self.mirror is not None:
-                self.mirror.check()
+            if self.sync is not None:
+                self.sync.check()
             show(status)
 
         return checked
 
     def close(self) -> None:
         """Send the files where the store takes them, and end the synchronisation. It may be attached again."""
-        if self.mirror is not None and self._attached:
-            self.mirror.close()
-            self._attached = self.mirror.overtaken  # a run that another process continues is not taken back
+        if self.sync is not None and self._attached:
+            self.sync.close()
+            self._attached = self.sync.lease_lost  # a run that another process continues is not taken back

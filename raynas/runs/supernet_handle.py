@@ -81,7 +81,7 @@ class RunSupernet:
     @property
     def gpus_per_replica(self) -> float:
         """How many GPUs each replica holds."""
-        return self.actors.where.gpus
+        return self.actors.placement.gpus
 
     def angle_statistics(self) -> AngleStatistics:
         """What computes the weight angles of the space.

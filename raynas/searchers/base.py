@@ -376,7 +376,7 @@ class ArchitectureSearcher(Searcher):
 
     def save(self, checkpoint_path: str) -> None:
         """Writes the state to a JSON file."""
-        replace_text(Path(checkpoint_path), json.dumps(self.get_state()), patience=0)
+        replace_text(Path(checkpoint_path), json.dumps(self.get_state()), timeout=0)
 
     def restore(self, checkpoint_path: str) -> None:
         """Reads the state that :meth:`save` wrote; see :meth:`set_state`."""

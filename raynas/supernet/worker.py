@@ -109,9 +109,9 @@ class SupernetWorker:
             # NCCL refuses two ranks on one GPU.
             whole = ray.get_runtime_context().get_assigned_resources().get("GPU", 0) >= 1
             backend = "nccl" if whole and best_device().type == "cuda" else "gloo"
-            patience = timedelta(minutes=10)
-            store = meet(address, rank, world, patience)
-            dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=patience)
+            timeout = timedelta(minutes=10)
+            store = meet(address, rank, world, timeout)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
         self.trainer = Trainer(self.space, self.data, self.config.train, paths, self.config.seed, RankInfo(rank, world))
         return self.trainer.epoch_steps
 

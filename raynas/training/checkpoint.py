@@ -57,7 +57,7 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], values: Mappin
 
     Raises:
         CheckpointError: The disk is full or the folder cannot be written, and it stayed so for
-            ``raynas.storage.atomic.PATIENCE``. Earlier checkpoints are untouched.
+            ``raynas.storage.atomic.RETRY_SECONDS``. Earlier checkpoints are untouched.
     """
     path = folder / f"step-{step:09d}{_SUFFIX}"
     _store(path, {"step": step, "values": dict(values)}, tensors)

@@ -223,7 +223,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path: Path, monkeypatch: py
         assert list(tmp_path.iterdir()) == [], "the half-written part was left behind"
         log.append(row(2))
         with pytest.raises(OSError, match="2 rows are kept"):
-            log.close(patience=0)
+            log.close(timeout=0)
     log.close()
     assert options(results.read(tmp_path)) == ["1", "2"]
 

@@ -15,7 +15,7 @@ from raynas import Config, prepare
 from raynas.config.run import SearchConfig
 from raynas.runs import factory, storage
 from raynas.runs.run import Run
-from raynas.storage.mirror import Mirror
+from raynas.storage.sync import StoreSync
 
 PLAIN = SearchConfig(trainable="helpers.plain:Counting")
 
@@ -53,7 +53,7 @@ def test_an_object_store_is_not_reached_before_the_run_is_opened(monkeypatch, no
     reached: list[str] = []
     monkeypatch.setattr(storage, "check_storage", lambda path: reached.append("check"))
     for name in ("recover", "pull", "start", "claim", "push", "close"):
-        monkeypatch.setattr(Mirror, name, lambda self, name=name: reached.append(name))
+        monkeypatch.setattr(StoreSync, name, lambda self, name=name: reached.append(name))
     threads = threading.active_count()
     config = Config(name="mine", storage_path="s3://bucket/runs", search=PLAIN)
     run = prepare(config, space=bare.DECISIONS)

@@ -27,8 +27,8 @@ from raynas.runs.run import Run
 from raynas.searchers import RandomSearch
 from raynas.tasks.base import RankInfo, task_of
 from raynas.tasks.language_modeling import Language, TextTrainLoader, TextValidationSlices, in_rows
+from raynas.training.averaging import Averaging
 from raynas.training.path_sampling import UniformPaths
-from raynas.training.retrain import Averaging
 from raynas.training.trainer import Trainer
 
 RECIPE = TrainConfig(preset="words", epochs=2, batch_size=4, bptt=8, lr=5.0, precision="float32")

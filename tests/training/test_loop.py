@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from raynas.supernet import supernet
+from raynas.supernet import loop as supernet
 from raynas.trainables import from_scratch
-from raynas.training import loop, retrain
+from raynas.training import loop, retrain_worker
 from raynas.training.loop import TrainingLoop
 from raynas.training.trainer import Progress
 
@@ -78,7 +78,7 @@ def test_a_chunk_ends_at_a_pause() -> None:
 
 
 def test_every_training_runs_in_it() -> None:
-    for module in (supernet, retrain, from_scratch):
+    for module in (supernet, retrain_worker, from_scratch):
         loops = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, TrainingLoop)]
         own = [each for each in loops if each.__module__ == module.__name__]
         assert len(own) == 1, f"{module.__name__} has one loop"

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from raynas.exceptions import ConfigError
 from raynas.runs.context import RunContext
-from raynas.storage.locks import holding
+from raynas.storage.locks import lock_folder
 from raynas.storage.removal import adopt
 
 __all__ = ["Phase", "Pipeline"]
@@ -125,7 +125,7 @@ class Pipeline:
         if not any(phase.uses_cluster for phase in planned):
             return self._carry_out(run, planned)
         adopt(run.folder)
-        with holding(run.folder):
+        with lock_folder(run.folder):
             run.begin()
             return self._carry_out(run, planned)
 

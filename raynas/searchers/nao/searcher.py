@@ -178,7 +178,7 @@ class NAO(ArchitectureSearcher):
                     each["score"] = entry.scores.get(row["fidelity"])
         if self._journal is not None and self.diagnostics:
             try:
-                replace_text(self._journal, json.dumps(self.diagnostics), patience=0)
+                replace_text(self._journal, json.dumps(self.diagnostics), timeout=0)
             except OSError as error:  # diagnostics must not end a search
                 log.warning("cannot write %s, it is tried again after the next score: %s", self._journal, error)
 
