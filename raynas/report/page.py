@@ -17,8 +17,8 @@ from raynas.analysis.run_data import RunData, read_run_data
 from raynas.config.trust import foreign
 from raynas.report import charts as figures
 from raynas.report.charts_progress import progress
+from raynas.report.charts_rank_correlation import rank_correlation
 from raynas.report.charts_searcher import learned
-from raynas.report.charts_trust import trust
 from raynas.report.lineage import lineage
 from raynas.report.svg import Axis
 from raynas.report.text import NAMES, absent, bounds, count, duration, score, tested
@@ -53,7 +53,7 @@ def write_report(folder: Path) -> Path:
         best=_best(run_data),
         fates=figures.fates(run_data),
         training=figures.training(run_data),
-        trust=trust(run_data),
+        rank_correlation=rank_correlation(run_data),
         time=_time(run_data),
         repeat=_repeat(run_data),
         written=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",

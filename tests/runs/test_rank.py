@@ -19,7 +19,7 @@ from helpers import tiny
 
 from raynas import results
 from raynas.analysis.ground_truth import GroundTruth, from_retraining
-from raynas.analysis.trust import Sample, rank_agreement, remarks
+from raynas.analysis.rank_correlation_report import Sample, rank_agreement, remarks
 from raynas.architecture import enumerate_all, key
 from raynas.cli.main import main
 from raynas.config.run import Config, DataConfig, SearchConfig, TruthConfig
