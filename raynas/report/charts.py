@@ -16,7 +16,7 @@ from raynas.report.text import NAMES, absent, bounds, score_label, tip
 from raynas.results.curves import Curve
 from raynas.results.pareto_front import front_of
 
-__all__ = ["barcode", "outcomes", "figure", "front", "training", "winner"]
+__all__ = ["barcode", "figure", "front", "outcomes", "training", "winner"]
 
 POINTS = 400
 """Most points of a training curve; longer curves are averaged over neighbours."""
