@@ -290,6 +290,7 @@ def smoke_test(config: Config) -> Config:
         search=dataclasses.replace(
             config.search,
             num_samples=min(config.search.num_samples, 6),
+            max_concurrent=min(config.search.max_concurrent or 2, 2),
             reference=10,
             filter=dataclasses.replace(config.search.filter, sample=10),
             slices=2,

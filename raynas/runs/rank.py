@@ -22,7 +22,7 @@ from rich.table import Table
 from raynas import results
 from raynas.analysis.ground_truth import LEAST, GroundTruth, from_audit, from_retraining, from_table
 from raynas.analysis.rank_correlation import compare
-from raynas.analysis.trust import Rows, Sample, interval, rank_agreement, remarks, scores_at, sign
+from raynas.analysis.rank_correlation_report import Rows, Sample, interval, rank_agreement, remarks, scores_at, sign
 from raynas.architecture import Architecture, key
 from raynas.distributed.connection import connect
 from raynas.exceptions import ConfigError

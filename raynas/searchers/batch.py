@@ -1,4 +1,4 @@
-"""Several architectures in one trial, to share Tune's overhead of a few milliseconds where scores are cheap."""
+"""A wrapper around a searcher that puts several architectures into one trial, to share Tune's overhead per trial."""
 
 from __future__ import annotations
 

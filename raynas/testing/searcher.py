@@ -14,6 +14,7 @@ pytest collects it (``pytest test_mine.py``); nothing here needs Ray to be start
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import math
 import os
@@ -322,17 +323,40 @@ def _play(contract: type[SearcherContract], count: int, seed: int) -> list[Archi
 
 
 def _run_elsewhere(contract: type[SearcherContract], play: tuple[Any, ...]) -> list[Architecture]:
-    """The same in a fresh Python, whose strings have other hashes."""
+    """The same in another Python process, whose strings have other hashes."""
     module = sys.modules[contract.__module__]
     cloudpickle.register_pickle_by_value(module)  # a test module need not be importable elsewhere
     try:
         task = cloudpickle.dumps((_play, play))
     finally:
         cloudpickle.unregister_pickle_by_value(module)
-    code = (
-        "import json, sys; from ray import cloudpickle as c; f, a = c.load(sys.stdin.buffer); print(json.dumps(f(*a)))"
-    )
-    environment = {**os.environ, "PYTHONHASHSEED": "4711", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", code], input=task, stdout=subprocess.PIPE, env=environment, check=True)
-    architectures: list[Architecture] = json.loads(done.stdout.splitlines()[-1])
+    other = _other_process()
+    assert other.stdin is not None and other.stdout is not None
+    other.stdin.write(task)
+    other.stdin.flush()
+    answer = other.stdout.readline()
+    assert answer, "the other process has ended: see its traceback"
+    architectures: list[Architecture] = json.loads(answer)
     return architectures
+
+
+_LOOP = """
+import json, sys
+from ray import cloudpickle
+answers, sys.stdout = sys.stdout, sys.stderr  # whatever a searcher prints is no answer
+while True:
+    try:
+        function, arguments = cloudpickle.load(sys.stdin.buffer)
+    except EOFError:
+        break
+    print(json.dumps(function(*arguments)), file=answers, flush=True)
+"""
+
+
+@functools.cache
+def _other_process() -> subprocess.Popen[bytes]:
+    """A Python with other hashes of strings, for all contracts of a test run; it ends with this process."""
+    environment = {**os.environ, "PYTHONHASHSEED": "4711", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        [sys.executable, "-c", _LOOP], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    )

@@ -42,7 +42,7 @@ def test_a_network_takes_as_long_as_it_takes():
 
     network = Sleeper().train()
     timing = time_network(network, torch.zeros(1, 3), warmup=2, repeats=5)
-    assert 2.0 <= timing.ms < 100 and timing.spread >= 0.0
+    assert 2.0 <= timing.ms < 400 and timing.spread >= 0.0
     assert network.runs == 7 and network.training
 
 

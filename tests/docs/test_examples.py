@@ -13,7 +13,7 @@ import pytest
 from raynas import results
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-pytestmark = [pytest.mark.slow, pytest.mark.ray]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 
 
 def run(*words: object, **variables: str) -> str:
@@ -22,7 +22,7 @@ def run(*words: object, **variables: str) -> str:
         [sys.executable, *map(str, words)],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=500,
         env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
     )
     assert done.returncode == 0, done.stdout + done.stderr

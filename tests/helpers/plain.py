@@ -74,10 +74,10 @@ class Told(tune.Trainable):
     def _kill_all(self) -> None:
         """Once, when all others wait: as where a machine is lost at the end of a generation."""
         with suppress(FileExistsError), self.own.parent.with_name("killer").open("x"):
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while len(waiting := self._waiting()) < self.others and time.monotonic() < deadline:
                 time.sleep(0.05)
-            time.sleep(0.5)  # their scores have come, too
+            time.sleep(1.5)  # their scores have come, too
             for path in (*waiting, self.own):
                 path.write_text("killed")
                 os.kill(int(path.name), signal.SIGKILL)

@@ -192,7 +192,7 @@ def test_a_sample_beside_the_search_is_used_if_its_scores_are_those_of_the_searc
     found = baseline(read_run_data(folder))
     if agrees:
         assert isinstance(found, Baseline) and len(found.costs) == 4
-        assert found.told.startswith("Estimated from the 9 random architectures that were scored beside the search")
+        assert found.note.startswith("Estimated from the 9 random architectures that were scored beside the search")
     else:
         assert found == (
             "No random baseline: it takes 8 architectures that were drawn by chance and scored, this run has 2."

@@ -55,7 +55,7 @@ def test_every_section_tells_the_numbers_of_the_run(tmp_path: Path) -> None:
     assert "Training of the supernet. 30 of 30 steps; loss 1.500 at the end." in shown.text("training")
     assert "training the supernet 20 s" in shown.text("time") and "retraining 60 s" in shown.text("time")
     assert "search, scoring 18 s" in shown.text("time") and "search, all else 8 s" in shown.text("time")
-    assert "EvaluationSpec took 18 s of computing on 1 worker." in shown.text("time")
+    assert "Evaluation took 18 s of computing on 1 worker." in shown.text("time")
     assert " ".join(dump(CONFIG).split()) in shown.text("repeat")
     assert "python -m raynas.launch --config config.yaml --name my-run-again" in shown.text("repeat")
     assert f"--resume {folder}" in shown.text("repeat")

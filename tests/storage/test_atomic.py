@@ -43,7 +43,7 @@ def test_retries_have_an_end() -> None:
     begin = time.monotonic()
     with pytest.raises(OSError, match="Read-only"):
         write_with_retry(write, "the file", 1.0)
-    assert 1.0 <= time.monotonic() - begin < 10
+    assert 1.0 <= time.monotonic() - begin < 60
 
 
 LIMITED = """

@@ -1,4 +1,4 @@
-"""Diagnostics of searchers with a generative model, one dictionary for each training, and their summary."""
+"""Diagnostics of NAO: how well each training round predicts and generates, as dictionaries, and a summary table."""
 
 from __future__ import annotations
 
