@@ -8,12 +8,13 @@ Unknown keys and values out of range are refused with a message that names the l
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import difflib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from raynas.config.presets import PRESETS
+from raynas.config.reading import Loader, read_yaml
 from raynas.config.run import Config
 from raynas.config.trust import refuse_foreign, words
 from raynas.exceptions import ConfigError
@@ -31,32 +33,27 @@ _ADAPTER = TypeAdapter(Config)
 _log = logging.getLogger(__name__)
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads 1e6 as the number that people mean: YAML 1.1 wants 1.0e+6."""
-
-
 class _Dumper(yaml.SafeDumper):
-    """Puts text that looks like such a number into quotes."""
+    """Puts text that a loader would take for a number into quotes, and dates not."""
 
 
-for _each in (_Loader, _Dumper):
-    # No setting is a date: 2024-01-05 is text.
-    _each.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in _each.yaml_implicit_resolvers.items()
-    }
-    _each.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), [*"-+0123456789"]
-    )
+_Dumper.yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
 
 
-def parse(tree: Mapping[str, Any]) -> Config:
+def parse(tree: Mapping[str, Any], lines: Mapping[tuple[str, ...], int] | None = None) -> Config:
     """Make a :class:`Config` of nested dictionaries.
+
+    Args:
+        tree: The settings.
+        lines: Where they stand in a file, for messages.
 
     Raises:
         ConfigError: Unknown keys (with the legal ones) or illegal values.
     """
-    tree = dict(tree)
+    tree, lines = dict(tree), lines or {}
+    wrong = [*_empty_groups(tree, lines), *_truth_values(tree, Config(), (), lines)]
+    if wrong:
+        raise ConfigError("\n".join(wrong))
     search = tree.get("search")
     if isinstance(search, Mapping) and "features" in search:  # settings kept by runs of an earlier version
         tree["search"] = {name: value for name, value in search.items() if name != "features"}
@@ -65,13 +62,49 @@ def parse(tree: Mapping[str, Any]) -> Config:
     try:
         return _ADAPTER.validate_python(tree)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(mistake) for mistake in error.errors())) from None
+        raise ConfigError("\n".join(_explain(mistake, lines) for mistake in error.errors())) from None
 
 
-def _explain(mistake: Any) -> str:
+def _at(path: Sequence[str], lines: Mapping[tuple[str, ...], int]) -> str:
+    """Where a setting stands in a file."""
+    line = lines.get(tuple(path))
+    return "" if line is None else f"line {line}: "
+
+
+def _empty_groups(tree: Mapping[str, Any], lines: Mapping[tuple[str, ...], int]) -> Iterator[str]:
+    """Groups of settings without a value, as a forgotten indentation leaves them."""
+
+    def walk(node: Mapping[str, Any], known: Any, path: tuple[str, ...]) -> Iterator[str]:
+        for name, value in node.items():
+            default, here = getattr(known, str(name), None), (*path, str(name))
+            group = dataclasses.is_dataclass(default)
+            if value is None and (group or isinstance(default, dict)):
+                yield f"{_at(here, lines)}the group {'.'.join(here)!r} is empty: leave it out, or indent its settings"
+            elif group and isinstance(value, Mapping):
+                yield from walk(value, default, here)
+
+    return walk(tree, Config(), ())
+
+
+def _truth_values(node: Any, known: Any, path: tuple[str, ...], lines: Mapping[tuple[str, ...], int]) -> Iterator[str]:
+    """True and false where a number is wanted, which Python takes for 1 and 0."""
+    for field in dataclasses.fields(known):
+        value, here = node.get(field.name) if isinstance(node, Mapping) else None, (*path, field.name)
+        if dataclasses.is_dataclass(getattr(known, field.name)):
+            yield from _truth_values(value, getattr(known, field.name), here, lines)
+            continue
+        named = value if field.name == "limits" and isinstance(value, Mapping) else {}
+        numbers = [(here, value)] if "bool" not in str(field.type) and "Any" not in str(field.type) else []
+        for place, each in [*numbers, *(((*here, str(name)), each) for name, each in named.items())]:
+            if isinstance(each, bool) or (isinstance(each, list) and any(isinstance(item, bool) for item in each)):
+                where = f"{_at(place, lines)}setting {'.'.join(place)}"
+                yield f"{where} = {str(each).lower()} is a truth value, not a number"
+
+
+def _explain(mistake: Any, lines: Mapping[tuple[str, ...], int]) -> str:
     """One of pydantic's findings in one line that names what would be legal."""
     path = [str(part) for part in mistake["loc"]]
-    where = ".".join(path)
+    where, line = ".".join(path), _at([str(part) for part in mistake["loc"]], lines)
     if mistake["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         group: Any = Config()
         for part in path[:-1]:
@@ -79,8 +112,8 @@ def _explain(mistake: Any) -> str:
         legal = [f.name for f in dataclasses.fields(group)]
         close = difflib.get_close_matches(path[-1], legal, 1)
         meant = f"; did you mean {'.'.join((*path[:-1], *close))}?" if close else ""
-        return f"unknown setting {where!r}; legal ones: {', '.join(legal)}{meant}"
-    return f"setting {where} = {mistake['input']!r}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
+        return f"{line}unknown setting {where!r}; legal ones: {', '.join(legal)}{meant}"
+    return f"{line}setting {where} = {mistake['input']!r}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
 
 
 def load(
@@ -103,14 +136,16 @@ def load(
             a setting is illegal, or the file names code that is not to be trusted.
     """
     tree: dict[str, Any] = {}
+    lines: dict[tuple[str, ...], int] = {}
     if file is not None and str(file) in PRESETS and not Path(file).exists():
         tree = copy.deepcopy(dict(PRESETS[str(file)]))
     elif file is not None:
-        tree = _read(file)
+        tree, lines = _read(file)
     given: dict[str, Any] = {}
     _apply(given, overrides, values or {})
     _apply(tree, overrides, values or {})
-    config = parse(tree)
+    with _of_file(file, lines):
+        config = parse(tree, {path: line for path, line in lines.items() if _get(given, path) is None})
     if file is not None and not trust:
         refuse_foreign(config, file, named=set(words(given)))
     return config
@@ -122,7 +157,20 @@ def read(file: str | Path) -> Config:
     Raises:
         ConfigError: As :func:`load` does.
     """
-    return parse(_read(file))
+    tree, lines = _read(file)
+    with _of_file(file, lines):
+        return parse(tree, lines)
+
+
+@contextlib.contextmanager
+def _of_file(file: str | Path | None, lines: Mapping[Any, int]) -> Iterator[None]:
+    """Name the file in messages that name a line."""
+    try:
+        yield
+    except ConfigError as error:
+        if not lines or not isinstance(file, (str, Path)):
+            raise
+        raise ConfigError(re.sub(r"^(?=line \d+: )", f"{file}, ", str(error), flags=re.MULTILINE)) from None
 
 
 def _apply(tree: dict[str, Any], overrides: Sequence[str], values: Mapping[str, Any]) -> None:
@@ -134,9 +182,12 @@ def _apply(tree: dict[str, Any], overrides: Sequence[str], values: Mapping[str, 
         if not equals or not name:
             raise ConfigError(f"{override!r} is not of the form key=value")
         try:
-            _set(tree, name, _Loader(text).get_single_data())
-        except (yaml.YAMLError, ValueError):
+            value = read_yaml(text).value
+        except ConfigError as error:
+            raise ConfigError(f"the value of {override!r}: {str(error).removeprefix('line 1: ')}") from None
+        except yaml.YAMLError:
             raise ConfigError(f"the value of {override!r} is not YAML") from None
+        _set(tree, name, value)
 
 
 def load_kept(file: Path) -> Config:
@@ -152,10 +203,11 @@ def load_kept(file: Path) -> Config:
         raise ConfigError(told if str(file) in told else f"{file} cannot be read: {told}") from None
 
 
-def _read(file: str | Path) -> dict[str, Any]:
-    """The nested dictionaries in a YAML file."""
+def _read(file: str | Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+    """The nested dictionaries in a YAML file, and the line of each key."""
     try:
-        read = _Loader(Path(file).read_text(encoding="utf-8")).get_single_data()
+        tree = read_yaml(Path(file).read_text(encoding="utf-8"))
+        read = tree.value
     except OSError as error:
         legal = ", ".join(PRESETS)
         raise ConfigError(f"cannot read the settings file {str(file)!r}: {error.strerror}; by name: {legal}") from None
@@ -163,21 +215,36 @@ def _read(file: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{file} is no text in UTF-8: {error.reason} at byte {error.start}") from None
     except RecursionError:
         raise ConfigError(f"{file} is nested too deep") from None
+    except ConfigError as error:
+        raise ConfigError(f"{file}, {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(read or {}, dict):
         raise ConfigError(f"{file} must hold settings as 'key: value' lines, not {type(read).__name__}")
-    return dict(read or {})
+    return dict(read or {}), dict(tree.lines)
+
+
+def _get(tree: Any, path: Sequence[str]) -> Any:
+    for part in path:
+        tree = tree.get(part) if isinstance(tree, Mapping) else None
+    return tree
 
 
 def _set(tree: dict[str, Any], name: str, value: Any) -> None:
-    """Put a value into a tree at a key with dots."""
+    """Put a value into a tree at a key with dots; settings of a group are added to those that it has."""
     node = tree
     *above, last = name.split(".")
     for part in above:
         node = node.setdefault(part, {})
         if not isinstance(node, dict):
             raise ConfigError(f"{name!r}: {part!r} is not a group of settings")
+    group: Any = Config()
+    for part in (*above, last):
+        group = getattr(group, part, None)
+    if dataclasses.is_dataclass(group) and isinstance(value, Mapping) and isinstance(node.get(last), dict):
+        for key, each in value.items():
+            _set(tree, f"{name}.{key}", each)
+        return
     node[last] = value
 
 
