@@ -28,7 +28,7 @@ from raynas.config.train import PoolConfig, TrainConfig
 from raynas.distributed.connection import connect
 from raynas.runs.display import View
 from raynas.runs.factory import prepare
-from raynas.runs.network import Run
+from raynas.runs.run import Run
 
 WAYS = ("NAO-WS", "random, same supernet")
 
@@ -61,8 +61,9 @@ def settings(flags: argparse.Namespace, folder: Path, seed: int) -> Config:
             data=DataConfig(name="pydoc_topics", limit=flags.examples),
         )
     data = DataConfig(name="parquet", folder=str(flags.data / "cifar10"), limit=flags.examples, size=flags.size)
+    train = dataclasses.replace(config.train, augment="crop_flip")
     return dataclasses.replace(
-        config, space="spaces.nao:nao", space_args={"channels": flags.width or 4, "cells": 1}, data=data
+        config, space="spaces.nao:nao", space_args={"channels": flags.width or 4, "cells": 1}, data=data, train=train
     )
 
 

@@ -62,6 +62,7 @@ def main() -> None:
         data=DataConfig(name="parquet", folder=str(flags.data / "cifar10"), validation=0.1, search_size=flags.size),
         train=TrainConfig(
             minutes=flags.minutes,
+            augment="crop_flip",
             paths=flags.paths,
             lr=flags.lr,
             batch_size=flags.batch_size,

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 
 from raynas import architecture as arch
 from raynas.config.run import Config
@@ -33,15 +32,16 @@ from raynas.storage.mirror import Mirror
 from raynas.storage.removal import remove_tree
 from raynas.tasks.base import task_of
 from raynas.training import checkpoint
-from raynas.training.trainer import Trainer
+from raynas.training.loop import TrainingLoop
+from raynas.training.trainer import Progress, Trainer, use_assigned_cpus
 from raynas.tune.evaluator import EvaluationContext, Evaluator, EvaluatorTraits
-from raynas.tune.spec import EvaluationSpec, check_arguments
+from raynas.tune.spec import EvaluationSpec, check_arguments, check_grace
 from raynas.utils.periods import PERIODS
 
 __all__ = ["FromScratch", "Job"]
 
-_LINGER = PERIODS.linger
-"""Seconds for which the weights of a trial are kept after its end: by then the log tells it, in an object store too."""
+_KEEP_SECONDS = PERIODS.linger
+"""Seconds for which the weights of an ended trial are kept: by then the log has its result, in an object store too."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,7 @@ class FromScratch(Evaluator):
         check_arguments(search, legal=())
         if search.cohort != 1:
             raise ConfigError(f"search.cohort = {search.cohort}: one architecture is trained in a trial; legal: 1")
-        if search.grace > search.epochs:
-            raise ConfigError(f"search.grace = {search.grace} is more than search.epochs; legal: 1 to {search.epochs}")
+        check_grace(search, fidelities=search.epochs)
 
     @classmethod
     def evaluation_spec(cls, context: EvaluationContext) -> EvaluationSpec:
@@ -116,7 +115,7 @@ class FromScratch(Evaluator):
             config: Of the first trial.
             job: What to train and how.
         """
-        torch.set_num_threads(max(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)), 1))
+        use_assigned_cpus()
         self.job, self.data = job, from_arrays(job.arrays)
         self.metric = task_of(self.data).metric
         self.folder: Path | None = None
@@ -131,7 +130,7 @@ class FromScratch(Evaluator):
         if self.folder is not None:
             self._left.append((time.monotonic(), self.folder, self.mirror))
         self.folder = self.mirror = None
-        self._forget()
+        self._remove_expired()
         self.architecture = dict(new_config["architecture"])
         name, where = arch.key(self.architecture), self.job.where
         if isinstance(where, Mirror):
@@ -151,16 +150,19 @@ class FromScratch(Evaluator):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train for an epoch and look at the validation data."""
+        """Train for one epoch and evaluate on the validation data.
+
+        Raises:
+            TrainingDiverged: The loss is no longer finite, and no training settings are searched.
+        """
         assert self.folder is not None
-        begin = time.perf_counter()
-        trainer = self.trainer
+        begin, trainer = time.perf_counter(), self.trainer
         diverged = False
         if trainer.step < trainer.total_steps:
             try:
-                self._train_epoch(begin)
+                _EpochLoop(self, begin).run(trainer.step)
             except TrainingDiverged:
-                # Where settings are searched, this is an answer and not a failure: the searcher learns from the score.
+                # Where settings are searched, this is a result and not a failure: the searcher learns from the score.
                 if not settings(self.architecture):
                     raise
                 diverged = True
@@ -169,14 +171,12 @@ class FromScratch(Evaluator):
         fidelity = -(-trainer.step // trainer.epoch_steps)
         score = self.metric(scores)
         if diverged and not math.isfinite(score):
-            score = self.metric.of_means(1 / self.data.classes, math.log(self.data.classes))  # that of a guess
+            score = self.metric.of_means(1 / self.data.classes, math.log(self.data.classes))  # that of a random guess
         done = trainer.step == trainer.total_steps
-        self._forget()
-        # What ended keeps its last weights: nobody has noted yet that it ended.
+        self._remove_expired()
+        # A trial that ended keeps its last weights: the log may not have its result yet.
         if not (done or diverged):
-            checkpoint.write(self.folder, trainer.step, trainer.state(), {"seconds": self.seconds}, keep=2)
-            if self.mirror is not None:
-                self.mirror.try_push()
+            self.save_weights(self.seconds)
         outcome = {
             "architecture": self.architecture,
             "score": score,
@@ -194,22 +194,20 @@ class FromScratch(Evaluator):
             "done": done or diverged,
         }
 
-    def _train_epoch(self, begin: float) -> None:
-        """Train to the end of the epoch; when a node must leave, keep the weights at once."""
-        trainer, chunk = self.trainer, 1
-        end = min((trainer.step // trainer.epoch_steps + 1) * trainer.epoch_steps, trainer.total_steps)
-        while trainer.step < end:
-            chunk = trainer.run(min(trainer.step + chunk, end)).next_chunk(chunk, PERIODS.chunk)
-            if trainer.step < end and self.notice.given():
-                assert self.folder is not None
-                seconds = self.seconds + time.perf_counter() - begin
-                checkpoint.write(self.folder, trainer.step, trainer.state(), {"seconds": seconds}, keep=2)
-                if self.mirror is not None:
-                    self.mirror.try_push()
+    def save_weights(self, seconds: float) -> None:
+        """Write a checkpoint of the trial.
 
-    def _forget(self) -> None:
-        """Of trials that ended a while ago, weights are not needed any more."""
-        last = time.monotonic() - _LINGER
+        Args:
+            seconds: The computing time of the trial so far.
+        """
+        assert self.folder is not None
+        checkpoint.write(self.folder, self.trainer.step, self.trainer.state(), {"seconds": seconds}, keep=2)
+        if self.mirror is not None:
+            self.mirror.try_push()
+
+    def _remove_expired(self) -> None:
+        """Remove the weights of trials that ended at least ``_KEEP_SECONDS`` ago."""
+        last = time.monotonic() - _KEEP_SECONDS
         for _, folder, mirror in (one for one in self._left if one[0] <= last):
             remove_tree(folder)
             if mirror is not None:
@@ -228,3 +226,33 @@ class FromScratch(Evaluator):
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
         """Nothing to restore."""
+
+
+class _EpochLoop(TrainingLoop):
+    """Trains a trial to the end of its epoch.
+
+    The trial itself writes the checkpoint at that end, after the evaluation; here one is written only when the node
+    must leave the cluster.
+
+    Args:
+        trial: Whose network is trained.
+        begin: The ``time.perf_counter`` at which the step of the trial began.
+    """
+
+    def __init__(self, trial: FromScratch, begin: float) -> None:
+        super().__init__(math.inf, trial.notice)
+        self.trial, self._begin = trial, begin
+        trainer = trial.trainer
+        self._end = min((trainer.step // trainer.epoch_steps + 1) * trainer.epoch_steps, trainer.total_steps)
+
+    def total(self) -> int:
+        return self._end
+
+    def train(self, until: int) -> Progress:
+        return self.trial.trainer.run(until)
+
+    def saves(self) -> bool:
+        return self.trial.trainer.step < self._end
+
+    def save(self, step: int) -> None:
+        self.trial.save_weights(self.trial.seconds + time.perf_counter() - self._begin)

@@ -78,13 +78,13 @@ def from_audit(folder: Path, epochs: int) -> GroundTruth:
     """What the run in ``folder`` has trained from scratch to the end."""
     rows = results.read(folder / "scored.parquet").to_pylist()
     ended = {row["key"]: row for row in rows if row["status"] == "complete"}
-    metric = scored_by(rows) or ACCURACY
-    text = f"validation {metric.name} after {epochs} epoch{'s' * (epochs > 1)} from scratch"
+    objective = results.objective(folder / "scored.parquet") or scored_by(rows) or ACCURACY
+    text = f"validation {objective.name} after {epochs} epoch{'s' * (epochs > 1)} from scratch"
     return GroundTruth(
         text,
         {name: row["score"] for name, row in ended.items()},
         {name: json.loads(row["architecture"]) for name, row in ended.items()},
-        metric.mode,
+        objective.mode,
     )
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "DataConfig",
+    "ExportConfig",
     "FilterConfig",
     "LatencyConfig",
     "PoolConfig",
@@ -47,6 +48,10 @@ class DataConfig:
     """Upper bound on the number of training images (before the split), or of words."""
     size: Count | None = None
     """Edge length in pixels to which images of different sizes are resized (``images`` and ``parquet``)."""
+    label: str | None = None
+    """parquet: the column of the labels. Default: the one called label or labels, else the only one of integers."""
+    image: str | None = None
+    """parquet: the column of the images. Default: the one called image, img or images, else the only one of images."""
     search_size: Count | None = None
     """Edge length in pixels of the images on which the search trains and scores; half the edge needs a quarter of the
     operations (EcoNAS, CVPR 2020). Costs, latency, zero-cost scores, retraining and export use the full images.
@@ -164,8 +169,8 @@ class SearchConfig:
     epochs: Count = 5
     """FromScratch: epochs of training per architecture; each epoch is one fidelity step."""
     loggers: list[str] = Field(default_factory=list)
-    """tensorboard, mlflow, wandb, or a subclass of ray.tune.logger.LoggerCallback: my_pkg.mod:MyLogger. One record for
-    the whole search, in which every architecture is a step: see raynas.tune.loggers."""
+    """tensorboard, mlflow, wandb, optuna, or a subclass of ray.tune.logger.LoggerCallback: my_pkg.mod:MyLogger. One
+    record for the whole search, in which every architecture is a step: see raynas.tune.loggers."""
     top: Count = 5
     """Number of best architectures that are scored again on all validation images."""
 
@@ -215,6 +220,15 @@ class TruthConfig:
 
 
 @dataclass(config=STRICT)
+class ExportConfig:
+    """How the winner is written; see also ``formats``."""
+
+    normalise: bool = True
+    """Images: the graphs of torch.export and ONNX take raw pixels, uint8, and normalise them. false: they take
+    normalised images, float32. ``model.py`` has a function ``preprocess`` in any case."""
+
+
+@dataclass(config=STRICT)
 class Config:
     """All settings of a run."""
 
@@ -238,6 +252,7 @@ class Config:
     """What follows a search: train the winner from scratch, write it as plain PyTorch, write a page about the run."""
     formats: list[Format] = Field(default_factory=lambda: list(get_args(Format))[:2])
     """What export writes: safetensors with a stand-alone .py, torch.export, ONNX (needs the extra raynas[onnx])."""
+    export: ExportConfig = Field(default_factory=ExportConfig)
     name: Name | None = None
     """The run's folder below ``storage_path``; default: made of space, data and time."""
     storage_path: str = "~/ray_results"

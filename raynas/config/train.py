@@ -128,7 +128,9 @@ class TrainConfig:
     """Weight of the loss of auxiliary classifiers. A network with auxiliary classifiers returns a tuple in training:
     its logits, then theirs."""
     augment: Literal["auto", "none", "crop", "crop_flip", "imagenet"] = "auto"
-    """auto: imagenet for the presets spos and darts_imagenet; else crop for digits and Fashion-MNIST, or crop_flip."""
+    """crop: cut at a random place of the padded image; crop_flip: and mirrored with chance 1/2; imagenet: a random
+    rectangle, mirrored, in changed colours. auto: imagenet for the presets spos and darts_imagenet, else crop; mirrored
+    only if the data set says that this keeps the class, as cifar10 and cifar100 do: Dataset.mirror_invariant."""
     augment_strength: Annotated[float, Field(ge=0, le=2)] = 1.0
     """Factor of the augmentation: distance of crops (in whole pixels), areas and colours of imagenet. At 0 only
     mirroring is left."""

@@ -6,7 +6,6 @@ Counted without computing anything: a forward pass of one example on PyTorch's m
 
 from __future__ import annotations
 
-import copy
 import functools
 import random
 import statistics
@@ -21,8 +20,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raynas import architecture as arch
 from raynas.architecture import Architecture, Decisions, Graph, Notation
+from raynas.costs.meta import on_meta
 from raynas.nn.choice import Choice, choices, decisions, open_choices, places
 from raynas.nn.protocols import find_hook
+from raynas.nn.references import check_references
 from raynas.nn.space import chosen, graph
 from raynas.nn.subnet import assemble
 from raynas.search_space.constraints import COSTS, Profile
@@ -67,9 +68,13 @@ class Costs:
             example is used.
     """
 
+    names: tuple[str, ...] = COSTS
+    """The names of the costs: what limits, objectives and the log may name."""
+
     def __init__(self, space: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
         self.decisions = decisions(space)
-        self._space = copy.deepcopy(space).to("meta").eval()
+        check_references(space)  # of the space itself: closures in a copy would still refer to it
+        self._space = on_meta(space).eval()
         self._inputs = tuple(x[:1].to("meta") for x in example_inputs)
         self._counted: dict[str, dict[str, int]] = {}
         self._table = _tabulate(self._space, self._inputs)

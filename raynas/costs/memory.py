@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from random import Random
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from raynas import architecture as arch
 from raynas.architecture import Architecture
+from raynas.costs.meta import on_meta
 from raynas.nn.choice import decisions
 from raynas.nn.subnet import derive
 
@@ -55,7 +55,7 @@ def training_memory(space: nn.Module, example: Tensor, batch: int, paths: int = 
     """
     parameters = sum(parameter.numel() * parameter.element_size() for parameter in space.parameters())
     buffers = sum(buffer.numel() * buffer.element_size() for buffer in space.buffers())
-    shadow = copy.deepcopy(space).to("meta").train()
+    shadow = on_meta(space).train()
     open_in_space, rng = decisions(shadow), Random(seed)
 
     def kept(architecture: Architecture, images: int = 2) -> int:

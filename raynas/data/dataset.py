@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from raynas.data import readers
+from raynas.data.decoding import Coloured
+from raynas.data.form import check_images, check_labels, describe
+from raynas.data.labels import classes_of
+from raynas.data.parquet import Columns, parquet
 from raynas.data.readers import Source
 from raynas.data.splits import spread, statistics
 from raynas.data.text import TEXTS, TextData, load_text
@@ -30,7 +34,7 @@ __all__ = ["NAMES", "Data", "DataError", "Dataset", "Split", "for_search", "from
 NAMES = ("digits", "fashion_mnist", "cifar10", "cifar100", "images", "parquet", *TEXTS)
 
 _SPLITS = ("train", "validation", "test")
-_PLAIN = ("name", "classes", "mean", "std", "task")
+_PLAIN = ("name", "classes", "mean", "std", "task", "class_names", "mirror_invariant")
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,9 @@ class Split:
     targets: Tensor
 
     def __post_init__(self) -> None:
-        if self.inputs.dtype != torch.uint8 or self.inputs.ndim != 4:
-            raise DataError(f"images must be uint8 [N, C, H, W], these are {_describe(self.inputs)}")
+        check_images(self.inputs)
         if self.targets.dtype != torch.int64 or self.targets.ndim != 1:
-            raise DataError(f"labels must be int64 [N], these are {_describe(self.targets)}")
+            raise DataError(f"labels must be int64 [N], these are {describe(self.targets)}")
         if len(self.inputs) != len(self.targets):
             raise DataError(f"{len(self.inputs)} images have {len(self.targets)} labels")
         if self.inputs.numel() == 0:
@@ -79,6 +82,9 @@ class Dataset:
         mean: Mean of each channel over the train split, pixels taken as 0..1.
         std: Standard deviation of each channel likewise, above 0.
         task: The :class:`raynas.tasks.base.Task` that is learned from it, ``package.module:Class``.
+        class_names: The name of each class; by default its number.
+        mirror_invariant: Whether an image that is mirrored left to right shows the same class, as photographs of
+            objects do and characters do not. Only then ``train.augment = auto`` mirrors.
 
     Raises:
         DataError: Labels out of range, splits of different image shapes, or statistics that do not fit the channels.
@@ -92,8 +98,14 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     task: str = "raynas.tasks.classification:Images"
+    class_names: tuple[str, ...] = ()
+    mirror_invariant: bool = False
 
     def __post_init__(self) -> None:
+        if not self.class_names:
+            object.__setattr__(self, "class_names", tuple(map(str, range(self.classes))))
+        if len(self.class_names) != self.classes:
+            raise DataError(f"{self.name}: {len(self.class_names)} names were given for {self.classes} classes")
         for name in _SPLITS:
             split: Split = getattr(self, name)
             if split.inputs.shape[1:] != self.train.inputs.shape[1:]:
@@ -180,6 +192,7 @@ def load(
     seed: int = 0,
     limit: int | None = None,
     size: int | None = None,
+    **columns: Unpack[Columns],
 ) -> Data:
     """Load a data set into memory.
 
@@ -194,6 +207,7 @@ def load(
         limit: At most so many training images (held-out ones among them) and test images, of all classes alike; of a
             text the first so many words of each part.
         size: Side of the square images to make, for ``images`` (default 224) and ``parquet`` (default: as they are).
+        columns: For ``parquet``, the names of the columns: ``label`` and ``image``.
 
     Raises:
         DataError: Unknown name, absent or damaged files, images or labels that do not fit.
@@ -202,6 +216,9 @@ def load(
         raise DataError(f"limit must be at least 2, got {limit}")
     if size is not None and (name not in ("images", "parquet") or size < 1):
         raise DataError(f"size={size} cannot be used: it is for images and parquet, and at least 1")
+    for column, value in columns.items():
+        if value is not None and name != "parquet":
+            raise DataError(f"{column}={value} cannot be used with {name}: it names a column, for parquet")
     if ":" in name:
         found = _call(name, folder)
         if isinstance(found, Dataset):
@@ -212,14 +229,14 @@ def load(
     elif name in TEXTS:
         return load_text(name, None if folder is None else Path(folder), validation, limit)
     else:
-        train, test = _open(name, None if folder is None else Path(folder), size)
+        train, test = _open(name, None if folder is None else Path(folder), size, columns)
     for part, source in (("training", train), ("test", test)):
         if not len(source.labels):
             raise DataError(f"{name}: there are no {part} images")
     return _assemble(name, train, test, SplitSettings(validation, seed, limit))
 
 
-def _open(name: str, folder: Path | None, size: int | None) -> tuple[Source, Source]:
+def _open(name: str, folder: Path | None, size: int | None, columns: Columns) -> tuple[Source, Source]:
     if name not in NAMES:
         raise DataError(f"unknown data set {name!r}; legal ones: {', '.join(NAMES)}, or 'package.module:function'")
     if name == "digits":
@@ -233,7 +250,7 @@ def _open(name: str, folder: Path | None, size: int | None) -> tuple[Source, Sou
     if name == "images":
         return readers.image_folder(folder, size or 224)
     if name == "parquet":
-        return readers.parquet(folder, size)
+        return parquet(folder, size, columns)
     return readers.torchvision_cifar(name, folder)
 
 
@@ -253,16 +270,14 @@ def _call(path: str, folder: str | Path | None) -> Any:
 def _sources_of(name: str, found: Any) -> tuple[Source, Source]:
     """Check what a user's function returned, before anything is divided."""
     try:
-        parts = [(torch.as_tensor(x), torch.as_tensor(y)) for x, y in found]
+        parts = [(torch.as_tensor(x), np.asarray(y)) for x, y in found]
         (train_x, train_y), (test_x, test_y) = parts
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{name} must return a Dataset or ((train_x, train_y), (test_x, test_y)): {error}") from error
-    for labels in (train_y, test_y):
-        if labels.is_floating_point() or labels.is_complex():
-            raise DataError(f"{name}: labels must be integers, these are {_describe(labels)}")
-    splits = Split(train_x, train_y.long()), Split(test_x, test_y.long())
-    train, test = (readers.from_arrays(split.inputs.numpy(), split.targets.numpy()) for split in splits)
-    return train, test
+    for images, labels in ((train_x, train_y), (test_x, test_y)):
+        check_images(images, name)
+        check_labels(labels, len(images), name)
+    return readers.from_arrays(train_x.numpy(), train_y), readers.from_arrays(test_x.numpy(), test_y)
 
 
 @dataclass(frozen=True)
@@ -278,28 +293,39 @@ class SplitSettings:
 
 def _assemble(name: str, train: Source, test: Source, settings: SplitSettings) -> Dataset:
     validation, seed, limit = settings.validation, settings.seed, settings.limit
-    kept = spread(train.labels, min(limit or len(train.labels), len(train.labels)), seed)
+    classes = classes_of(name, train.labels, train.names)
+    labels, test_labels = classes.numbers(train.labels, name, "train"), classes.numbers(test.labels, name, "test")
+    kept = spread(labels, min(limit or len(labels), len(labels)), seed)
     count = round(validation * len(kept)) if isinstance(validation, float) and validation < 1 else validation
     if not 0 < count < len(kept) or count != int(count):
         raise DataError(f"validation={validation} leaves no split: there are {len(kept)} training images to divide")
-    held_out = np.zeros(len(train.labels), bool)
-    held_out[kept[spread(train.labels[kept], int(count), seed)]] = True
-    tested = spread(test.labels, min(limit or len(test.labels), len(test.labels)), seed)
-    trained = _decoded(train, kept[~held_out[kept]])
-    mean, std = statistics(trained.inputs)
+    held_out = np.zeros(len(labels), bool)
+    held_out[kept[spread(labels[kept], int(count), seed)]] = True
+    tested = spread(test_labels, min(limit or len(test_labels), len(test_labels)), seed)
+    trained, validated = kept[~held_out[kept]], kept[held_out[kept]]
+    wanted = ((train, trained), (train, validated), (test, tested))
+    try:
+        images = [source.decode(indices) for source, indices in wanted]
+    except Coloured:
+        assert train.decoder is not None
+        train.decoder.grey = False  # for all parts
+        images = [source.decode(indices) for source, indices in wanted]
+    if train.decoder is not None:
+        train.decoder.check(images[0])
+    splits = [
+        Split(torch.from_numpy(pixels).contiguous(), torch.from_numpy(numbers))
+        for pixels, numbers in zip(images, (labels[trained], labels[validated], test_labels[tested]), strict=True)
+    ]
+    mean, std = statistics(splits[0].inputs)
     return Dataset(
-        name=name,
-        train=trained,
-        validation=_decoded(train, kept[held_out[kept]]),
-        test=_decoded(test, tested),
-        classes=int(train.labels.max()) + 1,
+        name,
+        *splits,
+        classes=len(classes),
         mean=mean,
         std=std,
+        class_names=classes.names,
+        mirror_invariant=train.mirror_invariant,
     )
-
-
-def _decoded(source: Source, indices: npt.NDArray[np.int64]) -> Split:
-    return Split(torch.from_numpy(source.decode(indices)).contiguous(), torch.from_numpy(source.labels[indices]))
 
 
 def _shorten(dataset: Dataset, limit: int, seed: int) -> Dataset:
@@ -334,7 +360,3 @@ def from_arrays(arrays: Mapping[str, Any]) -> Data:
         tensors = {name: torch.from_numpy(value) for name, value in arrays.items() if isinstance(value, np.ndarray)}
     train, validation, test = (Split(*(tensors[f"{name}.{field.name}"] for field in fields(Split))) for name in _SPLITS)
     return Dataset(train=train, validation=validation, test=test, **{name: arrays[name] for name in _PLAIN})
-
-
-def _describe(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

@@ -1,4 +1,23 @@
-"""Encoded images (JPEG, PNG, ...) to one array of uint8 pixels."""
+"""Encoded images (JPEG, PNG, ...) to one array of uint8 pixels.
+
+What an image becomes depends on its mode in Pillow and on nothing else:
+
+=========================  ===================================================================================
+mode                       pixels
+=========================  ===================================================================================
+1, L                       grey, 8 bits, as they are
+LA, La                     grey, blended over white
+I;16 and its byte orders,  grey, 16 bits: the upper 8 bits are kept, ``pixel >> 8``; also I of 16-bit PNG and PGM
+RGB, RGBX                  colour, as they are
+P, PA                      colour, by the palette; transparent parts blended over white
+RGBA, RGBa                 colour, blended over white
+CMYK, YCbCr, HSV, LAB      colour, converted to RGB
+I (32 bits), F, others     refused by name
+=========================  ===================================================================================
+
+Whether there is one channel or three, how many bits and which size: all images of a data set are alike. Where at least
+one is in colour, grey ones are repeated in three channels.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +26,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -14,29 +34,55 @@ from PIL import Image, ImageOps
 
 from raynas.exceptions import DataError
 
-__all__ = ["Images", "Indices", "check_memory", "decoder"]
+__all__ = ["Coloured", "Decoder", "Images", "Indices", "Read", "check_memory"]
 
 Images = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
 Read = Callable[[int], tuple[bytes, str]]
 
 _CHUNK = 256
-_GREY = ("1", "L")
+_GREY = ("1", "L", "LA", "La")
+_DEEP = ("I;16", "I;16L", "I;16B", "I;16N")
+_DEEP_FORMATS = ("PNG", "PPM")
+"""Of these, mode I holds 16 bits."""
+_ALPHA = ("LA", "La", "RGBA", "RGBa", "PA")
+_COLOUR = ("RGB", "RGBX", "P", "CMYK", "YCbCr", "HSV", "LAB", *_ALPHA)
+_FEW_LEVELS = 16
 
 
-def decoder(read: Read, size: int | None) -> Callable[[Indices], Images]:
-    """A function that decodes the images of the given indices to uint8 [N, C, H, W].
+class Coloured(Exception):
+    """An image is in colour, where all were taken to be grey."""
 
-    C is 1 where the images are grey and 3 otherwise, decided by a sample of them.
+
+@dataclass
+class Decoder:
+    """Decodes the images of one data set, all of its parts, to one form.
 
     Args:
-        read: Gives an image's encoded bytes and its name for messages; called from several threads.
         size: Side of the square that every image is cut (its middle) and resized to; None: as they are, all equal.
     """
 
-    def decode(indices: Indices) -> Images:
-        grey = all(_is_grey(*read(int(index))) for index in indices[:: max(1, len(indices) // 50)])
-        first = _decode(*read(int(indices[0])), grey, size)
+    size: int | None
+    grey: bool = True
+    """Whether all images are grey, as far as is known: see :class:`Coloured`."""
+    _first: dict[str, tuple[object, str]] = field(default_factory=dict)
+    """What was found in the first image, and its name: the depth and the size of all."""
+    _largest: int = 0
+    """The largest value of 16 bits."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def decode(self, read: Read, indices: Indices) -> Images:
+        """The images of the given indices, uint8 [N, C, H, W].
+
+        Args:
+            read: Gives an image's encoded bytes and its name for messages; called from several threads.
+            indices: Of the images.
+
+        Raises:
+            Coloured: ``grey`` is set, and one is in colour.
+            DataError: One cannot be decoded, or is not like the others; it is named.
+        """
+        first = self._decode(*read(int(indices[0])))
         check_memory((len(indices), *first.shape))
         result = np.empty((len(indices), *first.shape), np.uint8)
         failed = threading.Event()
@@ -45,12 +91,7 @@ def decoder(read: Read, size: int | None) -> Callable[[Indices], Images]:
             for row in range(start, min(start + _CHUNK, len(indices))):
                 if failed.is_set():
                     return
-                data, name = read(int(indices[row]))
-                image = _decode(data, name, grey, size)
-                if image.shape != first.shape:
-                    found, usual = ("x".join(map(str, shape[1:])) for shape in (image.shape, first.shape))
-                    raise DataError(f"{name} has {found} pixels, the others {usual}: give size= to bring them to one")
-                result[row] = image
+                result[row] = self._decode(*read(int(indices[row])))
 
         # Threads overlap the reading of files; Pillow holds the interpreter's lock while it decodes.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -61,7 +102,69 @@ def decoder(read: Read, size: int | None) -> Callable[[Indices], Images]:
                 raise
         return result
 
-    return decode
+    def check(self, images: Images) -> None:
+        """Refuse training images that hold nothing.
+
+        Raises:
+            DataError: All pixels of all images have the same value, or the upper bits of 16 are empty.
+        """
+        bits, name = self._first.get("bits per pixel", (8, ""))
+        if bits == 16 and self._largest < 256 * _FEW_LEVELS:
+            raise DataError(
+                f"the images have 16 bits a pixel, of which only the lower ones are used: the largest value is "
+                f"{self._largest} ({name} is one of them); scale them to 8 bits, or to the whole range of 16, first"
+            )
+        if images.size and images.min() == images.max():
+            raise DataError(
+                f"all pixels of all {len(images)} training images are {images.flat[0]}: there is nothing to learn from "
+                "(what is drawn in an alpha channel is blended over white)"
+            )
+
+    def _decode(self, data: bytes, name: str) -> Images:
+        """One image as uint8 [1 or 3, H, W]."""
+        try:
+            with Image.open(io.BytesIO(data)) as opened:
+                if self.size is not None and opened.mode in ("L", "RGB"):
+                    # Large JPEGs are decoded at a fraction of their size.
+                    opened.draft(opened.mode, (2 * self.size, 2 * self.size))
+                image = self._eight_bits(opened, name)
+            if self.size is not None:
+                image = ImageOps.fit(image, (self.size, self.size), Image.Resampling.BILINEAR)
+            pixels = np.asarray(image)
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's ways to say that it cannot
+            raise DataError(f"{name} is no image that can be decoded: {error}") from error
+        pixels = pixels[None] if self.grey else pixels.transpose(2, 0, 1)
+        if self.size is None:
+            self._alike("pixels", "x".join(map(str, pixels.shape[1:])), name, "give size= to bring them to one")
+        return pixels
+
+    def _eight_bits(self, opened: Image.Image, name: str) -> Image.Image:
+        """An image of mode L or RGB."""
+        mode = opened.mode
+        deep = mode in _DEEP or (mode == "I" and opened.format in _DEEP_FORMATS)
+        if not (deep or mode in _GREY or mode in _COLOUR):
+            raise DataError(
+                f"{name} is an image of mode {mode} (I: 32-bit integers, F: floating-point numbers), whose range is "
+                "not known: convert the images to 8 or 16 bits"
+            )
+        self._alike("bits per pixel", 16 if deep else 8, name, "convert them to one kind")
+        if deep:
+            values = np.asarray(opened).astype(np.int64)
+            with self._lock:
+                self._largest = max(self._largest, int(values.max(initial=0)))
+            opened = Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
+        elif mode not in _GREY and self.grey:
+            raise Coloured
+        if mode in _ALPHA or "transparency" in opened.info:
+            opened = opened.convert("RGBA")
+            white = Image.new("RGBA", opened.size, (255, 255, 255, 255))
+            opened = Image.alpha_composite(white, opened)
+        return opened.convert("L" if self.grey else "RGB")
+
+    def _alike(self, what: str, found: object, name: str, cure: str) -> None:
+        usual, first = self._first.setdefault(what, (found, name))
+        if found != usual:
+            raise DataError(f"{name} has {found} {what}, the others {usual}: {cure} ({first} is one of them)")
 
 
 def check_memory(shape: tuple[int, ...]) -> None:
@@ -76,28 +179,3 @@ def check_memory(shape: tuple[int, ...]) -> None:
             f"{shape[0]} images of {'x'.join(map(str, shape[1:]))} take {needed / 1e9:.1f} GB and this machine has "
             f"{there / 1e9:.1f} GB: use fewer (limit=) or smaller ones (size=)"
         )
-
-
-def _is_grey(data: bytes, name: str) -> bool:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.mode in _GREY
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{name} is no image that can be decoded: {error}") from error
-
-
-def _decode(data: bytes, name: str, grey: bool, size: int | None) -> Images:
-    """One image as uint8 [1 or 3, H, W]."""
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            if grey and opened.mode not in _GREY:
-                raise DataError(f"{name} is in colour, a sample of the others is grey: convert them to one kind")
-            if size is not None:
-                opened.draft(opened.mode, (2 * size, 2 * size))  # large JPEGs are decoded at a fraction of their size
-            image = opened.convert("L" if grey else "RGB")
-        if size is not None:
-            image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
-        pixels = np.asarray(image)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's ways to say that it cannot
-        raise DataError(f"{name} is no image that can be decoded: {error}") from error
-    return pixels[None] if grey else pixels.transpose(2, 0, 1)

@@ -6,6 +6,7 @@ data set costs little. Nothing is ever downloaded.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import struct
 from collections.abc import Callable, Sequence
@@ -15,29 +16,35 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from raynas.data.decoding import Images, Indices, decoder
+from raynas.data.decoding import Decoder, Images, Indices
 from raynas.exceptions import DataError
 
-__all__ = ["Source", "digits", "fashion_mnist", "from_arrays", "image_folder", "parquet", "torchvision_cifar"]
-
-Labels = npt.NDArray[np.int64]
+__all__ = ["Source", "digits", "fashion_mnist", "from_arrays", "image_folder", "torchvision_cifar"]
 
 
 class Source(NamedTuple):
-    """Labels [N] and a function that decodes the images of the given indices to uint8 [len(indices), C, H, W]."""
+    """One part of a data set: its labels, and its images when they are asked for."""
 
-    labels: Labels
+    labels: npt.NDArray[Any]
+    """Integers, words or truth values, [N]."""
     decode: Callable[[Indices], Images]
+    """Decodes the images of the given indices to uint8 [len(indices), C, H, W]."""
+    names: tuple[str, ...] | None = None
+    """What the classes are called, if that is known: then labels are the places in it."""
+    decoder: Decoder | None = None
+    """What decodes the images of all parts; None where they are in memory."""
+    mirror_invariant: bool = False
+    """Whether a mirrored image is one of the same class."""
 
 
-def from_arrays(images: Images, labels: npt.ArrayLike) -> Source:
+def from_arrays(images: Images, labels: npt.ArrayLike, names: Sequence[str] | None = None) -> Source:
     """A source of images that are in memory already, uint8 [N, C, H, W]."""
 
     def pick(indices: Indices) -> Images:
         whole = len(indices) == len(images)  # indices are sorted and distinct: all of them need no copy
         return images if whole else images[indices]
 
-    return Source(np.asarray(labels).astype(np.int64), pick)
+    return Source(np.asarray(labels), pick, None if names is None else tuple(names))
 
 
 def digits() -> tuple[Source, Source]:
@@ -65,12 +72,15 @@ def torchvision_cifar(name: str, folder: Path) -> tuple[Source, Source]:
             f"no {name} in {folder}: expected torchvision's files in {folder / kind.base_folder} "
             f"(torchvision.datasets.{kind.__name__}({str(folder)!r}, download=True) fetches them)"
         ) from error
-    train, test = (from_arrays(part.data.transpose(0, 3, 1, 2), part.targets) for part in parts)
-    return train, test
+    train, test = (from_arrays(part.data.transpose(0, 3, 1, 2), part.targets, part.classes) for part in parts)
+    return train._replace(mirror_invariant=True), test  # photographs of animals and things
 
 
 def fashion_mnist(folder: Path) -> tuple[Source, Source]:
     """Fashion-MNIST's four idx files, gzipped or not, in ``folder`` or in torchvision's ``FashionMNIST/raw`` below."""
+    from torchvision import datasets
+
+    names = datasets.FashionMNIST.classes
     places = [folder, folder / "raw", folder / "FashionMNIST" / "raw"]
     stems = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
     for place in places:
@@ -78,7 +88,7 @@ def fashion_mnist(folder: Path) -> tuple[Source, Source]:
         found = [file for file in files if file is not None]
         if len(found) == len(stems):
             train_x, train_y, test_x, test_y = map(_read_idx, found)
-            return from_arrays(train_x[:, None], train_y), from_arrays(test_x[:, None], test_y)
+            return from_arrays(train_x[:, None], train_y, names), from_arrays(test_x[:, None], test_y, names)
     raise DataError(
         f"no fashion_mnist in {folder}: expected {stems[0]}[.gz] and its three sisters there or in FashionMNIST/raw "
         "below (the Debian package dataset-fashion-mnist has them, or torchvision.datasets.FashionMNIST fetches them)"
@@ -113,79 +123,14 @@ def image_folder(folder: Path, size: int) -> tuple[Source, Source]:
     if train.classes != test.classes:
         odd = sorted(set(train.classes) ^ set(test.classes))[0]
         raise DataError(f"class {odd!r} is in only one of {places[0]} and {places[1]}")
+    decoder = Decoder(size)
 
     def source(samples: list[tuple[str, int]]) -> Source:
         def read(index: int) -> tuple[bytes, str]:
             path = samples[index][0]
             return Path(path).read_bytes(), path
 
-        return Source(np.array([label for _, label in samples], np.int64), decoder(read, size))
+        labels = np.array([label for _, label in samples], np.int64)
+        return Source(labels, functools.partial(decoder.decode, read), tuple(train.classes), decoder)
 
     return source(train.samples), source(test.samples)
-
-
-def parquet(folder: Path, size: int | None = None) -> tuple[Source, Source]:
-    """Parquet files in Hugging Face's image layout: ``train*.parquet`` and ``test*.parquet`` (or ``val*.parquet``).
-
-    The columns are found by their types: encoded images in a struct with a field ``bytes``, or in a binary column,
-    and one column of integer labels; where there are more, the one called ``label``.
-    """
-    groups = [sorted(folder.glob(f"{part}*.parquet")) for part in ("train", "test", "val")]
-    train, test = groups[0], groups[1] or groups[2]
-    if not train or not test:
-        raise DataError(f"no parquet images in {folder}: expected train*.parquet and test*.parquet (or val*.parquet)")
-    return _parquet_source(train, size), _parquet_source(test, size)
-
-
-def _parquet_source(files: Sequence[Path], size: int | None) -> Source:
-    import pyarrow as pa
-    from pyarrow import compute
-    from pyarrow import parquet as pq
-
-    try:
-        schema = pq.read_schema(files[0])
-        images, labels = _image_column(schema), _label_column(schema)
-        table = pa.concat_tables([pq.read_table(file, columns=[images, labels]) for file in files])
-    except pa.ArrowException as error:
-        raise DataError(f"{files[0].parent}: {str(error).splitlines()[0]}") from error
-    column = table.column(images)
-    encoded = compute.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
-    targets = table.column(labels)
-    for name, values in ((images, encoded), (labels, targets)):
-        if values.null_count:
-            row = values.is_null().to_pylist().index(True)
-            raise DataError(f"column {name!r} of {files[0].name} has no value in row {row}")
-
-    def read(index: int) -> tuple[bytes, str]:
-        return encoded[index].as_py(), f"row {index} of {files[0]}"
-
-    return Source(targets.to_numpy().astype(np.int64), decoder(read, size))
-
-
-def _image_column(schema: Any) -> str:
-    from pyarrow import types
-
-    def is_bytes(kind: Any) -> bool:
-        return bool(types.is_binary(kind) or types.is_large_binary(kind))
-
-    def is_image(kind: Any) -> bool:
-        if types.is_struct(kind):
-            return kind.get_field_index("bytes") >= 0 and is_bytes(kind.field("bytes").type)
-        return is_bytes(kind)
-
-    return _one_of([field.name for field in schema if is_image(field.type)], "image", schema)
-
-
-def _label_column(schema: Any) -> str:
-    from pyarrow import types
-
-    return _one_of([field.name for field in schema if types.is_integer(field.type)], "label", schema)
-
-
-def _one_of(names: list[str], wanted: str, schema: Any) -> str:
-    if len(names) > 1 and wanted in names:
-        return wanted
-    if len(names) != 1:
-        listed = ", ".join(f"{field.name}: {field.type}" for field in schema)
-        raise DataError(f"{len(names)} columns could hold the {wanted}s, need one, or one named {wanted!r}: {listed}")
-    return names[0]

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from raynas.exceptions import DataError
 
-__all__ = ["TEXTS", "Text", "TextData", "load_text", "of_words"]
+__all__ = ["END", "RARE", "TEXTS", "Text", "TextData", "load_text", "of_words"]
 
 _FILES = {
     "text": ("{}.txt", "{}.tokens"),
@@ -33,7 +33,7 @@ _FILES = {
 TEXTS = ("pydoc_topics", *_FILES)
 _PARTS = ("train", "valid", "test")
 _SPLITS = ("train", "validation", "test")
-_END, _RARE = "<eos>", "<unk>"
+END, RARE = "<eos>", "<unk>"
 _PASSAGE = 8
 """Words in a row by which a repetition is known."""
 
@@ -72,6 +72,8 @@ class TextData:
         test: Looked at once, at the end.
         vocabulary: The word of each number.
         task: The :class:`raynas.tasks.base.Task` that is learned from it, ``package.module:Class``.
+        tokenisation: How a text becomes words: ``lines``, words between spaces and an end after each line, or
+            ``paragraphs``, lower-case words and punctuation marks and an end after each paragraph.
 
     Raises:
         DataError: A number without a word.
@@ -83,6 +85,7 @@ class TextData:
     test: Text
     vocabulary: tuple[str, ...]
     task: str = "raynas.tasks.language_modeling:Language"
+    tokenisation: Literal["lines", "paragraphs"] = "lines"
 
     def __post_init__(self) -> None:
         for name in _SPLITS:
@@ -115,13 +118,15 @@ class TextData:
     def arrays(self) -> dict[str, Any]:
         """As :func:`raynas.data.dataset.to_arrays`."""
         parts = {f"{name}.words": getattr(self, name).words.cpu().numpy() for name in _SPLITS}
-        return {**parts, "name": self.name, "vocabulary": self.vocabulary, "task": self.task}
+        plain = ("name", "vocabulary", "task", "tokenisation")
+        return parts | {name: getattr(self, name) for name in plain}
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, Any]) -> TextData:
         """The inverse of :meth:`arrays`."""
         train, validation, test = (Text(torch.from_numpy(arrays[f"{name}.words"])) for name in _SPLITS)
-        return cls(arrays["name"], train, validation, test, tuple(arrays["vocabulary"]), arrays["task"])
+        vocabulary, tokenisation = tuple(arrays["vocabulary"]), arrays["tokenisation"]
+        return cls(arrays["name"], train, validation, test, vocabulary, arrays["task"], tokenisation)
 
 
 def load_text(name: str, folder: Path | None, validation: float | int, limit: int | None) -> TextData:
@@ -141,13 +146,11 @@ def load_text(name: str, folder: Path | None, validation: float | int, limit: in
         DataError: Files are not there or hold no text.
     """
     if name == "pydoc_topics":
-        parts = _tenth(_pydoc())
-    elif folder is None:
+        found = of_words(name, _tenth(_pydoc()), validation, limit)
+        return dataclasses.replace(found, tokenisation="paragraphs")
+    if folder is None:
         raise DataError(f"data set {name!r} needs the folder or the file that holds it: data.folder=...")
-    elif folder.is_file():
-        parts = _tenth(list(_read(folder)))
-    else:
-        parts = _folder(name, folder)
+    parts = _tenth(list(_read(folder))) if folder.is_file() else _folder(name, folder)
     return of_words(name, parts, validation, limit)
 
 
@@ -180,7 +183,7 @@ def _read(path: Path) -> Iterator[str]:
     for words in lines:
         yield from words
         if not (singly and words):
-            yield _END
+            yield END
 
 
 def _pydoc() -> list[str]:
@@ -200,7 +203,7 @@ def _pydoc() -> list[str]:
     for found in dict.fromkeys(paragraphs):
         passages = {found[i : i + _PASSAGE] for i in range(max(len(found) - _PASSAGE + 1, 1))}
         if found and not passages & seen:
-            words += [*found, _END]
+            words += [*found, END]
         seen |= passages
     return words
 
@@ -227,9 +230,9 @@ def of_words(
             raise DataError(f"validation={validation} leaves no split: there are {len(train)} training words to divide")
         train, valid = train[:-count], train[-count:]
     counts = Counter(train)
-    marked = _RARE in counts
+    marked = RARE in counts
     known = [word for word, count in counts.items() if marked or count > 1]
-    vocabulary = tuple(known) if marked else (*known, _RARE)
+    vocabulary = tuple(known) if marked else (*known, RARE)
     numbers = {word: number for number, word in enumerate(vocabulary)}
     divided = dict(zip(_SPLITS, (train, valid[:limit], test), strict=True))
     for part, words in divided.items():
@@ -240,5 +243,5 @@ def of_words(
 
 
 def _numbered(words: Iterable[str], numbers: Mapping[str, int]) -> Text:
-    rare = numbers[_RARE]
+    rare = numbers[RARE]
     return Text(torch.from_numpy(np.fromiter((numbers.get(word, rare) for word in words), np.int64)))

@@ -50,6 +50,7 @@ class Augment:
         cutout: Side of a square that is painted over at a random place (DeVries & Taylor, 2017); 0 for none.
         colour: Of that square: a value in 0..1 for each channel, such as the training images' mean, or one for all.
         strength: Factor of the padding, rounded to pixels, and of the 40 %; the exponent of the 8 %. 0 to 2.
+        mirror: Whether to mirror; by default as the name says.
 
     Raises:
         ValueError: An unknown name, or a size that is not positive.
@@ -61,6 +62,7 @@ class Augment:
     cutout: int = 0
     colour: Sequence[float] = (0.0,)
     strength: float = 1.0
+    mirror: bool | None = None
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
@@ -69,6 +71,24 @@ class Augment:
             raise ValueError(f"size, padding and cutout must not be negative, size not 0: {self}")
         if not 0 <= self.strength <= 2:
             raise ValueError(f"the strength is {self.strength}; legal: 0 to 2")
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether images are mirrored with chance 1/2."""
+        return self.name in ("crop_flip", "imagenet") if self.mirror is None else self.mirror
+
+    def __str__(self) -> str:
+        parts = {
+            "none": "none",
+            "crop": f"cut at a random place after padding by {self._padding} pixels",
+            "imagenet": "a random rectangle resized to the whole, brightness, contrast and saturation changed",
+        }
+        text = [parts[self.name.removesuffix("_flip")], "mirrored" if self.mirrors else "not mirrored"]
+        return ", ".join(text + ([f"a square of {self.cutout} pixels masked"] if self.cutout else []))
+
+    @property
+    def _padding(self) -> int:
+        return round((self.size // 8 if self.padding is None else self.padding) * self.strength)
 
     def __call__(self, inputs: Tensor, generator: Generator) -> Tensor:
         """Augment a batch.
@@ -84,10 +104,9 @@ class Augment:
             ValueError: Images from which ``size`` pixels cannot be taken.
         """
         if self.name == "imagenet":
-            inputs = _imagenet(inputs, self.size, self.strength, generator)
+            inputs = _imagenet(inputs, self, generator)
         elif self.name in ("crop", "crop_flip"):
-            padding = self.size // 8 if self.padding is None else self.padding
-            inputs = _crop(inputs, self.size, round(padding * self.strength), self.name == "crop_flip", generator)
+            inputs = _crop(inputs, self.size, self._padding, self.mirrors, generator)
         elif inputs.shape[2:] != (self.size, self.size):
             raise ValueError(f"images of {list(inputs.shape[2:])} pixels are not of size {self.size}")
         return self._cut(inputs, generator) if self.cutout else inputs
@@ -121,11 +140,11 @@ def _crop(inputs: Tensor, size: int, padding: int, flip: bool, generator: Genera
     return padded.flatten(2).gather(2, pixels.expand(-1, channels, -1)).view(count, channels, size, size)
 
 
-def _imagenet(inputs: Tensor, size: int, strength: float, generator: Generator) -> Tensor:
+def _imagenet(inputs: Tensor, settings: Augment, generator: Generator) -> Tensor:
     """RandomResizedCrop, mirror and ColorJitter(0.4, 0.4, 0.4) of torchvision, for all images of a batch at once."""
-    count = len(inputs)
+    count, size, strength = len(inputs), settings.size, settings.strength
     boxes = _rectangles(inputs, 0.08**strength, generator)
-    mirrored = _uniform((count, 1), inputs, generator) < 0.5
+    mirrored = (_uniform((count, 1), inputs, generator) < 0.5) & settings.mirrors
     change = 0.4 * strength
     factors = (1 - change) + 2 * change * _uniform((3, count, 1, 1, 1), inputs, generator)
     # On a CPU a few images at a time, as many as its cache holds: more than twice as fast as the batch at once.

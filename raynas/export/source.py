@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from raynas.exceptions import CodegenError
 from raynas.export.fx_printer import text_literal, value_text, write_forward
 
-__all__ = ["CodegenError", "source_of"]
+__all__ = ["CodegenError", "source_of", "with_code"]
 
 # Modules of others that do nothing in eval mode and hide it from the tracer.
 _IDLE = {"torchvision.ops.stochastic_depth.StochasticDepth"}
@@ -66,6 +66,19 @@ def load(path=Path(__file__).with_name("model.safetensors")):
     network.load_state_dict(load_file(path), assign=True)
     return network.eval()
 '''
+
+
+def with_code(text: str, code: str) -> str:
+    """The text of :func:`source_of` with further statements, which stand before its last function."""
+    if not code:
+        return text
+    lines = code.strip().split("\n")
+    imports = [line for line in lines if line.startswith("import ")]
+    rest = "\n".join(line for line in lines if not line.startswith("import ")).strip()
+    head, _, tail = text.rpartition("\n\ndef load(")
+    if imports:
+        head = head.replace("from pathlib import Path\n", "\n".join([*imports, "from pathlib import Path\n"]), 1)
+    return f"{head}\n\n{rest}\n\n\ndef load({tail}"
 
 
 def source_of(network: nn.Module, inputs: int) -> tuple[str, dict[str, Tensor]]:

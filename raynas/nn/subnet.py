@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from raynas import architecture as arch
+from raynas.exceptions import SpaceError
 from raynas.nn.choice import Choice, _join, open_choices
+from raynas.nn.references import References, references_of
 from raynas.nn.space import chosen
 
 __all__ = ["assemble", "derive"]
@@ -19,7 +21,8 @@ def derive(space: nn.Module, architecture: Mapping[str, str], share_buffers: boo
 
     It shares the space's parameters: training it trains the space. Everything else is its own: buffers
     (BatchNorm statistics), hooks and the training flag, so that ``eval()`` or a BatchNorm recalibration of the
-    subnet leaves the space as it is. Moving a subnet to another device or type would change the shared parameters:
+    subnet leaves the space as it is. Lists, dicts and bound methods that refer to modules of the space refer to those
+    of the subnet. Moving a subnet to another device or type would change the shared parameters:
     place the space, or deep-copy the subnet first.
 
     Args:
@@ -32,6 +35,7 @@ def derive(space: nn.Module, architecture: Mapping[str, str], share_buffers: boo
 
     Raises:
         ArchitectureError: Unknown or missing decisions or options; the legal ones are named.
+        SpaceError: An attribute refers to modules of the space in a way that cannot be redirected to the subnet.
     """
     return assemble(space, chosen(space, architecture), share_buffers)
 
@@ -40,11 +44,15 @@ def assemble(space: nn.Module, options: Mapping[str, str], share_buffers: bool =
     """As :func:`derive`, from an option for every Choice: by decision, or by place (:func:`places`)."""
     met: set[str] = set()
     try:
-        subnet = _derive(space, "", _Path(options, met, share_buffers), {})
+        done: dict[int, nn.Module] = {}
+        path = _Path(options, met, share_buffers, references_of(space))
+        subnet = _derive(space, "", path, done)
+        if path.references.any:
+            _redirect(space, path, done)
     except KeyError as unfit:
         arch.canonical(open_choices(space), options)  # says what is wrong
         name = unfit.args[0]
-        raise ValueError(
+        raise SpaceError(
             f"the Choice {name!r} stands under several options: give it a decision name of its own"
         ) from None
     if met != options.keys():
@@ -60,6 +68,7 @@ class _Path:
     chosen: Mapping[str, str]
     met: set[str]
     share_buffers: bool
+    references: References
 
     def option(self, place: str, name: str, choice: Choice) -> str:
         if name not in self.chosen and place in self.chosen:
@@ -94,3 +103,29 @@ def _derive(module: nn.Module, name: str, path: _Path, done: dict[int, nn.Module
         if child is not None:
             state["_modules"][child_name] = _derive(child, _join(name, child_name), path, done)
     return copy
+
+
+def _redirect(space: nn.Module, path: _Path, done: dict[int, nn.Module]) -> None:
+    """Make what the modules of a subnet refer to besides their submodules that of the subnet."""
+    references = path.references
+    modules = [module for module in space.modules() if not isinstance(module, Choice)]
+    buffers = {
+        id(value): done[id(module)]._buffers[key]
+        for module in modules
+        if id(module) in done
+        for key, value in module._buffers.items()
+        if isinstance(value, Tensor)
+    }
+
+    def of_subnet(module: nn.Module) -> nn.Module:
+        """The module of the subnet; one beside the path gets a copy of its own, unless a Choice in it is open."""
+        if id(module) not in done and not any(isinstance(part, Choice) for part in module.modules()):
+            _derive(module, "", path, done)
+        return done.get(id(module), module)
+
+    redirected: set[int] = set()
+    while waiting := [module for module in modules if id(module) in done.keys() - redirected]:
+        for module in waiting:
+            redirected.add(id(module))
+            for name in references.names(module):
+                done[id(module)].__dict__[name] = references.redirected(module.__dict__[name], of_subnet, buffers)

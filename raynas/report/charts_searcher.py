@@ -9,7 +9,7 @@ from raynas.analysis.run_data import RunData
 from raynas.report.charts import figure
 from raynas.report.svg import Axis, Plot, far
 from raynas.report.text import score, score_label
-from raynas.searchers.diagnostics import summary
+from raynas.searchers.nao.diagnostics import summary
 
 __all__ = ["learned"]
 

@@ -14,6 +14,7 @@ from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, alternatives, crossover, key, mutate
 from raynas.config.types import Count
+from raynas.exceptions import ConfigError
 from raynas.search_space.space import SearchSpace
 from raynas.searchers.base import ArchitectureSearcher
 from raynas.searchers.history import Entry, Origin
@@ -135,7 +136,7 @@ class Evolution(ArchitectureSearcher):
         legal = sorted({option for options in space.decisions.values() for option in options})
         for option in self.settings.avoided:
             if option not in legal:
-                raise ValueError(f"avoided: no decision has an option {option!r}; legal ones: {', '.join(legal)}")
+                raise ConfigError(f"avoided: no decision has an option {option!r}; legal ones: {', '.join(legal)}")
         self._number = -1  # of the current generation
         self._generation: dict[str, Architecture] = {}  # by key
         self._members: dict[str, None] = {}  # keys of this and all earlier generations

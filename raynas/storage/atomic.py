@@ -27,6 +27,7 @@ __all__ = [
     "PATIENCE",
     "append_line",
     "create_text",
+    "open_appending",
     "open_lock",
     "put_in_place",
     "reason",
@@ -116,6 +117,15 @@ def open_lock(path: Path, create: bool = True) -> int:
         OSError: It is a link, no regular file, not there, or cannot be written.
     """
     return _open_there(path, os.O_RDWR, create)
+
+
+def open_appending(path: Path) -> int:
+    """Open a file, made if missing, for appending to it; returns its descriptor, which the caller closes.
+
+    Raises:
+        OSError: It is a link, no regular file, or cannot be written.
+    """
+    return _open_there(path, os.O_WRONLY | os.O_APPEND)
 
 
 def _open_there(path: Path, flags: int, create: bool = True) -> int:

@@ -32,11 +32,11 @@ from urllib.parse import quote, urlsplit
 from pyarrow import fs
 
 from raynas.config.types import check_name
-from raynas.exceptions import LeaseLostError
+from raynas.exceptions import LeaseLostError, NotOwnedError
 from raynas.storage.atomic import replace_file, replace_text
 from raynas.storage.listing import Held, copy_stream, legal_path, local_files, passing, stamp
 from raynas.storage.locks import folders_of_the_dead, own_folder
-from raynas.storage.removal import NotOwnedError, make_folder, move, own, remove_file, remove_tree, scratch_folder
+from raynas.storage.removal import make_folder, move, own, remove_file, remove_tree, scratch_folder
 from raynas.utils.periods import PERIODS
 
 __all__ = ["Mirror"]

@@ -33,7 +33,7 @@ from raynas.data.dataset import Data, to_arrays
 from raynas.distributed import health as watch
 from raynas.distributed.nodes import PreemptionNotice
 from raynas.distributed.placement import Placement, place, place_ranks, reserve
-from raynas.exceptions import ConfigError, TrainingDiverged
+from raynas.exceptions import CheckpointError, ConfigError, RayNASError, TrainingDiverged
 from raynas.progress import TrainingStatus
 from raynas.storage.atomic import append_line, replace_text
 from raynas.supernet.actor import ActorPayload, SupernetActor
@@ -190,11 +190,11 @@ class Supernet:
         """Start actors that score with the trained weights; Ray restarts those that die.
 
         Raises:
-            RuntimeError: The supernet is not trained to the end.
+            CheckpointError: The supernet is not trained to the end.
         """
         saved = self._latest()
         if saved is None or saved[0] != int(saved[2]["total"]):
-            raise RuntimeError(f"there is no fully trained supernet in {self.folder}: run train-supernet first")
+            raise CheckpointError(f"there is no fully trained supernet in {self.folder}: run train-supernet first")
         self.close()
         self._hosted = replace(self._hosted, weights=ray.put(flatten_weights(model_tensors(saved[1]))))
         where = self.place_replicas()
@@ -365,8 +365,8 @@ def _out_of_memory(error: BaseException) -> bool:
 def _readable(error: Exception) -> Exception:
     """What went wrong in a worker, in one line."""
     cause = error.cause if isinstance(error, RayTaskError) else error
-    if isinstance(cause, TrainingDiverged):
-        return TrainingDiverged(str(cause))
+    if isinstance(cause, RayNASError):
+        return type(cause)(str(cause))
     if _out_of_memory(cause):
         told = (str(cause) or type(cause).__name__).strip().splitlines()[0]
         return RuntimeError(f"a training worker ran out of memory: lower train.batch_size ({told})")

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raynas.config.run import SearchConfig
+from raynas.config.run import ExportConfig, SearchConfig
 from raynas.config.train import Preset, TrainConfig
 from raynas.data.dataset import Data
 from raynas.exceptions import ConfigError
+from raynas.export.signature import Inputs, Signature
 from raynas.metrics import Metric
 from raynas.utils.imports import resolve
 
@@ -118,6 +119,14 @@ class Task(abc.ABC):
         """
         return
 
+    def describe(self, train: TrainConfig) -> list[str]:
+        """What is learned and what is done to the data in training, in a few lines for people.
+
+        Args:
+            train: The training settings.
+        """
+        return []
+
     @abc.abstractmethod
     def example(self, batch: int = 1, train: TrainConfig | None = None) -> Tensor:
         """A batch of inputs [batch, ...] on the CPU, with which costs and latency are measured.
@@ -186,6 +195,15 @@ class Task(abc.ABC):
             ConfigError: The network cannot be exported.
         """
         return network, (self.example(2),)
+
+    def export_signature(self, inputs: Inputs, settings: ExportConfig) -> Signature:
+        """How the exported module is fed and what it answers, for the files that are written.
+
+        Args:
+            inputs: The example of :meth:`export_model`.
+            settings: What the graphs of torch.export and ONNX take.
+        """
+        return Signature(inputs)
 
 
 def task_of(data: Data) -> Task:

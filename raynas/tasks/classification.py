@@ -9,16 +9,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from raynas.config.run import SearchConfig
+from raynas.config.run import ExportConfig, SearchConfig
 from raynas.config.train import Preset, TrainConfig
 from raynas.data.dataset import Dataset, Split
 from raynas.data.transforms import Augment, normalise
 from raynas.exceptions import ConfigError
+from raynas.export.signature import ImageSignature, Inputs
 from raynas.metrics import ACCURACY
 from raynas.tasks.base import RankInfo, Task, TrainLoader, ValidationSlices
 from raynas.utils.seeds import seed_of
 
-__all__ = ["ImageTrainLoader", "ImageValidationSlices", "Images", "steps_per_epoch", "to_input"]
+__all__ = ["ImageTrainLoader", "ImageValidationSlices", "Images", "augmentation", "steps_per_epoch", "to_input"]
+
+
+_SHOWN = 10
+"""So many classes are named in a description."""
 
 
 def to_input(images: Tensor, data: Dataset) -> Tensor:
@@ -61,6 +66,18 @@ class Images(Task):
         if height != width:
             raise ConfigError(f"images must be square, these are {height} x {width}: bring them to one size first")
 
+    def describe(self, train: TrainConfig) -> list[str]:
+        """The classes, the normalisation and the augmentation."""
+        applied = augmentation(train, self.data)
+        asked = "" if applied.mirrors or train.augment != "auto" else "; train.augment=crop_flip mirrors"
+        names = ", ".join(self.data.class_names[:_SHOWN]) + (", ..." if self.data.classes > _SHOWN else "")
+        mean, std = (", ".join(f"{value:.3f}" for value in values) for values in (self.data.mean, self.data.std))
+        return [
+            f"classes: {self.data.classes} ({names})",
+            f"normalisation: mean {mean}, standard deviation {std} of pixels in 0..1",
+            f"augmentation of training images: {applied} (train.augment={train.augment}{asked})",
+        ]
+
     def example(self, batch: int = 1, train: TrainConfig | None = None) -> Tensor:
         """A batch of zeros in the shape of the data: float32 [batch, C, H, W]."""
         return torch.zeros(batch, *self.data.image_shape)
@@ -94,6 +111,10 @@ class Images(Task):
         outputs = model(inputs)
         loss = F.cross_entropy(outputs.float(), targets, reduction="sum")
         return torch.stack([(outputs.argmax(1) == targets).sum().float(), loss]), None
+
+    def export_signature(self, inputs: Inputs, settings: ExportConfig) -> ImageSignature:
+        """The normalisation of the images and the names of the classes."""
+        return ImageSignature(inputs, self.data.mean, self.data.std, self.data.class_names, settings.normalise)
 
 
 class ImageTrainLoader(TrainLoader):
@@ -130,10 +151,7 @@ class ImageTrainLoader(TrainLoader):
         self.random_labels = shared and recipe.labels == "random"
         if self.random_labels:
             self.targets = _random_labels(data, self.seed).to(device)
-        self.augment = Augment(
-            _augmentation(recipe, data), data.train.inputs.shape[-1], cutout=recipe.cutout,
-            colour=tuple(float(value) for value in data.mean), strength=recipe.augment_strength,
-        )  # fmt: skip
+        self.augment = augmentation(recipe, data)
         self._order: tuple[int, Tensor] | None = None
 
     def rows(self, step: int) -> Tensor:
@@ -171,13 +189,18 @@ class ImageTrainLoader(TrainLoader):
             self.targets = tensors["labels"].long().to(self.device)
 
 
-def _augmentation(recipe: TrainConfig, data: Dataset) -> str:
-    """The name of the augmentation: written digits and clothes must not be mirrored, photographs may."""
-    if recipe.augment != "auto":
-        return recipe.augment
-    if recipe.preset in ("spos", "darts_imagenet"):
-        return "imagenet"
-    return "crop" if data.name in ("digits", "fashion_mnist") else "crop_flip"
+def augmentation(recipe: TrainConfig, data: Dataset) -> Augment:
+    """What is done to the training images.
+
+    ``auto`` mirrors only what says of itself that it may be mirrored; a name of an augmentation is taken as it is.
+    """
+    name, mirror = recipe.augment, None
+    if name == "auto":
+        name, mirror = "imagenet" if recipe.preset in ("spos", "darts_imagenet") else "crop", data.mirror_invariant
+    return Augment(
+        name, data.image_shape[-1], cutout=recipe.resolved().cutout or 0,
+        colour=tuple(float(value) for value in data.mean), strength=recipe.augment_strength, mirror=mirror,
+    )  # fmt: skip
 
 
 def _random_labels(data: Dataset, seed: int) -> Tensor:

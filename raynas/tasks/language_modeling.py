@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from raynas.config.run import SearchConfig
+from raynas.config.run import ExportConfig, SearchConfig
 from raynas.config.train import Preset, TrainConfig
-from raynas.data.text import Text, TextData
+from raynas.data.text import END, RARE, Text, TextData
 from raynas.exceptions import ConfigError
+from raynas.export.signature import Inputs, TextSignature
 from raynas.metrics import PERPLEXITY
 from raynas.tasks.base import RankInfo, Task, TrainLoader, ValidationSlices
 from raynas.utils.seeds import seed_of
@@ -75,6 +76,11 @@ class Language(Task):
         if cutout := train.resolved().cutout:
             raise ConfigError(f"train.cutout = {cutout} is for images; legal for texts: 0")
 
+    def describe(self, train: TrainConfig) -> list[str]:
+        """The vocabulary and the tokenisation."""
+        kinds = {"lines": "words between spaces", "paragraphs": "lower-case words and punctuation marks"}
+        return [f"vocabulary: {self.data.classes} words; {kinds[self.data.tokenisation]}"]
+
     def example(self, batch: int = 1, train: TrainConfig | None = None) -> Tensor:
         """Words, int64 [batch, 1]: costs are those of one; or as many as ``train`` reads at once."""
         return torch.zeros(batch, 1 if train is None else train.bptt, dtype=torch.int64)
@@ -109,11 +115,6 @@ class Language(Task):
         loss = F.cross_entropy(logits, targets.flatten(), reduction="sum")
         return torch.stack([(logits.argmax(1) == targets.flatten()).sum().float(), loss]), state
 
-    @property
-    def export_files(self) -> dict[str, Any]:
-        """The vocabulary: the word of each number."""
-        return {"vocabulary.json": self.data.vocabulary}
-
     def export_model(self, network: nn.Module) -> tuple[nn.Module, tuple[Tensor, ...]]:
         """A network that takes word after word, and an example of a word and a state.
 
@@ -127,7 +128,17 @@ class Language(Task):
         words = torch.arange(2) % self.data.classes
         with torch.no_grad():
             _, state = network.eval()(words[:, None])
+            first, _ = network(words[:, None])
+            again, _ = network(words[:, None], torch.zeros_like(state))
+        if not torch.equal(first, again):
+            raise ConfigError(f"{type(network).__name__} cannot be exported: its state None must be the same as zeros")
         return OneWord(network), (words, state)
+
+    def export_signature(self, inputs: Inputs, settings: ExportConfig) -> TextSignature:
+        """The tokenisation and the vocabulary."""
+        words = self.data.vocabulary
+        end, rare = (word if word in words else None for word in (END, RARE))
+        return TextSignature(inputs, words, end, rare, self.data.tokenisation == "paragraphs")
 
 
 class OneWord(nn.Module):

@@ -22,9 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from raynas.exceptions import CheckpointError
+from raynas.exceptions import CheckpointError, NotOwnedError
 from raynas.storage.atomic import reason, remove_abandoned, replace_by_draft, write_with_retry
-from raynas.storage.removal import NotOwnedError, remove_file
+from raynas.storage.removal import remove_file
 
 __all__ = [
     "check_fit",

@@ -21,7 +21,7 @@ from raynas.config.loading import load
 from raynas.config.run import Config, SearchConfig
 from raynas.exceptions import ConfigError
 from raynas.runs.factory import prepare
-from raynas.runs.network import Run
+from raynas.runs.run import Run
 from raynas.training import checkpoint
 
 TINY = ["--space", "helpers.tiny:space", "--data", "helpers.tiny:arrays", "train.epochs=2", "train.batch_size=32"]

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from raynas import architecture as arch
 from raynas.costs.counter import Costs
+from raynas.costs.memory import training_memory
 from raynas.exceptions import ArchitectureError
-from raynas.nn.choice import Choice
+from raynas.nn.choice import Choice, decisions
 from raynas.nn.subnet import derive
 
 
@@ -157,3 +158,40 @@ def test_samples_are_canonical() -> None:
     costs = Costs(Merging(), IMAGES)
     rng = Random(0)
     assert {costs.sample(rng)["blocks.0"] for _ in range(20)} == {"skip"}
+
+
+class Tied(nn.Module):
+    """Layers of the fixed part share a weight; so do options of different Choices, a module and a buffer."""
+
+    def __init__(self, across: bool) -> None:
+        super().__init__()
+        self.up, self.up2 = nn.Linear(64, 30), nn.Linear(64, 30)
+        self.up2.weight = self.up.weight
+        self.block = Choice(a=nn.Linear(30, 8), b=nn.Linear(30, 8, bias=False))
+        self.other = Choice(a=nn.Linear(30, 8), b=nn.Sequential(nn.Linear(30, 8), nn.Linear(8, 8)))
+        self.same = self.up
+        if across:
+            self.other.a.weight = self.block.a.weight
+            self.other.b[0].weight = self.block.b.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        x = self.up(x) + self.up2(x) + self.same(x)
+        return self.block(x) + self.other(x)
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_tied_weights_are_counted_once(across: bool) -> None:
+    space = Tied(across)
+    costs = Costs(space, (torch.zeros(1, 1, 8, 8),))
+    assert costs.additive == (not across)
+    for architecture in arch.enumerate_all(decisions(space)):
+        assert costs(architecture)["parameters"] == sum(p.numel() for p in derive(space, architecture).parameters())
+    everything = [costs(architecture)["parameters"] for architecture in arch.enumerate_all(decisions(space))]
+    profile = costs.profile()["parameters"]
+    assert (profile.minimum, profile.maximum) == (min(everything), max(everything))
+
+
+def test_memory_counts_what_tied_layers_keep() -> None:
+    found = training_memory(Tied(False), torch.zeros(1, 1, 8, 8), 4)
+    assert found["weights"] == 4 * sum(p.numel() for p in Tied(False).parameters())

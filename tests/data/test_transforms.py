@@ -147,3 +147,19 @@ def test_bad_settings() -> None:
         Augment("none", 32)(_batch(2, 16), _generator())
     with pytest.raises(ValueError, match="1 or 3 channels, not 2"):
         Augment("imagenet", 16)(_batch(2, 16, 2), _generator())
+
+
+def test_imagenet_is_mirrored_where_its_name_says_so_and_not_where_it_is_told_not_to() -> None:
+    images = torch.zeros(64, 1, 32, 32, dtype=torch.uint8)
+    images[..., :16] = 255  # the left half is white
+
+    def left(augment: Augment) -> int:
+        found = augment(images, _generator()).float()
+        return int((found[..., :4].mean((1, 2, 3)) < found[..., -4:].mean((1, 2, 3))).sum())
+
+    assert left(Augment("imagenet", 32)) > 10 and left(Augment("imagenet", 32, mirror=False)) == 0
+    assert left(Augment("crop", 32, mirror=True)) > 10 and left(Augment("crop_flip", 32, mirror=False)) == 0
+    assert str(Augment("crop_flip", 32, cutout=8)) == (
+        "cut at a random place after padding by 4 pixels, mirrored, a square of 8 pixels masked"
+    )
+    assert str(Augment("none", 32)) == "none, not mirrored" and "not mirrored" in str(Augment("crop", 8))

@@ -19,7 +19,7 @@ import ray
 from benchmarks import soak, soak_processes
 from raynas import results
 from raynas.distributed import health as watch
-from raynas.distributed.health import ClusterLost
+from raynas.exceptions import ClusterLostError
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_every_wait_ends_with_ray(call: Callable[[Any], Any], monkeypatch: pytes
     monkeypatch.setattr(watch, "PERIODS", watch.PERIODS.read("look=0.05 alive=0.05"))
     answers, task = iter([None, None, "the raylet has died"]), never.remote()
     monkeypatch.setattr(watch, "lost", lambda: next(answers))
-    with pytest.raises(ClusterLost, match="the raylet has died"):
+    with pytest.raises(ClusterLostError, match="the raylet has died"):
         call(task)
     ray.cancel(task)
 

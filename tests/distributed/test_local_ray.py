@@ -34,7 +34,7 @@ SECRETS = {
 
 @pytest.mark.ray
 def test_only_this_machine_reaches_a_search_and_no_secret_is_written_down(tmp_path: Path, repository: Path) -> None:
-    """Shared weights on two ranks and two replicas, training from scratch, retraining; with Ray's dashboard."""
+    """Shared weights on two ranks and two replicas, retraining, training from scratch; with Ray's dashboard."""
     if ray.is_initialized():
         ray.shutdown()  # two clusters on one small machine get into each other's way
     environment = {**os.environ, **SECRETS, "RAY_AUTH_MODE": "token", "HOME": str(tmp_path)}
@@ -47,7 +47,7 @@ def test_only_this_machine_reaches_a_search_and_no_secret_is_written_down(tmp_pa
     done = subprocess.run(line, capture_output=True, text=True, timeout=600, env=environment)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
-    assert told["codes"] == [0, 0, 0], done.stderr
+    assert told["codes"] == [0, 0], done.stderr
     assert {name for name, _ in told["sockets"]} >= {"gcs_server", "raylet", "ray::DashboardAgent"}
     wide = [(name, address) for name, address in told["sockets"] if address not in ("127.0.0.1", "::ffff:127.0.0.1")]
     # Where Ray Train lets the ranks of a retraining meet: cluster/README.md says so. Ray names a process by its actor,

@@ -1,6 +1,7 @@
 """Whole searches on real actors and real Tune trials, small."""
 
 import dataclasses
+import importlib.util
 import json
 import time
 from collections import Counter
@@ -20,7 +21,7 @@ from raynas.evaluation.scorer import Scorer
 from raynas.exceptions import ConfigError, InfeasibleError
 from raynas.nn.choice import Choice
 from raynas.runs.budget import training_seconds
-from raynas.runs.network import Run
+from raynas.runs.run import Run
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import TPE, Evolution, EvolutionSettings, RandomSearch
 from raynas.training import checkpoint
@@ -102,7 +103,8 @@ def test_a_search_on_smaller_images_counts_and_retrains_on_those_of_the_data(tmp
     whole = make(tmp_path / "whole", limits={}).costs
     assert all(row["macs"] == whole(json.loads(row["architecture"]))["macs"] for row in log(run))
     given = []
-    monkeypatch.setattr("raynas.runs.network.retrain", lambda network, data, *rest: given.append(data) or RESULT)
+    module = "raynas.runs.phases.retraining"
+    monkeypatch.setattr(f"{module}.retrain", lambda network, data, *rest: given.append(data) or RESULT)
     run.retrain(best["architecture"])
     assert given == [data]
 
@@ -296,6 +298,13 @@ def test_retrain_looks_at_the_test_images_once_and_export_takes_its_weights(tmp_
     result = run.export(architecture)
     assert {p.name for p in (run.folder / "export").glob("*/*")} >= {"model.py", "model.safetensors", "model.pt2"}
     assert result is not None
+    written = next((run.folder / "export").glob("*/model.py"))
+    spec = importlib.util.spec_from_file_location("written", written)
+    model = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(model)
+    test = tiny.data().test
+    right = (model.load()(model.preprocess(test.inputs)).argmax(1) == test.targets).float().mean()
+    assert 100 * float(right) == pytest.approx(first["test_accuracy"]), "on raw pixels, as the report says"
     for name, value in checkpoint.latest(next((run.folder / "retrain").iterdir()))[1].items():
         if name.startswith("model/"):
             assert torch.equal(network.state_dict()[name[len("model/") :]], value)

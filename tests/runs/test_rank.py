@@ -235,7 +235,7 @@ def test_a_shrunk_run_is_judged_in_what_is_left(tmp_path: Path) -> None:
     assert found["architectures"] == len(kept) == 12 and found["score"]["tau"]["value"] == pytest.approx(1)
     assert found["favourite"]["place"][1] == 27, "among all of the table"
     trained = audit_run(run)
-    assert trained.search_space.decisions == left and trained.shrinking is None
+    assert trained.search_space.decisions == left and trained.context.supernet.shrinking is None
     assert trained.search_data.image_shape == run.data.image_shape != run.search_data.image_shape
     drawn = {key(trained.searcher().planned(i)) for i in range(12)}
     assert drawn == {key(architecture) for architecture in kept}

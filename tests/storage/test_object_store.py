@@ -33,7 +33,7 @@ from raynas.cli.main import main
 from raynas.config.loading import dump
 from raynas.config.run import Config, SearchConfig
 from raynas.exceptions import ConfigError, LeaseLostError
-from raynas.runs.base import NoCosts, SearchRun
+from raynas.runs.run import Run
 from raynas.runs.warm_start import Source
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import RandomSearch
@@ -394,7 +394,7 @@ def test_a_copy_that_was_deleted_is_made_again(store: str, tmp_path: Path, caplo
     assert "somebody has deleted" in caplog.text
 
 
-def searching(store: str, folder: Path, num_samples: int) -> tuple[SearchRun, Callable[[], None]]:
+def searching(store: str, folder: Path, num_samples: int) -> tuple[Run, Callable[[], None]]:
     """A run in the store, and what waits until it scores."""
     (processes := folder / "processes").mkdir()
     search = SearchConfig(
@@ -408,7 +408,7 @@ def searching(store: str, folder: Path, num_samples: int) -> tuple[SearchRun, Ca
         while not any(processes.iterdir()) and time.monotonic() < deadline:
             time.sleep(0.2)
 
-    return SearchRun(config, space, NoCosts(), RandomSearch, plain.Told), scores
+    return Run(config, space, None, RandomSearch, plain.Told), scores
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -416,7 +416,7 @@ def test_a_search_goes_on_while_the_store_fails(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     run, scores = searching(store, tmp_path, 120)
-    assert run.mirror is not None
+    assert run.context.storage.mirror is not None
     good = os.environ["AWS_ENDPOINT_URL"]
 
     def fail() -> None:
@@ -433,7 +433,7 @@ def test_a_search_goes_on_while_the_store_fails(
     failing.join()
     run.send()
     run.close()
-    run.mirror.close()
+    run.context.storage.mirror.close()
     assert "it is tried again" in caplog.text
     rows = results.read(f"{store}/run/scored.parquet").to_pylist()
     assert len(rows) == len({row["key"] for row in rows}) == 120
@@ -457,10 +457,10 @@ def test_a_search_that_another_has_gone_on_with_ends(store: str, tmp_path: Path)
         run.search()
     other.join()
     run.close()
-    assert run.mirror is not None and len(results.read(run.folder / "scored.parquet")) < 2000
+    assert run.context.storage.mirror is not None and len(results.read(run.folder / "scored.parquet")) < 2000
     with pytest.raises(LeaseLostError):
-        run.begin()  # it does not take it back
-    run.mirror.close()
+        run.context.begin()  # it does not take it back
+    run.context.storage.mirror.close()
 
 
 @pytest.mark.parametrize("gone_on", [False, True])

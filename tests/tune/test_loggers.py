@@ -151,7 +151,10 @@ def test_wandb_has_one_run_with_the_settings(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("tensorbord", "unknown logger 'tensorbord' in search.loggers; legal ones: tensorboard, mlflow, wandb, or"),
+        (
+            "tensorbord",
+            "unknown logger 'tensorbord' in search.loggers; legal ones: tensorboard, mlflow, wandb, optuna",
+        ),
         ("yaml:dump", "search.loggers: 'yaml:dump' is no class of ray.tune.logger.LoggerCallback"),
         ("nowhere.at:All", "search.loggers 'nowhere.at:All': cannot import nowhere.at"),
         (f"{__name__}:Mute", f"search.loggers: {__name__}:Mute cannot start: OSError: no server"),
