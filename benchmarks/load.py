@@ -126,7 +126,10 @@ def log(rows: int, method: str) -> None:
 def fill(folder: Path, rows: int, method: str) -> None:
     """The folder of a search that ended after so many rows."""
     settings = SearchConfig(trainable="trainables.table:Table", trainable_args={"mode": "max"}, method=method)
-    config = Config(search=settings, storage_path=str(folder.parent), name=folder.name, limits={"macs": (0, 10**9)})
+    config = Config(
+        search=settings, storage_path=str(folder.parent), name=folder.name, limits={"macs": (0, 10**9)},
+        space="benchmarks.load:DECISIONS",
+    )  # fmt: skip
     (folder / "config.yaml").write_text(dump(config), encoding="utf-8")
     made = METHODS[method](SearchSpace(DECISIONS), metric="score", mode="max")
     made.expect_in_flight(COHORT)

@@ -81,8 +81,8 @@ def searches(minutes: float, data: Path) -> dict[str, list[str]]:
             "search.batch_size=64", "search.num_samples=16",
         ],
         "from scratch": [
-            *common, "search.trainable=trainables.from_scratch:FromScratch", "search.epochs=8", "train.batch_size=64",
-            "search.num_samples=12",
+            *common, "search.trainable=trainables.from_scratch:FromScratch", "search.epochs=4", "train.batch_size=64",
+            "search.num_samples=8",
         ],
         "table": [*table, "search.num_samples=400"],
         LONG: [*table, f"search.num_samples={int(200 * minutes)}"],
@@ -193,7 +193,8 @@ class Soak:
     ) -> None:
         self.settings, self.storage, self.temporary, self.rng = settings, storage, temporary, Random(seed)
         self.kinds = [kind for kind in settings if kind != LONG]
-        self.end, self.kills = time.monotonic() + 60 * minutes, kills
+        self.end, self.latest = (time.monotonic() + 60 * part * minutes for part in (1, 2))
+        self.kills = kills
         self.searches: list[Search] = []
         self.references: dict[str, Search] = {}
         self.wanted: list[str] = []
@@ -204,7 +205,9 @@ class Soak:
             self.references[kind] = self.search(kind, 0)
         self.check_growth(self.references[LONG])
         left = {kind: len(range(number, self.kills, len(self.kinds))) for number, kind in enumerate(self.kinds)}
-        for kind in itertools.islice(itertools.cycle(self.kinds), 3 * (self.kills + len(self.kinds))):
+        for kind in itertools.cycle(self.kinds):
+            if time.monotonic() > self.latest and len(self.searches) > 2 * len(self.kinds):
+                break  # each kind had kills, though fewer than wanted: the machine does other work
             if left[kind]:
                 left[kind] -= len(self.search(kind, min(left[kind], MOST)).kills)
             elif not any(left.values()):

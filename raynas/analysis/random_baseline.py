@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
+import numpy as np
+
 from raynas.analysis.run_data import RunData, Scored
 
 __all__ = ["LEAST", "Baseline", "baseline", "expected_best", "quantile_of_best"]
@@ -57,13 +59,14 @@ def baseline(run_data: RunData) -> Baseline | str:
         return "No random baseline: the log does not say what the random architectures cost."
     cost = fmean(took) if run_data.clock.busy else float(full)
     counts = _counts(len(values) // 2)  # the best of nearly all of them is no estimate any more
+    ascending = np.asarray(values)
     edges = [[sign * quantile_of_best(values, count, share) for count in counts] for share in _BAND]
     note = f"Estimated from {note.format(len(drawn))}, by resampling, for random searches that stop nobody early"
     note += f"; {stopped} of them were stopped and count with the score they had then." if stopped else "."
     return Baseline(
         counts=counts,
         costs=[cost * count for count in counts],
-        expected=[sign * expected_best(values, count) for count in counts],
+        expected=[sign * expected_best(ascending, count) for count in counts],
         low=min(edges),
         high=max(edges),
         note=note,
@@ -91,15 +94,12 @@ def _sampled(run_data: RunData, full: int) -> list[Scored]:
     return drawn
 
 
-def expected_best(values: Sequence[float], count: int) -> float:
+def expected_best(values: Sequence[float] | np.ndarray, count: int) -> float:
     """The mean of the largest of ``count`` out of ``values``, over all ways to take them; values ascending."""
-    total, weight = 0.0, count / len(values)  # the share of those ways of which the last value is the largest
-    for place in range(len(values) - 1, count - 2, -1):
-        total += weight * values[place]
-        weight *= (place - count + 1) / max(place, 1)
-        if weight < 1e-20:  # the rest of the weights is below the precision of the sum
-            break
-    return total
+    places = np.arange(len(values) - 1, count - 2, -1)
+    # Of all ways, the share of which the last value is the largest; then the one before it, and so on.
+    shares = np.cumprod(np.r_[count / len(values), ((places - count + 1) / np.maximum(places, 1))[:-1]])
+    return float(shares @ np.asarray(values)[places])
 
 
 def quantile_of_best(values: Sequence[float], count: int, share: float) -> float:

@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from raynas import results
@@ -155,13 +156,13 @@ def read_run_data(folder: Path) -> RunData:
         raise ValueError(f"{kept} cannot be read: {error}") from None
     notes: list[str] = []
     table = _read_log(folder / "scored.parquet", notes)
-    rows = sorted(table.to_pylist(), key=lambda row: row["time"])
+    rows = _rows(table)
     clocks, clock = read_clock(rows)
     board = _read_board(folder / "leaderboard.json", rows, notes)
     objective = objective_of(folder / "scored.parquet", config, rows)
     scored = _scored(rows, clocks, limits, results.cost_names(table))
     sample = _read_log(folder / "sample", notes)
-    drawn = sorted(sample.to_pylist(), key=lambda row: row["time"])
+    drawn = _rows(sample)
     best = board or _best_of_log(scored, objective.mode, config.search.top)
     retrained = {path.parent.name: _read(path, Result, notes) for path in sorted(folder.glob("retrain/*/result.json"))}
     if best and not _keeps(limits, best[0]):
@@ -201,6 +202,14 @@ def _read_log(folder: Path, notes: list[str]) -> pa.Table:
         table = results.read(folder)
     notes += [str(warning.message) for warning in caught if warning.category is RuntimeWarning]
     return table
+
+
+def _rows(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows of a log by time, without the columns that the page does not show."""
+    unused = [name for name in ("run", "trial", "gpu_seconds") if name in table.column_names]
+    order = np.argsort(table.column("time").cast(pa.int64()).to_numpy(), kind="stable")
+    rows: list[dict[str, Any]] = table.drop_columns(unused).take(pa.array(order)).to_pylist()
+    return rows
 
 
 def _read(path: Path, shape: Any, notes: list[str]) -> Any:
@@ -264,6 +273,7 @@ def _scored(
         if row["score"] is not None and math.isfinite(row["score"]) and fidelity >= score.get(row["key"], (0, 0.0))[0]:
             score[row["key"]] = (fidelity, row["score"])
     found, parse = [], json.JSONDecoder().decode
+    costs_in_log = [name for name in costs_in_log if any(row[name] is not None for row in rows)]
     for key, (row, (seconds, spent)) in last.items():
         fidelity, value = score.get(key, (row["fidelity"] or 0, math.nan))
         costs = _costs(limits, row, costs_in_log)
@@ -305,8 +315,9 @@ def _keeps(limits: Limits, row: Mapping[str, Any]) -> bool:
 
 
 def _allowed(limits: Limits, known: Mapping[str, float]) -> bool:
-    bounds = {name: pair for name, pair in limits.bounds.items() if name in known}
-    return Limits(bounds).violation(known) == 0.0
+    if not limits.bounds.keys() <= known.keys():
+        limits = Limits({name: pair for name, pair in limits.bounds.items() if name in known})
+    return limits.violation(known) == 0.0
 
 
 def _costs(limits: Limits, row: Mapping[str, Any], names: Sequence[str] = ()) -> dict[str, float]:
