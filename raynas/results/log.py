@@ -52,7 +52,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 SIMULATED = "simulated"
-"""The worker of scores whose seconds were told, by a table, and not spent."""
+"""The worker of scores whose seconds are simulated: a table reports them."""
 
 
 def _field(name: str, kind: pa.DataType, meaning: str, unit: str = "", cost: bool = False) -> pa.Field:
@@ -88,7 +88,7 @@ SCHEMA: pa.Schema = pa.schema(
         ),
         _field("seconds", pa.float64(), "computing time of this score", "s"),
         _field("gpu_seconds", pa.float64(), "of these, times the GPUs that the worker holds", "s"),
-        _field("worker", pa.string(), "where it was computed; simulated: its seconds were told, not spent"),
+        _field("worker", pa.string(), "where it was computed; simulated: a table reports its seconds"),
         _field("time", pa.timestamp("us", "UTC"), "when it was reported", "UTC"),
         _field("error", pa.string(), "what went wrong, in one line"),
     ]
@@ -216,7 +216,7 @@ class Log:
         """Flush and stop the timer; a second close does nothing new.
 
         Args:
-            patience: Seconds for which storage that refuses is asked again; default:
+            patience: Seconds for which a storage that refuses is tried again; default:
                 ``raynas.storage.atomic.PATIENCE``.
 
         Raises:
@@ -240,7 +240,7 @@ class Log:
                     logger.warning("the log %s is complete again", self.folder)
                 failed = False
             except OSError as error:
-                if not failed:  # said once, not every second
+                if not failed:  # logged once, not every second
                     logger.error("%s", error.strerror)
                 failed = True
                 self._arrived.set()
@@ -329,8 +329,8 @@ def objective(folder: str | Path) -> Objective | None:
     """
     known = list({found: name for name, found in Folder(folder, SCHEMA).objectives().items() if found is not None})
     if len({found.mode for found in known}) > 1:
-        told = " and ".join(f"{found.name} (to be {found.mode})" for found in known[:2])
-        raise ConfigError(f"the parts of {folder} hold scores that do not compare: {told}; start a new run")
+        modes = " and ".join(f"{found.name} (to be {found.mode})" for found in known[:2])
+        raise ConfigError(f"the parts of {folder} hold scores that do not compare: {modes}; start a new run")
     return known[-1] if known else None
 
 
