@@ -15,7 +15,7 @@ import logging
 import math
 import threading
 import warnings
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -161,7 +161,7 @@ class Log:
             ValueError: An unknown column or status, a missing or unfit value, or a log that was closed.
         """
         with self._rows_lock:
-            checked = _check(self._with_costs(row), {*_KINDS, *self._costs})
+            checked = _check(self._with_costs(row), self._costs)
             if self._closing.is_set():
                 raise ValueError(f"the log {self.folder} is closed: nothing can be appended")
             self._waiting.append(checked)
@@ -194,11 +194,11 @@ class Log:
         """
         with self._write_lock:
             with self._rows_lock:
-                rows = list(self._waiting)
+                rows, costs = list(self._waiting), list(self._costs.values())
             if not rows:
                 return
             try:
-                schema = pa.schema([*SCHEMA, *self._costs.values()], SCHEMA.metadata)
+                schema = pa.schema([*SCHEMA, *costs], SCHEMA.metadata)
                 table = pa.Table.from_pylist(rows, schema)
                 self._storage.write(table, self._next, self._settings, self._objective)
             except OSError as error:
@@ -338,10 +338,9 @@ def _cost_field(name: str) -> pa.Field:
     return _field(name, pa.float64(), f"the cost {name} of the architecture", cost=True)
 
 
-def _check(row: dict[str, Any], columns: Set[str]) -> dict[str, Any]:
+def _check(values: dict[str, Any], costs: Mapping[str, pa.Field]) -> dict[str, Any]:
     """The row as it will be stored, or a ValueError that names what is wrong with it."""
-    values = row
-    unknown = [name for name in values if name not in columns]
+    unknown = [name for name in values if name not in _KINDS and name not in costs]
     if unknown:
         raise ValueError(f"the log has no column {unknown[0]!r}; its columns: {', '.join(_KINDS)}")
     if "key" not in values and isinstance(values.get("architecture"), Mapping):

@@ -121,8 +121,11 @@ class SearchProblem:
     @property
     def objective(self) -> Objective:
         """What a score of this run is, and whether a high one is good (max) or a low one (min)."""
-        if self._config.search.combine:
-            return Objective("combined rank")
+        return Objective("combined rank") if self._config.search.combine else self.evaluator_objective
+
+    @property
+    def evaluator_objective(self) -> Objective:
+        """What the evaluator itself scores by, before metrics are combined."""
         return self._evaluator.objective(self._config, self.metric)
 
     def costs_of(self, architecture: Architecture) -> Mapping[str, float]:

@@ -69,7 +69,7 @@ def score_sample(run: RunContext, spec: EvaluationSpec, architectures: Sequence[
     searcher = RandomSearch(space, seed=run.config.seed, metric="score", mode=spec.mode)
     folder = run.folder / "sample"
     stamp = {"run": run.config.name, "searcher": "random"}
-    with Log(folder, settings=run.settings(), objective=run.problem.objective) as log:
+    with Log(folder, settings=run.settings(), objective=run.problem.evaluator_objective) as log:
         history = LoggedHistory(results.read(folder), searcher.sampler.feasible)
         left = {*wanted, *history.in_flight} - set(history.ended)
         if left:
