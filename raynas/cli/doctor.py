@@ -1,7 +1,7 @@
 """``python -m raynas.launch doctor``: everything that a run needs, looked at before it is started.
 
 Each check looks at facts and returns a :class:`CheckResult`: what was found, and what to do about it. What it would
-take to be right is asked of every node of the cluster (see :mod:`raynas.distributed.probe`).
+take is checked on every node of the cluster (see :mod:`raynas.distributed.probe`).
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def check_clock(nodes: Sequence[NodeFacts]) -> CheckResult:
         ahead = "ahead of" if worst.skew > 0 else "behind"
         return CheckResult(
             "clock", "warn", f"that of {worst.address} is {abs(worst.skew):.1f} s {ahead} this one's",
-            "Switch NTP on: what files and logs of several nodes tell cannot be put in order",
+            "Switch NTP on: the times in files and logs of several nodes cannot be put in order",
         )  # fmt: skip
     return CheckResult("clock", "ok", f"within {0.0 if worst is None else abs(worst.skew):.2f} s of this one's")
 
@@ -266,33 +266,33 @@ def doctor(config: Config, trust: bool = False, verbose: bool = False) -> int:
     """
     failed = False
 
-    def tell(finding: CheckResult) -> None:
+    def show(finding: CheckResult) -> None:
         nonlocal failed
         failed |= finding.level == "fail"
         print(finding, flush=True)
 
     settings, run = check_settings(config, trust)
-    tell(settings)
+    show(settings)
     if run is not None and run.has_network:
-        tell(check_space(run))
-    tell(check_token(os.environ, Path.home()))
+        show(check_space(run))
+    show(check_token(os.environ, Path.home()))
     try:
         connect(config, verbose=verbose)
     except Exception as error:
         if not isinstance(error, (*BAD_INPUT, RuntimeError)):
             raise
-        said = one_line(error)
+        text = one_line(error)
         given = config.address or os.environ.get("RAY_ADDRESS")
-        tell(CheckResult("Ray", "fail", said, "Check --address, or start a cluster: ray start --head" if given else ""))
+        show(CheckResult("Ray", "fail", text, "Check --address, or start a cluster: ray start --head" if given else ""))
     else:
         joined = check_address(config)
-        tell(CheckResult("Ray", "ok", joined or "started here"))
+        show(CheckResult("Ray", "ok", joined or "started here"))
         if joined is not None:
-            tell(check_entry(ray.get_runtime_context().gcs_address))
+            show(check_entry(ray.get_runtime_context().gcs_address))
         for finding in _cluster(config, run):
-            tell(finding)
+            show(finding)
     if run is not None:
-        tell(check_architecture(run))
+        show(check_architecture(run))
     return int(failed)
 
 

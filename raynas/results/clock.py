@@ -1,4 +1,4 @@
-"""How the time of a search was used, as its log tells."""
+"""How the time of a search was used, by its log."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Clock:
     """Seconds that were spent scoring, summed over the workers."""
     workers: int
     simulated: bool = False
-    """Whether these are seconds that a table told."""
+    """Whether these are simulated seconds, as a table reports them."""
 
 
 def read_clock(rows: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[float, float]], Clock]:

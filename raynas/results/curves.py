@@ -1,4 +1,4 @@
-"""Training curves, as the lines of training.jsonl tell them."""
+"""Training curves, read from training.jsonl."""
 
 from __future__ import annotations
 

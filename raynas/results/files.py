@@ -213,8 +213,8 @@ def sealed(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _digest(content: dict[str, Any]) -> str:
-    told = json.dumps({name: value for name, value in content.items() if name != "digest"}, sort_keys=True)
-    return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
+    text = json.dumps({name: value for name, value in content.items() if name != "digest"}, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def read_or(path: Path, shape: Any, otherwise: T, instead: str) -> Any | T:
@@ -235,7 +235,7 @@ def read_or(path: Path, shape: Any, otherwise: T, instead: str) -> Any | T:
         return otherwise
 
 
-def read_lines(path: Path, shape: Any, tell: Callable[[str], None] | None = None) -> list[Any]:
+def read_lines(path: Path, shape: Any, report: Callable[[str], None] | None = None) -> list[Any]:
     """The lines of a file of JSON lines that can be used.
 
     The last line may be torn by a crash, and is passed over; others that cannot be used are named.
@@ -243,7 +243,7 @@ def read_lines(path: Path, shape: Any, tell: Callable[[str], None] | None = None
     Args:
         path: Need not be there.
         shape: Of a line.
-        tell: Told in one text which lines are left out; default: a warning.
+        report: Given one text about the lines that are left out; default: a warning.
     """
     if not path.is_file():
         return []
@@ -259,7 +259,7 @@ def read_lines(path: Path, shape: Any, tell: Callable[[str], None] | None = None
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         text = f"{path}: {', '.join(wrong[:3])}{more}: left out"
-        (tell or (lambda told: log.warning("%s", told)))(text)
+        (report or (lambda line: log.warning("%s", line)))(text)
     return found
 
 

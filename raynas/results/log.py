@@ -15,7 +15,7 @@ import logging
 import math
 import threading
 import warnings
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -52,7 +52,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 SIMULATED = "simulated"
-"""The worker of scores whose seconds were told, by a table, and not spent."""
+"""The worker of scores whose seconds are simulated: a table reports them."""
 
 
 def _field(name: str, kind: pa.DataType, meaning: str, unit: str = "", cost: bool = False) -> pa.Field:
@@ -88,7 +88,7 @@ SCHEMA: pa.Schema = pa.schema(
         ),
         _field("seconds", pa.float64(), "computing time of this score", "s"),
         _field("gpu_seconds", pa.float64(), "of these, times the GPUs that the worker holds", "s"),
-        _field("worker", pa.string(), "where it was computed; simulated: its seconds were told, not spent"),
+        _field("worker", pa.string(), "where it was computed; simulated: a table reports its seconds"),
         _field("time", pa.timestamp("us", "UTC"), "when it was reported", "UTC"),
         _field("error", pa.string(), "what went wrong, in one line"),
     ]
@@ -161,7 +161,7 @@ class Log:
             ValueError: An unknown column or status, a missing or unfit value, or a log that was closed.
         """
         with self._rows_lock:
-            checked = _check(self._with_costs(row), {*_KINDS, *self._costs})
+            checked = _check(self._with_costs(row), self._costs)
             if self._closing.is_set():
                 raise ValueError(f"the log {self.folder} is closed: nothing can be appended")
             self._waiting.append(checked)
@@ -194,11 +194,11 @@ class Log:
         """
         with self._write_lock:
             with self._rows_lock:
-                rows = list(self._waiting)
+                rows, costs = list(self._waiting), list(self._costs.values())
             if not rows:
                 return
             try:
-                schema = pa.schema([*SCHEMA, *self._costs.values()], SCHEMA.metadata)
+                schema = pa.schema([*SCHEMA, *costs], SCHEMA.metadata)
                 table = pa.Table.from_pylist(rows, schema)
                 self._storage.write(table, self._next, self._settings, self._objective)
             except OSError as error:
@@ -216,7 +216,7 @@ class Log:
         """Flush and stop the timer; a second close does nothing new.
 
         Args:
-            timeout: Seconds for which storage that refuses is asked again; default:
+            timeout: Seconds for which a storage that refuses is tried again; default:
                 ``raynas.storage.atomic.RETRY_SECONDS``.
 
         Raises:
@@ -240,7 +240,7 @@ class Log:
                     logger.warning("the log %s is complete again", self.folder)
                 failed = False
             except OSError as error:
-                if not failed:  # said once, not every second
+                if not failed:  # logged once, not every second
                     logger.error("%s", error.strerror)
                 failed = True
                 self._arrived.set()
@@ -329,8 +329,8 @@ def objective(folder: str | Path) -> Objective | None:
     """
     known = list({found: name for name, found in Folder(folder, SCHEMA).objectives().items() if found is not None})
     if len({found.mode for found in known}) > 1:
-        told = " and ".join(f"{found.name} (to be {found.mode})" for found in known[:2])
-        raise ConfigError(f"the parts of {folder} hold scores that do not compare: {told}; start a new run")
+        modes = " and ".join(f"{found.name} (to be {found.mode})" for found in known[:2])
+        raise ConfigError(f"the parts of {folder} hold scores that do not compare: {modes}; start a new run")
     return known[-1] if known else None
 
 
@@ -338,10 +338,9 @@ def _cost_field(name: str) -> pa.Field:
     return _field(name, pa.float64(), f"the cost {name} of the architecture", cost=True)
 
 
-def _check(row: dict[str, Any], columns: Set[str]) -> dict[str, Any]:
+def _check(values: dict[str, Any], costs: Mapping[str, pa.Field]) -> dict[str, Any]:
     """The row as it will be stored, or a ValueError that names what is wrong with it."""
-    values = row
-    unknown = [name for name in values if name not in columns]
+    unknown = [name for name in values if name not in _KINDS and name not in costs]
     if unknown:
         raise ValueError(f"the log has no column {unknown[0]!r}; its columns: {', '.join(_KINDS)}")
     if "key" not in values and isinstance(values.get("architecture"), Mapping):

@@ -39,7 +39,7 @@ def front_of(
 class Hypervolume:
     """The hypervolume of the front while a search goes on. It never falls.
 
-    It is told in the unit of the score: how much, in the mean over all budgets, the best score within a budget is
+    It has the unit of the score: how much, in the mean over all budgets, the best score within a budget is
     better than the worst of the first ten full scores. Budgets reach from the least to the largest cost of the space
     that the limits allow. There is no number before there are ten scores.
 
@@ -61,21 +61,21 @@ class Hypervolume:
         self._most = [min(ranges[name].maximum, high) for name, high in zip(objectives, highest, strict=True)]
         self._worst = -math.inf
         self._points: list[list[float]] = []
-        self._heard = 0
+        self._count = 0
         self.value: float | None = None
         """The newest one."""
 
     def add(self, score: float, costs: Mapping[str, float]) -> float | None:
         """Take in a full score; returns the hypervolume with it."""
         own = [costs.get(name, math.nan) for name in self.objectives]
-        self._heard += 1
-        if self._heard <= _FIRST:
+        self._count += 1
+        if self._count <= _FIRST:
             self._worst = max(self._worst, self._sign * score)
         if not any(map(math.isnan, own)):
             inside = [max(cost, least) for cost, least in zip(own, self._least, strict=True)]
             points = np.array([*self._points, [self._sign * score, *inside]])
             self._points = points[moocore.is_nondominated(points)].tolist()
-        if self._heard >= _FIRST:
+        if self._count >= _FIRST:
             # A cost of which there is only one does not count.
             wide = [place for place, (low, high) in enumerate(zip(self._least, self._most, strict=True)) if low < high]
             budgets = math.prod(self._most[place] - self._least[place] for place in wide)

@@ -111,7 +111,7 @@ class Folder:
         return self._load()[0]
 
     def settings(self) -> dict[str, dict[str, Any] | None]:
-        """What :meth:`write` was told that the rows depend on, by the name of the part; None where it was not."""
+        """The settings that :meth:`write` was given, by the name of the part; None where there were none."""
         return {name: _settings(schema) for name, schema in self._schemas().items()}
 
     def objectives(self) -> dict[str, Objective | None]:
@@ -139,11 +139,11 @@ class Folder:
         if len(tables) > 1 or (objective is not None and tables and known[-1] is None):
             # The merged part names what it replaces: as long as those are there, readers skip them.
             names = [*tables, *replaced]
-            told = [settings for table in tables.values() if (settings := _settings(table.schema)) is not None]
+            given = [settings for table in tables.values() if (settings := _settings(table.schema)) is not None]
             merged = pa.concat_tables(tables.values(), promote_options="default")
             merged = merged.replace_schema_metadata({_REPLACES: json.dumps(names).encode()})
             objective = objective or next((each for each in reversed(known) if each is not None), None)
-            self.write(merged, max(map(number_of, tables)), told[-1] if told else None, objective)
+            self.write(merged, max(map(number_of, tables)), given[-1] if given else None, objective)
             replaced = names
         for name in replaced:
             self._delete(name)

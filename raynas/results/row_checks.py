@@ -1,7 +1,7 @@
 """Rows of a log that cannot be: they are found when a log is read, named and left out, before anything is made of them.
 
 The log of a run is read by many: a search that goes on, the page, the ranking, another run that starts with it. A file
-may be damaged, edited or somebody else's. So whoever reads gets rows whose columns are what they are said to be.
+may be damaged, edited or somebody else's. So every reader gets rows whose columns hold what their names say.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def check_rows(table: pa.Table) -> tuple[pa.Table, list[str]]:
     Returns:
         The rows that are left, of which values that cannot be are null, and one text for each kind of fault.
     """
-    told: list[str] = []
+    faults: list[str] = []
     bad = np.zeros(len(table), bool)
     for mask, what in _faults(table):
         new = mask & ~bad
         if new.any():
-            told.append(f"{_rows(new)} {what} and left out")
+            faults.append(f"{_rows(new)} {what} and left out")
         bad |= mask
     plausible = {**_PLAUSIBLE, **{field.name: 0.0 for field in table.schema if is_cost(field)}}
     for name, least in plausible.items():
@@ -55,10 +55,10 @@ def check_rows(table: pa.Table) -> tuple[pa.Table, list[str]]:
         known = np.asarray(table.column(name).is_valid())
         wrong = known & ~bad & ~(np.isfinite(values) & (values >= (-np.inf if least is None else least)))
         if wrong.any():
-            told.append(f"{_rows(wrong)} with an impossible {name!r}, which is taken as unknown")
+            faults.append(f"{_rows(wrong)} with an impossible {name!r}, which is taken as unknown")
             kept = pc.if_else(pa.array(~wrong), table.column(name), pa.scalar(None, table.schema.field(name).type))
             table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), kept)
-    return (table.filter(pa.array(~bad)) if bad.any() else table), told
+    return (table.filter(pa.array(~bad)) if bad.any() else table), faults
 
 
 def check_scores(table: pa.Table, metric: Metric | None = None) -> tuple[pa.Table, list[str]]:
@@ -78,13 +78,13 @@ def check_scores(table: pa.Table, metric: Metric | None = None) -> tuple[pa.Tabl
     keys = sorted(set(table.column("key").filter(pa.array(wrong)).to_pylist()))
     name = "a score" if measure is None else measure.name
     whose = ", ".join(keys[:5]) + " and others" * (len(keys) > 5)
-    told = f"{scores[wrong][0]:g} is no {name}: such scores are taken as none; they are those of {whose}"
+    fault = f"{scores[wrong][0]:g} is no {name}: such scores are taken as none; they are those of {whose}"
     kept = pa.array(np.where(wrong, np.nan, scores), mask=np.asarray(table.column("score").is_null()))
-    return table.set_column(table.schema.get_field_index("score"), table.schema.field("score"), kept), [told]
+    return table.set_column(table.schema.get_field_index("score"), table.schema.field("score"), kept), [fault]
 
 
 def _measure(table: pa.Table) -> Metric | None:
-    """What the scores are; most of a log's first rows tell it."""
+    """What the scores of a log without a stored objective are: the metric that most of its first rows report."""
     some = table.select(["metrics", "score"]).filter(pc.is_finite(table.column("score"))).slice(0, 100).to_pylist()
     found = [scored_by([row]) for row in some]
     counts = {measure.name: found.count(measure) for measure in METRICS}

@@ -1,4 +1,4 @@
-"""A plain ``ValueError`` of a validator, said of what a person gave, becomes a ``ConfigError``.
+"""A plain ``ValueError`` of a validator, raised for what a person gave, becomes a ``ConfigError``.
 
 The command line takes every other ``ValueError`` for a bug.
 """

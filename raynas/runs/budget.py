@@ -56,7 +56,7 @@ class Budget:
         self.given = config.time_budget is not None or config.budget_gpu_hours is not None
         """Whether there is one."""
         self.given_seconds: float | None = None
-        """Seconds that were left at the start: what counts where a table tells the time."""
+        """Seconds that were left at the start: what counts where the time is simulated."""
         if not self.given:
             return
         logs = (search_seconds(folder / name) for name in ("scored.parquet", "sample"))

@@ -81,12 +81,12 @@ def _now(settings: Any, config: Config, kept: Mapping[str, Any], data: str | Non
 
 
 def _named(names: list[str]) -> str:
-    told = {"data.contents": "data.folder or what it holds (other labels than before)"}
-    return ", ".join(told.get(name, name) for name in names)
+    texts = {"data.contents": "data.folder or what it holds (other labels than before)"}
+    return ", ".join(texts.get(name, name) for name in names)
 
 
 def warn_if_unknown(folder: Path) -> None:
-    """Say where weights or scores were written by a version that kept no fingerprints."""
+    """Warn where weights or scores were written by a version that kept no fingerprints."""
     trained = checkpoint.latest_header(folder / "supernet")
     kept = results.settings(folder / "scored.parquet") if (folder / "scored.parquet").is_dir() else {}
     known = [*kept.values(), *([] if trained is None else [trained[1].get("settings")])]

@@ -105,6 +105,7 @@ class RunContext:
                 refuse_rounds(config.train, self.evaluator.__name__)
             self.supernet = RunSupernet(config, self.networks, self.problem, self.folder / "supernet")
         self.loaded = False
+        """Whether :meth:`load` has read the folder."""
 
     @property
     def folder(self) -> Path:

@@ -30,7 +30,7 @@ _EVERY = PERIODS.line
 
 
 class View:
-    """The run's face. One per process."""
+    """Prints what a run does: lines, progress bars and tables. One per process."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
@@ -44,23 +44,23 @@ class View:
     def training(self, what: str, examples: str = "images") -> Iterator[Any]:
         """A bar with loss, speed and time left; yields a function that takes a TrainingStatus."""
         columns = (
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"),
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rates]}"),
             TimeRemainingColumn(),
         )  # fmt: skip
         with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as bar:
-            task = bar.add_task(what, total=None, told="starting")
+            task = bar.add_task(what, total=None, rates="starting")
             begin: list[tuple[float, int]] = []
 
             def show(status: TrainingStatus) -> None:
-                told = f"loss {status.loss:.3f}, {status.images_per_second:.0f} {examples}/s"
+                rates = f"loss {status.loss:.3f}, {status.images_per_second:.0f} {examples}/s"
                 step = f"{status.step}/{status.total}"
-                bar.update(task, completed=status.step, total=status.total, told=f"{step}, {told}")
+                bar.update(task, completed=status.step, total=status.total, rates=f"{step}, {rates}")
                 begin[:] = begin or [(time.monotonic(), status.step)]
                 if self._due(status.step == status.total):
                     made, spent = status.step - begin[0][1], time.monotonic() - begin[0][0]
                     left = spent / made * (status.total - status.step) if made else math.nan
                     remaining = "time left unknown" if math.isnan(left) else f"{left:.0f} s left"
-                    self.say(f"{what}: step {step}, {told}, {remaining}")
+                    self.say(f"{what}: step {step}, {rates}, {remaining}")
 
             yield show
 
@@ -132,8 +132,8 @@ class View:
             table.add_column({"macs": "MACs"}.get(name, name), justify="right", no_wrap=True)
         for number, row in enumerate(rows):
             place = "winner" if number == 0 else str(number + 1)
-            told = [f"{row[name]:.2f}" for name in scores] + [quantity(row[name]) for name in costs]
-            table.add_row(place, row["key"], *told)
+            cells = [f"{row[name]:.2f}" for name in scores] + [quantity(row[name]) for name in costs]
+            table.add_row(place, row["key"], *cells)
         self.console.print(table)
         trained = [f"{name} {value}" for name, value in settings(rows[0]["architecture"]).items()]
         if trained:
@@ -141,7 +141,7 @@ class View:
 
 
 def _spent(status: SearchStatus) -> dict[str, str]:
-    """How the time was used: simulated seconds, or the share of real ones that went to something else than spec."""
+    """How the time was used: simulated seconds, or the share of real ones in which the workers did not score."""
     if status.simulated is not None:
         return {"simulated time": f"{status.simulated:.0f} s"}
     if status.overhead >= 1.0:  # what takes no time, like a look into a table, has no share of it

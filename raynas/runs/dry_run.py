@@ -45,16 +45,16 @@ def dry_run(run: Run) -> None:
 
 
 def run_one_architecture(run: Run, chosen: Architecture) -> tuple[str, Progress]:
-    """Train an architecture for two steps and score it on one slice, in this process; says how that went."""
+    """Train an architecture for two steps and score it on one slice, in this process; returns a text about it."""
     space, path = copy.deepcopy(run.space), network(chosen)
     trainer = Trainer(space, run.search_data, recipe(run.config.train, chosen), lambda step: [path], run.config.seed)
     progress = trainer.run(2)
     begin = time.perf_counter()
     tally, measure = Scorer(space, run.search_data, run.config.search).score([path], 0)[0], run.task.metric
     costs = run.context.problem.costs_of(chosen)
-    told = "".join(f", {name} {value}" for name, value in settings(chosen).items())
+    trained = "".join(f", {name} {value}" for name, value in settings(chosen).items())
     text = (
-        f"architecture {arch.key(chosen)} {costs}{told}: loss {progress.loss:.3f} after two steps "
+        f"architecture {arch.key(chosen)} {costs}{trained}: loss {progress.loss:.3f} after two steps "
         f"({progress.images / progress.seconds:.0f} {measure.examples}/s), {tally['correct']:.0f} of "
         f"{tally[measure.examples]:.0f} {measure.examples} right at first ({time.perf_counter() - begin:.2f} s)"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from raynas.config.run import Config
 from raynas.costs.latency import Latency
 from raynas.exceptions import ConfigError, InfeasibleError, UnsatisfiableError
 from raynas.metrics import Metric, Objective
+from raynas.results.log import RESERVED
 from raynas.runs.bad_input import validating
 from raynas.runs.network_space import NetworkSpace
 from raynas.runs.warm_start import Source
@@ -32,6 +34,8 @@ from raynas.tune.trial import BatchTrial
 from raynas.utils.imports import resolve
 
 __all__ = ["NoCosts", "SearchProblem", "check_combination", "tabular_space"]
+
+log = logging.getLogger(__name__)
 
 
 class NoCosts:
@@ -117,8 +121,11 @@ class SearchProblem:
     @property
     def objective(self) -> Objective:
         """What a score of this run is, and whether a high one is good (max) or a low one (min)."""
-        if self._config.search.combine:
-            return Objective("combined rank")
+        return Objective("combined rank") if self._config.search.combine else self.evaluator_objective
+
+    @property
+    def evaluator_objective(self) -> Objective:
+        """What the evaluator itself scores by, before metrics are combined."""
         return self._evaluator.objective(self._config, self.metric)
 
     def costs_of(self, architecture: Architecture) -> Mapping[str, float]:
@@ -239,6 +246,9 @@ def _with_costs(
         costs = evaluator.costs(space.decisions, config) or NoCosts()
         limits = Limits.parse(config.limits, costs.profile())
         objectives = check_objectives(config.search.objectives, costs.profile())
+    hidden = sorted(set(costs.profile()) & RESERVED)
+    if hidden:
+        log.warning("the cost %r has no column in the log, which has another column of that name: rename it", hidden[0])
     if limits.bounds:
         space = dataclasses.replace(space, violation=violation(costs, limits))
     return costs, limits, dataclasses.replace(space, costs=costs, objectives=objectives)

@@ -108,8 +108,7 @@ def _name(run: Run) -> str:
 
 
 def _leaderboard(run: Run) -> Rows:
-    told = "the winner is left out"
-    return list(read_or(run.folder / "leaderboard.json", Front, [], told))
+    return list(read_or(run.folder / "leaderboard.json", Front, [], "the winner is left out"))
 
 
 # The sample.
@@ -137,29 +136,29 @@ def _scored_sample(run: Run, architectures: Sequence[Architecture]) -> Sample:
     combined = ranks(run.context, spec)
     rows = score_sample(run.context, spec, architectures)
     if combined:
-        for row in (row for told in rows.values() for row in told if row["status"] != "error"):
+        for row in (row for reports in rows.values() for row in reports if row["status"] != "error"):
             row["score"] = combined[row["fidelity"]](row["metrics"])
     return Sample("drawn by chance from the space", rows, "max" if combined else spec.mode)
 
 
 def _searched(run: Run, rows: Rows) -> Sample:
     """What the search itself has scored."""
-    told: dict[str, Rows] = {}
+    by_key: dict[str, Rows] = {}
     for row in rows:
-        told.setdefault(row["key"], []).append({**row, "metrics": json.loads(row["metrics"] or "{}")})
+        by_key.setdefault(row["key"], []).append({**row, "metrics": json.loads(row["metrics"] or "{}")})
     fair = _is_random(run, rows)
     text = "drawn by chance from the space" if fair else "chosen by the search, no fair sample of the space"
-    return Sample(text, told, run.context.problem.objective.mode)
+    return Sample(text, by_key, run.context.problem.objective.mode)
 
 
 def _costs(run: Run, truth: GroundTruth) -> dict[str, dict[str, float]]:
     """What the architectures cost, by the name of the cost and their key; only costs that are known of all."""
     known = {name: run.context.problem.costs_of(truth.architectures[name]) for name in truth.values}
-    names = {name for told in known.values() for name in told}
+    names = {name for costs in known.values() for name in costs}
     return {
-        _NAMES.get(name, name): {one: float(told[name]) for one, told in known.items()}
+        _NAMES.get(name, name): {one: float(costs[name]) for one, costs in known.items()}
         for name in sorted(names)
-        if all(math.isfinite(told.get(name, math.nan)) for told in known.values())
+        if all(math.isfinite(costs.get(name, math.nan)) for costs in known.values())
     }
 
 
@@ -191,7 +190,7 @@ def _winner(run: Run, truth: GroundTruth) -> dict[str, Any] | None:
 
 
 def _show(view: View, found: Mapping[str, Any]) -> None:
-    """Print the figures as a table, and the verdict."""
+    """Print the figures as a table, and the result in one sentence."""
     title = f"{found['architectures']} architectures {found['sample']}; 95 % intervals"
     table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
     table.add_column("ranked by", no_wrap=True)

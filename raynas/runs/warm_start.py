@@ -73,13 +73,13 @@ class Source:
             ConfigError: There is no such run, it has no scores, or it searched among other decisions.
         """
         named, kept = str(config.search.warm_start), folder / _KEPT
-        told, damage = None, ""
+        stored, damage = None, ""
         try:
-            told = read_json(kept, _File, f"{named} is read once more") if kept.is_file() else None
+            stored = read_json(kept, _File, f"{named} is read once more") if kept.is_file() else None
         except DamagedError as error:
             damage = str(error)
-        if told is not None and not changed(told, {"named": named, "mode": mode}):
-            scores = [(each, {int(step): score for step, score in found.items()}) for each, found in told["scores"]]
+        if stored is not None and not changed(stored, {"named": named, "mode": mode}):
+            scores = [(each, {int(step): score for step, score in found.items()}) for each, found in stored["scores"]]
             return cls(named, mode, scores)
         try:
             found = cls(named, mode, _read(_log(config), space, mode, config.search.trainable))

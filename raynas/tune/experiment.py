@@ -53,7 +53,7 @@ class LoggedHistory:
 
     def __init__(self, table: pa.Table, admits: Callable[[Architecture], bool]) -> None:
         self.rows: dict[str, list[dict[str, Any]]] = {}
-        """By key, those first whose last row came first: in the order in which a searcher hears of their ends."""
+        """By key, in the order of their last rows, which is that in which a searcher is given the final scores."""
         for row in table.to_pylist():
             row["architecture"] = json.loads(row["architecture"])
             self.rows[row["key"]] = [*self.rows.pop(row["key"], []), row]
@@ -91,7 +91,7 @@ class LoggedHistory:
                     )
 
     def replay(self, searcher: ArchitectureSearcher, scheduler: Any | None) -> None:
-        """Tell a fresh searcher and scheduler everything that happened, in the order in which it happened."""
+        """Report everything that the log holds to a fresh searcher and scheduler, in its order."""
         for rows in self.ended.values():
             scores = {row["fidelity"]: row["score"] for row in rows if row["score"] is not None}
             last = rows[-1]

@@ -48,7 +48,7 @@ class EvaluationSpec:
     """The metrics of which the score is made, with weights, unless ``search.combine`` says otherwise; needs a
     :class:`raynas.tune.trial.BatchTrial`. Empty: the trial's own score."""
     simulated: bool = False
-    """Whether the seconds that trials report are told, not spent: they then count as the time of the search."""
+    """Whether the seconds that trials report are simulated: they then count as the time of the search."""
 
 
 def check_arguments(search: SearchConfig, legal: Iterable[str]) -> None:

@@ -20,7 +20,10 @@ from raynas.config.run import SearchConfig
 from raynas.exceptions import ConfigError
 from raynas.metrics import Metric
 from raynas.results.log import Log
+from raynas.runs.run import Run
 from raynas.search_space.constraints import Profile
+from raynas.search_space.space import SearchSpace
+from raynas.searchers import RandomSearch
 from raynas.tune.evaluator import EvaluationContext, EvaluatorTraits
 from raynas.tune.resources import slots
 from raynas.tune.spec import EvaluationSpec, Objective
@@ -142,3 +145,18 @@ def test_an_impossible_cost_of_any_name_is_unknown(tmp_path: Path) -> None:
         )
     with pytest.warns(RuntimeWarning, match="impossible 'bitops'"):
         assert results.read(tmp_path / "log").column("bitops").to_pylist() == [None]
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_cost_with_the_name_of_another_column_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Clashing(FourCosts):
+        def profile(self) -> dict[str, Profile]:
+            return {**super().profile(), "seconds": Profile(0.0, 1.0, 2.0)}
+
+    class Clash(Costly):
+        @classmethod
+        def costs(cls, decisions: Decisions, config: Config) -> FourCosts:
+            return Clashing()
+
+    Run(config_of(tmp_path, {}, [], method="random"), SearchSpace(DECISIONS), None, RandomSearch, Clash)
+    assert "the cost 'seconds' has no column in the log" in caplog.text

@@ -10,13 +10,14 @@ import pytest
 from helpers import bare, tiny
 from helpers.plain import Counting
 
-from raynas import Config
+from raynas import Config, prepare
 from raynas.architecture import Architecture, key
 from raynas.config.run import SearchConfig
 from raynas.exceptions import ConfigError
+from raynas.metrics import Objective
 from raynas.results.log import Log
 from raynas.runs.phases.pipeline import Phase, Pipeline
-from raynas.runs.phases.search import CombineMetrics, Rescore
+from raynas.runs.phases.search import CombineMetrics, Rescore, Search
 from raynas.runs.phases.supernet import TrainSupernet
 from raynas.runs.run import Run
 from raynas.searchers import RandomSearch
@@ -30,12 +31,6 @@ def run_of(folder: Path, trainable: type[Any] = Counting, network: bool = False)
     config = Config(search=SearchConfig(trainable="helpers.plain:Counting"), storage_path=str(folder), name="run")
     if network:
         return Run(config, tiny.space(num_classes=4), tiny.data(), RandomSearch, trainable)
-    return prepared(config)
-
-
-def prepared(config: Config) -> Run:
-    from raynas import prepare
-
     return prepare(config, space=bare.DECISIONS)
 
 
@@ -180,3 +175,12 @@ def test_nothing_is_read_before_a_run_is_loaded(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("raynas.runs.context.Budget", lambda config, where: where.exists())
     fresh.load()
     assert looked and not folder.exists()
+
+
+def test_a_log_of_scores_of_the_other_mode_is_not_continued(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    with Log(run.folder / "scored.parquet", objective=Objective("loss", "min")) as log:
+        architecture = {name: options[0] for name, options in bare.DECISIONS.items()}
+        log.append({"architecture": architecture, "status": "complete", "fidelity": 1, "score": 1.0})
+    with pytest.raises(ConfigError, match=r"are loss, which is to be min, but .*Counting scores by max: start a new"):
+        Search().run(run.context, {"combination": EvaluationSpec(Counting)})

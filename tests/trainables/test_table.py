@@ -154,7 +154,7 @@ def test_low_scores_are_good_where_the_table_says_so(tmp_path: Path) -> None:
 
 def test_simulated_time_is_the_budget(tmp_path: Path) -> None:
     config = make(tmp_path, layout={"cost": "seconds_4"}, num_samples=27).config
-    run = prepare(dataclasses.replace(config, time_budget=2000))
+    run = prepare(dataclasses.replace(config, time_budget=2000), space=DECISIONS)
     run.search()
     spent = sum(row["seconds"] for row in log(run))
     assert 2000 <= spent < 2000 + 2 * 426, spent

@@ -69,7 +69,7 @@ def score_sample(run: RunContext, spec: EvaluationSpec, architectures: Sequence[
     searcher = RandomSearch(space, seed=run.config.seed, metric="score", mode=spec.mode)
     folder = run.folder / "sample"
     stamp = {"run": run.config.name, "searcher": "random"}
-    with Log(folder, settings=run.settings(), objective=run.problem.objective) as log:
+    with Log(folder, settings=run.settings(), objective=run.problem.evaluator_objective) as log:
         history = LoggedHistory(results.read(folder), searcher.sampler.feasible)
         left = {*wanted, *history.in_flight} - set(history.ended)
         if left:
@@ -101,7 +101,7 @@ def _with_schedule(spec: EvaluationSpec, **changes: Any) -> EvaluationSpec:
 
 
 def combined(run: RunContext, spec: EvaluationSpec) -> EvaluationSpec:
-    """The same scoring with the score made of several metrics, if that is wanted: see ``search.combine``.
+    """How the evaluator scores, with the score made of several metrics where ``search.combine`` says so.
 
     A random sample is scored first; the score is the combined rank in it, see
     :class:`raynas.evaluation.rank_aggregation.Reference`.
@@ -115,9 +115,9 @@ def combined(run: RunContext, spec: EvaluationSpec) -> EvaluationSpec:
         raise ConfigError(
             f"search.combine: {run.config.search.trainable} hands no raynas.tune.trial.FidelitySchedule to its trials"
         )
-    told = _with_schedule(spec, combined=ranks(run, spec), mode="max")
+    schedule = _with_schedule(spec, combined=ranks(run, spec), mode="max")
     # What is scored once more is one of the metrics: it does not compare.
-    return dataclasses.replace(told, mode="max", rescore=None)
+    return dataclasses.replace(schedule, mode="max", rescore=None)
 
 
 def ranks(run: RunContext, spec: EvaluationSpec) -> dict[int, Reference]:
@@ -141,8 +141,8 @@ def ranks(run: RunContext, spec: EvaluationSpec) -> dict[int, Reference]:
     sample = score_sample(run, spec, drawn)
     found = references(sample, weights)
     wanted = ("key", "architecture", "fidelity", "status", "metrics")
-    told = {name: [{column: row[column] for column in wanted} for row in rows] for name, rows in sample.items()}
-    write_json(path, sealed({"settings": settings, "sample": told}))
+    kept_rows = {name: [{column: row[column] for column in wanted} for row in rows] for name, rows in sample.items()}
+    write_json(path, sealed({"settings": settings, "sample": kept_rows}))
     return found
 
 
@@ -161,15 +161,17 @@ def references(sample: Mapping[str, Rows], weights: Mapping[str, float]) -> dict
         for row in rows:
             if row["status"] != "error":
                 metrics.setdefault(row["fidelity"], {})[row["key"]] = row["metrics"]
-    known = sorted({n for told in metrics.values() for each in told.values() for n in each})
+    known = sorted({n for by_key in metrics.values() for each in by_key.values() for n in each})
     unknown = [name for name in weights if name not in known]
     if unknown:
         raise ConfigError(f"search.combine: no metric {unknown[0]!r} is reported; legal ones: {', '.join(known)}")
     found = {}
-    for fidelity, told in metrics.items():
-        whole = [each for each in told.values() if all(isinstance(each.get(n), (int, float)) for n in weights)]
+    for fidelity, by_key in metrics.items():
+        whole = [each for each in by_key.values() if all(isinstance(each.get(n), (int, float)) for n in weights)]
         if len(whole) < 2:
-            raise ConfigError(f"search.combine: of {len(told)} random architectures only {len(whole)} have all metrics")
+            raise ConfigError(
+                f"search.combine: of {len(by_key)} random architectures only {len(whole)} have all metrics"
+            )
         try:
             found[fidelity] = Reference({name: [each[name] for each in whole] for name in weights}, weights)
         except ValueError as error:
