@@ -6,8 +6,9 @@ imports parts of this package and must not wait for torch.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from raynas.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from raynas.analysis.results import load_run
@@ -97,14 +98,10 @@ _HOMES = {
 
 
 if not TYPE_CHECKING:  # a type checker would take every name for one of these
+    _load, _ = lazy_names(__name__, _HOMES)
 
     def __getattr__(name: str) -> Any:
-        if name == "__version__":
-            return _version()
-        if name in _HOMES:
-            module, _, attribute = _HOMES[name].partition(":")
-            return getattr(importlib.import_module(module), attribute or name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return _version() if name == "__version__" else _load(name)
 
 
 def __dir__() -> list[str]:

@@ -3,7 +3,7 @@
     python -m raynas.launch --config rlnas --space spaces.darts:darts --data cifar10 data.folder=DATA
 
 That is RLNAS (Zhang et al., CVPR 2021) with its evolution; ``rlnas_nasbench201`` is the one for that space, see
-:mod:`raynas.config.presets`. What a space has to say for it stands in
+:mod:`raynas.config.presets`. What a space must define for it is described in
 :class:`raynas.evaluation.angle_statistics.AngleStatistics`.
 """
 
@@ -54,7 +54,7 @@ class Angle(BatchTrial):
 
     @classmethod
     def combinable_metrics(cls, config: Config) -> tuple[str, ...]:
-        """The angle alone. Together with accuracy: see :mod:`raynas.trainables.shared_weights`."""
+        """The angle only. Together with accuracy: see :mod:`raynas.trainables.shared_weights`."""
         return ("angle",)
 
     @classmethod

@@ -1,13 +1,13 @@
-"""Score architectures with the weights of a trained supernet, one slice of the validation data a fidelity step.
+"""Evaluate architectures with the weights of a trained supernet, one slice of the validation data a fidelity step.
 
-The trial is thin: it holds no weights and only asks a replica of the supernet. It takes cohorts, too: see
-:mod:`raynas.tune.trial`. How far the weights have turned (:mod:`raynas.evaluation.angle`) may be one more metric, whose
-rank is combined with that of accuracy:
+The trial is thin: it holds no weights and sends requests to a replica of the supernet. It takes batches of
+architectures, too: see :mod:`raynas.tune.trial`. The weight angle (:mod:`raynas.evaluation.angle`) may be one more
+metric, whose rank is combined with that of accuracy:
 
     python -m raynas.launch "search.combine={accuracy: 1, angle: 1}"
 
-After a long training the two together rank better than either (Hu et al., ECCV 2020); after a short one the angle alone
-does, for accuracy takes longer to tell anything.
+After a long training the two together rank better than either (Hu et al., ECCV 2020). After a short training the angle
+ranks better by itself, because accuracy is not informative yet.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class SharedWeights(BatchTrial):
 
     @classmethod
     def evaluation_spec(cls, context: EvaluationContext) -> EvaluationSpec:
-        """Start the replicas of the trained supernet, and say how to ask them."""
+        """Start the replicas of the trained supernet; two trials for each of them."""
         assert context.task is not None and context.supernet is not None
         pool, search = context.supernet.replicas(), context.config.search
         slices, metric = context.task.slices(search), context.task.metric
@@ -74,7 +74,7 @@ class SharedWeights(BatchTrial):
             "metric": metric,
             "angles": context.supernet.angles() if "angle" in search.combine else None,
         }
-        # Two trials a replica: one is scored while the other one's answer is on its way.
+        # Two trials a replica: one is evaluated while the result of the other is sent.
         concurrent = search.max_concurrent or 2 * len(pool)
         return EvaluationSpec(
             cls,
@@ -111,12 +111,12 @@ class SharedWeights(BatchTrial):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take on another trial in the same process."""
-        # A trial stays with one replica, which remembers its BatchNorm statistics between two slices.
+        # A trial stays with one replica, which caches its BatchNorm statistics between two slices.
         self.place = self.pool.least_busy()
         return super().reset_config(new_config)
 
     def advance(self, candidates: Sequence[Candidate], fidelity: int) -> None:
-        """Ask the replica about one more slice."""
+        """Evaluate on one more slice, on the replica of this trial."""
         request = Request(([m.architecture for m in candidates], fidelity), self.place)
         self.pool.call("evaluate", [request])
         self.place = request.place
@@ -133,7 +133,7 @@ class SharedWeights(BatchTrial):
 
 
 def _add(candidate: Candidate, tally: Mapping[str, Any], metric: Metric) -> None:
-    """Enter what one slice said: counts are summed, the loss is the mean over all that was asked so far."""
+    """Add the result of one slice: counts are summed, the loss is the mean over all slices so far."""
     before = candidate.metrics
     seen = before.get(metric.examples, 0.0)
     sums = {name: before.get(name, 0.0) + tally[name] for name in ("correct", metric.examples, "seconds")}

@@ -3,7 +3,7 @@
     python -m raynas.launch --space spaces.nasbench201:DECISIONS search.trainable=trainables.table:Table
         search.trainable_args.file=nasbench201.parquet search.trainable_args.metric=accuracy limits.flops_m=100
 
-The space may be decisions alone: no network and no data are needed. What the arguments mean is said by
+The space may be bare decisions: no network and no data are needed. The arguments are those of
 :class:`raynas.evaluation.tabular.Layout`. An architecture counts as it stands there, also where the table has another
 one of the same network. One that the table does not have counts as infeasible: it is logged, and the search goes on.
 """
@@ -107,7 +107,7 @@ class Table(BatchTrial):
 
     @classmethod
     def costs(cls, decisions: Decisions, config: Config) -> TableCosts:
-        """Read the table; what it knows of costs serves a space that is decisions alone.
+        """Read the table; its columns are the costs of a space of bare decisions.
 
         Raises:
             TableError: The table cannot be used, or a limit or an objective names no column; see
@@ -171,7 +171,7 @@ class Table(BatchTrial):
             if row < 0:
                 candidate.refuse(f"{self.table.name} has no such architecture: it counts as infeasible")
                 continue
-            told = self.table.seconds
-            candidate.seconds = candidate.seconds + seconds if told is None else float(told[row, fidelity])
+            simulated = self.table.seconds
+            candidate.seconds = candidate.seconds + seconds if simulated is None else float(simulated[row, fidelity])
             candidate.score = float(self.table.scores[row, fidelity])
             candidate.metrics = self.table.further(row)

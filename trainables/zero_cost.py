@@ -62,7 +62,7 @@ class Arguments:
 
     @property
     def names(self) -> list[str]:
-        """The scores that are asked for."""
+        """The names of the requested scores."""
         return [self.score] if isinstance(self.score, str) else list(self.score)
 
 
@@ -118,7 +118,7 @@ class ZeroCost(BatchTrial):
 
         Args:
             config: Of the first trial.
-            proxies: Takes the scores.
+            proxies: Compute the scores.
             schedule: One fidelity, and what a score is.
             known: See :meth:`raynas.tune.trial.BatchTrial.enter`.
         """

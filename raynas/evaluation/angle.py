@@ -1,15 +1,15 @@
-"""How far the weights of architectures have turned since training began: a score without images and without labels.
+"""Weight angle: the angle between the initial and the trained weights of an architecture, a metric without data.
 
-The weights of an architecture, laid out as one long vector, turn in training, the faster it learns the farther (ABS,
-Hu et al., ECCV 2020; RLNAS, Zhang et al., CVPR 2021). The vector holds the fixed parts of the network once, and for
-every way from an input to an output the operations on that way: an operation on three ways is there three times. An
-operation without weights has a constant in their place; one that carries nothing cuts the ways through it. Scaling all
-weights by a positive number does not change the angle, where no such constants are.
+The weights of an architecture form one long vector. Its direction changes in training, and more so in networks that
+learn faster (ABS, Hu et al., ECCV 2020; RLNAS, Zhang et al., CVPR 2021). The vector holds the fixed parts of the
+network once, and for every path from an input to an output the operations on that path: an operation on three paths is
+counted three times. An operation without weights has a constant in their place; one that carries nothing cuts the paths
+through it. Without such constants the angle does not change if all weights are scaled by a positive number.
 
-No vector is ever built. Those of today and of the beginning enter by three sums, their product and their squares, and
-a sum over a vector is the sum over its operations, each as often as ways lead through it. So each operation is looked
-at once, by :class:`raynas.evaluation.angle_statistics.AngleStatistics`, and here architectures are scored by thousands.
-Imports no torch.
+The vector is never built. The angle needs three sums over the two vectors, their product and their squares, and each is
+a sum over the operations, weighted by the number of paths through them.
+:class:`raynas.evaluation.angle_statistics.AngleStatistics` computes the sums of each operation once; this module
+computes the angles of thousands of architectures from them, and imports no torch.
 """
 
 from __future__ import annotations
@@ -80,17 +80,17 @@ class Angles:
         # Rounding may exceed 1; weights that are all zero have no direction to turn from.
         cosines = np.divide(product, length, out=np.ones_like(product), where=length > 0)
         clamped: Array = np.clip(cosines, -1.0, 1.0)
-        # No way through the network: nothing of it learns.
+        # No path through the network: nothing of it learns.
         return np.where(connected, clamped, 1.0)
 
     def _ways(self, codes: npt.NDArray[Any]) -> tuple[Array, Flags]:
-        """How many ways lead through each decision, [N, D], and whether all outputs are reached, [N]."""
+        """The number of paths through each decision, [N, D], and whether all outputs are reached, [N]."""
         column = {name: number for number, name in enumerate(self.decisions)}
         leads = [
             np.ones(len(codes)) if name is None else self.carries[column[name], codes[:, column[name]]].astype(float)
             for _, _, name in self.topology
         ]
-        # Ways from the inputs to a node, and from a node to the outputs.
+        # Paths from the inputs to a node, and from a node to the outputs.
         before, after = (self._reaching(leads, backwards) for backwards in (False, True))
         ways = np.zeros(codes.shape)
         for (source, target, name), lead in zip(self.topology, leads, strict=True):
@@ -104,7 +104,7 @@ class Angles:
         return ways, np.all([before[node] > 0 for node in outputs], axis=0)
 
     def _reaching(self, leads: list[Array], backwards: bool) -> dict[int, Array]:
-        """The number of ways from where the topology begins (or ends) to each node: [N] each."""
+        """The number of paths from the start (or the end) of the topology to each node: [N] each."""
         edges = [((t, s) if backwards else (s, t), lead) for (s, t, _), lead in zip(self.topology, leads, strict=True)]
         order: TopologicalSorter[int] = TopologicalSorter()
         for (source, target), _ in edges:

@@ -22,24 +22,24 @@ __all__ = ["AngleStatistics"]
 
 
 class AngleStatistics:
-    """What is known of a space's angles before anything is trained.
+    """The part of the angles of a space that is known before anything is trained.
 
     Weights are all parameters, as in RLNAS: in the fixed parts of the network with the scale and shift of BatchNorms,
     which steady the angle there; in options with these only where they are trained.
 
-    An option without convolution or linear layer has a constant in their place. A space says which by a method
+    An option without convolution or linear layer has a constant in their place. A space defines it by a method
     ``surrogate_norm(option, channels)``, where ``channels`` is how many the option returns: the squared length of that
     constant, or None for an option that carries nothing. Without that method an ``nn.Identity`` counts as the unit
     matrix, of squared length ``channels``, and a pooling over k pixels as ``channels * k`` numbers 1 / k, of squared
     length ``channels / k``.
 
     Args:
-        space: The space; its weights are not looked at.
+        space: The space; its weights are not read.
         costs: Of the same space.
         affine: Whether the scale and shift of BatchNorms are trained.
 
     Raises:
-        AngleError: The space does not say where its decisions lie, or what stands for an option without weights.
+        AngleError: The space has no topology, or no surrogate norm for an option without weights.
     """
 
     def __init__(self, space: nn.Module, costs: Costs, affine: bool) -> None:

@@ -1,4 +1,4 @@
-"""EvaluationSpec subnets with shared weights: BatchNorm statistics of their own, then held-out data.
+"""Evaluates subnets with shared weights: BatchNorm statistics of their own, then held-out data.
 
 The statistics that a supernet gathers in training belong to no single path. Without recalibration the scores do not
 rank at all: on NAS-Bench-201 Kendall's tau falls from 0.54 to 0.04.
@@ -55,12 +55,12 @@ def recalibrate(subnets: Sequence[nn.Module], batches: Iterable[Tensor]) -> None
 
 @torch.no_grad()
 def tally(model: nn.Module, split: Any, data: Data, batch_size: int = 250) -> Tally:
-    """Answer all of a split with a network that has BatchNorm statistics of its own.
+    """Evaluate a network that has BatchNorm statistics of its own on all of a split.
 
     Args:
         model: On its device; in evaluation mode during the call, in its former mode afterwards.
         split: Of ``data``.
-        data: Tells how to ask.
+        data: Of which ``split`` is; names the task.
         batch_size: How many at once.
     """
     device, task = next(model.parameters()).device, task_of(data)
@@ -79,8 +79,8 @@ def tally(model: nn.Module, split: Any, data: Data, batch_size: int = 250) -> Ta
 class Scorer:
     """Scores architectures of one trained space, slice by slice of the validation data.
 
-    All architectures are asked the same in the same order, and see the same training data for their BatchNorm
-    statistics: a score depends on the weights and the architecture alone.
+    All architectures are evaluated on the same data in the same order, with the same training data for their BatchNorm
+    statistics: a score depends on the weights and the architecture only.
 
     Args:
         space: The trained space, already on its device.
@@ -90,7 +90,7 @@ class Scorer:
     """
 
     remembered = 256
-    """How many recalibrated subnets are kept, oldest dropped first. They own their statistics and nothing else."""
+    """How many recalibrated subnets are cached, oldest dropped first. They own their statistics and nothing else."""
 
     def __init__(self, space: nn.Module, data: Data, settings: SearchConfig, bfloat16: bool = False) -> None:
         self.space, self.bfloat16 = space, bfloat16
@@ -101,7 +101,7 @@ class Scorer:
         self._ready: OrderedDict[str, nn.Module] = OrderedDict()
 
     def score(self, architectures: Sequence[Mapping[str, str]], number: int) -> list[Tally]:
-        """Answer one slice of the validation data with each of the architectures.
+        """Evaluate each of the architectures on one slice of the validation data.
 
         Args:
             architectures: Recalibrated at their first slice.
@@ -131,7 +131,7 @@ class Scorer:
             return copy.deepcopy(self._subnets([architecture])[0])
 
     def _subnets(self, architectures: Sequence[Mapping[str, str]]) -> list[nn.Module]:
-        """The recalibrated networks, from memory where they are still there."""
+        """The recalibrated networks, from the cache where they are there."""
         names = [arch.key(architecture) for architecture in architectures]
         subnets = {name: self._ready.pop(name) for name in dict.fromkeys(names) if name in self._ready}
         missing = {

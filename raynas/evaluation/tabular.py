@@ -108,7 +108,7 @@ class ScoreTable:
 
     Attributes:
         scores: [rows, fidelities].
-        seconds: Simulated ones, spent until each fidelity: [rows, fidelities]; None where the table tells no cost.
+        seconds: Simulated ones, spent until each fidelity: [rows, fidelities]; None where the table has no such cost.
         columns: Further columns by the names that they have in the log: [rows] each.
     """
 
@@ -175,9 +175,9 @@ class ScoreTable:
         Raises:
             ArchitectureError: The space does not contain one of them.
         """
-        wanted = self._codes.pack(self._codes.encode(architectures))
-        places = np.minimum(np.searchsorted(self._packed, wanted), len(self._packed) - 1)
-        return np.where(self._packed[places] == wanted, self._order[places], -1)
+        codes = self._codes.pack(self._codes.encode(architectures))
+        places = np.minimum(np.searchsorted(self._packed, codes), len(self._packed) - 1)
+        return np.where(self._packed[places] == codes, self._order[places], -1)
 
     def further(self, row: int) -> dict[str, float]:
         """The further columns of one row by name."""
@@ -192,11 +192,11 @@ class ScoreTable:
         return size(self._codes.decisions) - len(self)
 
     def __str__(self) -> str:
-        told = f"{self.name} has {len(self):,} architectures"
+        size = f"{self.name} has {len(self):,} architectures"
         if not self.missing:
-            return f"{told}, all of the space"
+            return f"{size}, all of the space"
         missing = f"{self.missing:,}" if self.missing < 10**9 else f"{self.missing:.3g}"
-        return f"{told}; {missing} others of the space are missing and count as infeasible"
+        return f"{size}; {missing} others of the space are missing and count as infeasible"
 
 
 def _seconds(source: Columns, layout: Layout) -> Array | None:

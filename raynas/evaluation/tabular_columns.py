@@ -71,12 +71,12 @@ class Columns:
                 raise self.error(name, None, f"holds {kind}, not numbers")
             if name in texts and not _is_text(kind):
                 raise self.error(name, None, f"holds {kind}, not text")
-        wanted = list(dict.fromkeys((*numbers, *texts)))
+        needed = list(dict.fromkeys((*numbers, *texts)))
         try:
             if self._is_parquet:
-                self._table = pq.ParquetFile(self._path, memory_map=True).read(columns=wanted)
+                self._table = pq.ParquetFile(self._path, memory_map=True).read(columns=needed)
             else:
-                fields = pa.ipc.IpcReadOptions(included_fields=sorted(map(self.names.index, wanted)))
+                fields = pa.ipc.IpcReadOptions(included_fields=sorted(map(self.names.index, needed)))
                 self._table = pa.ipc.open_file(self._map(), options=fields).read_all()
         except (pa.ArrowException, OSError) as error:
             raise self._unreadable(error) from None

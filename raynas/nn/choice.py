@@ -1,7 +1,7 @@
-"""``Choice``: the places of an ordinary PyTorch model where its author hesitates.
+"""``Choice``: the parts of an ordinary PyTorch model that an architecture selects.
 
-Write the model as always and put a :class:`Choice` where several modules could stand. Such a model is a *space*;
-:func:`decisions` lists what is open in it, and :func:`derive` returns the ordinary network of one architecture::
+Write the model as usual, with a :class:`Choice` where one of several modules is to be selected. Such a model is a
+*space*; :func:`decisions` lists its decisions, and :func:`derive` returns the ordinary network of one architecture::
 
     class Net(nn.Module):
         def __init__(self):
@@ -104,14 +104,14 @@ def _join(name: str, child: str) -> str:
 
 
 def decisions(space: nn.Module) -> dict[str, tuple[str, ...]]:
-    """What is open in a space: the name of every decision and its options.
+    """The decisions of a space: the name of each, and its options.
 
-    A decision is named after the place of its Choice in the module tree, or as the Choice says. A Choice that stands
-    in several places of the tree is one decision, under the first of its names.
+    A decision has the name of its Choice in the module tree, or the name that the Choice was given. A Choice that
+    stands in several places of the tree is one decision, under the first of its names.
 
     Where not every combination of options is legal, a space is searched in other terms, in which all are: it has an
     attribute ``searched``, these decisions, and a method ``choose(architecture)`` that returns the option of every
-    Choice. Of the edges of a cell, for example, two are to be taken: one decision says which.
+    Choice. For example two of the edges of a cell are selected by one decision.
 
     Raises:
         SpaceError: See :func:`open_choices`.

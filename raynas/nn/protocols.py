@@ -55,7 +55,7 @@ class HasGraph(Protocol):
 
 @runtime_checkable
 class HasTopology(Protocol):
-    """A space that says where its decisions lie, which the weight angle of RLNAS needs."""
+    """A space with a topology: the graph in which its decisions lie, which the weight angle of RLNAS needs."""
 
     def topology(self) -> Graph:
         """Edges (from node, to node, decision); a decision of None passes its input on."""
@@ -82,7 +82,7 @@ class HasSequence(Protocol):
 
 @runtime_checkable
 class HasSurrogateNorms(Protocol):
-    """A space that says what stands for operations without weights in the weight angle of RLNAS."""
+    """A space with surrogate norms: what replaces operations without weights in the weight angle of RLNAS."""
 
     def surrogate_norm(self, option: str, channels: int, /) -> float | None:
         """The squared norm for an option that returns ``channels`` channels; None for one that passes nothing on."""
@@ -90,7 +90,7 @@ class HasSurrogateNorms(Protocol):
 
 @runtime_checkable
 class HasCompletion(Protocol):
-    """A space whose cells are not all trainable, where every repetition of a cell draws its own options."""
+    """A space whose cells are not all trainable when every repetition of a cell samples its own options."""
 
     def complete(self, architecture: Architecture, /) -> bool:
         """Whether a cell of this architecture connects its input with its output."""

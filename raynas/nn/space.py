@@ -30,7 +30,8 @@ def canonical(space: nn.Module, architecture: Mapping[str, str]) -> Architecture
     """The canonical form of an architecture: one form for all dictionaries that describe the same network.
 
     Decisions under unchosen options are dropped. Where other differences do not matter either (cells with dead
-    edges, identities that commute), the space says so by a method ``canonical_form(architecture) -> architecture``.
+    edges, identities that commute), the space maps them to one form by a method
+    ``canonical_form(architecture) -> architecture``.
 
     Raises:
         ArchitectureError: The space does not contain this architecture.
@@ -44,7 +45,7 @@ def canonical(space: nn.Module, architecture: Mapping[str, str]) -> Architecture
 def graph(space: nn.Module) -> Callable[[Architecture], Graph] | None:
     """How the operations of an architecture lie between input and output; None where that is not known.
 
-    A space says it by a method ``graph(architecture)``. Where every Choice stands directly in an ``nn.Sequential``,
+    A space defines it by a method ``graph(architecture)``. Where every Choice stands directly in an ``nn.Sequential``,
     they are a chain, in which an option that is an ``nn.Identity`` passes its input on.
     """
     own = find_hook(space, "graph")
@@ -76,7 +77,7 @@ def topology(space: nn.Module) -> Graph | None:
 def _chained(space: nn.Module) -> list[tuple[str, Choice]] | None:
     """The outer Choices of a space in their order, where they are a chain."""
     if hasattr(space, "searched"):
-        return None  # where the Choices lie does not say where the decisions do
+        return None  # the places of the Choices are not those of the decisions
     held = {
         id(child)
         for module in space.modules()

@@ -16,7 +16,7 @@ __all__ = ["COSTS", "LATENCY", "Limits", "Profile", "check_objectives", "violati
 COSTS = ("macs", "parameters")
 """What is counted of every space that is a network."""
 LATENCY = "latency_ms"
-"""What is measured of it besides, if that is wanted."""
+"""What is measured besides, if the settings ask for it."""
 
 
 def check_objectives(names: Sequence[str], legal: Iterable[str] = COSTS) -> tuple[str, ...]:
@@ -129,5 +129,5 @@ class Profile:
 
 
 def _number(value: float) -> str:
-    """Counts in full, other numbers as short as they can be told apart."""
+    """Counts in full, other numbers with four digits."""
     return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:.4g}"

@@ -2,8 +2,8 @@
 
     {"edges": [[0, 1], ...], "architectures": {key: [[0, 1, "nor_conv_3x3"], [1, 2, null], ...]}}
 
-``edges`` are all that the space can have, whatever is chosen: only they say which nodes are inputs and which outputs.
-An architecture has those that it takes, see :data:`raynas.architecture.Graph`.
+``edges`` are all that the space can have, whatever is chosen: they determine which nodes are inputs and which are
+outputs. An architecture has those that it takes, see :data:`raynas.architecture.Graph`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     search.joint={train.lr: {loguniform: [1e-3, 1]}, train.cutout: {choice: [0, 4, 8]}}
     SearchConfig(joint={"train.lr": tune.loguniform(1e-3, 1), "train.cutout": tune.choice([0, 4, 8])})
 
-Each is one more decision of the search space, a number on a grid of levels. An architecture then says both,
+Each is one more decision of the search space, a number on a grid of levels. An architecture then holds both,
 ``{"blocks.0": "k3", "train.lr": "0.025"}``: searchers, log and limits need not know. Only who builds the network or
 trains it takes the two parts, :func:`network` and :func:`settings`. Their names cannot meet: no module of a network can
 be called ``train``, which is a method of every ``nn.Module``.
@@ -47,7 +47,7 @@ def settings(architecture: Mapping[str, str]) -> dict[str, Any]:
 
 
 def recipe(train: TrainConfig, architecture: Mapping[str, str]) -> TrainConfig:
-    """How an architecture is trained: as ``train`` says, with the settings that are its own."""
+    """The recipe of an architecture: that of ``train``, with its own settings."""
     return dataclasses.replace(train, **settings(architecture))
 
 
@@ -125,7 +125,7 @@ def _ascends(tried: tuple[Any, ...]) -> bool:
     return numbers and list(tried) == sorted(tried)
 
 
-# What a space knows of its networks goes on being asked about networks.
+# The functions of a space still get architectures without settings.
 
 
 def _of_network(function: Callable[[Architecture], Any], architecture: Architecture) -> Any:

@@ -27,7 +27,7 @@ _ENUMERABLE = 100_000  # spaces up to this size are enumerated
 
 
 class ArchitectureSampler:
-    """Samples feasible, new architectures. Results depend on the arguments alone, not on earlier calls.
+    """Samples feasible, new architectures. Results depend only on the arguments, not on earlier calls.
 
     Args:
         space: The search space.

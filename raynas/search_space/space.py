@@ -21,7 +21,7 @@ class SearchSpace:
         canonical: Maps an architecture to the one form of all that describe the same network. Nothing is proposed
             twice in this form. Without it only decisions under unchosen options are dropped.
         violation: The constraint: 0 where an architecture meets it, else by how much it is missed (any unit;
-            smaller is closer). Infinity says only that it is missed.
+            smaller is closer). Infinity: it is missed, by an unknown amount.
         alike: Maps an architecture to what a model of the scores compares instead of it: one form for all that
             score about the same, although each of them may be proposed. By default the architecture itself.
         graph: The operations of an architecture that lie between input and output of the network, for models that

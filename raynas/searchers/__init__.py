@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from raynas.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
     from raynas.searchers.base import ArchitectureSearcher
@@ -64,12 +65,4 @@ _HOMES = {
     "TPE": "raynas.searchers.optuna.tpe",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

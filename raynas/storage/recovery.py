@@ -14,7 +14,7 @@ from raynas.storage.removal import move, own, remove_file, remove_tree
 from raynas.storage.sync import StoreSync, cache_folder
 from raynas.storage.sync_state import SYNC_STATE, SyncState, this_process
 
-__all__ = ["recover"]
+__all__ = ["keep_aside", "recover"]
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,16 @@ def _upload(sync: StoreSync, state: SyncState) -> None:
         left = StoreSync(sync.storage_path, sync.name, sync.folder)
         left.restore(state)
         left.upload()
-        return
+    else:
+        keep_aside(sync)
+
+
+def keep_aside(sync: StoreSync) -> None:
+    """Rename the local copy of a run, so that the next download does not replace it.
+
+    Raises:
+        NotOwnedError: RayNAS has not made the folder.
+    """
     aside = sync.folder.parent.with_name(f"{sync.folder.name}-unsent-{uuid.uuid4().hex[:8]}")
     move(sync.folder, aside)
     log.error("another process has resumed %s; what was not uploaded before is in %s", sync.uri, aside)

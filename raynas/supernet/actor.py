@@ -55,12 +55,12 @@ class SupernetActor:
 
     def __init__(self, packed: bytes, config: Config, name: str) -> None:
         self.name = name
-        self.host: SupernetWorker = importlib.import_module("raynas.supernet.worker").SupernetWorker.unpack(
+        self.worker: SupernetWorker = importlib.import_module("raynas.supernet.worker").SupernetWorker.unpack(
             packed, config, name
         )
 
     def __repr__(self) -> str:
-        return getattr(self, "name", "supernet")  # Ray asks before __init__ ran, where that fails
+        return getattr(self, "name", "supernet")  # Ray calls this before __init__ ran, where that fails
 
     def process(self) -> int:
         """The id of this process on its node."""
@@ -75,23 +75,23 @@ class SupernetActor:
 
     def join(self, paths: PathSampler | None, rank: int, world: int, address: str) -> int:
         """Become rank ``rank`` of ``world`` and prepare to train; returns the steps of an epoch."""
-        return self.host.join(paths, rank, world, address)
+        return self.worker.join(paths, rank, world, address)
 
     def follow(self, paths: PathSampler) -> None:
         """Train other paths from now on."""
-        self.host.follow(paths)
+        self.worker.follow(paths)
 
     def train(self, until: int, total: int) -> Progress:
         """Train up to step ``until`` of a schedule of ``total`` steps. Steps already done are not repeated."""
-        return self.host.train(until, total)
+        return self.worker.train(until, total)
 
     def save(self) -> FlatWeights:
         """All tensors of a checkpoint: weights and momentum."""
-        return self.host.save()
+        return self.worker.save()
 
     def load(self, tensors: FlatWeights, step: int) -> None:
-        """Go on from what ``save`` returned at ``step``."""
-        self.host.load(tensors, step)
+        """Continue from what ``save`` returned at ``step``."""
+        self.worker.load(tensors, step)
 
     def evaluate(self, architectures: Sequence[Architecture], number: int) -> list[dict[str, float | str]]:
         """Answer slice ``number`` of the validation images with each architecture.
@@ -102,12 +102,12 @@ class SupernetActor:
             For each architecture ``correct``, ``images``, ``loss``, ``seconds`` (its share) and ``worker``; where one
             among several could not be scored, ``error`` instead.
         """
-        return self.host.evaluate(architectures, number)
+        return self.worker.evaluate(architectures, number)
 
     def rescore(self, architectures: Sequence[Architecture], images: int | None = None) -> list[float]:
         """The scores on all validation data, or so many images or words, with the weights of now."""
-        return self.host.rescore(architectures, images)
+        return self.worker.rescore(architectures, images)
 
     def waiting(self) -> int:
-        """Requests that are being answered or wait: trials ask before they settle for a replica."""
-        return self.host.waiting()
+        """Number of requests that are being answered or wait; trials choose their replica by it."""
+        return self.worker.waiting()

@@ -20,21 +20,22 @@ _MEASURED = 3.0
 
 
 class Schedule:
-    """The number of steps: as many as are wanted, or as fit into the time.
+    """The number of steps: as many as the recipe has, or as fit into the time.
 
     Machines get slower and faster during a training, so the number is planned again after every chunk: half of the time
     is spent at half of the steps, and the learning rate ends when the time does.
 
     Args:
-        wanted: The most steps.
-        total: As it was planned before.
-        spent: Seconds that its first steps took in earlier processes.
-        most: Seconds that it may still take.
+        most_steps: An upper bound.
+        total: The steps as planned before.
+        spent: Seconds that the first steps took in earlier processes.
+        most_seconds: That it may still take.
     """
 
-    def __init__(self, wanted: int, total: int, spent: float, most: float) -> None:
+    def __init__(self, most_steps: int, total: int, spent: float, most_seconds: float) -> None:
         self.total = total
-        self._wanted, self._end, self._begin = wanted, time.monotonic() + most, time.monotonic() - spent
+        self._most_steps, self._begin = most_steps, time.monotonic() - spent
+        self._end = time.monotonic() + most_seconds
 
     def spent(self) -> float:
         """The seconds that it took so far, in all processes."""
@@ -45,8 +46,8 @@ class Schedule:
         spent, left = self.spent(), max(self._end - time.monotonic(), 0.0)
         if not left:
             self.total = step
-        elif math.isfinite(left) and (spent >= _MEASURED or self._wanted == UNLIMITED):
-            self.total = min(step + max(int(left * step / spent), 1), self._wanted)
+        elif math.isfinite(left) and (spent >= _MEASURED or self._most_steps == UNLIMITED):
+            self.total = min(step + max(int(left * step / spent), 1), self._most_steps)
 
 
 def make_schedule(recipe: TrainConfig, epoch_steps: int, most: float, saved: Mapping[str, Any]) -> Schedule:
@@ -62,5 +63,5 @@ def make_schedule(recipe: TrainConfig, epoch_steps: int, most: float, saved: Map
     spent = saved.get("seconds", 0.0)
     if recipe.minutes is not None:
         return Schedule(UNLIMITED, saved.get("total", UNLIMITED), spent, min(60 * recipe.minutes - spent, most))
-    wanted = max(round(recipe.epochs * epoch_steps), 1)
-    return Schedule(wanted, saved.get("total", wanted), spent, math.inf if wanted < _SHORT else most)
+    steps = max(round(recipe.epochs * epoch_steps), 1)
+    return Schedule(steps, saved.get("total", steps), spent, math.inf if steps < _SHORT else most)

@@ -117,7 +117,7 @@ class Supernet:
                 self._train(paths, on_progress, end)
                 return
             except (RayActorError, RayTaskError, OutOfMemoryError, ObjectLostError) as error:
-                # Where one rank dies, another may be the first to say so: its connection broke.
+                # If one rank dies, another may raise first, because its connection broke.
                 if isinstance(error, RayTaskError) and (_is_own(error) or not self.group.someone_died()):
                     raise _readable(error) from error
                 kept = checkpoint.newest(self.folder)
@@ -214,7 +214,7 @@ def _is_own(error: RayTaskError) -> bool:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    """Whether the memory of a GPU or of the machine was too small; for the latter PyTorch has words and no type."""
+    """Whether the memory of a GPU or of the machine was too small; for the latter PyTorch has no type of error."""
     words = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, (MemoryError, OutOfMemoryError)) or any(each in str(error).lower() for each in words)
 
@@ -225,8 +225,8 @@ def _readable(error: Exception) -> Exception:
     if isinstance(cause, RayNASError):
         return type(cause)(str(cause))
     if _out_of_memory(cause):
-        told = (str(cause) or type(cause).__name__).strip().splitlines()[0]
-        return RuntimeError(f"a training worker ran out of memory: lower train.batch_size ({told})")
+        first_line = (str(cause) or type(cause).__name__).strip().splitlines()[0]
+        return RuntimeError(f"a training worker ran out of memory: lower train.batch_size ({first_line})")
     if isinstance(cause, ValueError):
         return ValueError(str(cause))
     return RuntimeError(f"a training worker failed: {type(cause).__name__}: {cause}")

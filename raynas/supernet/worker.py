@@ -65,7 +65,7 @@ def flatten_weights(tensors: Mapping[str, Tensor]) -> FlatWeights:
 
 @dataclass
 class _Request:
-    """One caller's wish, answered together with those that came in meanwhile."""
+    """The request of one caller, answered together with those that came in meanwhile."""
 
     architectures: Sequence[Architecture]
     slice: int
@@ -97,11 +97,11 @@ class SupernetWorker:
     def unpack(cls, packed: bytes, config: Config, name: str) -> SupernetWorker:
         """Make a worker from the bytes of ``ActorPayload.pack``, with the threads that Ray gave its process."""
         use_assigned_cpus()
-        hosted = ray.cloudpickle.loads(packed)
-        space = watch.get(hosted.space)
-        if hosted.weights is not None:
-            space.load_state_dict(watch.get(hosted.weights).tensors())
-        return cls(space, from_arrays(watch.get(hosted.arrays)), config, name)
+        payload = ray.cloudpickle.loads(packed)
+        space = watch.get(payload.space)
+        if payload.weights is not None:
+            space.load_state_dict(watch.get(payload.weights).tensors())
+        return cls(space, from_arrays(watch.get(payload.arrays)), config, name)
 
     def join(self, paths: PathSampler | None, rank: int, world: int, address: str) -> int:
         """Become rank ``rank`` of ``world`` and prepare to train; returns the steps of an epoch."""
@@ -176,7 +176,7 @@ class SupernetWorker:
             return [scorer.task.metric(tally) for tally in scorer.score(architectures, 0)]
 
     def waiting(self) -> int:
-        """Requests that are being answered or wait: trials ask before they settle for a replica."""
+        """Number of requests that are being answered or wait; trials choose their replica by it."""
         return len(self._waiting) + self._in_work
 
     def _answer(self, requests: Sequence[_Request]) -> None:
@@ -194,12 +194,12 @@ class SupernetWorker:
                     self._score_singly(request)
 
     def _score_singly(self, request: _Request) -> None:
-        """Score the architectures one by one; where there are several, say of each that fails why."""
+        """Score the architectures one by one; where there are several, the answer of one that fails is its error."""
         for architecture in request.architectures:
-            alone = _Request([architecture], request.slice)
+            single = _Request([architecture], request.slice)
             try:
-                self._score([alone])
-                request.answer += alone.answer
+                self._score([single])
+                request.answer += single.answer
             except Exception as error:
                 if len(request.architectures) == 1:
                     request.error = error
@@ -213,10 +213,10 @@ class SupernetWorker:
     def _score(self, group: Sequence[_Request]) -> None:
         assert self.scorer is not None
         begin = time.perf_counter()
-        everyone = [architecture for request in group for architecture in request.architectures]
-        tallies = self.scorer.score(everyone, group[0].slice)
-        seconds = (time.perf_counter() - begin) / len(everyone)
-        self.metrics.worked(seconds * len(everyone), scores=len(everyone))
+        architectures = [architecture for request in group for architecture in request.architectures]
+        tallies = self.scorer.score(architectures, group[0].slice)
+        seconds = (time.perf_counter() - begin) / len(architectures)
+        self.metrics.worked(seconds * len(architectures), scores=len(architectures))
         for request in group:
             request.answer = [{**tally, "seconds": seconds} for tally in tallies[: len(request.architectures)]]
             tallies = tallies[len(request.architectures) :]

@@ -1,7 +1,7 @@
 """Checkpoints: tensors and a few plain values in one safetensors file each, written atomically.
 
 A file carries a digest of its tensors and one of its step and values. One that was cut short, damaged or edited is
-recognised, named, and the one before it is used. :func:`read_header` reads step and values alone, without the tensors:
+recognised, named, and the one before it is used. :func:`read_header` reads only step and values, without the tensors:
 the digest of the tensors is checked when they are loaded. Nothing is unpickled.
 """
 
@@ -174,7 +174,7 @@ def _opened(path: Path, use: Callable[[Any], T]) -> T:
 
 
 def _header(path: Path, file: Any) -> dict[str, Any]:
-    """What an open file says of itself, checked.
+    """The metadata of an open file, checked.
 
     Raises:
         ValueError: Something is missing, or of another type.
@@ -286,10 +286,10 @@ def check_fit(folder: Path, tensors: Mapping[str, Tensor], model: Mapping[str, T
     shapes = [{name: tuple(tensor.shape) for name, tensor in each.items()} for each in (tensors, model)]
     wrong = sorted(name for name in {**shapes[0], **shapes[1]} if shapes[0].get(name) != shapes[1].get(name))
     if wrong:
-        told = " but ".join(str(shape.get(wrong[0], "nothing")) for shape in shapes)
+        found, expected = (shape.get(wrong[0], "missing") for shape in shapes)
         raise CheckpointError(
-            f"the checkpoint in {folder} is of another network: {wrong[0]} is {told} is wanted; {len(wrong)} tensors "
-            "differ; take the space that it was made with, or start a new run"
+            f"the checkpoint in {folder} is of another network: {wrong[0]} is {found}, expected {expected}; "
+            f"{len(wrong)} tensors differ; take the space that it was made with, or start a new run"
         )
 
 
@@ -300,8 +300,8 @@ def newest(folder: Path) -> int:
 
 def _header_digest(header: Mapping[str, Any]) -> str:
     """A hash of step and values."""
-    told = json.dumps([header["step"], header["values"]], sort_keys=True)
-    return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
+    text = json.dumps([header["step"], header["values"]], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

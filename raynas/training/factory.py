@@ -1,4 +1,4 @@
-"""What the settings make of the training of a supernet: which paths it trains, and what changes them between rounds."""
+"""Makes the parts of a supernet training from the settings: its path sampler, and the rounds that change the paths."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ def path_sampler(config: Config, costs: Costs, limits: Limits) -> PathSampler:
         ConfigError: MACs without an upper limit are to be sampled within it, or cells that the space does not repeat.
     """
     decisions, seed = costs.decisions, config.seed
-    wanted = config.train.paths
+    name = config.train.paths
     low, high = limits.bounds.get("macs", (None, None))
-    if wanted == "fair":
+    if name == "fair":
         return FairPaths(decisions, seed)
-    if wanted == "proportional":
+    if name == "proportional":
         sizes = functools.partial(_cost, costs, "parameters")
         largest = costs.profile()["parameters"].maximum
         return ProportionalPaths(decisions, sizes, largest, seed=seed, canonical=costs.canonical)
-    if wanted == "plain":
+    if name == "plain":
         return UniformPaths(decisions, seed)
-    if wanted == "cells":
+    if name == "cells":
         return CellPaths(decisions, _repeated(costs), costs.complete, seed=seed)
-    if wanted == "constrained" and high is None:
+    if name == "constrained" and high is None:
         raise ConfigError("train.paths = constrained needs an upper limit: set limits.macs")
     # Elsewhere the costs of every path that is drawn would need a forward pass.
-    if wanted == "uniform" or high is None or (wanted == "auto" and not costs.additive):
+    if name == "uniform" or high is None or (name == "auto" and not costs.additive):
         return UniformPaths(decisions, seed, costs.canonical)
     # The window that SPOS trains around its limit of 330 M: 290 to 360 M, cut to what the space has.
     profile = costs.profile()["macs"]
@@ -81,19 +81,19 @@ def refuse_rounds(train: TrainConfig, trainable: str) -> None:
     Raises:
         ConfigError: ``train.pool`` or ``train.shrink`` is set.
     """
-    for name, wanted in (("train.pool.size", train.pool.size), ("train.shrink.every", train.shrink.every)):
-        if wanted is not None:
-            raise ConfigError(f"{name} = {wanted:g} is of a supernet, and {trainable} trains none: leave it out")
+    for name, value in (("train.pool.size", train.pool.size), ("train.shrink.every", train.shrink.every)):
+        if value is not None:
+            raise ConfigError(f"{name} = {value:g} is of a supernet, and {trainable} trains none: leave it out")
 
 
 def make_pool(config: Config, costs: Costs, searcher: Callable[..., ArchitectureSearcher], mode: str) -> Pool | None:
-    """What renews the paths that are trained, by ``train.pool``; None where nothing does.
+    """The pool of ``train.pool``, which renews the paths that are trained; None without one.
 
     Args:
         config: All settings.
         costs: Of the space.
-        searcher: Makes the one that proposes new members.
-        mode: min or max: the sense of a score.
+        searcher: Makes the searcher that proposes new members.
+        mode: min or max: the direction of a score.
 
     Raises:
         ConfigError: It would never do so, or something else decides which paths are trained.
@@ -121,13 +121,13 @@ def make_shrinking(
     angle_statistics: Callable[[], AngleStatistics],
     violation: Callable[[Architecture], float],
 ) -> Shrinking | None:
-    """What shrinks the space in training, by ``train.shrink``; None where nothing does.
+    """The shrinking of ``train.shrink``; None without one.
 
     Args:
         config: All settings.
         costs: Of the space.
         limits: Of these costs.
-        angle_statistics: Makes what tells the angles of the space.
+        angle_statistics: Makes the statistics from which angles are computed.
         violation: By how much an architecture breaks the limits.
 
     Raises:

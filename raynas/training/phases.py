@@ -1,7 +1,7 @@
-"""What may happen between two stretches of a supernet's training.
+"""Rounds of a supernet training: between two stretches of steps they change which paths are trained.
 
-TrainingRounds that change which paths are trained: the space is shrunk (:mod:`raynas.training.shrinking`), or a pool of
-architectures is renewed (:mod:`raynas.training.pool`).
+The space is shrunk (:mod:`raynas.training.shrinking`), or a pool of architectures is renewed
+(:mod:`raynas.training.pool`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ __all__ = ["RoundContext", "TrainingRounds", "restore"]
 
 
 class RoundContext(Protocol):
-    """What a round may ask of the training that waits for it."""
+    """What a round may read and write of the training that waits for it."""
 
     def weights(self) -> dict[str, Tensor]:
-        """The shared weights of now."""
+        """The current shared weights."""
 
     def kept(self, name: str) -> dict[str, Tensor]:
         """Weights that were kept: "initial", or what :meth:`keep` was given.
@@ -36,17 +36,17 @@ class RoundContext(Protocol):
         """Keep weights beside the checkpoints."""
 
     def scores(self, architectures: Sequence[Architecture]) -> list[float]:
-        """What each of them scores on the validation data of the search, with the shared weights of now."""
+        """The scores of architectures on the validation data of the search, with the current shared weights."""
 
 
 class TrainingRounds(Protocol):
-    """TrainingRounds, and what they have made of the paths so far. It is kept in the checkpoints of the supernet."""
+    """Rounds, and the paths that they have left so far. Their state is saved in the checkpoints of the supernet."""
 
     def state(self) -> dict[str, Any]:
-        """Where they stand, as plain JSON data."""
+        """The state, as plain JSON data."""
 
     def load_state(self, state: Mapping[str, Any] | None) -> None:
-        """Go on from what :meth:`state` returned; None for the beginning."""
+        """Continue from what :meth:`state` returned; None for the beginning."""
 
     def paths(self) -> PathSampler:
         """The paths to train now."""

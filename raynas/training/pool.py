@@ -1,8 +1,8 @@
-"""Trains the paths of a pool of architectures, of which a searcher renews the worst between stretches of the training.
+"""Trains the paths of a pool of architectures; between stretches of the training a searcher replaces the worst of them.
 
-The weight-sharing form of neural architecture optimization (NAO-WS, Luo et al., NeurIPS 2018): train the pool's paths,
-score the pool with the shared weights, fit a searcher to the scores, let it propose, replace the worst, go on. All of
-it on the actors that train: they score between two stretches and keep their weights.
+The weight-sharing form of neural architecture optimization (NAO-WS, Luo et al., NeurIPS 2018): train the paths of the
+pool, score the pool with the shared weights, fit a searcher to the scores, replace the worst members by its proposals,
+and repeat. The actors that train also score, between two stretches, with the weights that they hold.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Pool:
     Implements :class:`raynas.training.phases.TrainingRounds`.
 
     Args:
-        searcher: Makes a fresh searcher for each round, of ``seed``, ``metric`` and ``mode``. What it gets to know are
-            the scores of this round alone: older ones belong to other weights.
+        searcher: Makes a new searcher for each round, of ``seed``, ``metric`` and ``mode``. It gets only the scores of
+            this round: older ones belong to other weights.
         weight: How often a path is trained, relative to others.
         settings: How large the pool is, and when how much of it is renewed.
         seed: Of the first pool and of the paths.
@@ -78,11 +78,11 @@ class Pool:
         self.load_state(None)
 
     def state(self) -> dict[str, Any]:
-        """Where it stands, as plain JSON data."""
+        """The state, as plain JSON data."""
         return {"members": self.members, "rounds": self.rounds}
 
     def load_state(self, state: Mapping[str, Any] | None) -> None:
-        """Go on from what :meth:`state` returned; None for the first pool."""
+        """Continue from what :meth:`state` returned; None for the first pool."""
         if state is None:
             assert self.settings.size is not None
             made = self.searcher(seed=self.seed, metric="score", mode=self.mode)
@@ -101,7 +101,7 @@ class Pool:
         return max(round((made + 1) * self.settings.every * epoch_steps), made + 1)
 
     def round(self, training: RoundContext, step: int) -> None:
-        """Score the pool and replace its worst by what the searcher proposes."""
+        """Score the pool and replace its worst members by proposals of the searcher."""
         scores = training.scores(self.members)
         seed = Random(f"{self.seed}/pool/round {len(self.rounds)}").randrange(2**31)
         searcher = self.searcher(seed=seed, metric="score", mode=self.mode)
@@ -112,14 +112,14 @@ class Pool:
         # The best last: a searcher may think the last ones the youngest.
         for member, score in reversed(ranked):
             searcher.add_evaluated_point({"architecture": member}, score, error=not math.isfinite(score))
-        wanted = round(self.settings.renew * len(self.members))
-        searcher.expect_in_flight(wanted)
-        proposed = list(_proposals(searcher, wanted))
+        count = round(self.settings.renew * len(self.members))
+        searcher.expect_in_flight(count)
+        proposed = list(_proposals(searcher, count))
         newest = {key(member) for member in (self.rounds[-1]["new"] if self.rounds else ())}
         if self.rounds and self.rounds[-1].get("learned"):
             known = {key(m): score for m, score in zip(self.members, scores, strict=True) if math.isfinite(score)}
             self.rounds = [*self.rounds[:-1], with_pool_scores(self.rounds[-1], known)]
-        told = {
+        record = {
             "step": step,
             "best": ranked[0][1],
             "mean": _mean(scores),
@@ -127,7 +127,7 @@ class Pool:
             "new": proposed,
             "learned": searcher.diagnostics[-1] if searcher.diagnostics else None,
         }
-        self.rounds = [*self.rounds, told]
+        self.rounds = [*self.rounds, record]
         self.members = [*(member for member, _ in ranked[: len(ranked) - len(proposed)]), *proposed]
 
     def _goodness(self, score: float) -> float:

@@ -151,7 +151,9 @@ def _kept_settings(folder: Path) -> Fingerprint:
         found = None if saved is None else saved[1].get("settings")
     begun = any(any(folder.glob(kind)) for kind in ("step-*.safetensors", "result.json"))
     if found is None and path.exists() and begun:
-        raise DamagedError(f"{path} is damaged, nothing else says how {folder} was trained: move that folder away")
+        raise DamagedError(
+            f"{path} is damaged, and no checkpoint has the settings of the training in {folder}: move that folder away"
+        )
     return found or {}
 
 

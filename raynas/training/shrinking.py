@@ -1,8 +1,8 @@
-"""Shrinks a space while its supernet is trained: options whose weights turn least are dropped, round after round.
+"""Shrinks a space while its supernet is trained: each round drops the options with the smallest weight angles.
 
 Angle-based search space shrinking (ABS, Hu et al., ECCV 2020). The score of an option is the mean angle of random
 architectures that contain it. What is left is an ordinary space, the same module with fewer options in its decisions;
-it is kept in the checkpoints of the supernet.
+it is saved in the checkpoints of the supernet.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class Shrinking:
     """What is left of a space, and the rounds that shrink it.
 
     Args:
-        angle_statistics: Tells the angles of the space.
+        angle_statistics: From which the angles are computed.
         costs: Of the same space; narrowed to what is left.
         violation: 0 for architectures that keep the limits. Others do not count.
-        paths: Makes the sampler of the paths to train, of what ``costs`` says is left.
+        paths: Makes the sampler of the paths to train, over the decisions that ``costs`` has left.
         settings: When a round is due, and how many options it drops.
         seed: Of the random architectures.
     """
@@ -67,15 +67,15 @@ class Shrinking:
         self.load_state(None)
 
     def state(self) -> dict[str, Any]:
-        """Where it stands, as plain JSON data."""
+        """The state, as plain JSON data."""
         return {"decisions": self.decisions, "rounds": self.rounds, "anchored": self.anchored}
 
     def load_state(self, state: Mapping[str, Any] | None) -> None:
-        """Go on from what :meth:`state` returned; None for the whole space."""
-        told = state or {"decisions": self.angle_statistics.decisions, "rounds": [], "anchored": False}
-        self.decisions = {name: tuple(options) for name, options in told["decisions"].items()}
-        self.rounds: list[dict[str, Any]] = list(told["rounds"])
-        self.anchored = bool(told["anchored"])
+        """Continue from what :meth:`state` returned; None for the whole space."""
+        known = state or {"decisions": self.angle_statistics.decisions, "rounds": [], "anchored": False}
+        self.decisions = {name: tuple(options) for name, options in known["decisions"].items()}
+        self.rounds: list[dict[str, Any]] = list(known["rounds"])
+        self.anchored = bool(known["anchored"])
         self.costs.narrow(self.decisions)
 
     @property
@@ -99,7 +99,7 @@ class Shrinking:
         )
 
     def round(self, training: RoundContext, step: int) -> None:
-        """Drop the options that turned least since the training began, or since the anchor was set."""
+        """Drop the options of the smallest angles since the training began, or since the anchor was set."""
         now = training.weights()
         self.drop(training.kept("anchor" if self.anchored else "initial"), now, step)
         if not self.anchored and self.dropped > self.settings.anchor:
@@ -111,7 +111,7 @@ class Shrinking:
 
         Args:
             begin: The weights from which angles are measured.
-            now: The weights of today.
+            now: The current weights.
             step: Of the training.
 
         Returns:
@@ -135,22 +135,22 @@ class Shrinking:
                 gone.append(Dropped(name, option, mean))
         if not gone:
             log.warning("no option can be dropped: too few architectures keep the limits")
-        told = {"step": step, "architectures": arch.size(decisions), "dropped": [asdict(each) for each in gone]}
-        self.decisions, self.rounds = decisions, [*self.rounds, told]
+        record = {"step": step, "architectures": arch.size(decisions), "dropped": [asdict(each) for each in gone]}
+        self.decisions, self.rounds = decisions, [*self.rounds, record]
         self.costs.narrow(self.decisions)
         return gone
 
     def _children(self) -> list[Architecture]:
         """Random architectures that keep the limits, so many that each option is in about ``samples`` of them."""
         rng = Random(f"{self.seed}/shrink/{len(self.rounds)}")
-        wanted = self.settings.samples * max(map(len, self.decisions.values()))
+        count = self.settings.samples * max(map(len, self.decisions.values()))
         found: list[Architecture] = []
-        for _ in range(_TRIES * wanted):
+        for _ in range(_TRIES * count):
             # Not in canonical form, in which some options are rare: each shall be in as many of them.
             child = arch.sample(self.decisions, rng)
             if self.violation(self.costs.canonical(child)) == 0:
                 found.append(child)
-            if len(found) == wanted:
+            if len(found) == count:
                 break
         return found
 

@@ -42,7 +42,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands after a chunk of steps."""
+    """The state of a training after a chunk of steps."""
 
     step: int
     loss: float
@@ -177,7 +177,7 @@ class Trainer:
         if self.recipe.drop_path:
             for module in self._dropping:
                 module.drop_path = self.recipe.drop_path * self.step / self.total_steps  # type: ignore[assignment]
-        # Without a gradient a parameter is left alone by momentum and decay: those off the path do not move.
+        # Momentum and weight decay skip a parameter without a gradient: those off the path do not change.
         self.optimizer.zero_grad(set_to_none=True)
         inputs, targets = self.loader.batch(self.step)
         chosen: Sequence[object] = [None] if self.paths is None else self.paths(self.step)
@@ -210,7 +210,7 @@ class Trainer:
             self.model.load_state_dict(self.average.module.state_dict())
 
     def _share_gradients(self) -> None:
-        """Average the gradients over the ranks: one exchange of one flat tensor, of the step's paths alone."""
+        """Average the gradients over the ranks: one all-reduce of one flat tensor, of only the step's paths."""
         if self.world == 1:
             return
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
@@ -246,7 +246,7 @@ class Trainer:
         return {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
 
     def load_state(self, tensors: dict[str, Tensor], step: int) -> None:
-        """Go on from what :meth:`state` returned at ``step``.
+        """Continue from what :meth:`state` returned at ``step``.
 
         Raises:
             RuntimeError: The tensors belong to another model.

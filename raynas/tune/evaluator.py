@@ -64,7 +64,7 @@ class CostModel(Protocol):
 
 
 class SupernetHandle(Protocol):
-    """What an evaluator may ask of the supernet of a run. It is trained before ``evaluation_spec`` is called."""
+    """The supernet of a run, for an evaluator. It is trained before ``evaluation_spec`` is called."""
 
     def replicas(self) -> list[Any]:
         """Start actors that score with the trained weights: see :class:`raynas.supernet.client.ReplicaPool`."""
@@ -91,7 +91,7 @@ class SupernetHandle(Protocol):
 
 @dataclass(frozen=True)
 class EvaluatorTraits:
-    """What a run has to know of an evaluator before it calls it."""
+    """Properties of an evaluator that a run reads before it calls it."""
 
     requires: frozenset[Literal["supernet", "replicas"]] = frozenset()
     """Phases that the run carries out first. supernet: train the shared weights; replicas: see, before that training,
@@ -126,7 +126,7 @@ class EvaluationContext:
     check_nodes: Callable[[], None]
     """Sees that all nodes have the code and the storage; to be called after waiting for nodes."""
     storage: Path | StoreSync
-    """Where the evaluator may keep what an interrupted run continues with: a folder, or its mirror in an object store.
+    """Where the evaluator may write what an interrupted run continues with: a folder, or a part of an object store.
     The run removes below it what belongs to architectures whose evaluation ended."""
     space: nn.Module | None = None
     """The network with its choices and initial weights; None for bare decisions."""
@@ -179,7 +179,7 @@ class Evaluator(tune.Trainable, abc.ABC):
         """Refuse a space, data or task that this evaluator cannot work with. Called before anything is started.
 
         Raises:
-            RayNASError: One line that says what is missing.
+            RayNASError: One line that names what is missing.
         """
 
     @classmethod
@@ -215,7 +215,7 @@ class Evaluator(tune.Trainable, abc.ABC):
 
 
 def _refuse_near_miss(cls: type[Evaluator], name: str) -> None:
-    """Refuse a public attribute that nobody would ever read: a misspelt or an outdated name of the contract."""
+    """Refuse a public attribute that RayNAS never reads: a misspelt or an outdated name of the contract."""
     if name.startswith("_") or name in _CONTRACT or hasattr(tune.Trainable, name):
         return
     if name in _RENAMED:

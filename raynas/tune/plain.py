@@ -1,6 +1,6 @@
-"""A plain ``tune.Trainable`` of a user as an evaluator.
+"""Adapter that makes an evaluator of a plain ``tune.Trainable``.
 
-The class reads ``config["architecture"]`` and reports ``score``. ``search.mode`` says whether high scores are good;
+The class reads ``config["architecture"]`` and reports ``score``. ``search.mode`` is the direction of the score;
 ``search.trainable_args`` go to its ``setup``; training settings that are searched stand in its config as numbers,
 ``config["train.lr"]``.
 """
@@ -25,11 +25,11 @@ __all__ = ["PlainTrainable", "evaluator_of"]
 
 
 class PlainTrainable(Evaluator):
-    """Runs trials of a trainable that knows nothing of RayNAS; made by :func:`evaluator_of`."""
+    """Runs trials of a trainable that does not depend on RayNAS; made by :func:`evaluator_of`."""
 
     traits = EvaluatorTraits(needs_network=False, searches_hyperparameters=True)
     wrapped: ClassVar[type[tune.Trainable]]
-    """Whose trials these are."""
+    """The trainable that runs in the trials."""
 
     @classmethod
     def validate(cls, config: Config) -> None:
@@ -45,12 +45,12 @@ class PlainTrainable(Evaluator):
 
     @classmethod
     def objective(cls, config: Config, metric: Metric | None) -> Objective:
-        """As ``search.mode`` says; default: high scores are good."""
+        """The score, in the direction of ``search.mode``; default: max."""
         return Objective("score", config.search.mode or "max")
 
     @classmethod
     def evaluation_spec(cls, context: EvaluationContext) -> EvaluationSpec:
-        """One trial per processor, unless ``search.max_concurrent`` says otherwise; ``search.slices`` reports each."""
+        """One trial per processor, or ``search.max_concurrent``; each reports ``search.slices`` times."""
         search = context.config.search
         concurrent = search.max_concurrent or int(ray.cluster_resources().get("CPU", 1))
         return EvaluationSpec(
@@ -101,8 +101,8 @@ def _wrapped(trainable: type[tune.Trainable]) -> type[PlainTrainable]:
 def with_plain_settings(trainable: type[Any]) -> type[Any]:
     """The trainable with trial configs as Tune's users know them.
 
-    ``{"architecture": {"blocks.0": "k3"}, "train.lr": 0.025}``: the network's part alone, and each setting under its
-    name, as the number that it is.
+    ``{"architecture": {"blocks.0": "k3"}, "train.lr": 0.025}``: the part of the network, and each setting as a number
+    under its name.
     """
 
     class WithPlainSettings(trainable):  # type: ignore[misc]

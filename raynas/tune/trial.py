@@ -1,9 +1,9 @@
-"""A Tune trial that scores one architecture, or several side by side: what trainables with cheap scores have in common.
+"""A Tune trial that evaluates one architecture, or a batch of several: the base class of evaluators with cheap scores.
 
 Trial configs:
 
     {"architecture": {...}}                    one architecture; Tune's scheduler decides whether it goes on
-    {"architectures": [{...}, ...]}            a cohort; the weak are dropped inside the trial, by halving
+    {"architectures": [{...}, ...]}            a batch (cohort); the weak are dropped inside the trial, by halving
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["BatchTrial", "Candidate", "FidelitySchedule"]
 
 @dataclass
 class Candidate:
-    """An architecture of the trial and what is known of it so far."""
+    """An architecture of the trial, and its results so far."""
 
     architecture: dict[str, str]
     fidelity: int = 0
@@ -36,7 +36,7 @@ class Candidate:
     error: str | None = None
 
     def refuse(self, why: str) -> None:
-        """It cannot be scored, now or ever: it counts as infeasible, and the trial goes on without it."""
+        """Mark it as infeasible, because it can never be scored; the trial continues without it."""
         self.status, self.error, self.metrics = "error", why, {"infeasible": True}
 
     def outcome(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class BatchTrial(Evaluator):
         Args:
             config: Of the first trial.
             schedule: How many fidelities there are, and what a cohort does after which of them.
-            known: What an interrupted run already found out, by the key of the architecture: ``fidelity``, ``score``,
+            known: Results of an interrupted run, by the key of the architecture: ``fidelity``, ``score``,
                 ``seconds`` and ``metrics``.
         """
         self.schedule, self._known = schedule, dict(known or {})
@@ -104,11 +104,11 @@ class BatchTrial(Evaluator):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take on another trial in the same process."""
         listed = new_config.get("architectures") or [new_config["architecture"]]
-        self.candidates = [self._member(dict(architecture)) for architecture in listed]
-        self._alone = "architectures" not in new_config
+        self.candidates = [self._candidate(dict(architecture)) for architecture in listed]
+        self._single = "architectures" not in new_config
         return True
 
-    def _member(self, architecture: dict[str, str]) -> Candidate:
+    def _candidate(self, architecture: dict[str, str]) -> Candidate:
         known = self._known.get(arch.key(architecture)) if self._known else None
         if known is None:
             return Candidate(architecture)
@@ -122,18 +122,18 @@ class BatchTrial(Evaluator):
         )
 
     def step(self) -> dict[str, Any]:
-        """One fidelity for every candidate that is still in and is not ahead of another."""
+        """Evaluate all running candidates of the lowest fidelity at their next one."""
         fidelity = min(m.fidelity for m in self.candidates if m.status == "running")
-        alive = [m for m in self.candidates if m.status == "running" and m.fidelity == fidelity]
-        self.advance(alive, fidelity)
-        for candidate in alive:
+        advancing = [m for m in self.candidates if m.status == "running" and m.fidelity == fidelity]
+        self.advance(advancing, fidelity)
+        for candidate in advancing:
             if candidate.status == "running":
                 candidate.fidelity += 1
                 if self.schedule.combined is not None:
                     candidate.score = self.schedule.combined[candidate.fidelity](candidate.metrics)
                 candidate.status = "complete" if candidate.fidelity == self.schedule.fidelities else "running"
         running = [m for m in self.candidates if m.status == "running"]
-        if not self._alone and self.schedule.halving and running and len({m.fidelity for m in running}) == 1:
+        if not self._single and self.schedule.halving and running and len({m.fidelity for m in running}) == 1:
             self._halve(running)
         done = all(m.status != "running" for m in self.candidates)
         sign = -1.0 if self.schedule.mode == "min" else 1.0
@@ -142,12 +142,12 @@ class BatchTrial(Evaluator):
             "score": best.score,
             "fidelity": best.fidelity,
             "training_iteration": best.fidelity,
-            "outcomes": [m.outcome() for m in (self.candidates if done else alive)],
+            "outcomes": [m.outcome() for m in (self.candidates if done else advancing)],
             "done": done,
         }
 
     def _halve(self, running: Sequence[Candidate]) -> None:
-        """At a rung only the best of a cohort go on."""
+        """At a rung keep only the best of the batch running."""
         rung = float(self.schedule.grace)
         while rung < running[0].fidelity:
             rung *= self.schedule.reduction_factor
@@ -158,7 +158,7 @@ class BatchTrial(Evaluator):
                     candidate.status = "stopped"
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
-        """Nothing to keep: the log knows every step that was made."""
+        """Nothing to save: the log has the result of every step."""
         return {}
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:

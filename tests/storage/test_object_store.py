@@ -39,7 +39,7 @@ from raynas.search_space.space import SearchSpace
 from raynas.searchers import RandomSearch
 from raynas.storage.locks import abandoned_folders, exclusive, process_folder
 from raynas.storage.object_store import check_storage, fetch, newest, open_sync, unusable
-from raynas.storage.recovery import recover
+from raynas.storage.recovery import keep_aside, recover
 from raynas.storage.removal import MARKER
 from raynas.storage.sync import StoreSync
 
@@ -368,7 +368,7 @@ def test_nothing_is_removed_where_nothing_is_marked(store: str, tmp_path_factory
     """A mirror of somebody's folder, by whatever fault."""
     theirs = tmp_path_factory.mktemp("theirs")
     put(theirs, thesis="theirs")
-    for act in (lambda m: m.pull(), lambda m: m.forget(), lambda m: m._keep_aside()):
+    for act in (lambda m: m.pull(), lambda m: m.forget(), keep_aside):
         with pytest.raises(OSError, match="RayNAS has not made the folder"):
             act(StoreSync(store, "run", theirs))
     assert found(theirs) == {"thesis": "theirs"}

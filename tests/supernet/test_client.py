@@ -59,6 +59,6 @@ def test_one_that_computes_for_long_is_not_taken_for_gone(replicas: Any) -> None
 
 
 def test_where_none_is_there_that_is_said(replicas: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 1.0)
+    monkeypatch.setattr(module, "TIMEOUT", 1.0)
     with pytest.raises(RuntimeError, match="none of 1 replicas of the supernet was there for"):
         ReplicaPool(replicas[1:]).call("evaluate", [Request(("anyone?",), 0)])

@@ -48,7 +48,7 @@ def az_nas(network: nn.Module, names: Sequence[str], inputs: Tensor, macs: float
     Args:
         network: With initial weights; not changed.
         names: Its blocks: those whose output is a feature map count. One that passes its input on is none.
-        inputs: Of which the shape alone counts: [N, C, H, W].
+        inputs: Only their shape is used: [N, C, H, W].
         macs: What the network costs.
 
     Returns:

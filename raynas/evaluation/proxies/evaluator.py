@@ -1,4 +1,4 @@
-"""Architectures judged by their initial weights: which zero-cost scores there are, and how to take them."""
+"""Zero-cost proxies of a space: which scores there are, and their computation from the initial weights."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check_scores(given: str | Sequence[str], setting: str) -> list[str]:
         setting: Which holds them, for the message.
 
     Raises:
-        ConfigError: One is unknown, or stands there twice.
+        ConfigError: One is unknown, or is named twice.
     """
     names = [given] if isinstance(given, str) else list(given)
     for name in names:
@@ -56,7 +56,7 @@ def parts(names: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class ZeroCostProxies:
-    """A space with its initial weights, and what its networks are judged by."""
+    """A space with its initial weights, and the images and scores by which its networks are evaluated."""
 
     space: nn.Module
     costs: Costs
@@ -70,10 +70,10 @@ class ZeroCostProxies:
     def of(
         cls, space: nn.Module, costs: Costs, data: Data, names: Sequence[str], images: int, seed: int
     ) -> ZeroCostProxies:
-        """With so many training images, chosen by the seed alone.
+        """Proxies on a number of training images, which depend on the seed only.
 
         Raises:
-            ConfigError: naswot is wanted, and the space has no activations; or the data are no images.
+            ConfigError: naswot is requested, and the space has no activations; or the data are no images.
         """
         if not isinstance(data, Dataset):
             raise ConfigError(f"scores without training are for images, and {data.name} is a text")

@@ -25,8 +25,8 @@ def filtered(space: SearchSpace, proxies: ZeroCostProxies, settings: FilterConfi
 
     Args:
         space: With its limits.
-        proxies: Takes the scores.
-        settings: How much to keep, and how many architectures tell what that is.
+        proxies: Compute the scores.
+        settings: Which share to keep, and the size of the random sample.
         seed: Of the sample.
     """
     sample = functools.partial(random_architectures, space, settings.sample, seed)
@@ -34,15 +34,15 @@ def filtered(space: SearchSpace, proxies: ZeroCostProxies, settings: FilterConfi
 
 
 class ZeroCostFilter:
-    """How far an architecture is from the part of the space that is kept: a constraint, as searchers take it.
+    """How far an architecture is outside the part of the space that is kept: a constraint for searchers.
 
-    The part is bounded by a quantile of the score in a random sample, which is scored when somebody asks first.
+    The part is bounded by a quantile of the score in a random sample, which is scored at the first call.
 
     Args:
-        proxies: Takes the scores; several are combined by rank.
-        sample: Random architectures, those that keep the limits alone.
+        proxies: Compute the scores; several are combined by rank.
+        sample: Makes random architectures that meet the limits.
         keep: Which share of them to keep.
-        limits: The run's own constraint; None without limits. Asked first: it costs less.
+        limits: The run's own constraint; None without limits. Checked first: it costs less.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class ZeroCostFilter:
         """The least score that is kept, and the distance between the quartiles of the sample."""
         if self._bounds is None:
             drawn = list(self.sample())
-            told = [self.proxies.measure(architecture) for architecture in drawn]
-            wrong = [name for one in told for name, value in one.items() if math.isnan(value)]
+            measured = [self.proxies.measure(architecture) for architecture in drawn]
+            wrong = [name for one in measured for name, value in one.items() if math.isnan(value)]
             if wrong:
                 raise ConfigError(f"search.filter.score: {wrong[0]} of a random architecture is no number")
-            if len(told[0]) > 1:
-                self._reference = Reference({name: [one[name] for one in told] for name in told[0]})
-            for architecture, one in zip(drawn, told, strict=True):
+            if len(measured[0]) > 1:
+                self._reference = Reference({name: [one[name] for one in measured] for name in measured[0]})
+            for architecture, one in zip(drawn, measured, strict=True):
                 self._scores[key(architecture)] = self._value(one)
             scores = list(self._scores.values())
             low, least, high = np.quantile(scores, [0.25, 1.0 - self.keep, 0.75])
@@ -90,5 +90,5 @@ class ZeroCostFilter:
             self._scores[name] = -math.inf if math.isnan(score) else score
         return self._scores[name]
 
-    def _value(self, told: dict[str, float]) -> float:
-        return next(iter(told.values())) if self._reference is None else self._reference(told)
+    def _value(self, metrics: dict[str, float]) -> float:
+        return next(iter(metrics.values())) if self._reference is None else self._reference(metrics)
