@@ -75,6 +75,7 @@ def test_a_coarse_score_is_judged_by_its_worst_reading() -> None:
     assert ranking.score.favourite == 3
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     covered = 0
     for seed in range(40):
@@ -93,6 +94,7 @@ def test_chance_is_around_nothing_and_as_wide_as_theory_says() -> None:
     assert (tau.low, tau.high) == pytest.approx((-width, width), rel=0.2)
 
 
+@pytest.mark.slow
 def test_noise_is_told_from_a_score() -> None:
     flagged = 0
     for seed in range(20):
@@ -102,6 +104,7 @@ def test_noise_is_told_from_a_score() -> None:
     assert flagged <= 3
 
 
+@pytest.mark.slow
 def test_a_good_score_is_called_good_and_must_beat_the_baselines() -> None:
     score, truth = related(0.8)
     weak = truth + np.random.default_rng(1).normal(size=N)
@@ -144,6 +147,7 @@ def test_same_seed_same_figures() -> None:
     assert compare(score, truth, {"MACs": truth**3}, seed=5, resamples=50) != first
 
 
+@pytest.mark.slow
 def test_a_thousand_architectures_take_seconds() -> None:
     score, truth = related(0.6, n=1000)
     started = time.process_time()

@@ -184,6 +184,7 @@ def test_more_actors_than_fit_are_refused_before_anything_is_computed(tmp_path, 
     assert "9 actors of 1 CPUs and 1 GPUs do not fit into the cluster" in said and "\n" not in said
 
 
+@pytest.mark.slow
 def test_a_token_that_is_not_there_is_one_line(tmp_path):
     line = [sys.executable, "-m", "raynas.launch", *TINY, "--storage-path", str(tmp_path)]
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "none")}

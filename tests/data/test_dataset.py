@@ -77,6 +77,7 @@ def test_split_depends_on_the_seed_alone() -> None:
     assert int((first.validation.inputs.long() * ranks).sum()) == 207432071
 
 
+@pytest.mark.slow
 def test_split_is_the_same_in_another_process() -> None:
     code = (
         "from raynas.data.dataset import load; d = load('digits', seed=1); "

@@ -109,6 +109,7 @@ def darts_vector(space, state, architecture):
     return torch.cat(parts)
 
 
+@pytest.mark.slow
 def test_two_cells_of_darts_have_the_angle_of_the_vectors_that_are_built():
     space, rng = darts(channels=4, cells=3), random.Random(0)
     begin, now = moved(space)

@@ -77,6 +77,7 @@ def _load(folder: Path) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_subnet_as_plain_code(net: nn.Module, images: tuple[Tensor], tmp_path: Path) -> None:
     before = copy.deepcopy(net.state_dict())
     subnet = derive(net, {"block": "conv"})
@@ -107,6 +108,7 @@ def _check_readable(text: str) -> None:
     assert "train_only" not in text and max(map(len, text.splitlines())) <= 120
 
 
+@pytest.mark.slow
 def test_parameters_and_buffers_of_own_modules(net: nn.Module, images: tuple[Tensor], tmp_path: Path) -> None:
     subnet = derive(net, {"block": "scale"})
     export(subnet, images, tmp_path, ["safetensors"])
@@ -117,6 +119,7 @@ def test_parameters_and_buffers_of_own_modules(net: nn.Module, images: tuple[Ten
     assert "        x1 = x * self.block.factor" in (tmp_path / "model.py").read_text().splitlines()
 
 
+@pytest.mark.slow
 def test_torch_export_takes_any_batch(net: nn.Module, images: tuple[Tensor], tmp_path: Path) -> None:
     subnet = derive(net, {"block": "scale"})
     export(subnet, (images[0][:1],), tmp_path, ["torch_export"])
@@ -126,6 +129,7 @@ def test_torch_export_takes_any_batch(net: nn.Module, images: tuple[Tensor], tmp
         torch.testing.assert_close(loaded(inputs), subnet.eval()(inputs))
 
 
+@pytest.mark.slow
 def test_onnx(net: nn.Module, images: tuple[Tensor], tmp_path: Path) -> None:
     for name in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(name)
@@ -143,6 +147,7 @@ def test_missing_onnx_says_what_to_install(
         export(derive(net, {"block": "skip"}), images, tmp_path, ["onnx"])
 
 
+@pytest.mark.slow
 def test_types_are_kept(images: tuple[Tensor], tmp_path: Path) -> None:
     half = derive(nn.Sequential(Choice(a=nn.Conv2d(3, 2, 3)), nn.Flatten()), {"0": "a"}).double()
     export(half, (images[0].double(),), tmp_path, ["safetensors"])
@@ -154,6 +159,7 @@ class FixedBatch(nn.Module):
         return x.reshape(3, -1) if x.shape[0] == 3 else x + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torch_export", "onnx"])
 def test_a_network_for_one_batch_size_is_refused(name: str, tmp_path: Path) -> None:
     if name == "onnx":
@@ -163,6 +169,7 @@ def test_a_network_for_one_batch_size_is_refused(name: str, tmp_path: Path) -> N
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_file_that_computes_something_else_is_not_kept(
     net: nn.Module, images: tuple[Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +185,7 @@ def test_a_file_that_computes_something_else_is_not_kept(
     assert [file.name for file in tmp_path.iterdir()] == ["model.pt2"], "the other format is written"
 
 
+@pytest.mark.slow
 def test_code_that_needs_other_packages_does_not_pass(
     net: nn.Module, images: tuple[Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,6 +225,7 @@ class Auxiliary(nn.Module):
         return (logits, self.auxiliary(x)) if self.training else logits
 
 
+@pytest.mark.slow
 def test_what_only_training_uses_is_left_out(tmp_path: Path) -> None:
     network = Auxiliary()
     assert network(torch.randn(2, 4))[1].shape == (2, 2)

@@ -47,6 +47,7 @@ class Many(nn.Module):
         return logits, {"scores": scores.softmax(-1), "rest": -x[:, ::2, None].squeeze(2), "positive": x > 0}
 
 
+@pytest.mark.slow
 def test_many_ways_of_writing_a_forward(tmp_path: Path) -> None:
     torch.manual_seed(0)
     report = export(Many(), (torch.randint(7, (2, 5)), torch.randn(2, 5)), tmp_path)
@@ -72,12 +73,14 @@ class Zoo(nn.Module):
         return self.drop(self.conv(x)) * 1e-9
 
 
+@pytest.mark.slow
 def test_habits_of_torchvision(images: tuple[Tensor], tmp_path: Path) -> None:
     export(Zoo(), images, tmp_path, ["safetensors"])
     text = (tmp_path / "model.py").read_text()
     assert "        x = self.conv(x)" in text.splitlines() and "torchvision" not in text
 
 
+@pytest.mark.slow
 def test_small_outputs_are_compared_no_less_strictly(
     images: tuple[Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +165,7 @@ NAMES = ["plain", "3x3 conv", "class", "5\u00d75", "名前", 'an "old" one', "ba
          "a\nfrom os import makedirs; makedirs(PLACE)\n#", "#"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_names_of_modules_are_data(images: tuple[Tensor], tmp_path: Path) -> None:
     place = tmp_path / "attacked"
     names = [name.replace("PLACE", repr(str(place))) for name in NAMES]
@@ -171,6 +175,7 @@ def test_names_of_modules_are_data(images: tuple[Tensor], tmp_path: Path) -> Non
     assert report.files[0].difference < 1e-6 and not place.exists()
 
 
+@pytest.mark.slow
 def test_names_of_classes_are_data(images: tuple[Tensor], tmp_path: Path) -> None:
     names = ['x"""\nimport os\nos.makedirs(PLACE)\n"""', "a b", "é", "\\"]
     kinds = [type(name.replace("PLACE", repr(str(tmp_path / "attacked"))), (Zoo,), {}) for name in names]

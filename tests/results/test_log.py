@@ -297,6 +297,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_every_flushed_row_survives_kill_9_and_readers_never_see_half_a_part(tmp_path: Path) -> None:
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None

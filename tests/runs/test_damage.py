@@ -316,6 +316,7 @@ def damages(path: Path, text: bytes) -> Iterator[tuple[str, bytes]]:
             yield f"changed, {number}", json.dumps(wrong_values(json.loads(text), rng)).encode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 def test_a_damaged_file_is_named_or_does_no_harm(name: str, folder: Path, whole: Path, caplog: Any) -> None:
     path, text = folder / name, (whole / name).read_bytes()

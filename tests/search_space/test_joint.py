@@ -156,6 +156,7 @@ def ridge(architecture):
     return value - (0.05 if away < 0 else 0.15) * away**2 - 0.03 * (away + decay - 9) ** 2
 
 
+@pytest.mark.slow
 def test_bayes_knows_that_neighbouring_levels_are_alike():
     levels = tuple(map(str, range(16)))
     decisions = {f"blocks.{i}": ("k3", "k5", "skip") for i in range(4)}

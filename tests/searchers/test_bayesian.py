@@ -26,6 +26,7 @@ def best(searcher: object, count: int, score=preference, in_flight: int = 1) -> 
     return max(map(preference, Player(score, in_flight=in_flight).play(searcher, count)))
 
 
+@pytest.mark.slow
 def test_finds_better_ones_than_random_search_and_only_by_the_scores() -> None:
     by_chance = mean(best(RandomSearch(LARGE, seed=seed), 40) for seed in range(8))
     assert mean(best(small(LARGE, seed), 40) for seed in range(2)) > by_chance + 1.5
@@ -34,6 +35,7 @@ def test_finds_better_ones_than_random_search_and_only_by_the_scores() -> None:
     assert mean(shuffled) < by_chance + 1
 
 
+@pytest.mark.slow
 def test_finds_the_optimum_of_a_small_space_and_loses_little_with_many_in_flight() -> None:
     """CHAIN has 4,096 architectures, whose scores are a sum over the decisions."""
     top = sum(max(preference({name: o}) for o in options) for name, options in CHAIN.decisions.items())
@@ -51,6 +53,7 @@ def parity(architecture: Architecture) -> float:
     return -abs(sum(a == b == "b" for a, b in itertools.pairwise(options)) - 7) - 0.01 * options.count("a")
 
 
+@pytest.mark.slow
 def test_structure_helps_where_the_score_depends_on_it() -> None:
     chained = SearchSpace(LARGE.decisions, graph=chain)
     with_graph = mean(max(map(parity, Player(parity).play(small(chained, seed), 25))) for seed in range(3))
@@ -81,6 +84,7 @@ def test_scores_of_stopped_trials_are_shifted_and_doubted() -> None:
     assert np.argsort(targets).tolist() == np.argsort([preference(a) for a in drawn[:5]]).tolist()
 
 
+@pytest.mark.slow
 def test_a_restored_searcher_has_the_same_model() -> None:
     searcher, restored = Bayes(CHAIN, seed=3), Bayes(CHAIN, seed=3)
     Player(in_flight=3).play(searcher, 30)
@@ -91,6 +95,7 @@ def test_a_restored_searcher_has_the_same_model() -> None:
         Bayes(CHAIN, seed=3, settings=BayesSettings(startup=4)).set_state(searcher.get_state())
 
 
+@pytest.mark.slow
 def test_recommends_by_the_model_what_was_not_merely_lucky() -> None:
     few = SearchSpace({f"block{i}": ("a", "b", "c") for i in range(4)})
 
@@ -129,6 +134,7 @@ def test_noise_is_not_taken_for_structure() -> None:
     assert np.exp(model.theta[-1]) > 0.3
 
 
+@pytest.mark.slow
 def test_asking_for_recommendations_changes_no_proposal() -> None:
     silent, asked = Player(in_flight=3), Player(in_flight=3)
     one, other = Bayes(CHAIN, seed=1), Bayes(CHAIN, seed=1)
@@ -169,6 +175,7 @@ def test_bad_settings() -> None:
         BayesSettings(candidates=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["nasbench201", "nasbench_macro"])
 def test_finds_the_optimum_of_a_public_table(shared_data: Path, table: str) -> None:
     """The slowest of thirty seeds, of which benchmarks/README.md tells, needed 41 evaluations, and 56 on the other."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from ray.tune.search import Searcher
 
 from raynas.search_space.space import SearchSpace
@@ -38,12 +39,14 @@ class TestEvolution(SearcherContract):
         return Evolution(space, **keywords)
 
 
+@pytest.mark.slow
 class TestEvolutionInSmallGenerations(SearcherContract):
     def make(self, space: SearchSpace, **keywords: Any) -> Searcher:
         settings = EvolutionSettings(population=9, parents=3, mutations=4, crossovers=3)
         return Evolution(space, settings=settings, **keywords)
 
 
+@pytest.mark.slow
 class TestTPE(SearcherContract):
     replays_in_any_order = False
 
@@ -51,6 +54,7 @@ class TestTPE(SearcherContract):
         return TPE(space, **keywords)
 
 
+@pytest.mark.slow
 class TestNSGA2(SearcherContract):
     replays_in_any_order = False  # a generation is those that were scored one after the other
 
@@ -65,6 +69,7 @@ class TestRegularizedEvolution(SearcherContract):
         return RegularizedEvolution(space, **keywords)
 
 
+@pytest.mark.slow
 class TestRegularizedEvolutionOfFew(SearcherContract):
     replays_in_any_order = False
 
@@ -79,6 +84,7 @@ class TestLocalSearch(SearcherContract):
         return LocalSearch(space, **keywords)
 
 
+@pytest.mark.slow
 class TestLocalSearchFromAnywhere(SearcherContract):
     replays_in_any_order = False
 
@@ -86,6 +92,7 @@ class TestLocalSearchFromAnywhere(SearcherContract):
         return LocalSearch(space, draws=1, **keywords)
 
 
+@pytest.mark.slow
 class TestReinforce(SearcherContract):
     replays_in_any_order = False  # the policy moves score by score
 
@@ -93,6 +100,7 @@ class TestReinforce(SearcherContract):
         return Reinforce(space, **keywords)
 
 
+@pytest.mark.slow
 class TestPredictor(SearcherContract):
     replays_in_any_order = False  # the networks know the scores up to the last training
 
@@ -100,6 +108,7 @@ class TestPredictor(SearcherContract):
         return Predictor(space, settings=PredictorSettings(members=2, retrain=10), **keywords)
 
 
+@pytest.mark.slow
 class TestPredictorAsNPENAS(SearcherContract):
     replays_in_any_order = False
 
@@ -108,6 +117,7 @@ class TestPredictorAsNPENAS(SearcherContract):
         return Predictor(space, settings=npenas, **keywords)
 
 
+@pytest.mark.slow
 class TestBayes(SearcherContract):
     replays_in_any_order = False  # the kernel's weights are those of the first scores
 
@@ -115,6 +125,7 @@ class TestBayes(SearcherContract):
         return Bayes(space, settings=BayesSettings(enumerate_up_to=100, candidates=60), **keywords)
 
 
+@pytest.mark.slow
 class TestNAO(SearcherContract):
     replays_in_any_order = False  # a round is learned from the scores up to its beginning
 
