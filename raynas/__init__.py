@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from raynas.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from raynas.analysis.results import load_run
+    from raynas.analysis.results import compare, load_run
     from raynas.architecture import Architecture
     from raynas.config.loading import load as load_config
     from raynas.config.run import Config
@@ -60,6 +60,7 @@ __all__ = [
     "Task",
     "TrainingDiverged",
     "__version__",
+    "compare",
     "decisions",
     "derive",
     "inspect_space",
@@ -88,6 +89,7 @@ _HOMES = {
     "Split": "raynas.data.dataset",
     "Task": "raynas.tasks.base",
     "TrainingDiverged": "raynas.exceptions",
+    "compare": "raynas.analysis.results",
     "decisions": "raynas.nn.choice",
     "derive": "raynas.nn.subnet",
     "inspect_space": "raynas.nn.protocols",

@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 from typing_extensions import Self
 
+from raynas.analysis.results import RunResults, load_run
 from raynas.architecture import Architecture, Decisions
 from raynas.config.run import Config
 from raynas.data.dataset import Data
@@ -193,6 +194,14 @@ class Run:
         return affordable(self.context, steps)
 
     # What was found.
+
+    def results(self) -> RunResults:
+        """What the run has found so far: the log, the leaderboard, the front; see :func:`raynas.load_run`.
+
+        Raises:
+            ConfigError: The run was not opened yet, or a file of it is damaged.
+        """
+        return load_run(self.folder)
 
     def best(self) -> Architecture:
         """The winner of the last search.

@@ -164,6 +164,8 @@ class Recorder(tune.Callback):
                 # cohort repeats its report.
                 continue
             row = {"key": name, **self._row(outcome, trial.trial_id), **self._lineage(name)}
+            if result.get("done") and row["status"] == "running":  # the scheduler has just stopped the trial
+                row["status"] = "stopped"
             self.counts.busy += self._meter.took(row)
             self.counts.failed += row["status"] == "error"
             self._measure(row)
@@ -200,7 +202,7 @@ class Recorder(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The trial ended: architectures that did not reach the end were stopped by the scheduler."""
         for row in self._open.pop(trial.trial_id, {}).values():
-            if row["status"] == "running":
+            if row["status"] == "running":  # the scheduler stopped it between two reports
                 row = {**row, "status": "stopped"}
                 self.log.append(row)
             self.counts.scored += 1
