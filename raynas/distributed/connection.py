@@ -7,11 +7,13 @@ import logging
 import os
 import re
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,6 +22,7 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from raynas.config.run import Config
+from raynas.config.trust import foreign
 from raynas.distributed import health as watch
 from raynas.distributed.local_ray import lost_within_seconds, on_loopback, private_folder
 from raynas.exceptions import ConfigError
@@ -66,11 +69,22 @@ def connect(config: Config, dashboard: str | None = None, verbose: bool = False)
         return
     address = check_address(config)
     try:
-        _connect(address, dashboard, verbose)
+        with nullcontext() if address else watch.starting(_onward(config)):
+            _connect(address, dashboard, verbose)
         watch.start(own=address is None, interrupts=threading.current_thread() is threading.main_thread())
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _terminate)  # in place of Ray's own, which leaves at once
+
+
+def _onward(config: Config) -> str:
+    """How to go on with a run whose program has ended."""
+    if config.name is None:
+        return ""
+    path = config.storage_path
+    place = f"{path.rstrip('/')}/{config.name}" if "://" in path else str(Path(path).expanduser() / config.name)
+    trust = " --trust" if foreign(config) else ""
+    return f"go on with: python -m raynas.launch --resume {shlex.quote(place)}{trust}"
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

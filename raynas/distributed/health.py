@@ -11,13 +11,14 @@ library waits on, or prints pages and ends the program. Here it is one line, a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -25,14 +26,16 @@ import ray
 from ray.exceptions import GetTimeoutError
 
 from raynas import _compat
-from raynas.distributed.local_ray import end_processes
+from raynas.distributed.local_ray import end_processes, own_processes
 from raynas.exceptions import ClusterLostError
 from raynas.utils.periods import PERIODS
 
-__all__ = ["get", "leave", "lost", "make_sure", "start", "wait"]
+__all__ = ["get", "leave", "lost", "make_sure", "start", "starting", "wait"]
 
 GRACE = 15.0
 """Seconds for the program to end by itself, the last rows of the log being written meanwhile."""
+START_GRACE = 3.0
+"""Seconds for Ray to say by itself why it does not start, after one of its processes has ended."""
 _CONNECT = 5.0
 """Seconds within which a process takes a connection, if it lives."""
 Address = tuple[str, int]
@@ -85,6 +88,8 @@ class _Watch:
     """What has died."""
     ends: bool = False
     """Whether the program may be ended, for it is ours."""
+    onward: str = ""
+    """How to go on with what the program does, in words."""
 
     def cluster(self, own: bool = False) -> _Cluster | None:
         """The cluster of this process."""
@@ -108,11 +113,25 @@ class _Watch:
                 os.kill(os.getpid(), signal.SIGTERM)  # whose handler raises what terminated() returns
                 time.sleep(GRACE)
                 if self.ends:
-                    print(f"error: {died}; go on with --resume", file=sys.stderr, flush=True)
-                    end_processes()
-                    os._exit(1)
+                    self.end(died)
                 return
             time.sleep(PERIODS.alive)
+
+    def run_start(self, started: threading.Event) -> None:
+        """Look at Ray's own processes while Ray starts; end the program when one of them has died, if that hangs."""
+        seen: dict[str, float] = {}
+        while not started.wait(0.1 * PERIODS.alive):
+            now, running = time.monotonic(), own_processes()
+            seen |= dict.fromkeys(running, now)
+            died = [name for name, last in seen.items() if now - last > START_GRACE]
+            if died and not started.is_set():
+                self.end(f"Ray does not start here: {died[0]}, Ray's own process, has died")
+
+    def end(self, died: str) -> NoReturn:
+        """End the program from a thread that is not the main one."""
+        print(f"error: {died}; {self.onward or 'try again'}", file=sys.stderr, flush=True)
+        end_processes()
+        os._exit(1)
 
 
 _WATCH = _Watch()
@@ -120,6 +139,25 @@ _WATCH = _Watch()
 
 def _name(cluster: _Cluster) -> str:
     return next((name for name, known in _WATCH.clusters.items() if known is cluster), "")
+
+
+@contextlib.contextmanager
+def starting(onward: str) -> Iterator[None]:
+    """Meanwhile Ray starts here: where one of its processes dies, a program of ours ends, for Ray's library would wait.
+
+    Args:
+        onward: How to go on after that, and after any later death, in words.
+    """
+    _WATCH.onward = onward
+    if not _WATCH.ends:
+        yield
+        return
+    started = threading.Event()
+    threading.Thread(target=_WATCH.run_start, args=(started,), name="raynas-watch-start", daemon=True).start()
+    try:
+        yield
+    finally:
+        started.set()
 
 
 def start(own: bool, interrupts: bool) -> None:

@@ -23,12 +23,14 @@ from raynas.exceptions import ConfigError
 from raynas.storage.locks import is_unlocked, lock_until_exit
 from raynas.storage.removal import move, remove_tree, scratch_folder
 
-__all__ = ["end_processes", "lost_within_seconds", "on_loopback", "private_folder"]
+__all__ = ["end_processes", "lost_within_seconds", "on_loopback", "own_processes", "private_folder"]
 
 log = logging.getLogger(__name__)
 _PREFIX = "rn-"
 _MADE: dict[int, Path] = {}
 """The folder of a process, by its id."""
+_NEEDED = {"the GCS": b"/gcs_server\0", "the raylet": b"/raylet/raylet\0"}
+"""Programs, by what they are called in messages."""
 _LONGEST = 107 - len("/rn-12345678/r/session_2026-12-01_00-17-01_596212_1234567/sockets/plasma_store.1")
 """Bytes of the path of the folder below which sockets still have a path that Linux takes."""
 
@@ -128,6 +130,17 @@ def end_processes() -> None:
     folder = _MADE.get(os.getpid())
     if folder is not None:
         _end_writers(folder)
+
+
+def own_processes() -> list[str]:
+    """Which of the two processes that a driver needs are there, of a Ray that this process starts."""
+    found = []
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # the thread has ended
+            for child in (thread / "children").read_text().split():
+                line = Path(f"/proc/{child}/cmdline").read_bytes()
+                found += [name for name, program in _NEEDED.items() if program in line]
+    return found
 
 
 def _end_writers(folder: Path) -> None:

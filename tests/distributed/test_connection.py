@@ -142,3 +142,20 @@ def test_a_dashboard_for_others_without_a_token_is_refused(host, started, monkey
     for loopback in ("127.0.0.1", "::1", "localhost"):
         connect(Config(), dashboard=loopback)
     assert len(started) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"storage_path": "runs", "name": "one"}, "go on with: python -m raynas.launch --resume runs/one"),
+        ({"storage_path": "/my runs", "name": "one"}, "go on with: python -m raynas.launch --resume '/my runs/one'"),
+        ({"storage_path": "s3://b/r/", "name": "one"}, "go on with: python -m raynas.launch --resume s3://b/r/one"),
+        (
+            {"storage_path": "runs", "name": "one", "space": "mine:space"},
+            "go on with: python -m raynas.launch --resume runs/one --trust",
+        ),
+        ({}, ""),
+    ],
+)
+def test_how_to_go_on_is_a_whole_command(settings: dict[str, str], line: str) -> None:
+    assert connection._onward(Config(**settings)) == line

@@ -64,6 +64,42 @@ def test_a_head_that_is_started_again_within_a_minute_is_waited_for(ports: list[
     assert "GCS" in str(looks(cluster, 1.0)), "nobody starts that of this machine again"
 
 
+STARTING = """
+import subprocess, sys, time
+from raynas.distributed import health
+health.START_GRACE = 0.5
+if sys.argv[1] == "ours":
+    health.guard()
+with health.starting("go on with: python -m raynas.launch --resume runs/one"):
+    line = ["/ray/gcs_server", "-c", "import time; time.sleep(60)"]
+    child = subprocess.Popen(line, executable=sys.executable)
+    time.sleep(0.5)
+    child.kill()
+    time.sleep(60 if sys.argv[1] == "ours" else 3)  # as Ray's library waits
+"""
+"""A program in which Ray's GCS dies while it starts."""
+
+
+@pytest.mark.parametrize("whose", ["ours", "another"])
+def test_a_gcs_that_dies_while_ray_starts_is_one_line(whose: str) -> None:
+    done = subprocess.run([sys.executable, "-c", STARTING, whose], capture_output=True, text=True, timeout=50)
+    line = "error: Ray does not start here: the GCS, Ray's own process, has died; go on with: python -m raynas.launch"
+    assert done.stderr == (f"{line} --resume runs/one\n" if whose == "ours" else "")
+    assert done.returncode == (1 if whose == "ours" else 0), "another's program is not ended"
+
+
+def test_a_program_that_hangs_after_the_death_of_ray_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = watch._Watch(ends=True, onward="go on with: python -m raynas.launch --resume runs/one")
+    monkeypatch.setattr(watch.os, "_exit", lambda code: None)
+    ended.end("the GCS, Ray's own process on the head node, has died")
+    assert capsys.readouterr().err == (
+        "error: the GCS, Ray's own process on the head node, has died; go on with: "
+        "python -m raynas.launch --resume runs/one\n"
+    )
+
+
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("call", [lambda ref: watch.get(ref), lambda ref: watch.wait([ref])], ids=["get", "wait"])
 def test_every_wait_ends_with_ray(call: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """One run on a cluster that has a bad day: it suffers every fault, one after the other; what each costs is measured.
 
-    python tests/helpers/faults.py          writes cluster/faults.md (wants the environment of the tests)
+:mod:`helpers.faults_page` makes a table of it.
 
 The cluster is a head and two nodes with a pretended GPU each, in namespaces of their own. The run is slow as long as
 a file `hold` is there, so each fault hits it in the middle. In the end it is compared with an undisturbed run.
@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from helpers.isolated import Machine
@@ -388,45 +387,3 @@ FAULTS = [
     Fault("driver-in-search", "the driver, in the search", "kill -9, `--resume`", kill_driver, "search"),
     Fault("head", "the head", "kill -9 of all on it, start, `--resume`", lose_head, "search"),
 ]
-
-
-PAGE = """# What faults cost
-
-Made by `python tests/helpers/faults.py` on two cores; the tests do the same with a Ray that notices sooner. One run
-(2 training workers, {searched} architectures of {slices} slices each, a head and two nodes with a pretended GPU)
-suffers all of this, one after the other. In the end its weights are bit for bit those of an undisturbed run, every
-architecture has the same scores, the winner is the same, and scoring it again gives the same. After each fault
-nothing that had been scored was lost, and no score was in the log twice.
-
-Seconds: from the fault to the next training steps, or to the next score. Where `--resume` is needed it comes at once,
-and the seconds are mostly Ray's and PyTorch's start. A node that vanishes Ray takes for lost after some 15 s. A fault
-in training delays the next score by these seconds and by the steps since the last checkpoint, which are made again: by
-a minute at most (`train.checkpoint_seconds`).
-
-| what fails | how | seconds | what became of it | lost / scored twice |
-|---|---|---|---|---|
-{rows}
-"""
-
-
-def main() -> None:
-    """Metric, and write the page."""
-    with TemporaryDirectory(prefix="raynas-faults-") as scratch:
-        reference = undisturbed(Path(scratch) / "undisturbed")
-        day = BadDay(Path(scratch), {})
-        try:
-            for fault in FAULTS:
-                day.suffer(fault)
-                print(f"{fault.name}: {fault.seconds:.1f} s; {fault.outcome}", flush=True)
-            day.finish()
-            day.check([])
-            compare(day.run, reference)
-        finally:
-            day.close()
-    rows = "\n".join(f"| {f.what} | {f.done} | {f.seconds:.1f} | {f.outcome} | 0 / 0 |" for f in FAULTS)
-    page = PAGE.format(searched=SEARCHED, slices=SLICES, rows=rows)
-    (REPOSITORY / "cluster" / "faults.md").write_text(page, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
