@@ -29,7 +29,7 @@ from raynas.config.run import SearchConfig
 from raynas.results.log import Log
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import ArchitectureSearcher
-from raynas.tune.callback import Recorder
+from raynas.tune.callback import Recorder, RowDetails
 from raynas.tune.experiment import run_search
 from raynas.tune.resources import slots
 from raynas.tune.spec import EvaluationSpec
@@ -82,7 +82,7 @@ def main() -> None:
     for seed in range(flags.seeds):
         for scheduler, measured in found.items():
             with tempfile.TemporaryDirectory() as folder, Log(folder) as log:
-                recorder = Recorder(log, spec, {}, lambda architecture: {}, lambda status: None)
+                recorder = Recorder(log, spec, RowDetails({}, lambda architecture: {}))
                 settings = SearchConfig(num_samples=len(rows), scheduler=scheduler)
                 run_search(Listed(SearchSpace(decisions), seed=seed), spec, settings, log, recorder)
                 log.flush()

@@ -57,8 +57,8 @@ def found(flags: argparse.Namespace, domains: dict[str, Any], seed: int) -> tupl
         best = run.search()[0]
         accuracies = [best["final_score"]]
         for epochs in flags.retrain_epochs:
-            run.config = dataclasses.replace(run.config, retrain=RetrainConfig(epochs=epochs))
-            accuracies.append(run.retrain(best["architecture"])["test_accuracy"])
+            again = prepare(dataclasses.replace(run.config, retrain=RetrainConfig(epochs=epochs)), view=run.view)
+            accuracies.append(again.retrain(best["architecture"])["test_accuracy"])
     return accuracies, settings(best["architecture"])
 
 

@@ -29,10 +29,10 @@ from searchers import OURS, TABLES, Job, play, task
 from threadpoolctl import threadpool_limits
 
 from raynas.architecture import key, sample
-from raynas.searchers.diagnostics import pairwise_accuracy, summary
-from raynas.searchers.models.nao_latent import LatentSpace
-from raynas.searchers.nao import NAO
-from raynas.searchers.nao_settings import NAOSettings
+from raynas.searchers.nao.diagnostics import pairwise_accuracy, summary
+from raynas.searchers.nao.latent_space import LatentSpace
+from raynas.searchers.nao.searcher import NAO
+from raynas.searchers.nao.settings import NAOSettings
 
 LOOKS = (50, 100, 200, 300)
 WON = (101, 201, 301)

@@ -28,7 +28,7 @@ from raynas.config.train import PoolConfig, TrainConfig
 from raynas.distributed.connection import connect
 from raynas.runs.display import View
 from raynas.runs.factory import prepare
-from raynas.runs.network import Run
+from raynas.runs.run import Run
 
 WAYS = ("NAO-WS", "random, same supernet")
 

@@ -31,8 +31,8 @@ from rich.console import Console
 
 from raynas import prepare, results
 from raynas.config.run import Config, SearchConfig
-from raynas.runs.base import NoCosts, SearchRun
 from raynas.runs.display import View
+from raynas.runs.run import Run
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import RandomSearch
 
@@ -124,7 +124,7 @@ def workers(count: int, seconds: float, scores: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         search = SearchConfig(num_samples=scores, slices=1, scheduler="none", trainable_args={"seconds": seconds})
         config = Config(search=search, storage_path=folder, name="overhead")
-        run = SearchRun(config, SearchSpace(DECISIONS), NoCosts(), RandomSearch, Sleeper, Watch())
+        run = Run(config, SearchSpace(DECISIONS), None, RandomSearch, Sleeper, Watch())
         begin, cpu = time.monotonic(), time.process_time()
         run.search()
         took, cpu = time.monotonic() - begin, time.process_time() - cpu

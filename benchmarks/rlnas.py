@@ -44,7 +44,7 @@ from raynas.evaluation.rank_aggregation import Reference
 from raynas.evaluation.scorer import Scorer
 from raynas.nn.choice import choices, decisions
 from raynas.nn.space import topology
-from raynas.runs.network import Run
+from raynas.runs.run import Run
 from raynas.searchers import Evolution, EvolutionSettings
 from raynas.spaces import nasbench201, nasbench_macro
 from raynas.training import checkpoint
@@ -136,7 +136,7 @@ def make(flags: argparse.Namespace, labels: str, seed: int) -> Run:
 
 
 def trainer_of(run: Run, space: nn.Module) -> Trainer:
-    return Trainer(space, run.search_data, run.config.train, run.paths(), run.config.seed)
+    return Trainer(space, run.search_data, run.config.train, run.context.supernet.paths(), run.config.seed)
 
 
 def steps_in(run: Run, minutes: float) -> int:

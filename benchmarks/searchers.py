@@ -51,7 +51,7 @@ from raynas.searchers import (
     RegularizedEvolution,
     Reinforce,
 )
-from raynas.searchers.nao import NAO
+from raynas.searchers.nao.searcher import NAO
 from raynas.spaces import nasbench201, nasbench_macro
 
 OURS: dict[str, Callable[..., ArchitectureSearcher]] = {

@@ -1,16 +1,17 @@
 """Searches for many minutes, one after the other, while processes of theirs are killed at random moments.
 
-    python benchmarks/soak.py --minutes 40 --kills 30 --data ../shared/data
-    python benchmarks/soak.py --minutes 2 --kills 5 --data ../shared/data      to try it out
+    python -m benchmarks.soak --minutes 40 --kills 30 --data ../shared/data      before each release
+    python -m benchmarks.soak --minutes 4 --kills 5 --data ../shared/data        to try it out; takes some minutes more
 
 Three kinds of searches: with shared weights, from scratch, and from a table that takes its time. Each is first made
-once undisturbed; the longest of these, from the table, takes a quarter of the minutes. After that they are made again
-and again, and kill -9 comes to the driver (which a person starts again with --resume), to supernet actors, to trials,
-and to Ray's own raylet and GCS. At least one search of each kind is disturbed and each kind of kill done, whatever the
-minutes are.
+once undisturbed. A long one from the table then takes a quarter of the minutes: nothing may grow in it. After that the
+kinds are made in turn, and kill -9 comes to the driver (which is then started again with --resume, as a person or a
+scheduler would), to supernet actors, to trials, and to Ray's own raylet and GCS.
 
-Two Markdown tables are printed: what each search took at most (memory, open files, processes, threads: of all processes
-that its driver has started), and what was lost. The exit code is 1 where anything was.
+One Markdown table is printed. The exit code is 1 where a score was lost, entered twice, or is another one than
+undisturbed (also on the leaderboard), or where something leaked: a process that outlives its
+search, a folder that is left in the temporary folder, or memory, files, processes or threads that grow in the long
+search. It is 3 where something else was not as it should be, for example a driver that hung; those are listed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import contextlib
 import itertools
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -35,6 +35,7 @@ from typing import Any
 
 from raynas.trainables.table import Table
 
+from benchmarks.soak_processes import ENDS, VICTIMS, Sample, Seen, victims
 from raynas import results
 from raynas.tune.files import TUNE_LOG
 from raynas.tune.trial import Candidate
@@ -43,18 +44,17 @@ ROOT = Path(__file__).resolve().parents[1]
 LOOK = 2.0
 """Seconds between two samples."""
 HANGS = 240.0
-"""Seconds without a sign of life in the run's folder after which a driver counts as hanging."""
+"""Seconds without a new file in the run's folder after which a driver counts as hanging."""
+ENDING = 90.0
+"""Seconds within which a driver must end after Ray has died under it."""
+LONGEST = 10.0
+"""Seconds within which all processes of a search must have ended after its driver."""
+MOST = 4
+"""Kills in one search."""
+GROWTH = {"driver_mb": (1.2, 10), "all_mb": (1.2, 50), "files": (1.1, 10), "processes": (1.1, 2), "threads": (1.1, 10)}
+"""What the long search may use at its end, compared with its middle: a factor, and more by a number."""
 KINDS = ("shared weights", "from scratch", "table")
-ENDS = ("driver", "raylet", "gcs")
-"""After which of the kills the driver must end."""
-VICTIMS = {
-    "driver": r" -m raynas\.launch ",
-    "actor": r"^ray::(supernet|SupernetActor)",
-    "trial": r"^ray::(?!IDLE|\w*Agent|supernet|SupernetActor|TemporaryActor)\w",
-    "raylet": r"/raylet/raylet ",
-    "gcs": r"/gcs_server ",
-}
-"""What to kill, by the command line of a process below the driver."""
+LONG = "table, long"
 
 
 class SlowTable(Table):
@@ -67,79 +67,26 @@ class SlowTable(Table):
 
 
 def searches(minutes: float, data: Path) -> dict[str, list[str]]:
-    """The settings of each kind of search, by its name; more minutes make them longer."""
+    """The settings of each kind of search, by its name; the minutes make the long one longer."""
     common = ["after=[]", "search.method=random", "search.scheduler=none"]
-    times = max(minutes / 2, 1.0)
+    table = [
+        *common, "--space", "spaces.nasbench201:DECISIONS", "search.trainable=benchmarks.soak:SlowTable",
+        f"search.trainable_args.file={data / 'nasbench201_cifar10.parquet'}", "search.max_concurrent=1",
+        "search.trainable_args.metric=cifar10_val_200",
+    ]  # fmt: skip
     return {
         "shared weights": [
-            *common, f"train.epochs={4 * times:g}", "train.batch_size=64", "train.checkpoint_seconds=1",
-            "train.workers=2", "train.cpus_per_worker=1", "search.replicas=2", f"search.num_samples={int(16 * times)}",
-            "search.slices=4", "search.bn_images=256", "search.batch_size=64",
+            *common, "train.epochs=4", "train.batch_size=64", "train.checkpoint_seconds=1", "train.workers=2",
+            "train.cpus_per_worker=1", "search.replicas=2", "search.slices=4", "search.bn_images=256",
+            "search.batch_size=64", "search.num_samples=16",
         ],
         "from scratch": [
-            *common, "search.trainable=trainables.from_scratch:FromScratch", "search.epochs=2", "train.batch_size=64",
-            "data.limit=800", f"search.num_samples={int(6 * times)}",
+            *common, "search.trainable=trainables.from_scratch:FromScratch", "search.epochs=8", "train.batch_size=64",
+            "search.num_samples=12",
         ],
-        "table": [
-            *common, "--space", "spaces.nasbench201:DECISIONS", "search.trainable=benchmarks.soak:SlowTable",
-            f"search.trainable_args.file={data / 'nasbench201_cifar10.parquet'}", "search.max_concurrent=1",
-            "search.trainable_args.metric=cifar10_val_200", f"search.num_samples={int(400 * times)}",
-        ],
+        "table": [*table, "search.num_samples=400"],
+        LONG: [*table, f"search.num_samples={int(200 * minutes)}"],
     }  # fmt: skip
-
-
-# Processes
-
-
-def tree(root: int) -> dict[int, str]:
-    """The processes that a process has started and theirs, itself included: command lines by id."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit():
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                children.setdefault(parent, []).append(int(entry.name))
-    found = [root]
-    for process in found:  # which grows meanwhile
-        found += children.get(process, [])
-    return {process: line for process in found if (line := command(process))}
-
-
-def command(process: int) -> str:
-    """The command line of a process; empty where it has ended."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    return ""
-
-
-@dataclass
-class Usage:
-    """What a search took at most."""
-
-    driver_mb: float = 0.0
-    tree_mb: float = 0.0
-    files: int = 0
-    processes: int = 0
-    threads: int = 0
-
-    def sample(self, root: int) -> None:
-        """Look at the processes below a driver. Memory that several share is divided among them."""
-        now = Usage()
-        for process in tree(root):
-            with contextlib.suppress(OSError, StopIteration):
-                folder = Path(f"/proc/{process}")
-                lines = (folder / "smaps_rollup").read_text().splitlines()
-                megabytes = next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1000
-                now.tree_mb += megabytes
-                now.driver_mb += megabytes if process == root else 0.0
-                now.files += len(os.listdir(folder / "fd"))
-                now.threads += len(os.listdir(folder / "task"))
-                now.processes += 1
-        for name, value in vars(now).items():
-            setattr(self, name, max(getattr(self, name), value))
-
-
-# Searches
 
 
 @dataclass
@@ -148,18 +95,23 @@ class Search:
 
     kind: str
     name: str
-    line: list[str]
+    settings: list[str]
     storage: Path
-    usage: Usage = field(default_factory=Usage)
+    temporary: Path
+    planned: int = 0
+    """How many kills it is to get."""
     kills: list[str] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    seen: Seen = field(default_factory=Seen)
     seconds: float = 0.0
+    working: float = 0.0
+    """Seconds from the first sign of work to the end."""
     lost: int = 0
     twice: int = 0
     different: int = 0
+    leaked: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     """What else went wrong, in words."""
-    last_words: list[int] = field(default_factory=list)
-    """How many lines a driver printed as errors after Ray had died under it."""
 
     @property
     def folder(self) -> Path:
@@ -167,7 +119,7 @@ class Search:
         return self.storage / self.name
 
     @property
-    def said(self) -> Path:
+    def output(self) -> Path:
         """What its drivers print."""
         return self.storage / f"{self.name}.log"
 
@@ -176,26 +128,38 @@ class Search:
         line = [sys.executable, "-m", "raynas.launch", "--storage-path", str(self.storage), "--name", self.name]
         resume = ["--resume"] if (self.folder / "config.yaml").exists() else []
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        environment = {**os.environ, "PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0"}
-        with self.said.open("ab") as said:
+        environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": str(self.temporary), "RAY_USAGE_STATS_ENABLED": "0"}
+        with self.output.open("ab") as output:
             return subprocess.Popen(
-                [*line, *self.line, *resume], env=environment, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=said,
+                [*line, *self.settings, *resume], env=environment, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output,
                 stderr=subprocess.STDOUT,
             )  # fmt: skip
+
+    def printed(self) -> list[str]:
+        """The lines that its drivers printed, without those of the progress."""
+        lines = self.output.read_text(encoding="utf-8", errors="replace").splitlines()
+        return [line for line in lines if line.strip() and not line.startswith(("search:", "supernet:"))]
 
     def rows(self) -> list[dict[str, Any]]:
         """The log as it is on the disk."""
         folder = self.folder / "scored.parquet"
         return results.read(folder).to_pylist() if folder.exists() else []
 
-    def alive(self) -> float:
-        """When something in its folder was last written."""
-        return newest(self.folder, ("**/*",))
+    def leaders(self) -> list[float]:
+        """The scores of the leaderboard, if there is one; of equal ones either may stand first."""
+        path = self.folder / "leaderboard.json"
+        rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        return [row["final_score"] for row in rows]
 
     def works(self, since: float) -> bool:
         """Whether it has trained or scored since then: a driver that only starts is no target yet."""
         kinds = ("supernet/training.jsonl", "scored.parquet/*.parquet", "in-flight/*/*.safetensors")
         return newest(self.folder, kinds) > since
+
+    def quarters(self, name: str) -> list[float]:
+        """What was used after 25, 50, 75 and 100 % of its time; the processes that end it are not counted."""
+        last = max(len(self.samples) - 3, 0)
+        return [getattr(self.samples[round(last * part / 4)], name) for part in (1, 2, 3, 4)]
 
 
 def newest(folder: Path, kinds: Sequence[str]) -> float:
@@ -220,121 +184,116 @@ class Soak:
         minutes: How long further searches begin.
         kills: How many processes are killed.
         storage: Folder for the runs.
+        temporary: Folder for what they leave in the temporary folder; it has a short path.
         seed: Decides who is killed when.
     """
 
-    def __init__(self, settings: dict[str, list[str]], minutes: float, kills: int, storage: Path, seed: int) -> None:
-        self.settings, self.storage, self.rng = settings, storage, Random(seed)
-        self.begin, self.end = time.monotonic(), time.monotonic() + 60 * minutes
+    def __init__(
+        self, settings: dict[str, list[str]], minutes: float, kills: int, storage: Path, temporary: Path, seed: int
+    ) -> None:
+        self.settings, self.storage, self.temporary, self.rng = settings, storage, temporary, Random(seed)
+        self.kinds = [kind for kind in settings if kind != LONG]
+        self.end, self.kills = time.monotonic() + 60 * minutes, kills
         self.searches: list[Search] = []
         self.references: dict[str, Search] = {}
-        self.count, self.due = kills, list[float]()
         self.wanted: list[str] = []
-        self.left_over: list[int] = []
 
     def run(self) -> None:
-        """Each kind undisturbed, then disturbed ones in turns."""
+        """Each kind undisturbed, then in turn with kills."""
         for kind in self.settings:
-            self.references[kind] = self.search(kind)
-        now = time.monotonic()
-        each = max(self.end - now, 45.0 * self.count) / max(self.count, 1)
-        self.due = [now + each * (number + self.rng.random()) for number in range(self.count)]
-        kinds = itertools.cycle(self.settings)
-        while time.monotonic() < self.end or self.due or len(self.searches) < 2 * len(self.settings):
-            self.search(next(kinds))
+            self.references[kind] = self.search(kind, 0)
+        self.check_growth(self.references[LONG])
+        left = {kind: len(range(number, self.kills, len(self.kinds))) for number, kind in enumerate(self.kinds)}
+        for kind in itertools.islice(itertools.cycle(self.kinds), 3 * (self.kills + len(self.kinds))):
+            if left[kind]:
+                left[kind] -= len(self.search(kind, min(left[kind], MOST)).kills)
+            elif not any(left.values()):
+                if time.monotonic() > self.end:
+                    break
+                self.search(kind, 0)
 
-    def search(self, kind: str) -> Search:
-        """One search with whatever befalls it."""
-        name = f"{len(self.searches)}-{kind.replace(' ', '-')}"
-        search = Search(kind, name, self.settings[kind], self.storage)
+    def search(self, kind: str, kills: int) -> Search:
+        """One search, with so many kills."""
+        name = f"{len(self.searches)}-{kind.replace(' ', '-').replace(',', '')}"
+        search = Search(kind, name, self.settings[kind], self.storage, self.temporary, kills)
         self.searches.append(search)
-        begin = time.monotonic()
-        for _ in range(3 + self.count):
+        begin = time.time()
+        for _ in range(3 + kills):
             if self.drive(search):
                 break
         else:
             search.faults.append("it came to no end")
-        search.seconds = time.monotonic() - begin
+        search.seconds = time.time() - begin
+        left = search.seen.wait(LONGEST)
+        search.leaked += [f"{LONGEST:g} s after its end there was still {line[:60]}" for line in left.values()]
+        search.seen.end(left)
         self.check(search)
-        told = f"{search.name}: {search.seconds:.0f} s, kills: {', '.join(search.kills) or 'none'}"
-        print(f"{told}; {'; '.join(search.faults) or 'all well'}", file=sys.stderr, flush=True)
+        print(
+            f"{name}: {search.seconds:.0f} s, kills: {', '.join(search.kills) or 'none'}, lost {search.lost}, twice "
+            f"{search.twice}, different {search.different}; {'; '.join(search.leaked + search.faults) or 'all well'}",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
         return search
 
     def drive(self, search: Search) -> bool:
         """From a start of the driver to its end; returns whether the search is at its end."""
         driver, begin = search.start(), time.time()
-        killed, seen = "", dict[int, str]()
+        killed, since, due, fell = "", begin, 0.0, 0.0
         while driver.poll() is None:
-            search.usage.sample(driver.pid)
-            seen |= tree(driver.pid)
-            due = not killed and self.due and time.monotonic() >= self.due[0]
-            if due and search.kind in self.references and search.works(begin):
-                kill = self.kill(search, driver.pid)
-                killed = kill if kill in ENDS else ""
-                fell = time.time()
-            if time.time() - max(search.alive(), begin) > HANGS:
-                search.faults.append(f"a driver hung after a kill of: {killed or 'nothing'}")
-                self.clear(seen)
-            if killed and time.time() - fell > 90:
-                search.faults.append(f"90 s after the kill of the {killed} the driver was still there")
-                self.clear(seen)
+            search.samples.append(Sample.take(driver.pid))
+            search.seen.look(driver.pid)
+            now = time.time()
+            if not due and search.works(since):
+                search.working = search.working or now
+                due = now + (self.delay(search) if search.planned else 0.0)
+            if not killed and due and now >= due and len(search.kills) < search.planned:
+                killed, since, due, fell = self.kill(search, driver.pid), now, 0.0, now
+            if now - max(newest(search.folder, ("**/*",)), begin) > HANGS:
+                search.faults.append(f"a driver hung after a kill of: {', '.join(search.kills) or 'nothing'}")
+                search.seen.end(search.seen.alive())
+            if killed and now - fell > ENDING:
+                search.faults.append(f"{ENDING:g} s after the kill of the {killed} the driver was still there")
+                search.seen.end(search.seen.alive())
             with contextlib.suppress(subprocess.TimeoutExpired):
                 driver.wait(LOOK)
-        if killed:
-            self.look_behind(search, killed, seen)
-        elif driver.returncode:
-            search.faults.append(f"exit code {driver.returncode}: {self.tail(search)}")
-            return True
+        if killed in ("raylet", "gcs"):
+            self.look_behind(search, killed)
+        elif not killed and driver.returncode:
+            search.faults.append(f"exit code {driver.returncode}: {(search.printed() or [''])[-1][:200]}")
+        if not killed:
+            search.working = time.time() - (search.working or time.time())
         return not killed
 
+    def delay(self, search: Search) -> float:
+        """Seconds until the next kill, so that work is left for those that come after it."""
+        return self.rng.uniform(0.0, 0.7 * self.references[search.kind].working / search.planned)
+
     def kill(self, search: Search, driver: int) -> str:
-        """Kill one process; returns what it was, or nothing where there was none."""
-        if not self.wanted:
-            self.wanted = self.rng.sample(sorted(VICTIMS), len(VICTIMS))
-        processes = tree(driver)
-        for what in self.wanted:
-            found = [process for process, line in processes.items() if re.search(VICTIMS[what], line)]
-            if what == "driver":
-                found = [driver]
+        """Kill one process; returns what it was if the driver must end now, else nothing."""
+        again = self.rng.sample(sorted(VICTIMS), len(VICTIMS))
+        for what in [*self.wanted, *again]:  # each kind once before any comes twice, where there is one
+            found = victims(driver, what)
             if found:
-                before = scores(search.rows())
-                victim = self.rng.choice(found)
-                os.kill(victim, signal.SIGKILL)
-                self.due.pop(0)
-                self.wanted.remove(what)
-                search.kills.append(what)
-                self.before = before
-                after = scores(search.rows())
-                search.lost += sum(after.get(place) != score for place, score in before.items())
-                return what
-        return ""
+                break
+        if what in self.wanted:
+            self.wanted.remove(what)
+        else:
+            self.wanted += [each for each in again if each != what]
+        before = scores(search.rows())
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.rng.choice(found), signal.SIGKILL)
+        search.kills.append(what)
+        after = scores(search.rows())
+        search.lost += sum(after.get(place) != score for place, score in before.items())
+        return what if what in ENDS else ""
 
-    def look_behind(self, search: Search, killed: str, seen: dict[int, str]) -> None:
-        """Which processes outlive their driver by ten seconds; what it said when Ray had died under it."""
-        time.sleep(10)
-        left = [process for process, line in seen.items() if command(process) == line]
-        self.left_over.append(len(left))
-        if left:
-            search.faults.append(f"10 s after the end {len(left)} processes were there: {seen[left[0]][:60]}")
-        if killed != "driver":
-            text = search.said.read_text(encoding="utf-8", errors="replace")
-            usual = ("search:", "supernet:")
-            words = [line for line in text.splitlines() if line.strip() and not line.startswith(usual)]
-            told = list(itertools.takewhile(lambda line: not line.startswith("error:"), reversed(words)))
-            search.last_words.append(len(told) + 1)
-            if len(told) > 1:
-                search.faults.append(f"{len(told) + 1} lines after the death of the {killed}")
-
-    def clear(self, processes: dict[int, str]) -> None:
-        """End what a driver of ours has started."""
-        for process, line in processes.items():
-            if command(process) == line:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
-
-    def tail(self, search: Search) -> str:
-        """The last line that it printed."""
-        return (search.said.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""])[-1][:200]
+    def look_behind(self, search: Search, killed: str) -> None:
+        """When Ray has died the driver ends all that is left of it, and prints what has died and how to go on."""
+        left = search.seen.wait(LONGEST).values()
+        search.leaked += [f"{LONGEST:g} s after the death of the {killed} there was still {line[:60]}" for line in left]
+        last = list(itertools.takewhile(lambda line: not line.startswith("error:"), reversed(search.printed())))
+        if len(last) > 1:
+            search.faults.append(f"{len(last) + 1} lines after the death of the {killed}")
 
     def check(self, search: Search) -> None:
         """Compare with the undisturbed one."""
@@ -346,49 +305,53 @@ class Soak:
             own = [line for line in errors if "Trial task failed for" not in line and "Could not re-use" not in line]
             search.faults += [line[:200] for line in own[:1]]
         reference = self.references.get(search.kind)
-        if reference is not None:
+        if reference is None:
+            number = int(search.settings[-1].partition("num_samples=")[2] or 0)
+            search.lost += max(number - len({row["key"] for row in rows}), 0)
+        else:
             theirs, ours = scores(reference.rows()), scores(rows)
             search.lost += len(theirs.keys() - ours.keys())
-            search.different = sum(ours[place] != theirs.get(place) for place in ours)
-            best = [json.loads((s.folder / "leaderboard.json").read_text()) if (s.folder / "leaderboard.json").exists()
-                    else [] for s in (search, reference)]  # fmt: skip
-            first, second = ([(row["key"], row["final_score"]) for row in rows] for rows in best)
-            if first != second:
-                search.faults.append("the leaderboard is another one")
+            search.different += sum(ours[place] != theirs.get(place) for place in ours)
+            pairs = itertools.zip_longest(search.leaders(), reference.leaders())
+            search.different += sum(first != second for first, second in pairs)
 
-    def tables(self) -> Iterator[str]:
-        """The two tables."""
-        yield "| search | seconds | scores | kills | driver MB | all MB | open files | processes | threads |"
-        yield "|---|---|---|---|---|---|---|---|---|"
-        for search in self.searches:
-            used = search.usage
-            kills = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(search.kills).items()))
-            yield (
-                f"| {search.kind} | {search.seconds:.0f} | {len(scores(search.rows()))} | {kills or 'none'} | "
-                f"{used.driver_mb:.0f} | {used.tree_mb:.0f} | {used.files} | {used.processes} | {used.threads} |"
-            )
-        yield ""
-        yield "| searches | kills | scores lost | entered twice | other than undisturbed | other faults |"
-        yield "|---|---|---|---|---|---|"
-        for kind in self.settings:
-            of = [s for s in self.searches if s.kind == kind]
-            kills = Counter(itertools.chain.from_iterable(s.kills for s in of))
-            told = ", ".join(f"{count} {what}" for what, count in sorted(kills.items()))
-            sums = [sum(getattr(s, name) for s in of) for name in ("lost", "twice", "different")]
-            faults = "; ".join(fault for s in of for fault in s.faults) or "none"
-            yield f"| {len(of)} {kind} | {told or 'none'} | {sums[0]} | {sums[1]} | {sums[2]} | {faults} |"
-        scratch = Path(tempfile.gettempdir()) / f"raynas-tune-{os.getuid()}"
-        yield ""
-        yield f"Tune's scratch folders in the temporary folder at the end: {len(list(scratch.glob('*')))}."
+    def check_growth(self, search: Search) -> None:
+        """Nothing may grow from the middle of a long search to its end."""
+        for name, (factor, more) in GROWTH.items():
+            _, middle, _, end = search.quarters(name)
+            if end > max(factor * middle, middle + more):
+                search.leaked.append(f"{name} grew from {middle:.0f} to {end:.0f}")
 
-    @property
-    def failed(self) -> bool:
-        """Whether anything was lost."""
-        return any(s.lost or s.twice or s.different or s.faults for s in self.searches)
+    def table(self) -> Iterator[str]:
+        """What was killed, what was lost, and what was used."""
+        names, titles = list(VICTIMS), ["driver MB", "MB of all", "files", "processes", "threads"]
+        cells = ["searches", "seconds", *(f"{name} killed" for name in names), "lost", "twice", "different", "leaked"]
+        yield "| " + " | ".join([*cells, *(f"{title} at 25 / 50 / 75 / 100 %" for title in titles)]) + " |"
+        yield "|---" * (len(cells) + len(titles)) + "|"
+        rows = [([self.references[kind]], kind) for kind in self.settings]
+        rest = [search for search in self.searches if self.references[search.kind] is not search]
+        rows += [([s for s in rest if s.kind == kind], f"{kind}, killed") for kind in self.kinds]
+        rows += [(self.searches, "all")]
+        for of, title in ((of, title) for of, title in rows if of):
+            counts = Counter(itertools.chain.from_iterable(search.kills for search in of))
+            faults = [sum(getattr(s, name) for s in of) for name in ("lost", "twice", "different")]
+            numbers = [f"{sum(s.seconds for s in of):.0f}", *(counts[name] for name in names), *faults]
+            numbers.append(sum(len(s.leaked) for s in of))
+            used = []
+            for name in Sample._fields:
+                most = max(max((getattr(sample, name) for sample in s.samples), default=0) for s in of)
+                parts = of[0].quarters(name) if len(of) == 1 and not counts else []
+                used.append(" / ".join(f"{part:.0f}" for part in parts) or f"at most {most:.0f}")
+            yield f"| {len(of)} {title} | " + " | ".join(map(str, [*numbers, *used])) + " |"
+
+    def remains(self) -> list[str]:
+        """The names of what drivers have left in the temporary folder."""
+        kinds = ("rn-*", ".rn-*", "raynas-tune-*/*")
+        return sorted(path.name for kind in kinds for path in self.temporary.glob(kind))
 
 
 def main() -> int:
-    """Run, and print the tables."""
+    """Run, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=40.0)
     parser.add_argument("--kills", type=int, default=30)
@@ -398,14 +361,21 @@ def main() -> int:
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="searches to make")
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="raynas-soak-") as scratch:
-        storage = flags.storage or Path(scratch)
-        storage.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="soak") as scratch:
+        storage, temporary = flags.storage or Path(scratch) / "runs", Path(scratch) / "t"
+        for folder in (storage, temporary):
+            folder.mkdir(parents=True, exist_ok=True)
         settings = searches(flags.minutes, flags.data.resolve())
-        soak = Soak({kind: settings[kind] for kind in flags.kinds}, flags.minutes, flags.kills, storage, flags.seed)
+        settings = {kind: settings[kind] for kind in (*flags.kinds, LONG)}
+        soak = Soak(settings, flags.minutes, flags.kills, storage.resolve(), temporary, flags.seed)
         soak.run()
-        print("\n".join(soak.tables()))
-    return int(soak.failed)
+        print("\n".join(soak.table()))
+        leaked = [f"{s.name}: {fault}" for s in soak.searches for fault in s.leaked] + soak.remains()
+        faults = [f"{s.name}: {fault}" for s in soak.searches for fault in s.faults]
+        print(f"\nLeaked: {'; '.join(leaked) or 'nothing'}.\nOther faults: {'; '.join(faults) or 'none'}.")
+    if leaked or any(s.lost or s.twice or s.different for s in soak.searches):
+        return 1
+    return 3 if faults else 0
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from raynas.analysis.results import load_run
     from raynas.architecture import Architecture
     from raynas.config.loading import load as load_config
     from raynas.config.run import Config
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from raynas.nn.protocols import inspect_space
     from raynas.nn.subnet import derive
     from raynas.runs.factory import prepare
-    from raynas.runs.network import Run
+    from raynas.runs.run import Run
     from raynas.search_space.space import SearchSpace
     from raynas.searchers.base import ArchitectureSearcher
     from raynas.tasks.base import Task
@@ -62,6 +63,7 @@ __all__ = [
     "derive",
     "inspect_space",
     "load_config",
+    "load_run",
     "prepare",
 ]
 
@@ -80,7 +82,7 @@ _HOMES = {
     "InfeasibleError": "raynas.exceptions",
     "Metric": "raynas.metrics",
     "RayNASError": "raynas.exceptions",
-    "Run": "raynas.runs.network",
+    "Run": "raynas.runs.run",
     "SearchSpace": "raynas.search_space.space",
     "Split": "raynas.data.dataset",
     "Task": "raynas.tasks.base",
@@ -89,6 +91,7 @@ _HOMES = {
     "derive": "raynas.nn.subnet",
     "inspect_space": "raynas.nn.protocols",
     "load_config": "raynas.config.loading:load",  # where it has another name
+    "load_run": "raynas.analysis.results",
     "prepare": "raynas.runs.factory",
 }
 

@@ -10,9 +10,11 @@ architecture only where that option is chosen. Nesting is read off the names, so
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import methodcaller
@@ -25,6 +27,7 @@ __all__ = [
     "Decisions",
     "Graph",
     "Notation",
+    "alternatives",
     "canonical",
     "chain",
     "complete",
@@ -33,8 +36,10 @@ __all__ = [
     "enumerate_all",
     "key",
     "mutate",
+    "option_counts",
     "parent",
     "sample",
+    "sample_uniform",
     "size",
 ]
 
@@ -138,8 +143,30 @@ def key(architecture: Mapping[str, str]) -> str:
 
 
 def sample(decisions: Decisions, rng: Random) -> Architecture:
-    """Draw an architecture: every active decision independently and uniformly over its options."""
+    """Draw an architecture: every active decision independently and uniformly over its options.
+
+    Where decisions are nested this is not uniform over the architectures; :func:`sample_uniform` is.
+    """
     return _complete(decisions, {}, rng)
+
+
+def sample_uniform(decisions: Decisions, rng: Random, counts: Mapping[tuple[str, str], int]) -> Architecture:
+    """Draw an architecture such that each one has the same probability.
+
+    Args:
+        decisions: The space's decisions.
+        rng: The generator to draw from. Where no decisions are nested the draw is that of :func:`sample`.
+        counts: What :func:`option_counts` returns for these decisions.
+    """
+
+    def pick(name: str, options: tuple[str, ...]) -> str:
+        weights = [counts[name, option] for option in options]
+        if len(set(weights)) == 1:
+            return rng.choice(options)
+        place = rng.randrange(sum(weights))  # exact, also where the counts are too large for a float
+        return options[bisect.bisect_right(list(itertools.accumulate(weights)), place)]
+
+    return complete(decisions, {}, pick)
 
 
 def _complete(decisions: Decisions, partial: Mapping[str, str], rng: Random) -> Architecture:
@@ -159,6 +186,8 @@ def complete(
     Returns:
         An architecture with one option for every active decision.
     """
+    if partial.keys() == decisions.keys() and max(map(_depth, decisions), default=0) < 2:
+        return {name: partial[name] for name in decisions}  # nothing is open, nothing nested
     result = dict(partial)
     # An outer decision may be listed after the ones nested in it: decide from the outside to the inside.
     for name in sorted(decisions, key=_depth):
@@ -169,12 +198,19 @@ def complete(
     return {name: result[name] for name in decisions if name in result}
 
 
+def alternatives(
+    decisions: Decisions, architecture: Mapping[str, str], avoided: Collection[str] = ()
+) -> dict[str, list[str]]:
+    """The options to which a mutation may change each decision of an architecture: all others that are not avoided."""
+    return {name: [o for o in decisions[name] if o != own and o not in avoided] for name, own in architecture.items()}
+
+
 def mutate(
     decisions: Decisions,
     architecture: Mapping[str, str],
     rng: Random,
     probability: float = 0.1,
-    avoided: Collection[str] = (),
+    others: Mapping[str, Sequence[str]] | None = None,
 ) -> Architecture:
     """Change each decision with the given probability to another of its options, and at least one of them.
 
@@ -186,12 +222,12 @@ def mutate(
         architecture: The parent; not changed.
         rng: The generator to draw from.
         probability: Chance of each decision to change, in [0, 1].
-        avoided: Options to which no decision is changed.
+        others: What :func:`alternatives` returns for the parent, of which many children are made.
 
     Returns:
         The child. It equals the parent only where no decision has another option to change to.
     """
-    others = {name: [o for o in decisions[name] if o != own and o not in avoided] for name, own in architecture.items()}
+    others = alternatives(decisions, architecture) if others is None else others
     changeable = [name for name in architecture if others[name]]
     if not changeable:
         return dict(architecture)
@@ -204,6 +240,8 @@ def mutate(
 
 def crossover(decisions: Decisions, first: Mapping[str, str], second: Mapping[str, str], rng: Random) -> Architecture:
     """A child that takes every decision from either parent with equal chance (uniform crossover, as in SPOS)."""
+    if len(first) == len(second) == len(decisions):  # all decisions are active in both, so they are in the child
+        return {name: rng.choice((first[name], second[name])) for name in decisions}
     child: Architecture = {}
     for name in decisions:
         genes = [either[name] for either in (first, second) if name in either]
@@ -221,18 +259,25 @@ def encode(decisions: Decisions, architecture: Mapping[str, str]) -> list[float]
     return [float(architecture.get(name) == option) for name, options in decisions.items() for option in options]
 
 
+def option_counts(decisions: Decisions) -> dict[tuple[str, str], int]:
+    """How many combinations of the decisions nested under each option there are, by (decision, option); 1 without any.
+
+    Args:
+        decisions: The space's decisions.
+    """
+    counts = {(name, option): 1 for name, options in decisions.items() for option in options}
+    for name in sorted(decisions, key=_depth, reverse=True):  # a decision has more dots than the one above it
+        above = parent(decisions, name)
+        if above is not None:
+            counts[above] *= sum(counts[name, option] for option in decisions[name])
+    return counts
+
+
 def size(decisions: Decisions) -> int:
     """How many different architectures the decisions describe (nested ones counted only where they are active)."""
-    parents = {name: parent(decisions, name) for name in decisions}
-
-    def below(above: tuple[str, str] | None) -> int:
-        total = 1
-        for name, options in decisions.items():
-            if parents[name] == above:
-                total *= sum(below((name, option)) for option in options)
-        return total
-
-    return below(None)
+    counts = option_counts(decisions)
+    top = (name for name in decisions if parent(decisions, name) is None)
+    return math.prod(sum(counts[name, option] for option in decisions[name]) for name in top)
 
 
 def enumerate_all(decisions: Decisions) -> Iterator[Architecture]:

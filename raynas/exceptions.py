@@ -8,12 +8,14 @@ __all__ = [
     "AngleError",
     "ArchitectureError",
     "CheckpointError",
+    "ClusterLostError",
     "CodegenError",
     "ConfigError",
     "DataError",
     "ExportError",
     "InfeasibleError",
     "LeaseLostError",
+    "NotOwnedError",
     "RayNASError",
     "SpaceError",
     "TableError",
@@ -23,9 +25,9 @@ __all__ = [
 
 
 class RayNASError(Exception):
-    """What every error below is: ``except raynas.RayNASError`` catches whatever RayNAS itself refuses.
+    """The base of all errors below: ``except raynas.RayNASError`` catches everything that RayNAS itself reports.
 
-    Each is also the built-in error that its kind of fault has in Python, a ValueError or a RuntimeError.
+    Each is also the built-in error of its kind: a ValueError, a RuntimeError or an OSError.
     """
 
 
@@ -33,24 +35,24 @@ class ConfigError(RayNASError, ValueError):
     """A setting that does not exist or has an illegal value; one line per mistake."""
 
 
+class SpaceError(ConfigError):
+    """A model or a set of decisions that is no search space; the message names the choice, module or attribute."""
+
+
 class DataError(RayNASError, ValueError):
     """A data set that is absent, damaged or of another form than it should be."""
 
 
 class AngleError(RayNASError, ValueError):
-    """A space whose angles cannot be told; the message says what it lacks."""
+    """A space whose weight angles cannot be computed; the message says what it lacks."""
 
 
 class ArchitectureError(RayNASError, ValueError):
     """An architecture that its space does not contain; the message names the legal keys or options."""
 
 
-class SpaceError(RayNASError, ValueError):
-    """A space that cannot be searched as it is; the message names the module or the attribute, and what to change."""
-
-
 class CheckpointError(RayNASError, RuntimeError):
-    """A checkpoint that cannot be written or read; the message names the file."""
+    """A checkpoint that is missing, or cannot be written or read; the message names the file or folder."""
 
 
 class TableError(ConfigError):
@@ -65,20 +67,28 @@ class ExportError(RayNASError, ValueError):
 
 
 class CodegenError(RayNASError, ValueError):
-    """A network that cannot be written as plain torch code; the message says what stands in the way."""
+    """A network that cannot be written as plain torch code; the message names the unsupported part."""
 
 
 class InfeasibleError(RayNASError, ValueError):
-    """No architecture of the space keeps the limits; the message says which limit, and what the space offers."""
+    """No architecture of the space meets the limits; the message names the limit, and the range of the space."""
 
 
-class UnsatisfiableError(RayNASError, ValueError):
-    """No architecture of the space was found that meets the constraint; the message says how close it came."""
+class UnsatisfiableError(InfeasibleError):
+    """Sampling found no architecture that meets the constraint; the message gives the smallest violation found."""
 
 
 class LeaseLostError(RayNASError, RuntimeError):
-    """Somebody else has gone on with the run of a driver: what this one writes would overwrite it."""
+    """Another process has resumed the run of this one: what this one writes would overwrite it."""
+
+
+class ClusterLostError(RayNASError, RuntimeError):
+    """A process of Ray itself, the raylet or the GCS, has died: nothing more can be computed on the cluster."""
+
+
+class NotOwnedError(RayNASError, PermissionError):
+    """A path outside the folders that RayNAS has created was to be removed or moved; nothing was changed."""
 
 
 class TrainingDiverged(RayNASError, RuntimeError):
-    """The loss is no longer a number; the message says at which step and what to change."""
+    """The loss is no longer a finite number; the message says at which step, and what to change."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+from raynas.cli import native_stderr
 from raynas.cli.main import main
 from raynas.distributed import health
 
@@ -16,6 +17,7 @@ def run() -> NoReturn:
     Unlike :func:`main`, which other programs may call, this ends the process where Ray has died: Ray's own library
     would wait for it forever.
     """
+    native_stderr.separate()
     health.guard()
     health.leave(main())
 

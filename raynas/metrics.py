@@ -6,9 +6,9 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["ACCURACY", "METRICS", "PERPLEXITY", "Metric", "retrained_by", "scored_by"]
+__all__ = ["ACCURACY", "METRICS", "PERPLEXITY", "Metric", "Objective", "retrained_by", "scored_by"]
 
 
 def _percent(correct: float, loss: float) -> float:
@@ -46,6 +46,21 @@ class Metric:
     def said(self, value: float) -> str:
         """A value that says by itself of what it is."""
         return self.text(value) if self.unit else f"{self.name} {self.text(value)}"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a score is: stored with the scores, and read from there."""
+
+    name: str
+    mode: Literal["max", "min"] = "max"
+    """Whether a high score is good (max) or a low one (min)."""
+    unit: str = ""
+
+    @property
+    def metric(self) -> Metric | None:
+        """The metric that the score is; None for any other score."""
+        return next((metric for metric in METRICS if metric.name == self.name), None)
 
 
 ACCURACY = Metric("accuracy", "max", "%", "images", _percent, (0.0, 100.0))

@@ -76,7 +76,10 @@ def _ray_ends() -> Iterator[None]:
     ray.shutdown()
 
 
-_SAID_ELSEWHERE = re.compile(r"ERROR \S+: (Trial task failed for|Could not re-use actor for|Trials did not complete)")
+_SAID_ELSEWHERE = re.compile(
+    r"ERROR \S+: (Trial task failed for|Trial \S+ Error stopping trial|Could not re-use actor for|"
+    r"Trials did not complete)"
+)
 """Errors of trials and of their processes: the run's own log tells of these."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from random import Random
 
 import pytest
@@ -124,3 +125,20 @@ def test_encode_is_one_hot_and_zero_where_inactive() -> None:
     assert arch.encode(FLAT, {"a": "y", "b": "x"}) == [0, 1, 0, 1, 0]
     code = arch.encode(NESTED, {"a": "x", "b": "q"})
     assert code == [0, 0, 0, 0, 1, 0, 0, 1]
+
+
+def test_architectures_of_uneven_shape_are_equally_probable() -> None:
+    depth = {".".join(["0"] + ["deeper.0"] * level): ("deeper", "stop") for level in range(6)}
+    for decisions in (depth, NESTED, {**depth, "width": ("1", "2", "3")}):
+        counts, rng = arch.option_counts(decisions), Random(0)
+        drawn = Counter(arch.key(arch.sample_uniform(decisions, rng, counts)) for _ in range(6000))
+        expected = 6000 / arch.size(decisions)
+        assert set(drawn) == {arch.key(each) for each in arch.enumerate_all(decisions)}
+        assert all(abs(count - expected) < 5 * expected**0.5 for count in drawn.values())
+
+
+def test_without_nested_decisions_the_draw_is_the_plain_one() -> None:
+    decisions = {"a": ("1", "2"), "b": ("1", "2", "3")}
+    for seed in range(20):
+        drawn = arch.sample_uniform(decisions, Random(seed), arch.option_counts(decisions))
+        assert drawn == arch.sample(decisions, Random(seed))

@@ -18,7 +18,7 @@ from ray.tune.execution.tune_controller import TuneController
 from raynas import _compat, results
 from raynas.config.run import Config, SearchConfig
 from raynas.distributed.nodes import PreemptionNotice
-from raynas.runs.base import NoCosts, SearchRun
+from raynas.runs.run import Run
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import RandomSearch
 
@@ -111,12 +111,12 @@ def test_pages_of_a_raylet_that_died_are_not_shown(
     assert "print_to_stdstream" in caplog.text
 
 
-def search(folder: Path) -> SearchRun:
+def search(folder: Path) -> Run:
     """Thirty trials that take a moment each."""
     (folder / "processes").mkdir(parents=True)
     arguments = {"folder": str(folder / "processes")}
     settings = SearchConfig(num_samples=30, slices=1, scheduler="none", trainable_args=arguments)
-    run = SearchRun(Config(search=settings, storage_path=str(folder), name="run"), SPACE, NoCosts(), RandomSearch,
+    run = Run(Config(search=settings, storage_path=str(folder), name="run"), SPACE, None, RandomSearch,
                     plain.Told)  # fmt: skip
     run.search()
     rows = results.read(run.folder / "scored.parquet").to_pylist()

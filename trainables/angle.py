@@ -21,7 +21,7 @@ from raynas.evaluation.angle import Angles
 from raynas.metrics import Metric
 from raynas.tune.evaluator import EvaluationContext, EvaluatorTraits
 from raynas.tune.resources import slots
-from raynas.tune.spec import EvaluationSpec, Objective, check_arguments
+from raynas.tune.spec import EvaluationSpec, Objective, check_arguments, check_grace
 from raynas.tune.trial import BatchTrial, Candidate, FidelitySchedule
 
 __all__ = ["Angle"]
@@ -37,8 +37,9 @@ class Angle(BatchTrial):
 
     @classmethod
     def validate(cls, config: Config) -> None:
-        """It takes no arguments."""
+        """It takes no arguments, and has one fidelity."""
         check_arguments(config.search, legal=())
+        check_grace(config.search, fidelities=1)
 
     @classmethod
     def validate_run(cls, context: EvaluationContext) -> None:

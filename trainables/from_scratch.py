@@ -1,7 +1,7 @@
 """Score architectures by training each one from scratch, one epoch a fidelity step.
 
-The honest alternative to a supernet: dear, but free of shared weights. Searchers, limits, log and early stopping are
-the same.
+The scores are those of independent networks, without the bias of shared weights, and cost a training each. Searchers,
+limits, log and early stopping are the same as with a supernet.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 
 from raynas import architecture as arch
 from raynas.config.run import Config
@@ -29,19 +28,20 @@ from raynas.exceptions import ConfigError, TrainingDiverged
 from raynas.nn.subnet import derive
 from raynas.search_space.joint import network, recipe, settings
 from raynas.storage.atomic import write_with_retry
-from raynas.storage.mirror import Mirror
 from raynas.storage.removal import remove_tree
+from raynas.storage.sync import StoreSync
 from raynas.tasks.base import task_of
 from raynas.training import checkpoint
-from raynas.training.trainer import Trainer
+from raynas.training.loop import TrainingLoop
+from raynas.training.trainer import Progress, Trainer, use_assigned_cpus
 from raynas.tune.evaluator import EvaluationContext, Evaluator, EvaluatorTraits
-from raynas.tune.spec import EvaluationSpec, check_arguments
+from raynas.tune.spec import EvaluationSpec, check_arguments, check_grace
 from raynas.utils.periods import PERIODS
 
 __all__ = ["FromScratch", "Job"]
 
-_LINGER = PERIODS.linger
-"""Seconds for which the weights of a trial are kept after its end: by then the log tells it, in an object store too."""
+_KEEP_SECONDS = PERIODS.linger
+"""Seconds for which the weights of an ended trial are kept: by then the log has its result, in an object store too."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,15 @@ class Job:
     """What all trials of a search have in common."""
 
     space: Any
-    """With its initial weights, from which every architecture starts."""
+    """The module, with the initial weights from which every architecture starts."""
     arrays: Any
     """The data set, as ``to_arrays`` returned it."""
     recipe: TrainConfig
     seed: int
-    """Decides what training draws; the same for all architectures."""
-    where: Path | Mirror
-    """Where the weights of trials in flight are kept, so that an interrupted run goes on with them: a folder, or what
-    keeps it in an object store."""
+    """Of the random numbers of a training; the same for all architectures."""
+    storage: Path | StoreSync
+    """Where the weights of running trials are kept, so that an interrupted run continues with them: a folder, or its
+    part of an object store."""
 
 
 class FromScratch(Evaluator):
@@ -72,15 +72,14 @@ class FromScratch(Evaluator):
         check_arguments(search, legal=())
         if search.cohort != 1:
             raise ConfigError(f"search.cohort = {search.cohort}: one architecture is trained in a trial; legal: 1")
-        if search.grace > search.epochs:
-            raise ConfigError(f"search.grace = {search.grace} is more than search.epochs; legal: 1 to {search.epochs}")
+        check_grace(search, fidelities=search.epochs)
 
     @classmethod
     def evaluation_spec(cls, context: EvaluationContext) -> EvaluationSpec:
         """One trial per worker, one worker per GPU, or per CPU where there is none."""
         assert context.search_data is not None
         search, train = context.config.search, context.config.train
-        where = place(
+        placement = place(
             search.max_concurrent or search.replicas,
             train.cpus_per_worker,
             train.gpus_per_worker,
@@ -97,15 +96,15 @@ class FromScratch(Evaluator):
                 context.storage,
             )
         }
-        resources = {"cpu": where.cpus, "gpu": where.gpus}
+        resources = {"cpu": placement.cpus, "gpu": placement.gpus}
         return EvaluationSpec(
             cls,
             parameters,
             resources,
             max_fidelity=search.epochs,
-            workers=where.count,
-            gpus=where.gpus,
-            concurrent=where.count,
+            workers=placement.count,
+            gpus=placement.gpus,
+            concurrent=placement.count,
             bounded=search.max_concurrent is None and search.replicas is None,
         )
 
@@ -116,30 +115,30 @@ class FromScratch(Evaluator):
             config: Of the first trial.
             job: What to train and how.
         """
-        torch.set_num_threads(max(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)), 1))
+        use_assigned_cpus()
         self.job, self.data = job, from_arrays(job.arrays)
         self.metric = task_of(self.data).metric
         self.folder: Path | None = None
-        self.mirror: Mirror | None = None
-        self._left: list[tuple[float, Path, Mirror | None]] = []
-        """When trials ended, and where their last weights are still kept."""
+        self.sync: StoreSync | None = None
+        self._ended: list[tuple[float, Path, StoreSync | None]] = []
+        """When trials ended, and where their last weights are."""
         self.notice = PreemptionNotice()
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take on another trial in the same process."""
         if self.folder is not None:
-            self._left.append((time.monotonic(), self.folder, self.mirror))
-        self.folder = self.mirror = None
-        self._forget()
+            self._ended.append((time.monotonic(), self.folder, self.sync))
+        self.folder = self.sync = None
+        self._remove_expired()
         self.architecture = dict(new_config["architecture"])
-        name, where = arch.key(self.architecture), self.job.where
-        if isinstance(where, Mirror):
-            self.mirror = where.below(name).private()
-            write_with_retry(self.mirror.pull, f"the copy of {self.mirror.uri}")
-            self.folder = self.mirror.folder
+        name, storage = arch.key(self.architecture), self.job.storage
+        if isinstance(storage, StoreSync):
+            self.sync = storage.below(name).private()
+            write_with_retry(self.sync.pull, f"the copy of {self.sync.uri}")
+            self.folder = self.sync.folder
         else:
-            self.folder = where / name
+            self.folder = storage / name
         # The subnet shares the space's weights: a copy of its own is trained.
         subnet = copy.deepcopy(derive(self.job.space, network(self.architecture)))
         self.trainer = Trainer(subnet, self.data, recipe(self.job.recipe, self.architecture), seed=self.job.seed)
@@ -151,16 +150,19 @@ class FromScratch(Evaluator):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train for an epoch and look at the validation data."""
+        """Train for one epoch and evaluate on the validation data.
+
+        Raises:
+            TrainingDiverged: The loss is no longer finite, and no training settings are searched.
+        """
         assert self.folder is not None
-        begin = time.perf_counter()
-        trainer = self.trainer
+        begin, trainer = time.perf_counter(), self.trainer
         diverged = False
         if trainer.step < trainer.total_steps:
             try:
-                self._train_epoch(begin)
+                _EpochLoop(self, begin).run(trainer.step)
             except TrainingDiverged:
-                # Where settings are searched, this is an answer and not a failure: the searcher learns from the score.
+                # Where settings are searched, this is a result and not a failure: the searcher learns from the score.
                 if not settings(self.architecture):
                     raise
                 diverged = True
@@ -169,14 +171,12 @@ class FromScratch(Evaluator):
         fidelity = -(-trainer.step // trainer.epoch_steps)
         score = self.metric(scores)
         if diverged and not math.isfinite(score):
-            score = self.metric.of_means(1 / self.data.classes, math.log(self.data.classes))  # that of a guess
+            score = self.metric.of_means(1 / self.data.classes, math.log(self.data.classes))  # that of a random guess
         done = trainer.step == trainer.total_steps
-        self._forget()
-        # What ended keeps its last weights: nobody has noted yet that it ended.
+        self._remove_expired()
+        # A trial that ended keeps its last weights: the log may not have its result yet.
         if not (done or diverged):
-            checkpoint.write(self.folder, trainer.step, trainer.state(), {"seconds": self.seconds}, keep=2)
-            if self.mirror is not None:
-                self.mirror.try_push()
+            self.save_weights(self.seconds)
         outcome = {
             "architecture": self.architecture,
             "score": score,
@@ -194,33 +194,31 @@ class FromScratch(Evaluator):
             "done": done or diverged,
         }
 
-    def _train_epoch(self, begin: float) -> None:
-        """Train to the end of the epoch; when a node must leave, keep the weights at once."""
-        trainer, chunk = self.trainer, 1
-        end = min((trainer.step // trainer.epoch_steps + 1) * trainer.epoch_steps, trainer.total_steps)
-        while trainer.step < end:
-            chunk = trainer.run(min(trainer.step + chunk, end)).next_chunk(chunk, PERIODS.chunk)
-            if trainer.step < end and self.notice.given():
-                assert self.folder is not None
-                seconds = self.seconds + time.perf_counter() - begin
-                checkpoint.write(self.folder, trainer.step, trainer.state(), {"seconds": seconds}, keep=2)
-                if self.mirror is not None:
-                    self.mirror.try_push()
+    def save_weights(self, seconds: float) -> None:
+        """Write a checkpoint of the trial.
 
-    def _forget(self) -> None:
-        """Of trials that ended a while ago, weights are not needed any more."""
-        last = time.monotonic() - _LINGER
-        for _, folder, mirror in (one for one in self._left if one[0] <= last):
+        Args:
+            seconds: The computing time of the trial so far.
+        """
+        assert self.folder is not None
+        checkpoint.write(self.folder, self.trainer.step, self.trainer.state(), {"seconds": seconds}, keep=2)
+        if self.sync is not None:
+            self.sync.try_push()
+
+    def _remove_expired(self) -> None:
+        """Remove the weights of trials that ended at least ``_KEEP_SECONDS`` ago."""
+        last = time.monotonic() - _KEEP_SECONDS
+        for _, folder, sync in (each for each in self._ended if each[0] <= last):
             remove_tree(folder)
-            if mirror is not None:
-                mirror.forget()
-        self._left = [one for one in self._left if one[0] > last]
+            if sync is not None:
+                sync.forget()
+        self._ended = [each for each in self._ended if each[0] > last]
 
     def cleanup(self) -> None:
-        """The process ends. The weights stay for the search to remove: perhaps nobody has noted yet what ended."""
-        for mirror in (self.mirror, *(mirror for _, _, mirror in self._left)):
-            if mirror is not None:
-                remove_tree(mirror.folder)  # a copy of this process alone
+        """Remove this process's copies. The search removes the stored weights once the log has the results."""
+        for sync in (self.sync, *(sync for _, _, sync in self._ended)):
+            if sync is not None:
+                remove_tree(sync.folder)
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         """Nothing for Tune to keep: the weights are in the run's own folder."""
@@ -228,3 +226,33 @@ class FromScratch(Evaluator):
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
         """Nothing to restore."""
+
+
+class _EpochLoop(TrainingLoop):
+    """Trains a trial to the end of its epoch.
+
+    The trial itself writes the checkpoint at that end, after the evaluation; here one is written only when the node
+    must leave the cluster.
+
+    Args:
+        trial: Whose network is trained.
+        begin: The ``time.perf_counter`` at which the step of the trial began.
+    """
+
+    def __init__(self, trial: FromScratch, begin: float) -> None:
+        super().__init__(math.inf, trial.notice)
+        self.trial, self._begin = trial, begin
+        trainer = trial.trainer
+        self._end = min((trainer.step // trainer.epoch_steps + 1) * trainer.epoch_steps, trainer.total_steps)
+
+    def total(self) -> int:
+        return self._end
+
+    def train(self, until: int) -> Progress:
+        return self.trial.trainer.run(until)
+
+    def saves(self) -> bool:
+        return self.trial.trainer.step < self._end
+
+    def save(self, step: int) -> None:
+        self.trial.save_weights(self.trial.seconds + time.perf_counter() - self._begin)

@@ -24,7 +24,7 @@ from raynas.metrics import ACCURACY, METRICS, Metric
 from raynas.supernet.client import ReplicaPool, Request
 from raynas.tune.evaluator import EvaluationContext, EvaluatorTraits
 from raynas.tune.resources import slots
-from raynas.tune.spec import EvaluationSpec, check_arguments
+from raynas.tune.spec import EvaluationSpec, check_arguments, check_grace
 from raynas.tune.trial import BatchTrial, Candidate, FidelitySchedule
 
 __all__ = ["SharedWeights"]
@@ -57,12 +57,8 @@ class SharedWeights(BatchTrial):
     @classmethod
     def validate(cls, config: Config) -> None:
         """It takes no arguments, and a grace within the slices."""
-        search = config.search
-        check_arguments(search, legal=())
-        if search.grace > search.slices:
-            raise ConfigError(
-                f"search.grace = {search.grace} is more than there are slices; legal: 1 to {search.slices}"
-            )
+        check_arguments(config.search, legal=())
+        check_grace(config.search, fidelities=config.search.slices)
 
     @classmethod
     def evaluation_spec(cls, context: EvaluationContext) -> EvaluationSpec:

@@ -26,7 +26,7 @@ from raynas.metrics import Metric
 from raynas.search_space.constraints import Limits, Profile
 from raynas.tune.evaluator import EvaluationContext, EvaluatorTraits
 from raynas.tune.resources import slots
-from raynas.tune.spec import EvaluationSpec, Objective
+from raynas.tune.spec import EvaluationSpec, Objective, check_grace
 from raynas.tune.trial import BatchTrial, Candidate, FidelitySchedule
 
 __all__ = ["Table", "TableCosts"]
@@ -97,10 +97,7 @@ class Table(BatchTrial):
     @classmethod
     def validate(cls, config: Config) -> None:
         """Arguments that are a :class:`raynas.evaluation.tabular.Layout`, and a grace within its fidelities."""
-        search = config.search
-        steps = len(Layout.parse(search.trainable_args).steps)
-        if search.grace > steps:
-            raise ConfigError(f"search.grace = {search.grace} is more than there are fidelities; legal: 1 to {steps}")
+        check_grace(config.search, fidelities=len(Layout.parse(config.search.trainable_args).steps))
 
     @classmethod
     def objective(cls, config: Config, metric: Metric | None) -> Objective:

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
@@ -25,9 +24,9 @@ from raynas.costs.counter import Costs
 from raynas.distributed.placement import place
 from raynas.evaluation.proxies.evaluator import ZeroCostProxies, check_scores, parts
 from raynas.exceptions import ConfigError
-from raynas.training.trainer import best_device
+from raynas.training.trainer import best_device, use_assigned_cpus
 from raynas.tune.evaluator import EvaluationContext
-from raynas.tune.spec import EvaluationSpec
+from raynas.tune.spec import EvaluationSpec, check_grace
 from raynas.tune.trial import BatchTrial, Candidate, FidelitySchedule
 
 __all__ = ["Arguments", "ZeroCost"]
@@ -78,10 +77,8 @@ class ZeroCost(BatchTrial):
     @classmethod
     def validate(cls, config: Config) -> None:
         """Known scores, and one fidelity."""
-        search = config.search
-        Arguments.parse(search.trainable_args)
-        if search.grace > 1:
-            raise ConfigError(f"search.grace = {search.grace}, but there is one fidelity; legal: 1")
+        Arguments.parse(config.search.trainable_args)
+        check_grace(config.search, fidelities=1)
 
     @classmethod
     def evaluation_spec(cls, context: EvaluationContext) -> EvaluationSpec:
@@ -125,7 +122,7 @@ class ZeroCost(BatchTrial):
             schedule: One fidelity, and what a score is.
             known: See :meth:`raynas.tune.trial.BatchTrial.enter`.
         """
-        torch.set_num_threads(max(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)), 1))
+        use_assigned_cpus()
         self.proxies = proxies.to(best_device())
         self.worker = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
         self.enter(config, schedule, known)

@@ -12,7 +12,7 @@ A page holds one of these comments on a line of its own:
 ``<!-- public-names: raynas -->``
     Autodoc directives for everything in ``__all__`` of a module.
 
-Source files are read with ``ast``; ``public-names`` alone imports what it documents, as autodoc does.
+What is documented is imported, as autodoc does.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ import os
 import re
 import textwrap
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
+
+from raynas.config import reference
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -62,103 +64,31 @@ def repository_page(name: str, page: Path) -> str:
     return _LINK.sub(link, source.read_text(encoding="utf-8"))
 
 
-def _class(name: str) -> tuple[ast.ClassDef, ast.Module]:
-    module, _, wanted = name.partition(":")
-    path = ROOT.joinpath(*module.split(".")).with_suffix(".py")
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == wanted), tree
-
-
-def fields(node: ast.ClassDef) -> Iterator[tuple[str, str, str | None, str]]:
-    """Name, type, default and description of each field of a dataclass."""
-    for each, after in zip(node.body, [*node.body[1:], None], strict=True):
-        if not isinstance(each, ast.AnnAssign) or not isinstance(each.target, ast.Name):
-            continue
-        if "ClassVar" in ast.unparse(each.annotation) or each.target.id.startswith("_"):
-            continue
-        text = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
-        default = None if each.value is None else _default(each.value)
-        yield each.target.id, ast.unparse(each.annotation), default, inspect.cleandoc(str(text))
-
-
-def _default(value: ast.expr) -> str:
-    """A default as it is written in YAML or Python; a factory as what it makes."""
-    if isinstance(value, ast.Call):
-        given = {word.arg: word.value for word in value.keywords}
-        if "default" in given or (value.args and ast.unparse(value.func) == "Field"):
-            return ast.unparse(given.get("default") or value.args[0])
-        factory = given.get("default_factory")
-        if isinstance(factory, ast.Name):
-            return {"dict": "{}", "list": "[]"}.get(factory.id, factory.id)
-        if isinstance(factory, ast.Lambda):
-            return ast.unparse(factory.body)
-    return ast.unparse(value)
-
-
-def settings(name: str, prefix: str = "", level: int = 2) -> str:
+def settings(name: str) -> str:
     """Definition lists of the settings of a class, and of the groups below it."""
-    node, tree = _class(name)
-    homes = {
-        alias.asname or alias.name: f"{each.module}:{alias.name}"
-        for each in ast.walk(tree)
-        if isinstance(each, ast.ImportFrom)
-        for alias in each.names
-    }
-    homes |= {
-        each.name: f"{name.partition(':')[0]}:{each.name}" for each in tree.body if isinstance(each, ast.ClassDef)
-    }
-    types = {
-        each.targets[0].id: ast.unparse(each.value)
-        for each in tree.body
-        if isinstance(each, ast.Assign) and isinstance(each.targets[0], ast.Name)
-    }
-    title = f"`{prefix.rstrip('.')}`" if prefix else "Top level"
-    lines = [f"{'#' * level} {title}", "", inspect.cleandoc(ast.get_docstring(node) or ""), ""]
-    groups = []
-    for field, kind, default, text in fields(node):
-        if kind.endswith("Config"):
-            groups.append(settings(homes[kind], f"{prefix}{field}.", level if prefix == "" else level + 1))
-            continue
-        kind = re.sub(r"\b[A-Z]\w+\b", lambda found: types.get(found[0], found[0]), kind)
-        facts = f"{_kind(kind)}, default `{default}`." if default is not None else f"{_kind(kind)}."
-        facts = f"{_kind(kind)}." if default is None else f"{_kind(kind)}, default `{default}`."
-        lines += [f"`{prefix}{field}`", textwrap.indent(f"{facts} {text}".strip(), "  ").replace("  ", ": ", 1), ""]
-    return "\n".join([*lines, *groups])
+    lines = []
+    for group in reference.groups(_class(name)):
+        level = "#" * (2 if "." not in group.name else 3)
+        lines += [f"{level} `{group.name}`" if group.name else "## Top level", "", group.text, ""]
+        for each in group.settings:
+            text = f"*{each.kind}*, default `{each.default}`. {each.text}".strip()
+            lines += [f"`{each.name}`", textwrap.indent(text, "  ").replace("  ", ": ", 1), ""]
+    return "\n".join(lines)
 
 
-_KINDS = {
-    "Count": "int ≥ 1",
-    "Share": "float, 0 ≤ x < 1",
-    "Positive": "float > 0",
-    "NotNegative": "float ≥ 0",
-    "Duration": "seconds, or text such as 90m or 2h",
-    "Name": "one path component",
-    "Place": "place",
-    "Domains": "mapping to search domains",
-}
-
-
-def _kind(annotation: str) -> str:
-    """A type in words, e.g. ``int ≥ 2`` for ``Annotated[int, Field(ge=2)]``."""
-    optional = annotation.endswith(" | None")
-    text = annotation.removesuffix(" | None")
-    found = re.fullmatch(r"Annotated\[(\w+), Field\((.*)\)\]", text)
-    if found:
-        signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-        bounds = [part.split("=") for part in found[2].split(", ")]
-        text = f"{found[1]} " + ", ".join(f"{signs[sign]} {value}" for sign, value in bounds)
-    elif text.startswith(("Literal[", "list[Literal[")):
-        text = ("list of " if text.startswith("list") else "one of ") + ", ".join(re.findall(r"'([^']*)'", text))
-    else:
-        text = _KINDS.get(text, text)
-    return f"*{text}*" + (" or null" if optional else "")
+def _class(name: str) -> type[Any]:
+    module, _, wanted = name.partition(":")
+    found: type[Any] = getattr(importlib.import_module(module), wanted)
+    return found
 
 
 def arguments(name: str) -> str:
     """A table of the arguments of a class: name, default and description."""
-    node, _ = _class(name)
+    given_class = _class(name)
+    (node,) = ast.parse(inspect.cleandoc("\n" + inspect.getsource(given_class))).body
+    assert isinstance(node, ast.ClassDef)
     init = next((each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"), None)
-    known = list(fields(node))
+    known = list(reference.fields_of(given_class))
     defaults = {field: default for field, _, default, _ in known}
     if init is not None:
         given = init.args

@@ -1,4 +1,4 @@
-"""The true quality of architectures: from a table, from an audit that trains them, or from what a run has retrained."""
+"""Ground truth for ``rank``: true scores from a table, from an audit that trains architectures, or from retraining."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ __all__ = ["LEAST", "GroundTruth", "from_audit", "from_retraining", "from_table"
 
 log = logging.getLogger(__name__)
 LEAST = 10
-"""So many architectures must have both scores."""
+"""Rank correlation is computed if at least so many architectures have both scores."""
 
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What is known to be true."""
+    """True scores of architectures, by key."""
 
     text: str
     """Where it comes from."""
@@ -42,7 +42,7 @@ class GroundTruth:
     mode: str = "max"
     """Whether high is good (max) or low (min)."""
     everyone: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
-    """The values of a whole table; else of nobody."""
+    """The values of the whole table; empty without a table."""
 
     def place(self, name: str) -> tuple[int, int] | None:
         """The rank of an architecture among everyone, 1 is the best, and how many those are; None if not known."""
@@ -53,7 +53,7 @@ class GroundTruth:
         return 1 + int(better.sum()), len(self.everyone)
 
 
-def from_table(decisions: Decisions, settings: TruthConfig, asked: Iterable[Architecture]) -> GroundTruth:
+def from_table(decisions: Decisions, settings: TruthConfig, architectures: Iterable[Architecture]) -> GroundTruth:
     """Look architectures up in the table that ``truth.table`` names; those that it lacks are left out.
 
     Raises:
@@ -67,7 +67,7 @@ def from_table(decisions: Decisions, settings: TruthConfig, asked: Iterable[Arch
     # Only the last fidelity is the truth.
     layout = dataclasses.replace(layout, fidelities=[], cost=None, columns=[])
     table = ScoreTable.open(decisions, layout)
-    known = {key(architecture): architecture for architecture in asked}
+    known = {key(architecture): architecture for architecture in architectures}
     rows = table.find(list(known.values())).tolist() if known else []
     scores = table.scores[:, -1]
     values = {name: float(scores[row]) for name, row in zip(known, rows, strict=True) if row >= 0}
@@ -75,16 +75,16 @@ def from_table(decisions: Decisions, settings: TruthConfig, asked: Iterable[Arch
 
 
 def from_audit(folder: Path, epochs: int) -> GroundTruth:
-    """What the run in ``folder`` has trained from scratch to the end."""
+    """The validation scores of the architectures that the audit run in ``folder`` has trained from scratch."""
     rows = results.read(folder / "scored.parquet").to_pylist()
     ended = {row["key"]: row for row in rows if row["status"] == "complete"}
-    metric = scored_by(rows) or ACCURACY
-    text = f"validation {metric.name} after {epochs} epoch{'s' * (epochs > 1)} from scratch"
+    objective = results.objective(folder / "scored.parquet") or scored_by(rows) or ACCURACY
+    text = f"validation {objective.name} after {epochs} epoch{'s' * (epochs > 1)} from scratch"
     return GroundTruth(
         text,
         {name: row["score"] for name, row in ended.items()},
         {name: json.loads(row["architecture"]) for name, row in ended.items()},
-        metric.mode,
+        objective.mode,
     )
 
 
@@ -97,13 +97,13 @@ def from_retraining(folder: Path, scored: Mapping[str, Architecture]) -> GroundT
     found: dict[str, float] = {}
     metric = ACCURACY
     for path in sorted(folder.glob("retrain/*/result.json")):
-        told: dict[str, Any] = read_or(path, Result, {}, "it is left out")
-        own = retrained_by(told)
+        result: dict[str, Any] = read_or(path, Result, {}, "it is left out")
+        own = retrained_by(result)
         if own is None:
             log.warning("%s has no result on the test images and is left out", path)
-        if path.parent.name in scored and own is not None and math.isfinite(told[f"test_{own.name}"]):
+        if path.parent.name in scored and own is not None and math.isfinite(result[f"test_{own.name}"]):
             metric = own
-            found[path.parent.name] = float(told[f"test_{own.name}"])
+            found[path.parent.name] = float(result[f"test_{own.name}"])
     if len(found) < LEAST:
         raise ConfigError(
             f"{len(found)} of the architectures that {folder} has scored were retrained, a ranking needs {LEAST}: name "

@@ -1,4 +1,4 @@
-"""What random search would have found for the same cost, as far as the run itself can tell."""
+"""Estimate of what random search would have found at the same cost, by resampling random architectures of the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from raynas.analysis.run_data import RunData, Scored
 __all__ = ["LEAST", "Baseline", "baseline", "expected_best", "quantile_of_best"]
 
 LEAST = 8
-"""So many random architectures are needed to say anything."""
+"""The estimate needs at least so many random architectures."""
 _BAND, _DRAWN = (0.1, 0.9), 50
 
 
@@ -27,21 +27,21 @@ class Baseline:
     low: list[float]
     high: list[float]
     """Between ``low`` and ``high`` lie 80 % of such searches."""
-    told: str
+    note: str
     """How it was estimated, in a sentence."""
 
 
 def baseline(run_data: RunData) -> Baseline | str:
-    """What random search may expect; or why nothing can be said of it.
+    """The expected best score of random search, or a sentence that says why it cannot be estimated.
 
-    A random search scores everybody in full. The random architectures are those of the sample beside the search, where
-    there is one that was scored alike; otherwise those with which the search began, or that it drew in between.
+    A random search evaluates every architecture in full. The random architectures are those of the sample beside the
+    search if it was scored in the same way; otherwise those that the searcher itself sampled at random.
     """
     full = max((one.max_fidelity for one in run_data.scored), default=0)
-    drawn, told = _sampled(run_data, full), "the {} random architectures that were scored beside the search"
+    drawn, note = _sampled(run_data, full), "the {} random architectures that were scored beside the search"
     if len(drawn) < LEAST:
         drawn = [one for one in run_data.scored if one.origin == "random" and _ended(one)]
-        told = "the {} architectures that the search itself drew by chance"
+        note = "the {} architectures that the search itself drew by chance"
     if len(drawn) < LEAST:
         if not any(one.origin for one in run_data.scored):
             return "No random baseline: the log does not say which architectures were drawn by chance."
@@ -58,15 +58,15 @@ def baseline(run_data: RunData) -> Baseline | str:
     cost = fmean(took) if run_data.clock.busy else float(full)
     counts = _counts(len(values) // 2)  # the best of nearly all of them is no estimate any more
     edges = [[sign * quantile_of_best(values, count, share) for count in counts] for share in _BAND]
-    told = f"Estimated from {told.format(len(drawn))}, by resampling, for random searches that stop nobody early"
-    told += f"; {stopped} of them were stopped and count with the score they had then." if stopped else "."
+    note = f"Estimated from {note.format(len(drawn))}, by resampling, for random searches that stop nobody early"
+    note += f"; {stopped} of them were stopped and count with the score they had then." if stopped else "."
     return Baseline(
         counts=counts,
         costs=[cost * count for count in counts],
         expected=[sign * expected_best(values, count) for count in counts],
         low=min(edges),
         high=max(edges),
-        told=told,
+        note=note,
     )
 
 

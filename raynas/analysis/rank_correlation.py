@@ -1,8 +1,8 @@
-"""How far a cheap score may be trusted: does it put architectures in the order of their true quality?
+"""Rank correlation of a cheap score with the true one: Kendall's tau and Spearman's rho with bootstrap intervals.
 
-A search sees the cheap score alone (shared weights, few epochs, an angle); what counts is the true one (stand-alone
+A search sees only the cheap score (shared weights, few epochs, weight angle); what counts is the true one (stand-alone
 training, a table). On a sample of architectures that have both, :func:`compare` measures how well the two orders
-agree and whether the top is right, with intervals, beside what costs nothing: MACs, parameters and chance.
+agree and whether the top is right, beside baselines that cost nothing: MACs, parameters and chance.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well one way of scoring agrees with the truth.
+    """How well one way of scoring agrees with the true score.
 
     Attributes:
-        name: What scored.
+        name: Of the score or the baseline.
         tau: Kendall's tau-b: 1 is the same order, 0 none, -1 the reverse.
         spearman: Spearman's rank correlation.
         favourite: True rank of the architecture with the best score; 1 is the best of all.
@@ -65,7 +65,7 @@ class Ranking:
 
     Attributes:
         score: The cheap score.
-        baselines: What it must beat, in the order given; chance is the last.
+        baselines: The scores that it must beat, in the given order; chance is the last.
         architectures: How many were compared.
         top: How many of them count as the top.
         best: How many of them count as best of all.
@@ -94,20 +94,20 @@ class Ranking:
         return not self.unbeaten and self.score.tau.low >= _STRONG
 
     def sentence(self) -> str:
-        """The verdict in plain English, with the figures that it rests on."""
+        """The result in one sentence, with the figures that it is based on."""
         tau, rivals = self.score.tau, self.unbeaten
         if any(rival.name == "chance" for rival in rivals) and tau.high - tau.low > _WIDE:
-            verdict = "is not to be trusted yet: so few architectures do not tell it from chance"
+            result = "is not to be trusted yet: so few architectures do not tell it from chance"
         elif any(rival.name == "chance" for rival in rivals):
-            verdict = "cannot be trusted: it orders architectures no better than chance"
+            result = "cannot be trusted: it orders architectures no better than chance"
         elif rivals:
-            verdict = f"adds nothing certain to {rivals[0].name} alone (Kendall tau {rivals[0].tau})"
+            result = f"adds nothing certain to {rivals[0].name} alone (Kendall tau {rivals[0].tau})"
         elif self.trustworthy:
-            verdict = "can be trusted to order architectures"
+            result = "can be trusted to order architectures"
         else:
-            verdict = "is a rough guide: score the best candidates again before you choose"
+            result = "is a rough guide: score the best candidates again before you choose"
         return (
-            f"{self.score.name} {verdict}. It is right in about {50 * (1 + tau.value):.0f} % of all pairs "
+            f"{self.score.name} {result}. It is right in about {50 * (1 + tau.value):.0f} % of all pairs "
             f"(Kendall tau {tau}, 95 % interval, {self.architectures} architectures). Its favourite is truly number "
             f"{self.score.favourite:.0f}, and {100 * self.score.overlap:.0f} % of its top {self.top} are in the true "
             f"top {self.top} ({100 * self.baselines[-1].overlap:.0f} % by chance)."
@@ -138,7 +138,7 @@ def compare(
         seed: Of the resampling.
 
     Returns:
-        The figures and the verdict.
+        The figures, and the sentence that sums them up.
 
     Raises:
         ValueError: Fewer than three architectures, other lengths, values that are not finite, or a truth in which

@@ -19,17 +19,18 @@ from typing import Any
 import pyarrow as pa
 
 from raynas import results
+from raynas.analysis.objective import objective_of
 from raynas.architecture import Architecture
 from raynas.architecture import key as key_of
 from raynas.config.loading import read
 from raynas.config.run import Config
-from raynas.metrics import ACCURACY, Metric, retrained_by, scored_by
+from raynas.metrics import ACCURACY, Metric, Objective, retrained_by
 from raynas.results.clock import Clock, read_clock
 from raynas.results.curves import Curve, read_curve
 from raynas.results.files import DamagedError, Graphs, Journal, Leaderboard, Ranking, Result, TrainingRounds, read_json
-from raynas.search_space.constraints import COSTS, LATENCY, Limits
+from raynas.search_space.constraints import COSTS, Limits
 from raynas.search_space.joint import network, settings
-from raynas.searchers.diagnostics import common_fidelity, with_pool_scores
+from raynas.searchers.nao.diagnostics import common_fidelity, with_pool_scores
 
 __all__ = ["RunData", "Scored", "read_run_data"]
 
@@ -81,10 +82,8 @@ class RunData:
     """After so many architectures, that of the front so far; empty for a search without objectives."""
     best: list[dict[str, Any]]
     """Rows of leaderboard.json; before that is written the best of the log, without ``final_score``."""
-    mode: str
-    """Whether a high score is good (max) or a low one (min)."""
-    metric: Metric | None
-    """What the score is; None where that is known to the trainable alone."""
+    objective: Objective
+    """What the score is, and whether a high one is good (max) or a low one (min)."""
     retrained: dict[str, dict[str, Any]]
     """The content of retrain/<key>/result.json by key."""
     training: Curve | None
@@ -97,13 +96,23 @@ class RunData:
     """The content of graphs.json, see :mod:`raynas.search_space.graph`; empty where the space does not say how it is
     wired."""
     sample: list[Scored]
-    """The random architectures that were scored beside the search: see :mod:`raynas.runs.sample`."""
+    """The random architectures that were scored beside the search: see :mod:`raynas.runs.phases.sample`."""
     learned: list[dict[str, Any]]
-    """What the searcher tells of its model, see :mod:`raynas.searchers.diagnostics`; empty where it has none."""
+    """What the searcher tells of its model, see :mod:`raynas.searchers.nao.diagnostics`; empty where it has none."""
     pooled: list[dict[str, Any]]
     """What the searcher that renewed a pool in training told of its model, round by round."""
     notes: list[str]
     """What is missing, unfinished or broken: one sentence each."""
+
+    @property
+    def mode(self) -> str:
+        """Whether a high score is good (max) or a low one (min)."""
+        return self.objective.mode
+
+    @property
+    def metric(self) -> Metric | None:
+        """The metric that the score is; None for any other score."""
+        return self.objective.metric
 
     @property
     def costs(self) -> tuple[str, ...]:
@@ -149,12 +158,11 @@ def read_run_data(folder: Path) -> RunData:
     rows = sorted(table.to_pylist(), key=lambda row: row["time"])
     clocks, clock = read_clock(rows)
     board = _read_board(folder / "leaderboard.json", rows, notes)
-    metric = scored_by(rows)
-    said = config.search.trainable_args.get("mode")  # of a table
-    mode = metric.mode if metric else said if said in ("max", "min") else results.mode_of(board)
-    scored = _scored(rows, clocks, limits)
-    drawn = sorted(_read_log(folder / "sample", notes).to_pylist(), key=lambda row: row["time"])
-    best = board or _best_of_log(scored, mode, config.search.top)
+    objective = objective_of(folder / "scored.parquet", config, rows)
+    scored = _scored(rows, clocks, limits, results.cost_names(table))
+    sample = _read_log(folder / "sample", notes)
+    drawn = sorted(sample.to_pylist(), key=lambda row: row["time"])
+    best = board or _best_of_log(scored, objective.mode, config.search.top)
     retrained = {path.parent.name: _read(path, Result, notes) for path in sorted(folder.glob("retrain/*/result.json"))}
     if best and not _keeps(limits, best[0]):
         notes.append("The leaderboard was made under other limits than those of config.yaml.")
@@ -171,8 +179,7 @@ def read_run_data(folder: Path) -> RunData:
         scored=scored,
         hypervolumes=_hypervolumes(rows),
         best=best,
-        mode=mode,
-        metric=metric,
+        objective=objective,
         retrained={key: result for key, result in retrained.items() if result is not None},
         training=training["supernet"],
         retraining=training.get("winner"),
@@ -181,7 +188,7 @@ def read_run_data(folder: Path) -> RunData:
         graphs=_read(folder / "graphs.json", Graphs, notes) or {},
         learned=[row for row in _read(journal, Journal, notes) or [] if "mode" in row],
         pooled=_pooled(_read(rounds, TrainingRounds, notes), [] if config.search.combine else rows),
-        sample=_scored(drawn, [(0.0, 0.0)] * len(drawn), limits),
+        sample=_scored(drawn, [(0.0, 0.0)] * len(drawn), limits, results.cost_names(sample)),
         notes=notes,
     )
 
@@ -239,7 +246,12 @@ def _read_board(path: Path, rows: list[dict[str, Any]], notes: list[str]) -> lis
     return board
 
 
-def _scored(rows: Sequence[Mapping[str, Any]], clocks: Sequence[tuple[float, float]], limits: Limits) -> list[Scored]:
+def _scored(
+    rows: Sequence[Mapping[str, Any]],
+    clocks: Sequence[tuple[float, float]],
+    limits: Limits,
+    costs_in_log: Sequence[str],
+) -> list[Scored]:
     last: dict[str, tuple[Mapping[str, Any], tuple[float, float]]] = {}
     score: dict[str, tuple[int, float]] = {}
     origins: dict[str, tuple[str, tuple[str, ...]]] = {}
@@ -254,7 +266,7 @@ def _scored(rows: Sequence[Mapping[str, Any]], clocks: Sequence[tuple[float, flo
     found, parse = [], json.JSONDecoder().decode
     for key, (row, (seconds, spent)) in last.items():
         fidelity, value = score.get(key, (row["fidelity"] or 0, math.nan))
-        costs = _costs(limits, row)
+        costs = _costs(limits, row, costs_in_log)
         origin, parents = origins.get(key, ("random" if row["searcher"] == "random" else "", ()))
         found.append(
             Scored(
@@ -297,12 +309,11 @@ def _allowed(limits: Limits, known: Mapping[str, float]) -> bool:
     return Limits(bounds).violation(known) == 0.0
 
 
-def _costs(limits: Limits, row: Mapping[str, Any]) -> dict[str, float]:
-    """What is known of the costs: the log's own columns, and what is limited besides."""
-    further = [name for name in limits.bounds if name not in COSTS]
-    metrics = json.loads(row.get("metrics") or "{}") if further else {}
-    others = {name: metrics.get(name, row.get(name)) for name in further}
-    found = {name: row.get(name) for name in (*COSTS, LATENCY)} | others
+def _costs(limits: Limits, row: Mapping[str, Any], names: Sequence[str] = ()) -> dict[str, float]:
+    """What is known of the costs: those with a column, and limited ones that earlier versions kept in the metrics."""
+    absent = [name for name in limits.bounds if row.get(name) is None]
+    metrics = json.loads(row.get("metrics") or "{}") if absent else {}
+    found = {name: row.get(name) for name in (*names, *limits.bounds)} | {name: metrics.get(name) for name in absent}
     return {name: value for name, value in found.items() if isinstance(value, (int, float))}
 
 

@@ -18,7 +18,7 @@ from raynas.exceptions import ConfigError
 from raynas.runs.compatibility import begun, refuse_changes
 from raynas.storage.object_store import fetch, newest, remote, split_uri
 
-__all__ = ["COMMANDS", "read_arguments"]
+__all__ = ["COMMANDS", "parser", "read_arguments"]
 
 COMMANDS = {
     "search": "everything: train the supernet, search, then what `after` lists (the default)",
@@ -28,21 +28,33 @@ COMMANDS = {
     "rank": "measure how far the scores may be trusted: against a table, or architectures trained from scratch",
     "report": "write a page about the run",
     "doctor": "check all that a run needs; each line says what to do",
+    "settings": "show the settings with their types, defaults and meaning: all, a group (train.pool) or one",
 }
 _NEWEST, _AUTO = "", "auto"
 _TOP = ("space", "address", "storage_path", "name", "seed", "time_budget", "budget_gpu_hours")
 """Settings without a group that have a flag."""
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The flags of all commands."""
     parser = argparse.ArgumentParser(
-        prog="python -m raynas.launch",
-        description="Search for a neural network with a shared supernet on Ray.",
-        epilog="commands: " + "; ".join(f"{name}: {text}" for name, text in COMMANDS.items())
-        + ". Any setting may be given as key=value, e.g. train.epochs=50 limits.macs=3e6.",
+        prog="raynas",
+        usage="raynas [command] [flags] [key=value ...]",
+        description="Search for a neural network with a shared supernet on Ray. The same as python -m raynas.launch.",
+        epilog="\n".join(
+            [
+                "commands:",
+                *(f"  {name:<15} {text}" for name, text in COMMANDS.items()),
+                "",
+                "Any setting may be given as key=value, for example train.epochs=50 limits.macs=3e6.",
+                "raynas COMMAND --help shows the settings of a command, raynas settings all of them.",
+            ]
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
-    )  # fmt: skip
-    parser.add_argument("words", nargs="*", metavar="[command] [key=value ...]")
+    )
+    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--version", action="store_true", help="print the version")
     parser.add_argument("--config", help=f"YAML file with settings, or {', '.join(PRESETS)}")
     for flag, key, text in (
         ("--space", "space", "package.module:name of a function that returns the space, or of decisions alone"),
@@ -99,7 +111,7 @@ def read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Name
 
 
 def _read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Namespace]:
-    flags = _parser().parse_intermixed_args(arguments)
+    flags = parser().parse_intermixed_args(arguments)
     words = list(flags.words)
     if flags.resume is not None and re.match(r"[\w.]+=", flags.resume) and not Path(flags.resume).exists():
         words.append(flags.resume)  # --resume key=value: the newest run, and a setting

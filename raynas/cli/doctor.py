@@ -26,10 +26,9 @@ from raynas.distributed.placement import Placement, place_ranks
 from raynas.distributed.probe import NodeFacts, probe_nodes
 from raynas.exceptions import ConfigError
 from raynas.nn.protocols import inspect_space
-from raynas.runs.base import SearchRun
 from raynas.runs.dry_run import run_one_architecture
 from raynas.runs.factory import prepare
-from raynas.runs.network import Run
+from raynas.runs.run import Run
 from raynas.storage.object_store import remote
 from raynas.tasks.base import task_of
 
@@ -69,17 +68,17 @@ class CheckResult:
         return f"{self.level:4}  {self.name}: {self.found}" + (f". {self.advice}" if self.advice else "")
 
 
-def check_settings(config: Config, trust: bool = False) -> tuple[CheckResult, SearchRun | None]:
+def check_settings(config: Config, trust: bool = False) -> tuple[CheckResult, Run | None]:
     """Whether settings, space and limits are legal and the data can be read: all that makes a run."""
     try:
-        run: SearchRun = prepare(config, trust=trust)
+        run: Run = prepare(config, trust=trust)
     except BAD_INPUT as error:
         return CheckResult("settings", "fail", one_line(error), "Mend what it names"), None
     except Exception as error:
         advice = f"This is a bug of RayNAS or of your own code; the traceback is in {write_traceback(error, None)}"
         return CheckResult("settings", "fail", f"{type(error).__name__}: {one_line(error)}", advice), None
     known = f"{arch.size(run.search_space.decisions):.3g} architectures"
-    if isinstance(run, Run):
+    if run.has_network:
         counts = ", ".join(f"{len(getattr(run.data, name))} {name}" for name in ("train", "validation", "test"))
         known += f"; data {run.data.name}: {counts} {run.data}"
     return CheckResult("settings", "ok", f"{known}; limits: {str(run.limits) or 'none'}"), run
@@ -230,14 +229,14 @@ def _size(count: float) -> str:
     return f"{count / _GIB:.1f} GiB" if count >= _GIB else f"{count / 2**20:.0f} MiB"
 
 
-def check_architecture(run: SearchRun) -> CheckResult:
+def check_architecture(run: Run) -> CheckResult:
     """Whether one architecture goes all the way, in this process."""
     name = "end to end"
     try:
-        suggestion = run.searcher(metric="score", mode=run.objective().mode).suggest("doctor")
+        suggestion = run.searcher(metric="score", mode=run.context.problem.objective.mode).suggest("doctor")
         assert isinstance(suggestion, dict)
         chosen = suggestion["architecture"]
-        if not isinstance(run, Run):
+        if not run.has_network:
             return CheckResult(name, "ok", f"{arch.key(chosen)} {dict(run.costs(chosen))}; it has no network to try")
         return CheckResult(name, "ok", run_one_architecture(run, chosen)[0])
     except Exception as error:  # of the user's own modules, too
@@ -274,7 +273,7 @@ def doctor(config: Config, trust: bool = False, verbose: bool = False) -> int:
 
     settings, run = check_settings(config, trust)
     tell(settings)
-    if isinstance(run, Run):
+    if run is not None and run.has_network:
         tell(check_space(run))
     tell(check_token(os.environ, Path.home()))
     try:
@@ -297,7 +296,7 @@ def doctor(config: Config, trust: bool = False, verbose: bool = False) -> int:
     return int(failed)
 
 
-def _cluster(config: Config, run: SearchRun | None) -> list[CheckResult]:
+def _cluster(config: Config, run: Run | None) -> list[CheckResult]:
     """What the nodes say."""
     folder = config.storage_path if remote(config.storage_path) else Path(config.storage_path).expanduser()
     try:
@@ -317,4 +316,4 @@ def _cluster(config: Config, run: SearchRun | None) -> list[CheckResult]:
     ]
     if config.latency.place is not None:
         found.append(check_latency(config.latency.place))
-    return [*found, _memory(run, nodes)] if isinstance(run, Run) else found
+    return [*found, _memory(run, nodes)] if run is not None and run.has_network else found

@@ -34,11 +34,11 @@ def write_traceback(error: BaseException, folder: Path | None) -> Path:
     text = "".join(traceback.format_exception(error))
     if folder is not None and folder.is_dir():
         try:
-            replace_text(folder / _FILE, text, patience=0)
+            replace_text(folder / _FILE, text, timeout=0)
         except OSError:
             pass
         else:
             return folder / _FILE
     path = scratch_folder() / _FILE
-    replace_text(path, text, patience=0)
+    replace_text(path, text, timeout=0)
     return path

@@ -25,27 +25,29 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from raynas.cli import native_stderr
 from raynas.cli.arguments import read_arguments
 from raynas.cli.doctor import doctor
 from raynas.cli.errors import BAD_INPUT, one_line, write_traceback
+from raynas.cli.help import help_text
 from raynas.config.trust import foreign
 from raynas.distributed import health as watch
 from raynas.distributed.connection import LOOPBACK, Terminated, connect
-from raynas.exceptions import ConfigError, ExportError, LeaseLostError
+from raynas.exceptions import ClusterLostError, ConfigError, ExportError, LeaseLostError
 from raynas.report.page import write_report
 from raynas.runs.bad_input import validating
-from raynas.runs.base import SearchRun
 from raynas.runs.dry_run import dry_run
 from raynas.runs.factory import prepare
-from raynas.runs.network import Run
+from raynas.runs.phases.retraining import check_room_to_retrain, check_trained
 from raynas.runs.rank import rank
-from raynas.storage.locks import holding
-from raynas.storage.object_store import open_mirror
+from raynas.runs.run import Run
+from raynas.storage.locks import lock_folder
+from raynas.storage.object_store import open_sync
 
 __all__ = ["execute", "main"]
 
 
-def _architecture(run: SearchRun, given: str | None) -> dict[str, str]:
+def _architecture(run: Run, given: str | None) -> dict[str, str]:
     if given is None:
         return run.best()
     try:
@@ -58,25 +60,27 @@ def _architecture(run: SearchRun, given: str | None) -> dict[str, str]:
     return run.check(found)
 
 
-def execute(command: str, run: SearchRun, flags: argparse.Namespace) -> None:
+def execute(command: str, run: Run, flags: argparse.Namespace) -> None:
     """Carry out one command; Ray is joined where it is needed."""
     after = list(run.config.after) if command == "search" else [command]
     failed: ExportError | None = None
     dashboard = flags.dashboard_host or (LOOPBACK if flags.dashboard else None)
     if command in ("search", "train-supernet", "retrain"):
-        run.check_folder()
+        run.context.storage.check()
         run.view.say(f"{command}: everything is kept in {run.place}")
         run.open()  # before Ray starts, which takes a while: a run that is killed meanwhile can go on
+        if not flags.verbose:
+            native_stderr.redirect(run.folder)
         connect(run.config, dashboard, flags.verbose)
     if command == "search":
-        if isinstance(run, Run) and "retrain" in after:
-            run.check_retraining()
+        if run.has_network and "retrain" in after:
+            check_room_to_retrain(run.context)
         run.search()
         after = run.affordable(after)
     if command == "rank":
         rank(run, dashboard, flags.verbose)
         after = ["report"]
-    if isinstance(run, Run):
+    if run.has_network:
         if command == "train-supernet":
             run.train_supernet()
         if "retrain" in after:
@@ -89,7 +93,7 @@ def execute(command: str, run: SearchRun, flags: argparse.Namespace) -> None:
     elif set(after) - {"report"}:
         run.view.say(f"no {' and no '.join(step for step in after if step != 'report')}: the space has no network")
     if "report" in after:
-        run.view.say(f"report: {run.shown(run.report())}")
+        run.view.say(f"report: {run.context.storage.shown(run.report())}")
     if failed is not None:
         raise failed
 
@@ -99,10 +103,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # your own packages, also when started as a script
-    run: SearchRun | None = None
+    run: Run | None = None
     verbose = False
     try:
-        command, config, flags = read_arguments(sys.argv[1:] if arguments is None else arguments)
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        text = help_text(given)
+        if text is not None:
+            print(text)
+            return 0
+        command, config, flags = read_arguments(given)
         verbose = flags.verbose
         if command == "report":
             print(f"report: {_report(config.storage_path, str(config.name))}")
@@ -110,20 +119,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if command == "doctor":
             return doctor(config, trust=flags.trust, verbose=verbose)
         run = prepare(config, trust=flags.trust)
-        if command not in ("search", "rank") and not isinstance(run, Run):
+        if command not in ("search", "rank") and not run.has_network:
             legal = "search, rank, report"
             raise ConfigError(f"{command} needs a network, but {config.space} is bare decisions; legal: {legal}")
-        if isinstance(run, Run) and command in ("retrain", "export"):
-            run.trained(_architecture(run, flags.architecture), command)
+        if command in ("retrain", "export"):
+            chosen = _architecture(run, flags.architecture)
+            if command == "export":
+                check_trained(run.context, chosen)
         if flags.dry_run:
             dry_run(run)
             return 0
-        run.attach()
+        run.context.attach()
     except KeyboardInterrupt:
         return 130
+    except ClusterLostError as error:
+        return _failed(error, 1, verbose, run)
     except Exception as error:
         return _failed(error, 2 if isinstance(error, BAD_INPUT) else 1, verbose, run)
-    begun, trust = run.begun, " --trust" if foreign(run.config) else ""
+    return _carry_out(command, run, flags)
+
+
+def _carry_out(command: str, run: Run, flags: argparse.Namespace) -> int:
+    """Carry out a command on a run and close the run; returns the exit code."""
+    begun, trust = run.context.begun, " --trust" if foreign(run.config) else ""
     try:
         with _alone(run) if command in ("search", "train-supernet", "retrain") else nullcontext():
             execute(command, run, flags)
@@ -132,13 +150,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\nstopped; go on with: python -m raynas.launch --resume {run.place}{trust}", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
     except LeaseLostError as error:
-        return _failed(error, 1, verbose, run)
+        return _failed(error, 1, flags.verbose, run)
     except Exception as error:
         # Whatever happened on the cluster: one line, where the work is if there is any, and the rest on request.
         refused = isinstance(error, ConfigError)
         died = None if refused else watch.lost()  # it may have been said in words of Ray that help nobody
-        code = _failed(watch.ClusterLost(died) if died else error, 2 if refused else 1, verbose, run)
-        if run.begun and not (refused and begun):
+        code = _failed(ClusterLostError(died) if died else error, 2 if refused else 1, flags.verbose, run)
+        if run.context.begun and not (refused and begun):
             print(
                 f"what was computed is kept in {run.place}"
                 + ("" if isinstance(error, ExportError) else f"; go on with --resume{trust} (-v shows more)"),
@@ -149,22 +167,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if watch.found() is None:
             run.close()
         else:
-            SearchRun.close(run)  # sends its files; what has died cannot be asked to end anything
+            run.context.storage.close()  # sends its files; what has died cannot be asked to end anything
     return 0
 
 
 @contextmanager
-def _alone(run: SearchRun) -> Iterator[None]:
+def _alone(run: Run) -> Iterator[None]:
     """Nobody else is at work in the folder of a run, from its settings to the end of the command."""
-    run.check_folder()
+    run.context.storage.check()
     run.folder.mkdir(parents=True, exist_ok=True)
-    with holding(run.folder):
+    with lock_folder(run.folder):
         yield
 
 
 def _report(storage_path: str, name: str) -> str:
     """Write the page of a run that is there; returns where it is kept."""
-    mirror = open_mirror(storage_path, name)
+    mirror = open_sync(storage_path, name)
     with validating():
         page = write_report(Path(storage_path).expanduser() / name if mirror is None else mirror.folder)
     if mirror is None:
@@ -173,18 +191,13 @@ def _report(storage_path: str, name: str) -> str:
     return f"{mirror.uri}/{page.name}"
 
 
-def _failed(error: BaseException, code: int, verbose: bool, run: SearchRun | None) -> int:
+def _failed(error: BaseException, code: int, verbose: bool, run: Run | None) -> int:
     """Say what went wrong in one line; of what may be a bug, with the file that holds the traceback."""
     if verbose:
         traceback.print_exception(error)
     text = one_line(error)[:2000]
-    if not isinstance(error, (*BAD_INPUT, watch.ClusterLost)):
+    if not isinstance(error, BAD_INPUT):
         file = write_traceback(error, None if run is None else run.folder)
         text = f"{text} ({type(error).__name__}; the traceback is in {file})"
     print(f"error: {text}", file=sys.stderr)
     return code
-
-
-if __name__ == "__main__":
-    watch.guard()
-    watch.leave(main())

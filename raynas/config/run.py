@@ -169,8 +169,8 @@ class SearchConfig:
     epochs: Count = 5
     """FromScratch: epochs of training per architecture; each epoch is one fidelity step."""
     loggers: list[str] = Field(default_factory=list)
-    """tensorboard, mlflow, wandb, or a subclass of ray.tune.logger.LoggerCallback: my_pkg.mod:MyLogger. One record for
-    the whole search, in which every architecture is a step: see raynas.tune.loggers."""
+    """tensorboard, mlflow, wandb, optuna, or a subclass of ray.tune.logger.LoggerCallback: my_pkg.mod:MyLogger. One
+    record for the whole search, in which every architecture is a step: see raynas.tune.loggers."""
     top: Count = 5
     """Number of best architectures that are scored again on all validation images."""
 
@@ -290,6 +290,7 @@ def smoke_test(config: Config) -> Config:
         search=dataclasses.replace(
             config.search,
             num_samples=min(config.search.num_samples, 6),
+            max_concurrent=min(config.search.max_concurrent or 2, 2),
             reference=10,
             filter=dataclasses.replace(config.search.filter, sample=10),
             slices=2,

@@ -68,6 +68,9 @@ class Costs:
             example is used.
     """
 
+    names: tuple[str, ...] = COSTS
+    """The names of the costs: what limits, objectives and the log may name."""
+
     def __init__(self, space: nn.Module, example_inputs: tuple[Tensor, ...]) -> None:
         self.decisions = decisions(space)
         check_references(space)  # of the space itself: closures in a copy would still refer to it

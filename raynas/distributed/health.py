@@ -1,11 +1,11 @@
 """Whether Ray's own processes are alive, and waiting that ends when they are not.
 
 A driver needs two of them: the raylet of its node and the GCS of the head node. When one of them has died, Ray's
-library waits on, or prints pages and ends the program. Here it is one line, :class:`ClusterLost`, and the run goes on
-with ``--resume``.
+library waits on, or prints pages and ends the program. Here it is one line, a
+:class:`raynas.exceptions.ClusterLostError`, and the run goes on with ``--resume``.
 
     watch.start(own=True)              # once Ray is there
-    watch.get(reference)               # as ray.get, and ClusterLost where it would wait for ever
+    watch.get(reference)               # as ray.get, and ClusterLostError where it would wait for ever
     watch.leave(code)                  # ends the program without waiting for what has died
 """
 
@@ -25,19 +25,17 @@ import ray
 from ray.exceptions import GetTimeoutError
 
 from raynas import _compat
+from raynas.distributed.local_ray import end_processes
+from raynas.exceptions import ClusterLostError
 from raynas.utils.periods import PERIODS
 
-__all__ = ["ClusterLost", "get", "leave", "lost", "make_sure", "start", "wait"]
+__all__ = ["get", "leave", "lost", "make_sure", "start", "wait"]
 
 GRACE = 15.0
 """Seconds for the program to end by itself, the last rows of the log being written meanwhile."""
 _CONNECT = 5.0
 """Seconds within which a process takes a connection, if it lives."""
 Address = tuple[str, int]
-
-
-class ClusterLost(RuntimeError):
-    """One of Ray's own processes has died: nothing can be computed any more in this program."""
 
 
 @dataclass
@@ -111,6 +109,7 @@ class _Watch:
                 time.sleep(GRACE)
                 if self.ends:
                     print(f"error: {died}; go on with --resume", file=sys.stderr, flush=True)
+                    end_processes()
                     os._exit(1)
                 return
             time.sleep(PERIODS.alive)
@@ -138,9 +137,9 @@ def start(own: bool, interrupts: bool) -> None:
         _WATCH.thread.start()
 
 
-def found() -> ClusterLost | None:
+def found() -> ClusterLostError | None:
     """The error to raise where the watch has found that something died."""
-    return None if _WATCH.found is None else ClusterLost(_WATCH.found)
+    return None if _WATCH.found is None else ClusterLostError(_WATCH.found)
 
 
 def lost() -> str | None:
@@ -159,18 +158,18 @@ def make_sure() -> None:
     """See that Ray's own processes are alive.
 
     Raises:
-        ClusterLost: They are not.
+        ClusterLostError: They are not.
     """
     died = lost()
     if died is not None:
-        raise ClusterLost(died)
+        raise ClusterLostError(died)
 
 
 def wait(references: Sequence[Any], num_returns: int = 1) -> tuple[list[Any], list[Any]]:
     """As ``ray.wait``, as long as Ray is alive.
 
     Raises:
-        ClusterLost: It is not.
+        ClusterLostError: It is not.
     """
     while True:
         ready, left = ray.wait(list(references), num_returns=num_returns, timeout=PERIODS.look)
@@ -183,7 +182,7 @@ def get(references: Any) -> Any:
     """As ``ray.get``, as long as Ray is alive.
 
     Raises:
-        ClusterLost: It is not.
+        ClusterLostError: It is not.
         Exception: As ``ray.get``.
     """
     while True:
@@ -203,5 +202,6 @@ def leave(code: int) -> NoReturn:
     if _WATCH.found is not None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
+        end_processes()
         os._exit(code)
     sys.exit(code)

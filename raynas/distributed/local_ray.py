@@ -7,6 +7,8 @@ import contextlib
 import functools
 import logging
 import os
+import re
+import signal
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -18,10 +20,10 @@ from ray._private import ray_constants
 
 from raynas._compat import replaced
 from raynas.exceptions import ConfigError
-from raynas.storage.locks import is_free, keep_locked
+from raynas.storage.locks import is_unlocked, lock_until_exit
 from raynas.storage.removal import move, remove_tree, scratch_folder
 
-__all__ = ["on_loopback", "private_folder"]
+__all__ = ["end_processes", "lost_within_seconds", "on_loopback", "private_folder"]
 
 log = logging.getLogger(__name__)
 _PREFIX = "rn-"
@@ -44,16 +46,34 @@ def on_loopback() -> Iterator[None]:
         yield
         return
     # The environment is for the processes that Ray starts, the constant for this one, which read it long ago.
-    before = os.environ.get(variable)
-    os.environ[variable] = "0"
+    with _environment(variable, "0"), replaced(ray_constants, "ENABLE_RAY_CLUSTER", False):
+        yield
+
+
+@contextlib.contextmanager
+def lost_within_seconds() -> Iterator[None]:
+    """The processes of a Ray that starts in here wait for its GCS for five seconds after that has died.
+
+    Ray waits for a minute, within which the GCS of a cluster may be started again. Nobody starts again that of a Ray
+    which one program has started for itself: its agents would only outlive that program by a minute.
+    """
+    name = "RAY_gcs_rpc_server_reconnect_timeout_s"
+    with _environment(name, os.environ.get(name, "5")):
+        yield
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """A variable of the environment has another value in here."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
-        with replaced(ray_constants, "ENABLE_RAY_CLUSTER", False):
-            yield
+        yield
     finally:
         if before is None:
-            del os.environ[variable]
+            del os.environ[name]
         else:
-            os.environ[variable] = before
+            os.environ[name] = before
 
 
 def private_folder() -> str:
@@ -73,7 +93,7 @@ def _private_folder(process: int) -> Path:
     base = _base()
     _remove_dead(base)
     folder = scratch_folder(f".{_PREFIX}", base)  # for its owner alone
-    keep_locked(folder)
+    lock_until_exit(folder)
     visible = base / folder.name[1:]  # from now on others may look whether it is locked
     move(folder, visible)
     folder = visible
@@ -98,8 +118,38 @@ def _remove_dead(base: Path) -> None:
         with contextlib.suppress(OSError):
             found = folder.lstat()
             own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
-            if own and is_free(folder):
+            if own and is_unlocked(folder):
+                _end_writers(folder)
                 remove_tree(folder)
+
+
+def end_processes() -> None:
+    """End the processes of a Ray that this process has started and that has died: they would wait for it."""
+    folder = _MADE.get(os.getpid())
+    if folder is not None:
+        _end_writers(folder)
+
+
+def _end_writers(folder: Path) -> None:
+    """End the processes of Ray that have a file below a folder open for writing, this one excepted.
+
+    Ray's agents outlive a driver that was killed by a minute: so long they try to tell its GCS, which is gone.
+    """
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            own = process.stat().st_uid == os.geteuid() and int(process.name) != os.getpid()
+            if own and b"ray" in (process / "cmdline").read_bytes() and _writes(process, folder):
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+def _writes(process: Path, folder: Path) -> bool:
+    for file in (process / "fd").iterdir():
+        with contextlib.suppress(OSError):  # it was closed meanwhile
+            if os.readlink(file).startswith(f"{folder}/"):
+                flags = re.search(r"^flags:\s*(\d+)", (process / "fdinfo" / file.name).read_text(), re.MULTILINE)
+                if flags and int(flags[1], 8) & (os.O_WRONLY | os.O_RDWR):
+                    return True
+    return False
 
 
 def _remove() -> None:

@@ -3,10 +3,13 @@
 Ray puts ``ray_`` before a name and ``_total`` behind that of a counter: ``ray_raynas_best_score``,
 ``ray_raynas_actor_busy_seconds_total``. All are tagged with the run's name. The driver writes at most a few times a
 second, an actor once a request; a value costs about two microseconds.
+
+Metrics never end a run: what Ray refuses is left out from then on, with one warning.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -47,8 +50,26 @@ ACTOR = {
 }
 """Counters of each supernet actor, with the tag ``actor``."""
 
+logger = logging.getLogger(__name__)
 _AGAIN = PERIODS.metrics
 """Seconds after which a gauge is set again: Ray serves only those that were set in the last 10."""
+
+
+class _Guard:
+    """Sets metrics until Ray refuses one."""
+
+    def __init__(self) -> None:
+        self._failed = False
+
+    def __call__(self, change: Callable[[float, dict[str, str]], None], value: float, tags: dict[str, str]) -> None:
+        """Change a gauge or a counter. Ray takes tags of ASCII characters only: others are written as escapes."""
+        if self._failed:
+            return
+        try:
+            change(value, {name: text.encode("ascii", "backslashreplace").decode() for name, text in tags.items()})
+        except Exception as error:
+            self._failed = True
+            logger.warning("no more metrics of this process: %s: %s", type(error).__name__, error)
 
 
 class RunMetrics:
@@ -97,17 +118,17 @@ class RunMetrics:
 def _lasting() -> Iterator[Callable[..., None]]:
     """Yields ``put(gauge, value, **tags)``; what was put is served until the end, also where nothing new comes."""
     latest: dict[tuple[Gauge, tuple[tuple[str, str], ...]], float] = {}
-    ended = threading.Event()
+    ended, guard = threading.Event(), _Guard()
 
     def put(gauge: Gauge, value: float, **tags: str) -> None:
         if math.isfinite(value):
-            gauge.set(value, tags)
+            guard(gauge.set, value, tags)
             latest[gauge, tuple(tags.items())] = value
 
     def repeat() -> None:
         while not ended.wait(_AGAIN):
             for (gauge, tags), value in list(latest.items()):
-                gauge.set(value, dict(tags))
+                guard(gauge.set, value, dict(tags))
 
     thread = threading.Thread(target=repeat, name="raynas-metrics", daemon=True)
     thread.start()
@@ -128,10 +149,10 @@ class ActorMetrics:
 
     def __init__(self, run: str, actor: str) -> None:
         self._counters = [Counter(name, text, ("run", "actor")) for name, text in ACTOR.items()]
-        self._tags = {"run": run, "actor": actor}
+        self._tags, self._guard = {"run": run, "actor": actor}, _Guard()
 
     def worked(self, seconds: float, scores: int = 0, images: int = 0) -> None:
         """Count a piece of work."""
         for counter, value in zip(self._counters, (seconds, scores, images), strict=True):
             if value > 0:
-                counter.inc(value, self._tags)
+                self._guard(counter.inc, value, self._tags)

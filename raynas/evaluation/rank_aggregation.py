@@ -19,6 +19,8 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from raynas.exceptions import ConfigError
+
 __all__ = ["Reference", "aggregate"]
 
 Array = npt.NDArray[np.float64]
@@ -36,7 +38,8 @@ def aggregate(scores: Mapping[str, Sequence[float] | Array], weights: Mapping[st
         The weighted geometric mean of the ranks, between 0 and 1: [N].
 
     Raises:
-        ValueError: No score, different lengths, values that are not finite, weights of unknown scores or all zero.
+        ValueError: No score, different lengths, or values that are not finite.
+        ConfigError: Weights of unknown scores, or all of them zero.
     """
     weights = _weights(scores, weights)
     columns = {name: np.asarray(scores[name], np.float64) for name in weights}
@@ -106,10 +109,10 @@ def _weights(scores: Mapping[str, object], weights: Mapping[str, float] | None) 
     chosen = dict.fromkeys(scores, 1.0) if weights is None else dict(weights)
     unknown = [name for name in chosen if name not in scores]
     if unknown:
-        raise ValueError(f"there is no score {unknown[0]!r} to combine; there are: {', '.join(scores) or 'none'}")
+        raise ConfigError(f"there is no score {unknown[0]!r} to combine; there are: {', '.join(scores) or 'none'}")
     kept = {name: weight for name, weight in chosen.items() if weight}
     if not kept or not all(map(math.isfinite, kept.values())):
-        raise ValueError(f"the weights {chosen} combine nothing: give at least one score a weight other than 0")
+        raise ConfigError(f"the weights {chosen} combine nothing: give at least one score a weight other than 0")
     return kept
 
 

@@ -115,7 +115,7 @@ def export(
             failures.append(str(error))
     report = ExportReport(tuple(files))
     if files and (text := signature.readme(f"{job.title}, exported by RayNAS", [file.format for file in files])):
-        replace_text(folder / "README.md", text, patience=0)
+        replace_text(folder / "README.md", text, timeout=0)
         for name, value in {"signature.json": signature.metadata, **signature.files}.items():
             write_json(folder / name, value)
     if failures:
@@ -227,7 +227,7 @@ def _write_safetensors(job: _Job, folder: Path) -> tuple[str, Run]:
         text, state = source_of(network, len(job.signature.example), job.signature.prepared(job.trials[-1]))
     except CodegenError as error:
         raise ExportError(_failure("safetensors", network, str(error))) from error
-    replace_text(folder / "model.py", with_code(text, job.signature.code), patience=0)
+    replace_text(folder / "model.py", with_code(text, job.signature.code), timeout=0)
     for name, value in job.signature.files.items():
         write_json(folder / name, value)
     save_file(state, folder / "model.safetensors", metadata=metadata_text(job.signature) or None)

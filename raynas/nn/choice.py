@@ -24,6 +24,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from raynas.architecture import Notation
+from raynas.exceptions import SpaceError
 
 __all__ = [
     "Choice", "Notation", "choices", "decisions",     "open_choices", "places", ]  # fmt: skip
@@ -40,7 +41,7 @@ class Choice(nn.Module):
         named: The same as keyword arguments: ``Choice(k3=..., k5=...)``.
 
     Raises:
-        ValueError: No option at all, or a name that cannot be used.
+        SpaceError: No option at all, or a name that cannot be used.
     """
 
     def __init__(
@@ -48,14 +49,14 @@ class Choice(nn.Module):
     ) -> None:
         super().__init__()
         if decision == "":
-            raise ValueError("the decision name '' cannot be used: it must be non-empty")
+            raise SpaceError("the decision name '' cannot be used: it must be non-empty")
         self.decision = decision
         candidates = {**(options or {}), **named}
         if not candidates:
-            raise ValueError("a Choice needs at least one option")
+            raise SpaceError("a Choice needs at least one option")
         for name, module in candidates.items():
             if not name or "." in name or hasattr(self, name):
-                raise ValueError(
+                raise SpaceError(
                     f"option name {name!r} cannot be used: it must be non-empty, without a dot, "
                     "and no attribute of Choice or nn.Module"
                 )
@@ -113,7 +114,7 @@ def decisions(space: nn.Module) -> dict[str, tuple[str, ...]]:
     Choice. Of the edges of a cell, for example, two are to be taken: one decision says which.
 
     Raises:
-        ValueError: See :func:`open_choices`.
+        SpaceError: See :func:`open_choices`.
     """
     searched = getattr(space, "searched", None)
     return open_choices(space) if searched is None else dict(searched)
@@ -123,18 +124,18 @@ def open_choices(space: nn.Module) -> dict[str, tuple[str, ...]]:
     """The options of the Choices themselves: the decisions, where a space is not searched in other terms.
 
     Raises:
-        ValueError: The space contains no Choice, is itself a bare Choice (it would have no name), or has Choices of
+        SpaceError: The space contains no Choice, is itself a bare Choice (it would have no name), or has Choices of
             one decision with different options.
     """
     if isinstance(space, Choice):
-        raise ValueError("the space itself is a Choice and has no name: put it into a module")
+        raise SpaceError("the space itself is a Choice and has no name: put it into a module")
     found: dict[str, tuple[str, ...]] = {}
     for name, choice in choices(space):
         if found.setdefault(name, choice.options) != choice.options:
-            raise ValueError(
+            raise SpaceError(
                 f"the Choices of decision {name!r} differ in their options: {', '.join(choice.options)}; "
                 f"the first has {', '.join(found[name])}"
             )
     if not found:
-        raise ValueError(f"{type(space).__name__} contains no Choice: there is nothing to search")
+        raise SpaceError(f"{type(space).__name__} contains no Choice: there is nothing to search")
     return found

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from raynas import architecture as arch
 from raynas.architecture import Architecture, Decisions, Graph, Notation
+from raynas.exceptions import SpaceError
 from raynas.nn.choice import choices, decisions
 
 __all__ = [
@@ -146,7 +147,7 @@ def find_hook(space: nn.Module, name: str) -> Any:
                 f"{type(space).__name__}.{former}() is now called {name}(): rename it", DeprecationWarning, stacklevel=2
             )
     if found is not None and not callable(found):
-        raise TypeError(f"{type(space).__name__}.{name} is {found!r}: define it as a method, or rename it")
+        raise SpaceError(f"{type(space).__name__}.{name} is {found!r}: define it as a method, or rename it")
     return found
 
 
@@ -194,7 +195,7 @@ def inspect_space(space: nn.Module) -> SpaceReport:
         space: A module that contains Choices.
 
     Raises:
-        ValueError: It contains no Choice; see :func:`raynas.nn.choice.decisions`.
+        SpaceError: It contains no Choice; see :func:`raynas.nn.choice.decisions`.
     """
     found = [name for name in HOOKS if _attribute(space, name) is not None]
     found += [name for name, former in _FORMER.items() if name not in found and _attribute(space, former) is not None]

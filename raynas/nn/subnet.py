@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from raynas import architecture as arch
+from raynas.exceptions import SpaceError
 from raynas.nn.choice import Choice, _join, open_choices
 from raynas.nn.references import References, references_of
 from raynas.nn.space import chosen
@@ -51,7 +52,7 @@ def assemble(space: nn.Module, options: Mapping[str, str], share_buffers: bool =
     except KeyError as unfit:
         arch.canonical(open_choices(space), options)  # says what is wrong
         name = unfit.args[0]
-        raise ValueError(
+        raise SpaceError(
             f"the Choice {name!r} stands under several options: give it a decision name of its own"
         ) from None
     if met != options.keys():

@@ -1,4 +1,4 @@
-"""The HTML page about a run."""
+"""The HTML report of a run."""
 
 from __future__ import annotations
 

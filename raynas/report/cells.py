@@ -1,6 +1,6 @@
-"""The winner as a graph: a chain as a row of boxes that wraps, anything else as nodes on a line with arcs between them.
+"""Drawing of an architecture as SVG: a chain as a row of boxes that wraps, a cell as nodes on a line joined by arcs.
 
-Colours are those of the options in the rest of the page; what nothing flows through is faded.
+Each option has the same colour as in the rest of the page; operations without effect on the output are faded.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ _NODE, _STEP, _LEVEL, _LETTER = 13, 118, 34, 6.6
 
 @dataclass(frozen=True)
 class _Part:
-    """A piece of the network that hangs together: a chain of blocks, a cell."""
+    """A connected component of the network: a chain of blocks, or a cell."""
 
     edges: list[Edge]
-    """All that the space can have there."""
+    """All edges that the space allows there."""
     taken: dict[Edge, list[str | None]]
-    """The operations that the architecture has there."""
+    """The operations of the architecture on each edge."""
     alive: Collection[Edge]
-    """The edges through which something flows from an input to an output."""
+    """The edges on a path from an input to an output."""
 
     @property
     def order(self) -> list[int]:
-        """The nodes, each behind those that lead to it."""
+        """The nodes in topological order."""
         left, found = {node for edge in self.edges for node in edge}, list[int]()
         while left:
             free = {n for n in left if not any(s in left and t == n for s, t in self.edges)} or left
@@ -39,7 +39,7 @@ class _Part:
 
     @property
     def chain(self) -> bool:
-        """Whether no node has a choice of ways."""
+        """Whether the component is a chain."""
         sources, targets = zip(*self.edges, strict=True)
         return len(set(sources)) == len(sources) and len(set(targets)) == len(targets)
 
@@ -63,7 +63,7 @@ def draw(edges: Iterable[Edge], taken: Sequence[tuple[int, int, str | None]], hu
 
 
 def _pieces(edges: Sequence[Edge]) -> list[list[Edge]]:
-    """The edges, apart where nothing connects them."""
+    """The edges, grouped into connected components."""
     groups: list[set[int]] = []
     for edge in edges:
         touched = [group for group in groups if group & set(edge)]
@@ -72,7 +72,7 @@ def _pieces(edges: Sequence[Edge]) -> list[list[Edge]]:
 
 
 def _alive(edges: Sequence[Edge], taken: Collection[Edge]) -> set[Edge]:
-    """Those of the taken edges that lie on a way from an input of the space to an output."""
+    """The edges of the architecture on a path from an input of the space to an output."""
     sources, targets = {s for s, _ in edges}, {t for _, t in edges}
     reached, useful = sources - targets, targets - sources
     for _ in edges:
@@ -87,7 +87,7 @@ def _hue(operation: str, hues: Mapping[str, int]) -> str:
 
 
 def _chain(part: _Part, hues: Mapping[str, int]) -> str:
-    """Boxes one after the other; they wrap where the page is narrow."""
+    """A row of boxes that wraps on a narrow page."""
     place = {node: number for number, node in enumerate(part.order)}
     boxes = ["<li class='end'>input</li>"]
     for edge in sorted(part.edges, key=lambda edge: place[edge[0]]):
@@ -151,7 +151,7 @@ def _arcs(part: _Part, hues: Mapping[str, int]) -> str:
 
 
 def _curve(ends: Sequence[float], middle: float, height: float) -> str:
-    """From node to node, with its flat top at that height above the line of the nodes."""
+    """The path of an arc between two nodes, with a flat top at the given height."""
     first, last = ends[0], ends[1]
     if not height:
         return f"M{first:g} {middle:g}H{last:g}"
@@ -174,7 +174,7 @@ def _label(operation: str, title: str) -> str:
 
 
 def _sides(edges: Sequence[Edge]) -> dict[Edge, int]:
-    """Above (1) or below (-1) the line: where an arc crosses fewer of those that are there already."""
+    """Side of an arc, above (1) or below (-1) the nodes: the one where it crosses fewer earlier arcs."""
     sides: dict[Edge, int] = {}
     for one in sorted(edges, key=lambda edge: edge[1] - edge[0]):
         crossed = {

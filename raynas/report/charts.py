@@ -1,4 +1,4 @@
-"""The pictures of the page: the front, the best so far, the fates, the training curves, the winner."""
+"""Charts of the report: score against cost, how far trials were evaluated, training curves, the winner."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from raynas.report.text import NAMES, absent, bounds, score_label, tip
 from raynas.results.curves import Curve
 from raynas.results.pareto_front import front_of
 
-__all__ = ["barcode", "fates", "figure", "front", "training", "winner"]
+__all__ = ["barcode", "figure", "front", "outcomes", "training", "winner"]
 
 POINTS = 400
-"""A training curve is drawn with at most so many points: means of neighbours."""
+"""Most points of a training curve; longer curves are averaged over neighbours."""
 
 
 def figure(plot: Plot, title: str, text: str) -> str:
@@ -56,24 +56,24 @@ def _front(run_data: RunData, cost: str) -> str:
     plot.marks({places[one.key]: tip(run_data, one) for one in best}, "front")
     first = [one for one in known if one.key == run_data.best[0]["key"]] if run_data.best else []
     plot.marks({places[one.key]: f"the winner, {tip(run_data, one)}" for one in first}, "winner", 6)
-    told = (
+    caption = (
         f"{len(full)} architectures scored in full within the limits (blue), {len(best)} of them on the Pareto front "
         f"(line). {len(known) - len(full)} others (pale), at the last score they reached."
     )
-    told += "".join(f" The limit, {text}, is far outside." for text, value in limits if (text, value) not in near)
+    caption += "".join(f" The limit, {text}, is far outside." for text, value in limits if (text, value) not in near)
     away = sum(near_all(one.score) != one.score for one in known)
-    told += f" {away} far worse than most are drawn at the edge." if away else ""
-    return figure(plot, f"Score against {name}", told + ("" if limits else " No limit was set."))
+    caption += f" {away} far worse than most are drawn at the edge." if away else ""
+    return figure(plot, f"Score against {name}", caption + ("" if limits else " No limit was set."))
 
 
 def _pareto(full: Sequence[Scored], cost: str, mode: str) -> list[Scored]:
-    """Those that no other one beats, from the cheapest on."""
+    """The Pareto-optimal architectures, cheapest first."""
     rows = [{"score": one.score, cost: one.costs[cost]} for one in full]
     return sorted((full[place] for place in sorted(front_of(rows, [cost], mode))), key=lambda one: one.costs[cost])
 
 
-def fates(run_data: RunData) -> str:
-    """What became of the architectures: how many were stopped at which fidelity."""
+def outcomes(run_data: RunData) -> str:
+    """How many architectures were evaluated in full, stopped at which fidelity, or failed."""
     if not run_data.scored:
         return absent("No architecture was scored yet.")
     highest = max(one.max_fidelity for one in run_data.scored)
@@ -99,7 +99,7 @@ def fates(run_data: RunData) -> str:
 
 
 def training(run_data: RunData) -> str:
-    """The loss of the supernet, and of the winner where it was trained from scratch."""
+    """The training loss of the supernet, and that of the retrained winner."""
     figures = []
     if run_data.training is None:
         figures.append(f"<figure>{absent('This run has no training curve of a supernet.')}</figure>")
@@ -109,8 +109,8 @@ def training(run_data: RunData) -> str:
             y = Axis.of("training loss", [loss for _, loss in points])
             plot = Plot(Axis.of("step", [curve.steps[-1]], start=0.0), y, f"training loss of {what}")
             plot.line(points, "loss")
-            told = f"{curve.steps[-1]} of {curve.total} steps; loss {curve.losses[-1]:.3f} at the end."
-            figures.append(figure(plot, f"Training of {what}", told))
+            caption = f"{curve.steps[-1]} of {curve.total} steps; loss {curve.losses[-1]:.3f} at the end."
+            figures.append(figure(plot, f"Training of {what}", caption))
     return "".join(figures)
 
 
@@ -122,12 +122,12 @@ def _thinned(curve: Curve) -> list[tuple[float, float]]:
 
 
 def _options(run_data: RunData) -> list[str]:
-    """All options that appear, each with a row and a colour of its own."""
+    """All options of the search space in use, each with its row and colour."""
     return sorted(run_data.options, key=lambda option: re.sub(r"\d+", lambda digits: digits[0].zfill(9), option))
 
 
 def winner(run_data: RunData) -> str:
-    """The winner as a graph, where its space says how it is wired, and as a path through all options."""
+    """The winner as a graph, if the space describes its topology, and as one option for each decision."""
     if not run_data.best:
         return absent("There is no winner yet.")
     best = run_data.best[0]
@@ -160,8 +160,8 @@ def _wires(run_data: RunData, name: str) -> str:
         return ""
     edges = [(source, target) for source, target in run_data.graphs["edges"]]
     picture = wires([*edges, *((s, t) for s, t, _ in taken)], [tuple(edge) for edge in taken], _hues(run_data))
-    told = "A line's colour is its operation; dashed: passed on unchanged; faded: not taken, or of no effect."
-    return picture + (f"<p>{told}</p>" if "<svg" in picture else "")
+    caption = "A line's colour is its operation; dashed: passed on unchanged; faded: not taken, or of no effect."
+    return picture + (f"<p>{caption}</p>" if "<svg" in picture else "")
 
 
 def _hues(run_data: RunData) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The best so far: against evaluations, time and cost, the last one beside random search."""
+"""Charts of the best score so far: against evaluations, time, and cost (beside an estimate of random search)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Points = list[tuple[float, Scored]]
 
 
 def progress(run_data: RunData) -> str:
-    """The best so far, against evaluations, time and cost; and the hypervolume, where there is one."""
+    """The best score so far against evaluations, time and cost; the hypervolume if the search had objectives."""
     ended = [one for one in run_data.scored if one.status != "running"]
     full = [(number, one) for number, one in enumerate(ended, 1) if one.full and one.allowed]
     if not full:
@@ -28,20 +28,20 @@ def progress(run_data: RunData) -> str:
         if sign * one.score > sign * best[-1][1].score:
             best.append((number, one))
     times = len(best) - 1
-    told = f"Only full scores within the limits count. The best was improved {times} time{'s' * (times != 1)}."
+    caption = f"Only full scores within the limits count. The best was improved {times} time{'s' * (times != 1)}."
     near = far([one.score for _, one in full], run_data.mode)
     away = sum(near(one.score) != one.score for _, one in full)
-    told += f" {away} far worse than most are drawn at the edge." if away else ""
+    caption += f" {away} far worse than most are drawn at the edge." if away else ""
     end = ("architectures scored", float(len(ended)))
     plot = _plot(run_data, [(float(n), one) for n, one in full], [(float(n), one) for n, one in best], end)
-    figures = [figure(plot, "Best so far against evaluations", told)]
+    figures = [figure(plot, "Best so far against evaluations", caption)]
     wall = run_data.clock.wall
     scale, unit = _scale(wall)
     plot = _plot(run_data, [(one.seconds / scale, one) for _, one in full],
                  [(one.seconds / scale, one) for _, one in best],
                  (f"time of the search, {unit}", wall / scale))  # fmt: skip
-    told = f"The best was found after {duration(best[-1][1].seconds)} of {duration(wall)}; pauses are left out."
-    figures.append(figure(plot, "Best so far against time", told))
+    caption = f"The best was found after {duration(best[-1][1].seconds)} of {duration(wall)}; pauses are left out."
+    figures.append(figure(plot, "Best so far against time", caption))
     figures.append(_cost(run_data, ended, [one for _, one in full], [one for _, one in best]))
     return "".join([*figures, _hypervolume(run_data)])
 
@@ -51,7 +51,7 @@ def _scale(seconds: float) -> tuple[int, str]:
 
 
 def _cost(run_data: RunData, ended: Sequence[Scored], full: Sequence[Scored], best: Sequence[Scored]) -> str:
-    """The best so far against what was spent, and what random search would have for the same."""
+    """The best score so far against the cost of evaluation, beside the estimate for random search."""
     highest = max(one.max_fidelity for one in ended)
     steps = dict(zip([one.key for one in ended], itertools.accumulate(one.fidelity for one in ended), strict=True))
     scale, unit = _scale(run_data.clock.busy) if run_data.clock.busy else (highest, "")
@@ -64,13 +64,13 @@ def _cost(run_data: RunData, ended: Sequence[Scored], full: Sequence[Scored], be
         return figure(plot, "Best so far against cost", chance)
     plot = _plot(run_data, [(spent[one.key], one) for one in full], [(spent[one.key], one) for one in best], end,
                  (chance, scale))  # fmt: skip
-    return figure(plot, "Best so far against cost", f"{_compared(run_data, chance, best, spent, scale)} {chance.told}")
+    return figure(plot, "Best so far against cost", f"{_compared(run_data, chance, best, spent, scale)} {chance.note}")
 
 
 def _compared(
     run_data: RunData, chance: Baseline, best: Sequence[Scored], spent: dict[str, float], scale: float
 ) -> str:
-    """The search and random search at the same cost: the largest that both have reached."""
+    """A sentence that compares the search with random search at the largest cost that both reach."""
     within = [place for place, cost in enumerate(chance.costs) if cost / scale <= max(spent.values())]
     if not within:
         return "The search cost less than one full score of a random architecture."
@@ -95,17 +95,17 @@ def _hypervolume(run_data: RunData) -> str:
     plot = Plot(x, Axis.of("hypervolume, in the unit of the score", [value for _, value in points]), "hypervolume")
     plot.line(points, "front", stairs=True)
     costs = " and ".join(NAMES.get(cost, cost) for cost in run_data.config.search.objectives)
-    told = (
+    caption = (
         f"How much, in the mean over all budgets of {costs}, the best score within a budget is better than the worst "
         "of the first ten."
     )
-    return figure(plot, "Hypervolume against evaluations", told)
+    return figure(plot, "Hypervolume against evaluations", caption)
 
 
 def _plot(
     run_data: RunData, full: Points, best: Points, end: tuple[str, float], chance: tuple[Baseline, float] | None = None
 ) -> Plot:
-    """Full scores, the stairs of the best, and a random search with the unit of its costs, if there is one."""
+    """A plot of full scores, the best so far as a step line, and the estimate for random search if there is one."""
     label, last = end
     within: list[tuple[float, float, float, float]] = []
     if chance is not None:

@@ -1,4 +1,4 @@
-"""What a searcher that generates architectures has learned, round by round; what speaks against it, too."""
+"""Report section on searchers with a generative model (NAO): a table of training rounds and a scatter plot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from raynas.analysis.run_data import RunData
 from raynas.report.charts import figure
 from raynas.report.svg import Axis, Plot, far
 from raynas.report.text import score, score_label
-from raynas.searchers.diagnostics import summary
+from raynas.searchers.nao.diagnostics import summary
 
 __all__ = ["learned"]
 
@@ -27,7 +27,7 @@ HEADS = (
 
 
 def learned(run_data: RunData) -> str:
-    """The section about the diagnostics; empty if the searcher keeps none."""
+    """The section with the diagnostics of the searcher; empty if it has none."""
     trained = ("In the training of the supernet", "of what stayed in the pool, by the same weights", run_data.pooled)
     searched = (
         "In the search",
@@ -44,15 +44,15 @@ def _part(run_data: RunData, where: str, bar: str, rounds: Sequence[Mapping[str,
     lines = summary(rounds)
     known = [line for line in lines if line["gain"] is not None]
     won = sum(line["gain"] > 0 for line in known)
-    told = f"{where} nothing that was generated has a score yet."
+    caption = f"{where} nothing that was generated has a score yet."
     if known:
-        told = (
+        caption = (
             f"{where} {won} of {len(known)} rounds generated architectures whose mean score is better than that {bar}."
         )
     head = "".join(f'<th class="number">{text}</th>' for text in HEADS)
     rows = "".join(_row(run_data, line) for line in lines)
     return (
-        f'<div class="card"><p>{told}</p><div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f'<div class="card"><p>{caption}</p><div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div><p>A prediction is a standing among those learned in its round: 1 is the "
         "best one's, 0 that of the worst. Pairs ordered: the share of pairs with different scores which the prediction "
         "orders as the scores do; 50 % is chance. Scores are compared at the highest fidelity that most of those "
@@ -82,18 +82,18 @@ def _share(value: float | None) -> str:
 
 
 def _scatter(run_data: RunData, rounds: Sequence[Mapping[str, Any]]) -> str:
-    """Every scored one of those generated: what was predicted, and what came true."""
-    told = [
+    """Predicted against actual score of the generated architectures that were scored."""
+    by_round = [
         [(float(each["predicted"]), float(each["score"])) for each in row["generated"] if each["score"] is not None]
         for row in rounds
     ]
-    pairs = [pair for each in told for pair in each]
+    pairs = [pair for each in by_round for pair in each]
     if not pairs:
         return ""
     near = far([true for _, true in pairs], rounds[0]["mode"])
     x = Axis.of("predicted standing", [predicted for predicted, _ in pairs])
     plot = Plot(x, Axis.of(score_label(run_data), [near(true) for _, true in pairs]), "score against prediction")
-    *earlier, last = [[(predicted, near(true)) for predicted, true in each] for each in told if each]
+    *earlier, last = [[(predicted, near(true)) for predicted, true in each] for each in by_round if each]
     plot.dots([place for each in earlier for place in each], "weak")
     plot.dots(last, "full")
     away = sum(near(true) != true for _, true in pairs)

@@ -1,4 +1,4 @@
-"""Where the winner comes from: from its first ancestor to itself, step by step."""
+"""Lineage of the winner: its ancestors, from the first one, with the change and the score at each step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from raynas.searchers.history import ORIGINS
 __all__ = ["lineage"]
 
 _SHOWN = 12
-"""Of a longer line the steps in between are folded away."""
+"""Longest lineage that is shown in full; of a longer one the middle steps are folded."""
 
 
 def lineage(run_data: RunData, picture: Callable[[RunData, Architecture], str]) -> str:
@@ -45,7 +45,7 @@ def lineage(run_data: RunData, picture: Callable[[RunData, Architecture], str]) 
 
 
 def _line(known: Mapping[str, Scored], winner: Scored, mode: str) -> list[Scored]:
-    """From the first known ancestor to the winner; of two parents by way of the better one."""
+    """The lineage from the first known ancestor to the winner; of two parents the better one is followed."""
     sign, line = (1.0 if mode == "max" else -1.0), [winner]
     while parents := [known[name] for name in line[-1].parents if name in known and known[name] not in line]:
         line.append(max(parents, key=lambda one: (one.fidelity, sign * one.score)))
@@ -53,7 +53,7 @@ def _line(known: Mapping[str, Scored], winner: Scored, mode: str) -> list[Scored
 
 
 def _words(run_data: RunData, known: Mapping[str, Scored], one: Scored, before: Scored | None) -> str:
-    """How it came about, and by what it differs from the one before."""
+    """The origin of an architecture, and its differences from the previous one."""
     how = ORIGINS.get(one.origin, one.origin)
     if not one.origin:
         return "of origin unknown"
@@ -62,15 +62,15 @@ def _words(run_data: RunData, known: Mapping[str, Scored], one: Scored, before: 
         return escape(how) + (f" of {escape(' and '.join(missing))}, which this log does not have" if missing else "")
     others = [name for name in one.parents if name != before.key]
     scores = {name: score(run_data, known[name].score) if name in known else "not in this log" for name in others}
-    told = "".join(f" with <code>{escape(name)}</code> ({scores[name]})" for name in others)
-    return f"{escape(how)}{told}: {_changes(before.architecture, one.architecture)}"
+    mates = "".join(f" with <code>{escape(name)}</code> ({scores[name]})" for name in others)
+    return f"{escape(how)}{mates}: {_changes(before.architecture, one.architecture)}"
 
 
 def _changes(before: Architecture, after: Architecture) -> str:
     changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    said = [f"{name} {before.get(name, 'none')} → {after.get(name, 'none')}" for name in changed[:3]]
+    lines = [f"{name} {before.get(name, 'none')} → {after.get(name, 'none')}" for name in changed[:3]]
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-    return escape(", ".join(said)) + more if said else "nothing changed"
+    return escape(", ".join(lines)) + more if lines else "nothing changed"
 
 
 def _early(one: Scored) -> str:
@@ -78,11 +78,11 @@ def _early(one: Scored) -> str:
 
 
 def _told(run_data: RunData, line: list[Scored]) -> str:
-    """What the line says as a whole."""
+    """A sentence about the lineage."""
     if len(line) > 1:
         crossed = any(len(one.parents) > 1 for one in line)
-        told = f"{len(line) - 1} step{'s' * (len(line) > 2)} from the first ancestor to the winner."
-        return told + (" Of two parents the better one is followed." if crossed else "")
+        caption = f"{len(line) - 1} step{'s' * (len(line) > 2)} from the first ancestor to the winner."
+        return caption + (" Of two parents the better one is followed." if crossed else "")
     origin = line[0].origin
     if origin in ("model", "child"):
         return f"{run_data.config.search.method} looks at all scores at once: its proposals have no single parent."

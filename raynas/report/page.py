@@ -1,7 +1,8 @@
-"""One self-contained page about a run: ``write_report(folder)`` makes ``report.html`` of what the folder holds.
+"""The HTML report of a run: ``write_report(folder)`` makes the single file ``report.html`` from the files of the run.
 
-The page needs no network and no script. It can be made at any moment, also of a run that was interrupted: what is not
-there yet is said, never filled in. ``account`` reads the folder, ``figures`` draws, ``page.html`` is the layout.
+The page needs no network and no script. It can be made at any time, also of an interrupted run: for what is not there
+yet the page says so. :mod:`raynas.analysis.run_data` reads the folder, the modules ``charts*``, ``lineage`` and
+``cells`` draw, ``page.html`` is the layout.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from raynas.analysis.run_data import RunData, read_run_data
 from raynas.config.trust import foreign
 from raynas.report import charts as figures
 from raynas.report.charts_progress import progress
+from raynas.report.charts_rank_correlation import rank_correlation
 from raynas.report.charts_searcher import learned
-from raynas.report.charts_trust import trust
 from raynas.report.lineage import lineage
 from raynas.report.svg import Axis
 from raynas.report.text import NAMES, absent, bounds, count, duration, score, tested
@@ -51,20 +52,20 @@ def write_report(folder: Path) -> Path:
         lineage=lineage(run_data, figures.barcode),
         learned=learned(run_data),
         best=_best(run_data),
-        fates=figures.fates(run_data),
+        outcomes=figures.outcomes(run_data),
         training=figures.training(run_data),
-        trust=trust(run_data),
+        rank_correlation=rank_correlation(run_data),
         time=_time(run_data),
         repeat=_repeat(run_data),
         written=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
     )
     target = run_data.folder / "report.html"
-    replace_text(target, page, patience=0)
+    replace_text(target, page, timeout=0)
     return target
 
 
 def _notes(run_data: RunData) -> list[str]:
-    """What a reader must know before trusting the rest."""
+    """Warnings about the run that apply to the whole page."""
     notes = list(run_data.notes)
     for curve, what in ((run_data.training, "supernet"), (run_data.retraining, "winner")):
         if curve is not None and not curve.finished:
@@ -105,7 +106,7 @@ def _headline(run_data: RunData) -> str:
 
 
 def _facts(run_data: RunData) -> str:
-    """The winner's figures, its costs against their limits."""
+    """Score and costs of the winner, with the limits."""
     if not run_data.best:
         return ""
     winner = run_data.best[0]
@@ -132,7 +133,7 @@ def _tile(name: str, value: str, below: str) -> str:
 
 
 def _meter(run_data: RunData, cost: str) -> str:
-    """Where the winner lies among all that were scored (the bar), and the limits (the marks)."""
+    """A bar for the cost of the winner among all scored architectures, with marks for the limits."""
     limits, own = bounds(run_data, cost), run_data.best[0].get(cost)
     words = " and ".join(text for text, _ in limits) or "no limit"
     values = [one.costs[cost] for one in run_data.scored if cost in one.costs]
@@ -148,7 +149,7 @@ def _meter(run_data: RunData, cost: str) -> str:
 
 
 def _best(run_data: RunData) -> str:
-    """The table of the best."""
+    """The table of the best architectures."""
     if not run_data.best:
         return absent("Nothing to list yet.")
     rows = []
@@ -176,7 +177,7 @@ def _best(run_data: RunData) -> str:
 
 
 def _time(run_data: RunData) -> str:
-    """How the time was spent: one strip."""
+    """How the time was spent, as a strip with a legend."""
     clock = run_data.clock
     scoring = min(clock.busy / clock.workers, clock.wall) if clock.workers else 0.0
     retraining = sum(float(result.get("seconds", 0.0)) for result in run_data.retrained.values())
@@ -196,10 +197,10 @@ def _time(run_data: RunData) -> str:
         for name, seconds, share, hue in kept
     )
     workers = f"{clock.workers} worker{'s' * (clock.workers != 1)}"
-    told = f"EvaluationSpec took {duration(clock.busy)} of computing on {workers}. " if clock.workers else ""
-    told = "The times of the search are simulated: the table tells them. " if clock.simulated else told
+    caption = f"Evaluation took {duration(clock.busy)} of computing on {workers}. " if clock.workers else ""
+    caption = "The times of the search are simulated: they come from the table. " if clock.simulated else caption
     return (
-        f'<div class="strip">{strip}</div><ul class="legend">{legend}</ul><p>{told}Wall time without pauses. '
+        f'<div class="strip">{strip}</div><ul class="legend">{legend}</ul><p>{caption}Wall time without pauses. '
         "Starting up, scoring the best once more and export are not noted by a run and not counted.</p>"
     )
 

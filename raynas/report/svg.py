@@ -43,11 +43,11 @@ class Axis:
         return cls(label, low - room if start is None else low, high + room)
 
     def share(self, value: float) -> float:
-        """Where a value lies: 0 at the low end, 1 at the high one."""
+        """The position of a value: 0 at the low end, 1 at the high end."""
         return (value - self.low) / (self.high - self.low)
 
     def ticks(self, about: int = 5) -> list[float]:
-        """Round values along the axis."""
+        """Round tick values along the axis."""
         raw = (self.high - self.low) / about
         power = 10.0 ** math.floor(math.log10(raw))
         step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
@@ -87,7 +87,7 @@ class Plot:
         self.x, self.y, self.title = x, y, title
         self._parts: list[str] = []
         self.note = ""
-        """What the caption must say besides."""
+        """An extra sentence for the caption."""
 
     def _place(self, point: Point) -> tuple[float, float]:
         return (
@@ -96,7 +96,7 @@ class Plot:
         )
 
     def dots(self, points: Iterable[Point], kind: str) -> None:
-        """Many small points as one path, evenly thinned beyond ``DOTS``; what falls on one another is drawn once."""
+        """Many small points as one path, evenly thinned beyond ``DOTS``; coinciding points are drawn once."""
         points = list(points)
         step = math.ceil(len(points) / DOTS)
         if step > 1:
@@ -111,7 +111,7 @@ class Plot:
         self._parts += [_circle(*self._place(point), radius, kind, text) for point, text in points.items()]
 
     def line(self, points: Sequence[Point], kind: str, *, stairs: bool = False) -> None:
-        """A line through the points in their order; with ``stairs`` it keeps a value until the next point."""
+        """A line through the points in their order; with ``stairs`` it is a step line."""
         places = [self._place(point) for point in points]
         if places:
             steps = (f"H{x:g}V{y:g}" if stairs else f"L{x:g} {y:g}" for x, y in places[1:])
@@ -206,7 +206,7 @@ def _circle(x: float, y: float, radius: float, kind: str, tip: str) -> str:
 
 
 def common_prefix(names: Sequence[str]) -> str:
-    """What all names share, up to a dot: it need not be repeated over every column."""
+    """The common prefix of the names up to a dot, which is not repeated over every column."""
     first, last = min(names), max(names)
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
     return first[: first.rfind(".", 0, same) + 1] if len(names) > 1 else ""

@@ -1,4 +1,4 @@
-"""Numbers and sentences of the page."""
+"""Formatting of numbers, durations and limits for the report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NONE = "-"
 
 
 def absent(text: str) -> str:
-    """A paragraph that says what is not there."""
+    """A paragraph that says that something is missing."""
     return f'<p class="absent">{escape(text)}</p>'
 
 
@@ -32,7 +32,7 @@ def score(run_data: RunData, value: Any) -> str:
 
 
 def score_label(run_data: RunData) -> str:
-    """What the score is, for an axis."""
+    """The axis label of the score."""
     better = f"{'higher' if run_data.mode == 'max' else 'lower'} is better"
     metric = run_data.metric
     if metric is None:
@@ -41,7 +41,7 @@ def score_label(run_data: RunData) -> str:
 
 
 def tested(run_data: RunData, key: str, part: str = "test") -> str:
-    """What a retrained architecture was measured to be."""
+    """The test result of a retrained architecture."""
     metric, result = run_data.tested(key)
     value: Any = result.get(f"{part}_{metric.name}")
     return metric.text(value) if _number(value) else NONE
@@ -53,7 +53,7 @@ def count(value: Any) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in a unit that suits it."""
+    """A duration in a suitable unit."""
     if seconds < 120:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
@@ -66,6 +66,6 @@ def bounds(run_data: RunData, cost: str) -> list[tuple[str, float]]:
 
 
 def tip(run_data: RunData, one: Scored) -> str:
-    """What appears under the mouse at an architecture."""
+    """The tooltip of an architecture."""
     costs = [f"{quantity(value)} {NAMES.get(name, name)}" for name, value in one.costs.items()]
     return ", ".join([f"{one.key}: {score(run_data, one.score)}", *costs])

@@ -6,8 +6,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from raynas.results.log import SCHEMA, SIMULATED, STATUSES, Log, Meter, compact, read, settings
-    from raynas.results.queries import latest, leaderboard, mode_of, pareto
+    from raynas.results.log import (
+        SCHEMA,
+        SIMULATED,
+        STATUSES,
+        Log,
+        Meter,
+        compact,
+        cost_names,
+        objective,
+        read,
+        settings,
+    )
+    from raynas.results.queries import latest, leaderboard, pareto
 
 __all__ = [
     "SCHEMA",
@@ -16,9 +27,10 @@ __all__ = [
     "Log",
     "Meter",
     "compact",
+    "cost_names",
     "latest",
     "leaderboard",
-    "mode_of",
+    "objective",
     "pareto",
     "read",
     "settings",
@@ -31,9 +43,10 @@ _HOMES = {
     "SIMULATED": "raynas.results.log",
     "STATUSES": "raynas.results.log",
     "compact": "raynas.results.log",
+    "cost_names": "raynas.results.log",
     "latest": "raynas.results.queries",
     "leaderboard": "raynas.results.queries",
-    "mode_of": "raynas.results.queries",
+    "objective": "raynas.results.log",
     "pareto": "raynas.results.queries",
     "read": "raynas.results.log",
     "settings": "raynas.results.log",

@@ -15,7 +15,7 @@ import logging
 import math
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -24,22 +24,26 @@ from typing import Any
 import pyarrow as pa
 
 from raynas.architecture import key as key_of
-from raynas.results.parquet import Folder, number_of
-from raynas.results.queries import latest, leaderboard, mode_of, pareto
+from raynas.exceptions import ConfigError
+from raynas.metrics import Objective
+from raynas.results.parquet import Folder, is_cost, number_of, objective_in
+from raynas.results.queries import latest, leaderboard, pareto
 from raynas.results.row_checks import STATUSES, check_rows, check_scores
 from raynas.storage.atomic import reason, write_with_retry
 from raynas.utils.periods import PERIODS
 
 __all__ = [
+    "RESERVED",
     "SCHEMA",
     "SIMULATED",
     "STATUSES",
     "Log",
     "Meter",
     "compact",
+    "cost_names",
     "latest",
     "leaderboard",
-    "mode_of",
+    "objective",
     "pareto",
     "read",
     "settings",
@@ -51,8 +55,9 @@ SIMULATED = "simulated"
 """The worker of scores whose seconds were told, by a table, and not spent."""
 
 
-def _field(name: str, kind: pa.DataType, meaning: str, unit: str = "") -> pa.Field:
-    return pa.field(name, kind, metadata={"description": meaning, **({"unit": unit} if unit else {})})
+def _field(name: str, kind: pa.DataType, meaning: str, unit: str = "", cost: bool = False) -> pa.Field:
+    notes = {"unit": unit} if unit else {}
+    return pa.field(name, kind, metadata={"description": meaning, **notes, **({"cost": "yes"} if cost else {})})
 
 
 SCHEMA: pa.Schema = pa.schema(
@@ -73,9 +78,9 @@ SCHEMA: pa.Schema = pa.schema(
         _field("max_fidelity", pa.int64(), "the fidelity of a full score", "training_iteration"),
         _field("score", pa.float64(), "what the search optimises, at this fidelity"),
         _field("metrics", pa.string(), "every further figure of the report, as a JSON object"),
-        _field("macs", pa.int64(), "multiply-accumulates of one example", "MAC"),
-        _field("parameters", pa.int64(), "number of parameters"),
-        _field("latency_ms", pa.float64(), "median of the measured milliseconds of a batch; see latency.jsonl", "ms"),
+        _field("macs", pa.int64(), "multiply-accumulates of one example", "MAC", cost=True),
+        _field("parameters", pa.int64(), "number of parameters", cost=True),
+        _field("latency_ms", pa.float64(), "median of the measured ms of a batch; see latency.jsonl", "ms", cost=True),
         _field(
             "hypervolume",
             pa.float64(),
@@ -88,7 +93,10 @@ SCHEMA: pa.Schema = pa.schema(
         _field("error", pa.string(), "what went wrong, in one line"),
     ]
 )
+"""The columns that every log has. Costs of other names have a column each, of floats, as soon as one is logged."""
 
+RESERVED = frozenset({"costs", *(field.name for field in SCHEMA if not is_cost(field))})
+"""Names that no cost has a column of."""
 _TEXT, _REAL, _COUNT = _PLAIN = pa.string(), pa.float64(), pa.int64()
 _KINDS = {field.name: next((kind for kind in _PLAIN if field.type == kind), field.type) for field in SCHEMA}
 _JSON = json.JSONEncoder(separators=(",", ":"))
@@ -107,22 +115,30 @@ class Log:
             the number of parts up to 10 s, so that a run of many hours does not fill the folder with small files.
             ``math.inf``: rows wait for :meth:`flush` and :meth:`close`.
         settings: What the scores depend on, as JSON can hold it; kept in every part, see :func:`settings`.
+        objective: What the scores are; kept in every part, see :func:`objective`.
 
     Raises:
         OSError: The folder cannot be made.
     """
 
     def __init__(
-        self, folder: str | Path, flush_seconds: float = PERIODS.log, settings: Mapping[str, Any] | None = None
+        self,
+        folder: str | Path,
+        flush_seconds: float = PERIODS.log,
+        settings: Mapping[str, Any] | None = None,
+        objective: Objective | None = None,
     ) -> None:
         if not flush_seconds > 0:
             raise ValueError(f"flush_seconds must be above 0, not {flush_seconds}")
         self.folder = str(folder)
         self._flush_seconds = flush_seconds
         self._settings = None if settings is None else dict(settings)
+        self._objective = objective
         self._storage = Folder(folder, SCHEMA)
         self._storage.create()
         parts = self._storage.parts()
+        self._costs = {name: _cost_field(name) for name in self._storage.cost_names() if name not in _KINDS}
+        """The columns of costs that are not in the schema."""
         self._next = max(map(number_of, parts), default=-1) + 1
         self._count = len(parts)
         self._waiting: list[dict[str, Any]] = []
@@ -138,13 +154,14 @@ class Log:
         Args:
             row: Values by column; the columns are those of ``SCHEMA`` and may be left out, except ``architecture``
                 and ``status``. ``architecture`` and ``metrics`` may be given as mappings; ``key`` then follows from
-                the architecture. ``time`` is now, unless given.
+                the architecture. ``time`` is now, unless given. ``costs``, a mapping by name, is not a column itself:
+                every cost has a column of its own.
 
         Raises:
             ValueError: An unknown column or status, a missing or unfit value, or a log that was closed.
         """
-        checked = _check(row)
         with self._rows_lock:
+            checked = _check(self._with_costs(row), {*_KINDS, *self._costs})
             if self._closing.is_set():
                 raise ValueError(f"the log {self.folder} is closed: nothing can be appended")
             self._waiting.append(checked)
@@ -158,6 +175,17 @@ class Log:
                 self._thread = threading.Thread(target=self._flush_by_timer, name="raynas-log", daemon=True)
                 self._thread.start()
 
+    def _with_costs(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The row with a column for each cost; a cost of a new name gets a new column."""
+        values = dict(row)
+        for name, value in dict(values.pop("costs", None) or {}).items():
+            if name in values or name in RESERVED:
+                raise ValueError(f"a cost cannot be named {name!r}: the log has a column of that name")
+            if name not in _KINDS and name not in self._costs:
+                self._costs[name] = _cost_field(name)
+            values[name] = value
+        return values
+
     def flush(self) -> None:
         """Write the rows that wait as one new part.
 
@@ -170,7 +198,9 @@ class Log:
             if not rows:
                 return
             try:
-                self._storage.write(pa.Table.from_pylist(rows, SCHEMA), self._next, self._settings)
+                schema = pa.schema([*SCHEMA, *self._costs.values()], SCHEMA.metadata)
+                table = pa.Table.from_pylist(rows, schema)
+                self._storage.write(table, self._next, self._settings, self._objective)
             except OSError as error:
                 raise OSError(
                     error.errno or errno.EIO,
@@ -182,12 +212,12 @@ class Log:
             with self._rows_lock:
                 del self._waiting[: len(rows)]
 
-    def close(self, patience: float | None = None) -> None:
+    def close(self, timeout: float | None = None) -> None:
         """Flush and stop the timer; a second close does nothing new.
 
         Args:
-            patience: Seconds for which storage that refuses is asked again; default:
-                ``raynas.storage.atomic.PATIENCE``.
+            timeout: Seconds for which storage that refuses is asked again; default:
+                ``raynas.storage.atomic.RETRY_SECONDS``.
 
         Raises:
             OSError: As :meth:`flush`; call it again when there is room.
@@ -197,7 +227,7 @@ class Log:
         atexit.unregister(self.close)
         if self._thread is not None:
             self._thread.join()
-        write_with_retry(self.flush, f"the last rows of {self.folder}", patience)
+        write_with_retry(self.flush, f"the last rows of {self.folder}", timeout)
 
     def _flush_by_timer(self) -> None:
         failed = False
@@ -226,9 +256,9 @@ class Log:
         """Close, also after an error."""
         self.close()
 
-    def __reduce__(self) -> tuple[type[Log], tuple[str, float, dict[str, Any] | None]]:
-        """Pickle as the folder alone, so that a Tune callback may hold a log."""
-        return type(self), (self.folder, self._flush_seconds, self._settings)
+    def __reduce__(self) -> tuple[type[Log], tuple[str, float, dict[str, Any] | None, Objective | None]]:
+        """Pickle as another writer of the same folder."""
+        return type(self), (self.folder, self._flush_seconds, self._settings, self._objective)
 
 
 class Meter:
@@ -252,20 +282,33 @@ def read(folder: str | Path) -> pa.Table:
     Raises:
         FileNotFoundError: There is no such folder.
     """
-    tables, told = [SCHEMA.empty_table()], []
-    for name, part in Folder(folder, SCHEMA).load().items():
+    tables, warned = [SCHEMA.empty_table()], []
+    parts = Folder(folder, SCHEMA).load()
+    for name, part in parts.items():
         rows, faults = check_rows(part)
         tables.append(rows)
-        told += [f"{folder}/{name}: {fault}" for fault in faults]
-    table, faults = check_scores(pa.concat_tables(tables, promote_options="default"))
-    for text in (*told, *(f"{folder}: {fault}" for fault in faults)):
+        warned += [f"{folder}/{name}: {fault}" for fault in faults]
+    known = [found for part in parts.values() if (found := objective_in(part.schema)) is not None]
+    metric = known[-1].metric if known else None
+    table, faults = check_scores(pa.concat_tables(tables, promote_options="default"), metric)
+    for text in (*warned, *(f"{folder}: {fault}" for fault in faults)):
         warnings.warn(text, RuntimeWarning, stacklevel=2)
     return table
 
 
-def compact(folder: str | Path) -> int:
-    """See :func:`raynas.results.parquet.compact`; what is no part of a log is left alone."""
-    return Folder(folder, SCHEMA).compact()
+def compact(folder: str | Path, objective: Objective | None = None) -> int:
+    """See :func:`raynas.results.parquet.compact`; what is no part of a log is left alone.
+
+    Args:
+        folder: Of the log.
+        objective: What the scores are; written into the parts of earlier versions, which do not say so.
+    """
+    return Folder(folder, SCHEMA).compact(objective)
+
+
+def cost_names(table: pa.Table) -> tuple[str, ...]:
+    """The columns of a log that hold costs; some may be empty."""
+    return tuple(field.name for field in table.schema if is_cost(field))
 
 
 def settings(folder: str | Path) -> dict[str, dict[str, Any] | None]:
@@ -277,10 +320,28 @@ def settings(folder: str | Path) -> dict[str, dict[str, Any] | None]:
     return Folder(folder, SCHEMA).settings()
 
 
-def _check(row: Mapping[str, Any]) -> dict[str, Any]:
+def objective(folder: str | Path) -> Objective | None:
+    """What the scores in a log are, and whether high ones are good; None for a log of an earlier version.
+
+    Raises:
+        ConfigError: Parts of the log contradict each other.
+        FileNotFoundError: There is no such folder.
+    """
+    known = list({found: name for name, found in Folder(folder, SCHEMA).objectives().items() if found is not None})
+    if len({found.mode for found in known}) > 1:
+        told = " and ".join(f"{found.name} (to be {found.mode})" for found in known[:2])
+        raise ConfigError(f"the parts of {folder} hold scores that do not compare: {told}; start a new run")
+    return known[-1] if known else None
+
+
+def _cost_field(name: str) -> pa.Field:
+    return _field(name, pa.float64(), f"the cost {name} of the architecture", cost=True)
+
+
+def _check(row: dict[str, Any], columns: Set[str]) -> dict[str, Any]:
     """The row as it will be stored, or a ValueError that names what is wrong with it."""
-    values = dict(row)
-    unknown = [name for name in values if name not in _KINDS]
+    values = row
+    unknown = [name for name in values if name not in columns]
     if unknown:
         raise ValueError(f"the log has no column {unknown[0]!r}; its columns: {', '.join(_KINDS)}")
     if "key" not in values and isinstance(values.get("architecture"), Mapping):
@@ -294,7 +355,7 @@ def _check(row: Mapping[str, Any]) -> dict[str, Any]:
         if not values.get(name):
             raise ValueError(f"a row of the log needs its {name!r}")
     for name, value in values.items():
-        kind = _KINDS[name]
+        kind = _KINDS.get(name, _REAL)
         if _surely_fits(value, kind):
             continue
         try:

@@ -13,6 +13,7 @@ import re
 import uuid
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from raynas.metrics import Objective
 from raynas.storage.atomic import remove_abandoned, replace_file
 from raynas.storage.removal import check_owned, own
 
-__all__ = ["Folder", "compact", "number_of"]
+__all__ = ["Folder", "compact", "is_cost", "number_of", "objective_in"]
 
-_REPLACES, _SETTINGS = b"raynas.replaces", b"raynas.settings"
+_REPLACES, _SETTINGS, _OBJECTIVE = b"raynas.replaces", b"raynas.settings", b"raynas.objective"
 _NAME = re.compile(r"part-\d{8,18}-[0-9a-f]{8}\.parquet")
 _ABANDONED = 60.0  # seconds after which a temporary file has no writer any more
 
@@ -35,7 +37,8 @@ class Folder:
 
     Args:
         location: A local path, or a URI such as ``s3://bucket/run/log``.
-        schema: Of all parts; a part may lack columns, and a file with columns of other types is no part.
+        schema: Of all parts; a part may lack columns and have further ones of costs (:func:`is_cost`), and a file with
+            columns of other types is no part.
     """
 
     def __init__(self, location: str | Path, schema: pa.Schema | None = None) -> None:
@@ -67,20 +70,27 @@ class Folder:
         names = (info.base_name for info in self._storage.get_file_info(fs.FileSelector(self._path)))
         return sorted(name for name in names if _NAME.fullmatch(name))
 
-    def write(self, table: pa.Table, number: int, settings: Mapping[str, Any] | None = None) -> None:
+    def write(
+        self,
+        table: pa.Table,
+        number: int,
+        settings: Mapping[str, Any] | None = None,
+        objective: Objective | None = None,
+    ) -> None:
         """Add a part: it is there as a whole or not at all, and still there after a power cut.
 
         Args:
             table: The rows.
             number: Its place in the order of parts; of equal numbers either may come first.
             settings: What the rows depend on, kept beside them.
+            objective: What the scores are, kept beside them.
 
         Raises:
             OSError: The storage refused; nothing is left behind.
         """
-        if settings is not None:
-            known = table.schema.metadata or {}
-            table = table.replace_schema_metadata({**known, _SETTINGS: json.dumps(settings).encode()})
+        notes = {_SETTINGS: settings, _OBJECTIVE: None if objective is None else asdict(objective)}
+        given = {name: json.dumps(value).encode() for name, value in notes.items() if value is not None}
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), **given})
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
         name = f"part-{number:08d}-{uuid.uuid4().hex[:8]}.parquet"
@@ -102,25 +112,38 @@ class Folder:
 
     def settings(self) -> dict[str, dict[str, Any] | None]:
         """What :meth:`write` was told that the rows depend on, by the name of the part; None where it was not."""
-        found: dict[str, dict[str, Any] | None] = {}
+        return {name: _settings(schema) for name, schema in self._schemas().items()}
+
+    def objectives(self) -> dict[str, Objective | None]:
+        """What the scores are, by the name of the part; None where :meth:`write` was not given it."""
+        return {name: objective_in(schema) for name, schema in self._schemas().items()}
+
+    def cost_names(self) -> list[str]:
+        """The columns of costs in any part."""
+        return list(dict.fromkeys(f.name for schema in self._schemas().values() for f in schema if is_cost(f)))
+
+    def _schemas(self) -> dict[str, pa.Schema]:
+        found: dict[str, pa.Schema] = {}
         for name in self.parts():
             try:
                 with self._storage.open_input_file(f"{self._path}/{name}") as file:
-                    found[name] = _settings(pq.read_schema(file))
+                    found[name] = pq.read_schema(file)
             except (pa.ArrowException, OSError):
                 continue  # it is named when the log is read
         return found
 
-    def compact(self) -> int:
-        """See :func:`compact`."""
+    def compact(self, objective: Objective | None = None) -> int:
+        """See :func:`compact`; an objective is also written into a part that has none."""
         tables, replaced = self._load()
-        if len(tables) > 1:
+        known = [objective_in(table.schema) for table in tables.values()]
+        if len(tables) > 1 or (objective is not None and tables and known[-1] is None):
             # The merged part names what it replaces: as long as those are there, readers skip them.
             names = [*tables, *replaced]
             told = [settings for table in tables.values() if (settings := _settings(table.schema)) is not None]
             merged = pa.concat_tables(tables.values(), promote_options="default")
             merged = merged.replace_schema_metadata({_REPLACES: json.dumps(names).encode()})
-            self.write(merged, max(map(number_of, tables)), told[-1] if told else None)
+            objective = objective or next((each for each in reversed(known) if each is not None), None)
+            self.write(merged, max(map(number_of, tables)), told[-1] if told else None, objective)
             replaced = names
         for name in replaced:
             self._delete(name)
@@ -185,12 +208,14 @@ class Folder:
         Raises:
             ValueError: A column is of another type, a text no UTF-8, or nothing in it is of this schema.
         """
-        if self.schema is None or table.schema.equals(self.schema):
+        if self.schema is None:
             return _valid(table)
+        further = [f for f in table.schema if is_cost(f) and f.name not in self.schema.names]
         if not set(table.column_names) & set(self.schema.names):
             raise ValueError(f"it has none of the columns {', '.join(self.schema.names[:3])}, ...")
         columns = []
-        for field in self.schema:
+        schema = pa.schema([*self.schema, *(pa.field(f.name, pa.float64(), metadata=f.metadata) for f in further)])
+        for field in schema:
             if field.name not in table.column_names:
                 columns.append(pa.nulls(len(table), field.type))
                 continue
@@ -198,7 +223,7 @@ class Folder:
                 columns.append(table.column(field.name).cast(field.type))
             except pa.ArrowException as error:
                 raise ValueError(f"column {field.name!r} is no {field.type}: {error}") from None
-        return _valid(pa.table(columns, schema=self.schema.with_metadata(table.schema.metadata)))
+        return _valid(pa.table(columns, schema=schema.with_metadata(table.schema.metadata)))
 
 
 def _valid(table: pa.Table) -> pa.Table:
@@ -216,6 +241,19 @@ def _settings(schema: pa.Schema) -> dict[str, Any] | None:
     """What the rows of a part of this schema depend on, as far as it says so."""
     found = _metadata(schema, _SETTINGS)
     return found if isinstance(found, dict) else None
+
+
+def objective_in(schema: pa.Schema) -> Objective | None:
+    """What the scores in a part of this schema are, as far as it says so."""
+    found = _metadata(schema, _OBJECTIVE)
+    if not isinstance(found, dict) or found.get("mode") not in ("max", "min"):
+        return None
+    return Objective(str(found.get("name", "score")), found["mode"], str(found.get("unit", "")))
+
+
+def is_cost(field: pa.Field) -> bool:
+    """Whether a column holds a cost."""
+    return (field.metadata or {}).get(b"cost") == b"yes"
 
 
 def _metadata(schema: pa.Schema, name: bytes) -> Any:

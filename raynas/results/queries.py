@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-__all__ = ["latest", "leaderboard", "mode_of", "pareto"]
+__all__ = ["latest", "leaderboard", "pareto"]
 
 
 def latest(table: pa.Table) -> pa.Table:
@@ -51,12 +50,6 @@ def leaderboard(table: pa.Table, n: int = 10, mode: str = "max") -> pa.Table:
     score, fidelity = _numbers(rows, "score"), np.nan_to_num(_numbers(rows, "fidelity"))
     order = np.lexsort((-sign * score, -fidelity))
     return rows.take(pa.array(order[np.isfinite(score[order])][:n]))
-
-
-def mode_of(board: Sequence[Mapping[str, Any]]) -> str:
-    """Whether a high score is good, ``"max"``, or a low one, ``"min"``: the rows of a leaderboard come best first."""
-    finals = [row["final_score"] for row in board]
-    return "min" if finals and finals[0] < finals[-1] else "max"
 
 
 def pareto(table: pa.Table, objectives: Mapping[str, str]) -> pa.Table:

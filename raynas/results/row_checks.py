@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raynas.metrics import METRICS, Metric, scored_by
+from raynas.results.parquet import is_cost
 
 __all__ = ["MOST_FIDELITY", "STATUSES", "check_rows", "check_scores"]
 
@@ -27,15 +28,8 @@ _FIRST, _LAST = (
 )
 _TEXT = r'"(?:[^"\\\x00-\x1f]|\\["\\/bfnrtu])*"'
 _VALUE = rf"(?:{_TEXT}|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?|true|false|null)"
-_PLAUSIBLE = {
-    "seconds": 0.0,
-    "gpu_seconds": 0.0,
-    "macs": 0.0,
-    "parameters": 0.0,
-    "latency_ms": 0.0,
-    "hypervolume": None,
-}
-"""Columns that may be unknown, and the least that they can be."""
+_PLAUSIBLE = {"seconds": 0.0, "gpu_seconds": 0.0, "hypervolume": None}
+"""Columns that may be unknown, and the least that they can be; so are those of costs, from 0 on."""
 Mask = npt.NDArray[np.bool_]
 
 
@@ -55,7 +49,8 @@ def check_rows(table: pa.Table) -> tuple[pa.Table, list[str]]:
         if new.any():
             told.append(f"{_rows(new)} {what} and left out")
         bad |= mask
-    for name, least in _PLAUSIBLE.items():
+    plausible = {**_PLAUSIBLE, **{field.name: 0.0 for field in table.schema if is_cost(field)}}
+    for name, least in plausible.items():
         values = np.asarray(table.column(name).cast(pa.float64()), np.float64)
         known = np.asarray(table.column(name).is_valid())
         wrong = known & ~bad & ~(np.isfinite(values) & (values >= (-np.inf if least is None else least)))
@@ -66,14 +61,15 @@ def check_rows(table: pa.Table) -> tuple[pa.Table, list[str]]:
     return (table.filter(pa.array(~bad)) if bad.any() else table), told
 
 
-def check_scores(table: pa.Table) -> tuple[pa.Table, list[str]]:
-    """The rows of a whole log; a score that its measure cannot have is none (NaN).
+def check_scores(table: pa.Table, metric: Metric | None = None) -> tuple[pa.Table, list[str]]:
+    """The rows of a whole log; a score that its metric cannot have is none (NaN).
 
     Args:
         table: As :func:`check_rows` returned it.
+        metric: What the scores are; default: what most of the first rows report.
     """
     scores = np.array(table.column("score"), np.float64)
-    measure = _measure(table)
+    measure = metric or _measure(table)
     low, high = (-np.inf, np.inf) if measure is None else measure.span
     with np.errstate(invalid="ignore"):
         wrong = np.isinf(scores) | (scores < low) | (scores > high)

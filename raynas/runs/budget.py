@@ -55,7 +55,7 @@ class Budget:
         self._seconds, self._gpu = math.inf, math.inf
         self.given = config.time_budget is not None or config.budget_gpu_hours is not None
         """Whether there is one."""
-        self.told: float | None = None
+        self.given_seconds: float | None = None
         """Seconds that were left at the start: what counts where a table tells the time."""
         if not self.given:
             return
@@ -65,7 +65,7 @@ class Budget:
             self._seconds = config.time_budget - sum(seconds for seconds, _ in parts)
         if config.budget_gpu_hours is not None:
             self._gpu = 3600 * config.budget_gpu_hours - sum(gpu for _, gpu in parts)
-        self.told = None if config.time_budget is None else max(self._seconds, 0.0)
+        self.given_seconds = None if config.time_budget is None else max(self._seconds, 0.0)
         self._since = time.monotonic()
         self._held = 0.0
         self._held_before = any(gpu for _, gpu in parts)

@@ -11,16 +11,13 @@ import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from raynas import results
 from raynas.config.fingerprint import Fingerprint, changed, scoring_settings, training_settings
 from raynas.config.run import Config
 from raynas.exceptions import ConfigError
 from raynas.training import checkpoint
-
-if TYPE_CHECKING:  # not needed to compare
-    pass
 
 __all__ = [
     "begun",

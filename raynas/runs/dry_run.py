@@ -9,15 +9,14 @@ from raynas import architecture as arch
 from raynas.architecture import Architecture
 from raynas.evaluation.scorer import Scorer
 from raynas.nn.protocols import inspect_space
-from raynas.runs.base import SearchRun
-from raynas.runs.network import Run
+from raynas.runs.run import Run
 from raynas.search_space.joint import network, recipe, settings
 from raynas.training.trainer import Progress, Trainer
 
 __all__ = ["dry_run", "run_one_architecture"]
 
 
-def dry_run(run: SearchRun) -> None:
+def dry_run(run: Run) -> None:
     """Print the space, its costs and the limits, and propose an architecture.
 
     Where the space is a network: train that architecture for two steps and score it on one slice. In this process,
@@ -26,19 +25,19 @@ def dry_run(run: SearchRun) -> None:
     say = run.view.say
     decisions = run.search_space.decisions
     say(f"space: {arch.size(decisions):.3g} architectures, {len(decisions)} decisions")
-    if isinstance(run, Run):
+    if run.has_network:
         for line in inspect_space(run.space).lines():
             say(line)
-    ranges = run.profile()
+    ranges = run.context.problem.profile()
     for name, profile in ranges.items():
         say(f"{name}: {profile}")
     unknown = run.limits.bounds.keys() - ranges.keys()
     met = f"{', '.join(unknown)} is measured when the search begins, the others can be met"
     say(f"limits: {str(run.limits) or 'none'}; {met if unknown else 'they can be met'}")
-    suggestion = run.searcher(metric="score", mode=run.objective().mode).suggest("dry-run")
+    suggestion = run.searcher(metric="score", mode=run.context.problem.objective.mode).suggest("dry-run")
     assert isinstance(suggestion, dict)
     chosen = suggestion["architecture"]
-    if isinstance(run, Run):
+    if run.has_network:
         _show(run, chosen)
     else:
         say(f"architecture {arch.key(chosen)} {dict(run.costs(chosen))}; scored by {run.config.search.trainable}")
@@ -52,9 +51,10 @@ def run_one_architecture(run: Run, chosen: Architecture) -> tuple[str, Progress]
     progress = trainer.run(2)
     begin = time.perf_counter()
     tally, measure = Scorer(space, run.search_data, run.config.search).score([path], 0)[0], run.task.metric
+    costs = run.context.problem.costs_of(chosen)
     told = "".join(f", {name} {value}" for name, value in settings(chosen).items())
     text = (
-        f"architecture {arch.key(chosen)} {run.costs_of(chosen)}{told}: loss {progress.loss:.3f} after two steps "
+        f"architecture {arch.key(chosen)} {costs}{told}: loss {progress.loss:.3f} after two steps "
         f"({progress.images / progress.seconds:.0f} {measure.examples}/s), {tally['correct']:.0f} of "
         f"{tally[measure.examples]:.0f} {measure.examples} right at first ({time.perf_counter() - begin:.2f} s)"
     )

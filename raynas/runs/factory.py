@@ -3,8 +3,7 @@
     with prepare("run.yaml") as run:
         run.search()
 
-Runs over networks are :class:`raynas.runs.network.Run`, those over bare decisions
-:class:`raynas.runs.base.SearchRun`.
+A space is a network with choices, or decisions alone, without a network.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,10 +29,9 @@ from raynas.data.dataset import load as load_data
 from raynas.distributed.connection import check_address
 from raynas.exceptions import ConfigError
 from raynas.runs.bad_input import validating
-from raynas.runs.base import SearchRun
 from raynas.runs.display import View
-from raynas.runs.network import Run
-from raynas.runs.tabular import tabular_run, tabular_space
+from raynas.runs.problem import tabular_space
+from raynas.runs.run import Run
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import (
     NSGA2,
@@ -47,7 +45,7 @@ from raynas.searchers import (
     RegularizedEvolution,
     Reinforce,
 )
-from raynas.searchers.nao import NAO
+from raynas.searchers.nao.searcher import NAO
 from raynas.tasks.base import task_of
 from raynas.training.trainer import dropping
 from raynas.tune.plain import evaluator_of
@@ -113,27 +111,6 @@ def build_searcher(config: Config) -> Callable[..., ArchitectureSearcher]:
         return functools.partial(make, settings=takes(**given))
 
 
-@overload
-def prepare(
-    config: Config | str | Path | None = None,
-    *,
-    space: nn.Module | None = None,
-    data: Data | None = None,
-    view: View | None = None,
-    trust: bool = False,
-) -> Run: ...
-
-
-@overload
-def prepare(
-    config: Config | str | Path | None = None,
-    *,
-    space: SearchSpace | Mapping[str, Sequence[str]],
-    view: View | None = None,
-    trust: bool = False,
-) -> SearchRun: ...
-
-
 def prepare(
     config: Config | str | Path | None = None,
     *,
@@ -141,8 +118,8 @@ def prepare(
     data: Data | None = None,
     view: View | None = None,
     trust: bool = False,
-) -> SearchRun:
-    """Turn settings into a run, without starting Ray. Whatever is wrong with them is said here.
+) -> Run:
+    """Turn settings into a run, without starting Ray. Whatever is wrong with them is raised here.
 
     Args:
         config: Settings, or the YAML file that holds them; default: the digits example.
@@ -154,9 +131,9 @@ def prepare(
             ``search.warm_start``. What settings made in Python name is run.
 
     Returns:
-        A :class:`Run`; of decisions alone a :class:`raynas.runs.base.SearchRun`, which has no training, retraining
-        or export. Type checkers see a ``Run`` where the space is named by the settings. Use it as a context manager:
-        ``with prepare(config) as run`` opens its storage and closes everything at the end.
+        A run; one of decisions alone has no training, retraining or export. What its folder on this machine holds is
+        read. Use it as a context manager: ``with prepare(config) as run`` opens its storage and closes everything at
+        the end.
 
     Raises:
         ValueError: An illegal setting, data that cannot be read, limits that nothing keeps, or a file that names code
@@ -166,7 +143,7 @@ def prepare(
         return _prepare(config if isinstance(config, Config) else load(config, trust=trust), space, data, view)
 
 
-def _prepare(config: Config, space: Any, data: Data | None, view: View | None) -> SearchRun:
+def _prepare(config: Config, space: Any, data: Data | None, view: View | None) -> Run:
     check_address(config)
     trainable = evaluator_of(resolve(config.search.trainable, "search.trainable"), config)
     if config.search.method == "auto":
@@ -178,7 +155,7 @@ def _prepare(config: Config, space: Any, data: Data | None, view: View | None) -
         bare = tabular_space(config, bare)
     if isinstance(bare, SearchSpace):
         where = config.space.partition(":")[0].rpartition(".")[2] if space is None else "decisions"
-        return tabular_run(_named(config, where, trainable.__name__.lower()), bare, searcher, trainable, view)
+        return Run(_named(config, where, trainable.__name__.lower()), bare, None, searcher, trainable, view).load()
     data = data if data is not None else _load(config)
     space_args = config.retrain.space_args
     if space_args and isinstance(space, nn.Module):
@@ -188,7 +165,7 @@ def _prepare(config: Config, space: Any, data: Data | None, view: View | None) -
     run = Run(config, space, data, searcher, trainable, view)
     if space_args:
         run.retrain_in(build_space(dataclasses.replace(config, space_args=config.space_args | space_args), data))
-    return run
+    return run.load()
 
 
 def _named(config: Config, *parts: str) -> Config:
@@ -208,10 +185,10 @@ def _load(config: Config) -> Data:
     )  # fmt: skip
 
 
-def audit_run(run: SearchRun) -> Run:
-    """The run that trains random architectures of the same space from scratch, to know the truth about them."""
+def audit_run(run: Run) -> Run:
+    """The run that trains random architectures of the same space from scratch, to know how good they are."""
     truth = run.config.truth
-    if not isinstance(run, Run):
+    if not run.has_network:
         raise ConfigError(f"truth.epochs needs a network to train, but {run.config.space} is bare decisions")
     search = SearchConfig(
         trainable="trainables.from_scratch:FromScratch",
@@ -234,13 +211,13 @@ def audit_run(run: SearchRun) -> Run:
             pool=PoolConfig(),
             drop_path=run.config.train.drop_path if dropping(run.space) else None,
         ),
-        storage_path=str(run.folder / "audit") if run.mirror is None else f"{run.place}/audit",
+        storage_path=f"{run.place}/audit",
         name=f"epochs-{truth.epochs}",
         time_budget=None if truth.minutes is None else 60 * truth.minutes,
         budget_gpu_hours=None,
         retrain=RetrainConfig(),
     )
     trained = prepare(config, space=run.space, data=run.data, view=run.view)
-    if run.shrinking is not None:
-        trained.narrow(run.search_space.decisions)
+    if run.context.supernet is not None and run.context.supernet.shrinking is not None:
+        trained.context.problem.narrow(run.search_space.decisions)
     return trained

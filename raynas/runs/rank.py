@@ -22,17 +22,15 @@ from rich.table import Table
 from raynas import results
 from raynas.analysis.ground_truth import LEAST, GroundTruth, from_audit, from_retraining, from_table
 from raynas.analysis.rank_correlation import compare
-from raynas.analysis.trust import Rows, Sample, interval, rank_agreement, remarks, scores_at, sign
+from raynas.analysis.rank_correlation_report import Rows, Sample, interval, rank_agreement, remarks, scores_at, sign
 from raynas.architecture import Architecture, key
 from raynas.distributed.connection import connect
 from raynas.exceptions import ConfigError
-from raynas.metrics import scored_by
 from raynas.results.files import Front, read_or
-from raynas.runs.base import SearchRun
 from raynas.runs.display import View
 from raynas.runs.factory import audit_run
-from raynas.runs.network import Run
-from raynas.runs.sample import ranks, score_sample
+from raynas.runs.phases.sample import ranks, score_sample
+from raynas.runs.run import Run
 from raynas.searchers.random import random_architectures
 from raynas.storage.atomic import write_json
 from raynas.tune.trial import BatchTrial
@@ -43,7 +41,7 @@ SAMPLE = 200
 _NAMES = {"macs": "MACs"}
 
 
-def rank(run: SearchRun, dashboard: str | None = None, verbose: bool = False) -> dict[str, Any]:
+def rank(run: Run, dashboard: str | None = None, verbose: bool = False) -> dict[str, Any]:
     """Compare the scores of a run with the truth that ``truth`` names; print the figures and write ranking.json.
 
     Args:
@@ -103,13 +101,13 @@ def _enough(truth: GroundTruth, names: Any, why: str) -> None:
         raise ConfigError(f"only {both} architectures have a true score, a ranking needs {LEAST}; {why}")
 
 
-def _name(run: SearchRun) -> str:
+def _name(run: Run) -> str:
     config = run.config
-    data = f" on {config.data.name}" if isinstance(run, Run) else ""
+    data = f" on {config.data.name}" if run.has_network else ""
     return f"The score of {config.search.trainable.partition(':')[2]} for {config.space}{data}"
 
 
-def _leaderboard(run: SearchRun) -> Rows:
+def _leaderboard(run: Run) -> Rows:
     told = "the winner is left out"
     return list(read_or(run.folder / "leaderboard.json", Front, [], told))
 
@@ -117,47 +115,46 @@ def _leaderboard(run: SearchRun) -> Rows:
 # The sample.
 
 
-def _drawn(run: SearchRun, rows: Rows) -> list[Architecture]:
+def _drawn(run: Run, rows: Rows) -> list[Architecture]:
     """The random architectures that have to be scored; none where the log will do, or is all there shall be."""
     wanted = run.config.truth.sample
     if wanted is None and _is_random(run, rows):
         return []
     if wanted is None:
-        wanted = SAMPLE if issubclass(run.trainable, BatchTrial) else 0
+        wanted = SAMPLE if issubclass(run.context.evaluator, BatchTrial) else 0
     return random_architectures(run.search_space, wanted, run.config.seed)
 
 
-def _is_random(run: SearchRun, rows: Rows) -> bool:
+def _is_random(run: Run, rows: Rows) -> bool:
     """Whether a log is a fair sample: all drawn by chance, none stopped early."""
     given = run.config.search.warm_start is not None or run.config.train.pool.size is not None
     drawn = not given and {row["searcher"] for row in rows} == {"random"}
     return drawn and all(row["status"] != "stopped" for row in rows)
 
 
-def _scored_sample(run: SearchRun, architectures: Sequence[Architecture]) -> Sample:
+def _scored_sample(run: Run, architectures: Sequence[Architecture]) -> Sample:
     spec = run.evaluation_spec()
-    combined = ranks(run, spec)
-    rows = score_sample(run, spec, architectures)
+    combined = ranks(run.context, spec)
+    rows = score_sample(run.context, spec, architectures)
     if combined:
         for row in (row for told in rows.values() for row in told if row["status"] != "error"):
             row["score"] = combined[row["fidelity"]](row["metrics"])
     return Sample("drawn by chance from the space", rows, "max" if combined else spec.mode)
 
 
-def _searched(run: SearchRun, rows: Rows) -> Sample:
+def _searched(run: Run, rows: Rows) -> Sample:
     """What the search itself has scored."""
     told: dict[str, Rows] = {}
     for row in rows:
         told.setdefault(row["key"], []).append({**row, "metrics": json.loads(row["metrics"] or "{}")})
     fair = _is_random(run, rows)
     text = "drawn by chance from the space" if fair else "chosen by the search, no fair sample of the space"
-    measure = scored_by(rows)
-    return Sample(text, told, run.objective().mode if measure is None else measure.mode)
+    return Sample(text, told, run.context.problem.objective.mode)
 
 
-def _costs(run: SearchRun, truth: GroundTruth) -> dict[str, dict[str, float]]:
+def _costs(run: Run, truth: GroundTruth) -> dict[str, dict[str, float]]:
     """What the architectures cost, by the name of the cost and their key; only costs that are known of all."""
-    known = {name: run.costs_of(truth.architectures[name]) for name in truth.values}
+    known = {name: run.context.problem.costs_of(truth.architectures[name]) for name in truth.values}
     names = {name for told in known.values() for name in told}
     return {
         _NAMES.get(name, name): {one: float(told[name]) for one, told in known.items()}
@@ -169,7 +166,7 @@ def _costs(run: SearchRun, truth: GroundTruth) -> dict[str, dict[str, float]]:
 # Besides the sample.
 
 
-def _among_searched(run: SearchRun, rows: Rows, truth: GroundTruth, resamples: int) -> dict[str, Any] | None:
+def _among_searched(run: Run, rows: Rows, truth: GroundTruth, resamples: int) -> dict[str, Any] | None:
     """The same for what the search scored in full; None where too few of it are known, or it is the sample itself."""
     sample = _searched(run, rows)
     last = max((row["fidelity"] or 0 for row in rows), default=0)
@@ -184,7 +181,7 @@ def _among_searched(run: SearchRun, rows: Rows, truth: GroundTruth, resamples: i
     return {"architectures": len(both), **asdict(ranking.score)}
 
 
-def _winner(run: SearchRun, truth: GroundTruth) -> dict[str, Any] | None:
+def _winner(run: Run, truth: GroundTruth) -> dict[str, Any] | None:
     """The truth about the winner of the search, where it is known."""
     board = _leaderboard(run)
     if not board or board[0]["key"] not in truth.values:

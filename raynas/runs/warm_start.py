@@ -30,7 +30,7 @@ from raynas.tune.experiment import LoggedHistory
 from raynas.tune.plain import evaluator_of
 from raynas.utils.imports import resolve
 
-__all__ = ["Source", "mode_of_scores"]
+__all__ = ["Source"]
 
 log = logging.getLogger(__name__)
 Scores = list[tuple[Architecture, dict[int, float]]]
@@ -107,13 +107,10 @@ class Source:
 
 
 def _read(log: Path, space: SearchSpace, mode: str, trainable: str) -> Scores:
-    """The scores of a run, in the order in which they came in; of the other mode with another sign.
-
-    The settings that lie beside the log, if they do, say whether its scores were to be high or low.
-    """
+    """The scores of a run, in the order in which they were reported; of the other mode with another sign."""
     table = results.read(log)
-    measure = scored_by(table.to_pylist())
-    theirs = _mode_beside(log, mode, trainable) if measure is None else measure.mode
+    objective = results.objective(log) or scored_by(table.to_pylist())
+    theirs = _mode_of_earlier_version(log, mode, trainable) if objective is None else objective.mode
     sign = 1.0 if theirs == mode else -1.0
     source: Scores = []
     for rows in LoggedHistory(table, lambda _: True).ended.values():
@@ -152,8 +149,11 @@ def _log(config: Config) -> Path:
     raise ConfigError(missing)
 
 
-def _mode_beside(log: Path, otherwise: str, trainable: str) -> str:
-    """What the settings beside a log say of its scores; they may name the trainable of this run, or RayNAS' own."""
+def _mode_of_earlier_version(log: Path, otherwise: str, trainable: str) -> str:
+    """The mode of a log that does not say it, by the settings beside it.
+
+    These may name the trainable of this run, or RayNAS' own; others are not run.
+    """
     kept = log.parent / "config.yaml"
     if not kept.exists():
         return otherwise
@@ -161,11 +161,7 @@ def _mode_beside(log: Path, otherwise: str, trainable: str) -> str:
         config = read(kept)
         if config.search.trainable != trainable and "search.trainable" in foreign(config):
             refuse({"search.trainable": config.search.trainable}, kept)
-        return mode_of_scores(resolve(config.search.trainable, "search.trainable"), config)
+        evaluator = evaluator_of(resolve(config.search.trainable, "search.trainable"), config)
+        return "max" if config.search.combine else evaluator.objective(config, None).mode
     except ConfigError as error:
         raise ConfigError(f"search.warm_start: in {kept}: {error}") from None
-
-
-def mode_of_scores(trainable: Any, config: Config) -> str:
-    """Whether what a trainable says is to be high (max) or low (min), as far as the settings tell."""
-    return "max" if config.search.combine else evaluator_of(trainable, config).objective(config, None).mode

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raynas.architecture import Architecture
+from raynas.exceptions import ConfigError
 
 __all__ = ["COSTS", "LATENCY", "Limits", "Profile", "check_objectives", "violation"]
 
@@ -22,14 +23,14 @@ def check_objectives(names: Sequence[str], legal: Iterable[str] = COSTS) -> tupl
     """The names of costs that are minimised beside the score.
 
     Raises:
-        ValueError: One of them is not known, or named twice.
+        ConfigError: One of them is not known, or named twice.
     """
     legal = tuple(legal)
     for place, name in enumerate(names):
         if name not in legal:
-            raise ValueError(f"unknown objective {name!r}; legal ones: {', '.join(legal) or 'none'}")
+            raise ConfigError(f"unknown objective {name!r}; legal ones: {', '.join(legal) or 'none'}")
         if name in names[:place]:
-            raise ValueError(f"search.objectives names {name!r} twice")
+            raise ConfigError(f"search.objectives names {name!r} twice")
     return tuple(names)
 
 
@@ -52,21 +53,21 @@ class Limits:
             names: The costs that can be limited.
 
         Raises:
-            ValueError: An unknown cost, or something that is no limit.
+            ConfigError: An unknown cost, or something that is no limit.
         """
         legal = tuple(names)
         bounds: dict[str, tuple[float | None, float | None]] = {}
         for name, value in values.items():
             if name not in legal:
-                raise ValueError(f"unknown limit {name!r}; legal ones: {', '.join(legal) or 'none'}")
+                raise ConfigError(f"unknown limit {name!r}; legal ones: {', '.join(legal) or 'none'}")
             pair = tuple(value) if isinstance(value, (list, tuple)) else (None, value)
             try:
                 low, high = (None if side is None else float(side) for side in pair)
             except (TypeError, ValueError):
-                raise ValueError(f"limit {name!r} is {value!r}: expected a number or a pair [low, high]") from None
+                raise ConfigError(f"limit {name!r} is {value!r}: expected a number or a pair [low, high]") from None
             lowest, highest = low or 0.0, math.inf if high is None else high
             if not (0 <= lowest <= highest and highest > 0 and lowest < math.inf):
-                raise ValueError(f"limit {name!r} is {value!r}: expected 0 <= low <= high and high > 0")
+                raise ConfigError(f"limit {name!r} is {value!r}: expected 0 <= low <= high and high > 0")
             bounds[name] = (low, high)
         return cls(bounds)
 
@@ -78,7 +79,7 @@ class Limits:
         total = 0.0
         for name, (low, high) in self.bounds.items():
             if name not in costs:
-                raise ValueError(f"the limited cost {name!r} is not known; known ones: {', '.join(costs)}")
+                raise ConfigError(f"the limited cost {name!r} is not known; known ones: {', '.join(costs)}")
             if math.isnan(costs[name]):
                 return math.inf
             if low is not None and costs[name] < low:

@@ -38,6 +38,7 @@ class ArchitectureSampler:
         self.space = space
         self._seed = seed
         self._size = arch.size(space.decisions)
+        self._counts = arch.option_counts(space.decisions)
         self._violations: dict[str, float] = {}
         self._closest: tuple[float, Architecture] | None = None
         self._costs: dict[str, tuple[float, ...]] = {}
@@ -83,6 +84,10 @@ class ArchitectureSampler:
             self._costs[name] = tuple(math.inf if math.isnan(value) else value for value in values)
         return self._costs[name]
 
+    def sample(self, rng: Random) -> Architecture:
+        """Samples a canonical architecture uniformly over the decisions' architectures, feasible or not."""
+        return self.space.form(arch.sample_uniform(self.space.decisions, rng, self._counts))
+
     def sample_new(self, rng: Random, taken: Collection[str]) -> Architecture | None:
         """Samples an architecture uniformly from those that are feasible and new.
 
@@ -104,11 +109,11 @@ class ArchitectureSampler:
         small = self._size <= _ENUMERABLE
         if not small or 2 * len(taken) <= self._size:
             for _ in range(_SAMPLES):
-                candidate = self.space.form(arch.sample(self.space.decisions, rng))
+                candidate = self.sample(rng)
                 if key(candidate) not in taken and self.feasible(candidate):
                     return candidate
             for _ in range(_WALKS):
-                mutant = self.walk(self.space.form(arch.sample(self.space.decisions, rng)), rng, taken)
+                mutant = self.walk(self.sample(rng), rng, taken)
                 if mutant is not None:
                     return mutant
         if small:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from raynas import architecture as arch
 from raynas.architecture import Architecture, Decisions, Graph, Notation
+from raynas.exceptions import SpaceError
 
 __all__ = ["SearchSpace"]
 
@@ -33,7 +34,7 @@ class SearchSpace:
             which were predicted before. Where it turns out to miss the constraint another one is proposed.
 
     Raises:
-        ValueError: No decision, or one without options or with the same option twice; objectives without costs.
+        SpaceError: No decision, or one without options or with the same option twice; objectives without costs.
     """
 
     decisions: Decisions
@@ -49,12 +50,12 @@ class SearchSpace:
 
     def __post_init__(self) -> None:
         if not self.decisions:
-            raise ValueError("a search space needs at least one decision, got none")
+            raise SpaceError("a search space needs at least one decision, got none")
         for name, options in self.decisions.items():
             if not options or len(set(options)) < len(options):
-                raise ValueError(f"decision {name!r} needs distinct options, got {tuple(options)}")
+                raise SpaceError(f"decision {name!r} needs distinct options, got {tuple(options)}")
         if self.objectives and self.costs is None:
-            raise ValueError(f"objectives {', '.join(self.objectives)} need costs, got none")
+            raise SpaceError(f"objectives {', '.join(self.objectives)} need costs, got none")
 
     def form(self, architecture: Mapping[str, str]) -> Architecture:
         """The canonical form of an architecture.

@@ -1,4 +1,4 @@
-"""Searchers over architectures, one file each; every one is an ordinary ``ray.tune.search.Searcher``."""
+"""Searchers over architectures, a file or a folder each; every one is an ordinary ``ray.tune.search.Searcher``."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from raynas.searchers.bayesian import Bayes, BayesSettings
     from raynas.searchers.evolution import Evolution, EvolutionSettings
     from raynas.searchers.local import LocalSearch
-    from raynas.searchers.nao import NAO
-    from raynas.searchers.nao_settings import NAOSettings
-    from raynas.searchers.nsga2 import NSGA2, NSGA2Settings
+    from raynas.searchers.nao.searcher import NAO
+    from raynas.searchers.nao.settings import NAOSettings
+    from raynas.searchers.optuna.nsga2 import NSGA2, NSGA2Settings
+    from raynas.searchers.optuna.tpe import TPE
     from raynas.searchers.predictor import Predictor, PredictorSettings
     from raynas.searchers.random import RandomSearch
     from raynas.searchers.regularized import RegularizedEvolution, RegularizedSettings
     from raynas.searchers.reinforce import Reinforce, ReinforceSettings
-    from raynas.searchers.tpe import TPE
 
 __all__ = [
     "NAO",
@@ -50,10 +50,10 @@ _HOMES = {
     "Evolution": "raynas.searchers.evolution",
     "EvolutionSettings": "raynas.searchers.evolution",
     "LocalSearch": "raynas.searchers.local",
-    "NAO": "raynas.searchers.nao",
-    "NAOSettings": "raynas.searchers.nao_settings",
-    "NSGA2": "raynas.searchers.nsga2",
-    "NSGA2Settings": "raynas.searchers.nsga2",
+    "NAO": "raynas.searchers.nao.searcher",
+    "NAOSettings": "raynas.searchers.nao.settings",
+    "NSGA2": "raynas.searchers.optuna.nsga2",
+    "NSGA2Settings": "raynas.searchers.optuna.nsga2",
     "Predictor": "raynas.searchers.predictor",
     "PredictorSettings": "raynas.searchers.predictor",
     "RandomSearch": "raynas.searchers.random",
@@ -61,7 +61,7 @@ _HOMES = {
     "RegularizedSettings": "raynas.searchers.regularized",
     "Reinforce": "raynas.searchers.reinforce",
     "ReinforceSettings": "raynas.searchers.reinforce",
-    "TPE": "raynas.searchers.tpe",
+    "TPE": "raynas.searchers.optuna.tpe",
 }
 
 

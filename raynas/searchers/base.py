@@ -24,7 +24,7 @@ from ray.tune.search import Searcher
 
 from raynas._compat import tune_objective
 from raynas.architecture import Architecture, key
-from raynas.exceptions import UnsatisfiableError
+from raynas.exceptions import ConfigError, UnsatisfiableError
 from raynas.search_space.sampler import ArchitectureSampler
 from raynas.search_space.space import SearchSpace
 from raynas.searchers.history import Entry, Origin, Scores, SearchHistory, digest, read_source
@@ -53,7 +53,7 @@ class ArchitectureSearcher(Searcher):
 
     Raises:
         ArchitectureError: One of the points is not in the space.
-        ValueError: One of the points breaks the constraint, ``mode`` is neither "min" nor "max", or the space has
+        ConfigError: One of the points breaks the constraint, ``mode`` is neither "min" nor "max", or the space has
             objectives and the searcher optimizes the score alone.
     """
 
@@ -73,11 +73,11 @@ class ArchitectureSearcher(Searcher):
         points_to_evaluate: Sequence[Mapping[str, str]] = (),
     ) -> None:
         if mode not in (None, "min", "max"):
-            raise ValueError(f"mode is {mode!r}; legal ones: 'min', 'max'")
+            raise ConfigError(f"mode is {mode!r}; legal ones: 'min', 'max'")
         if settings is not None and self.Settings is None:
-            raise ValueError(f"{type(self).__name__} has no settings, got {reprlib.repr(settings)}")
+            raise ConfigError(f"{type(self).__name__} has no settings, got {reprlib.repr(settings)}")
         if space.objectives and not self.weighs_costs:
-            raise ValueError(
+            raise ConfigError(
                 f"{type(self).__name__} optimizes the score alone, not {', '.join(space.objectives)}; "
                 f"searchers with several objectives: {', '.join(sorted(_having(ArchitectureSearcher, 'weighs_costs')))}"
             )
@@ -91,11 +91,9 @@ class ArchitectureSearcher(Searcher):
         self.origins: dict[str, Origin] = {}
         self._begin_with(self._check(points_to_evaluate))
         self._requeued: list[tuple[Architecture, dict[int, float]]] = []
-        self.journal: Path | None = None
-        """A JSON file to which the searcher writes its diagnostics, if it has any."""
         self.source: tuple[Entry, ...] = ()
         self.diagnostics: list[dict[str, Any]] = []
-        """Diagnostics of a searcher with a generative model: see :mod:`raynas.searchers.diagnostics`."""
+        """Diagnostics of a searcher with a generative model: see :mod:`raynas.searchers.nao.diagnostics`."""
 
     def warm_start(self, source: Iterable[tuple[Mapping[str, str], Scores]], best: int = 3) -> None:
         """Starts from the results of another search with the same decisions: on other data, or under other limits.
@@ -109,10 +107,10 @@ class ArchitectureSearcher(Searcher):
 
         Raises:
             ArchitectureError: One of the architectures is not in the space.
-            ValueError: There is no finite score, or something was proposed or replayed already.
+            ConfigError: There is no finite score, or something was proposed or replayed already.
         """
         if len(self.history):
-            raise ValueError("warm_start comes first: this searcher has proposed or replayed architectures already")
+            raise ConfigError("warm_start comes first: this searcher has proposed or replayed architectures already")
         self.source = read_source(self.space, source)
         ranked = sorted(self.source, key=self.rank, reverse=True)
         feasible = (entry.architecture for entry in ranked if self.sampler.feasible(entry.architecture))
@@ -128,7 +126,7 @@ class ArchitectureSearcher(Searcher):
         for form in forms.values():
             if not self.sampler.feasible(form):
                 excess = self.sampler.violation(form)
-                raise ValueError(f"a point to evaluate breaks the constraint (violation {excess:.4g}): {form}")
+                raise ConfigError(f"a point to evaluate breaks the constraint (violation {excess:.4g}): {form}")
         return forms
 
     # For subclasses.
@@ -329,10 +327,10 @@ class ArchitectureSearcher(Searcher):
 
         Raises:
             ArchitectureError: It is not in the space.
-            ValueError: ``parameters`` holds no architecture.
+            ConfigError: ``parameters`` holds no architecture.
         """
         if "architecture" not in parameters:
-            raise ValueError(f"parameters need the key 'architecture', got {reprlib.repr(parameters)}")
+            raise ConfigError(f"parameters need the key 'architecture', got {reprlib.repr(parameters)}")
         values = list(intermediate_values or ())
         scores = dict(enumerate(values, start=1))
         if value is not None:
@@ -359,14 +357,14 @@ class ArchitectureSearcher(Searcher):
         """Restores what :meth:`get_state` returned, the seed included, in a searcher with the same other arguments.
 
         Raises:
-            ValueError: It comes from another class of searcher, space or source, or from other settings.
+            ConfigError: It comes from another class of searcher, space or source, or from other settings.
         """
         own = self.get_state()
         for name in ("class", "decisions", "settings", "source"):
             if state.get(name) != own[name]:
                 other = "other" if name == "settings" else "another"
                 saved, here = reprlib.repr(state.get(name)), reprlib.repr(own[name])
-                raise ValueError(f"the saved searcher has {other} {name}: {saved} instead of {here}")
+                raise ConfigError(f"the saved searcher has {other} {name}: {saved} instead of {here}")
         self._metric, self._mode = state["metric"], state["mode"]
         self.history.set_state(state["history"])
         self.seed = state["seed"]
@@ -378,7 +376,7 @@ class ArchitectureSearcher(Searcher):
 
     def save(self, checkpoint_path: str) -> None:
         """Writes the state to a JSON file."""
-        replace_text(Path(checkpoint_path), json.dumps(self.get_state()), patience=0)
+        replace_text(Path(checkpoint_path), json.dumps(self.get_state()), timeout=0)
 
     def restore(self, checkpoint_path: str) -> None:
         """Reads the state that :meth:`save` wrote; see :meth:`set_state`."""

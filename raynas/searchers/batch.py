@@ -1,4 +1,4 @@
-"""Several architectures in one trial, to share Tune's overhead of a few milliseconds where scores are cheap."""
+"""A wrapper around a searcher that puts several architectures into one trial, to share Tune's overhead per trial."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from raynas.architecture import key
+from raynas.exceptions import ConfigError
 from raynas.searchers.base import ArchitectureSearcher
 from raynas.storage.atomic import replace_text
 
@@ -30,14 +31,14 @@ class BatchSearcher(Searcher):
         total: At most so many in all trials together (Tune's ``num_samples`` counts trials). Default: no bound.
 
     Raises:
-        ValueError: ``size`` or ``total`` is not positive.
+        ConfigError: ``size`` or ``total`` is not positive.
     """
 
     def __init__(self, inner: ArchitectureSearcher, size: int, total: int | None = None) -> None:
         if size < 1:
-            raise ValueError(f"the size of a cohort is {size}; legal: 1 or more")
+            raise ConfigError(f"the size of a cohort is {size}; legal: 1 or more")
         if total is not None and total < 1:
-            raise ValueError(f"the total of all cohorts is {total}; legal: 1 or more, or None")
+            raise ConfigError(f"the total of all cohorts is {total}; legal: 1 or more, or None")
         super().__init__()
         self.inner = inner
         self.size = size
@@ -131,7 +132,7 @@ class BatchSearcher(Searcher):
 
     def save(self, checkpoint_path: str) -> None:
         """Writes the state to a JSON file."""
-        replace_text(Path(checkpoint_path), json.dumps(self.get_state()), patience=0)
+        replace_text(Path(checkpoint_path), json.dumps(self.get_state()), timeout=0)
 
     def restore(self, checkpoint_path: str) -> None:
         """Reads the state that :meth:`save` wrote, into a batch made with the same arguments."""

@@ -12,17 +12,20 @@ from typing import Any
 from pydantic import StrictBool
 from ray.tune.search import Searcher
 
-from raynas.architecture import Architecture, crossover, key, mutate
+from raynas.architecture import Architecture, alternatives, crossover, key, mutate
 from raynas.config.types import Count
+from raynas.exceptions import ConfigError
 from raynas.search_space.space import SearchSpace
 from raynas.searchers.base import ArchitectureSearcher
-from raynas.searchers.history import Entry
+from raynas.searchers.history import Entry, Origin
 from raynas.searchers.settings import Natural, Probability, searcher_settings
 
 __all__ = ["Evolution", "EvolutionSettings"]
 
-Child = tuple[Architecture, list[Architecture]]
-"""An architecture and its parents."""
+Child = tuple[Architecture, tuple[str, ...]]
+"""An architecture and the keys of its parents."""
+_SPELLINGS = 100_000
+"""How many raw children are remembered: some 20 MB."""
 
 
 @searcher_settings
@@ -76,6 +79,9 @@ class _Taken(Collection[str]):
         self.known = known
         self.children: dict[str, Architecture] = {}
         """Of the generation that is being made."""
+        self.spellings: set[tuple[str, ...]] = set()
+        """Of raw children that were found to be taken, as they will always be: most attempts in a space that is nearly
+        exhausted make one of these again, and the name of a network costs more than to make its raw form."""
 
     def __contains__(self, name: object) -> bool:
         return name in self.known or name in self.children
@@ -130,7 +136,7 @@ class Evolution(ArchitectureSearcher):
         legal = sorted({option for options in space.decisions.values() for option in options})
         for option in self.settings.avoided:
             if option not in legal:
-                raise ValueError(f"avoided: no decision has an option {option!r}; legal ones: {', '.join(legal)}")
+                raise ConfigError(f"avoided: no decision has an option {option!r}; legal ones: {', '.join(legal)}")
         self._number = -1  # of the current generation
         self._generation: dict[str, Architecture] = {}  # by key
         self._members: dict[str, None] = {}  # keys of this and all earlier generations
@@ -194,7 +200,7 @@ class Evolution(ArchitectureSearcher):
             self._generation = {key(member): member for member in first if member is not None}
         else:
             ranking = self._update_ranking(known, late)
-            parents = [entry.architecture for *_, entry in reversed(ranking.best)]
+            parents = {name: entry.architecture for _, name, entry in reversed(ranking.best)}
             self._generation = self._children(number, parents, ranking.taken)
         self._number = number
         self._members |= dict.fromkeys(self._generation)
@@ -230,12 +236,23 @@ class Evolution(ArchitectureSearcher):
                     del ranking.best[: -self.settings.parents]
         return ranking
 
-    def _children(self, number: int, parents: list[Architecture], taken: _Taken) -> dict[str, Architecture]:
+    def _children(self, number: int, parents: dict[str, Architecture], taken: _Taken) -> dict[str, Architecture]:
         """Children by mutation, by crossover and, for the rest, at random; none of them ``taken``."""
-        settings = self.settings
+        settings, names = self.settings, list(parents)
+        decisions, probability = self.space.decisions, settings.mutation_probability
+        others = {name: alternatives(decisions, parent, settings.avoided) for name, parent in parents.items()}
+
+        def mutation(rng: Random) -> Child:
+            one = rng.choice(names)
+            return mutate(decisions, parents[one], rng, probability, others[one]), (one,)
+
+        def cross(rng: Random) -> Child:
+            first, second = rng.sample(names, 2) if len(names) > 1 else names * 2
+            return crossover(decisions, parents[first], parents[second], rng), (first, second)
+
         operators: tuple[tuple[str, int, Callable[[Random], Child]], ...] = (
-            ("mutation", settings.children[0], lambda rng: self._mutate(parents, rng)),
-            ("crossover", settings.children[1], lambda rng: self._crossover(parents, rng)),
+            ("mutation", settings.children[0], mutation),
+            ("crossover", settings.children[1], cross),
         )
         children = taken.children = {}
         for name, needed, operator in operators if parents else ():
@@ -243,9 +260,17 @@ class Evolution(ArchitectureSearcher):
             enough = len(children) + needed
             for _ in range(settings.attempts * needed):
                 raw, origin = operator(rng)
+                spelling = (*raw, *raw.values())
+                if spelling in taken.spellings:
+                    continue
                 child = self.space.form(raw)
-                if key(child) not in taken and self.sampler.feasible(child):
-                    children[key(child)] = self.record_origin(child, name, *origin)
+                child_key = key(child)
+                known = child_key in taken
+                if not known and self.sampler.feasible(child):
+                    children[child_key], self.origins[child_key] = child, Origin(name, origin)
+                    known = True
+                if known and len(taken.spellings) < _SPELLINGS:
+                    taken.spellings.add(spelling)
                 if len(children) == enough:
                     break
         rng = self.rng("generation", number, "random")
@@ -255,15 +280,6 @@ class Evolution(ArchitectureSearcher):
                 break
             children[key(sampled)] = self.record_origin(sampled, "random")
         return children
-
-    def _mutate(self, parents: list[Architecture], rng: Random) -> Child:
-        parent = rng.choice(parents)
-        settings = self.settings
-        return mutate(self.space.decisions, parent, rng, settings.mutation_probability, settings.avoided), [parent]
-
-    def _crossover(self, parents: list[Architecture], rng: Random) -> Child:
-        first, second = rng.sample(parents, 2) if len(parents) > 1 else parents * 2
-        return crossover(self.space.decisions, first, second, rng), [first, second]
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the next suggestions depend on, as JSON data."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raynas.architecture import Architecture, key
+from raynas.exceptions import ConfigError
 from raynas.search_space.space import SearchSpace
 
 __all__ = ["ORIGINS", "Entry", "Origin", "Scores", "SearchHistory", "digest", "read_source"]
@@ -175,7 +176,7 @@ def read_source(space: SearchSpace, pairs: Iterable[tuple[Mapping[str, str], Sco
 
     Raises:
         ArchitectureError: The space does not contain one of them.
-        ValueError: There is no finite score.
+        ConfigError: There is no finite score.
     """
     history = SearchHistory()
     for architecture, scores in pairs:
@@ -183,7 +184,7 @@ def read_source(space: SearchSpace, pairs: Iterable[tuple[Mapping[str, str], Sco
         history.replay(space.form(architecture), by_fidelity, failed=False)
     entries = tuple(entry for entry in history.values() if entry.status == "done")
     if not entries:
-        raise ValueError("the source of a warm start holds no finite score")
+        raise ConfigError("the source of a warm start holds no finite score")
     return entries
 
 

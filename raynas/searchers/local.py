@@ -7,6 +7,7 @@ from typing import Any
 
 from raynas.architecture import Architecture, complete, key
 from raynas.config.types import Count
+from raynas.exceptions import ConfigError
 from raynas.search_space.space import SearchSpace
 from raynas.searchers.history import Entry
 from raynas.searchers.incremental import IncrementalSearcher
@@ -124,8 +125,8 @@ class LocalSearch(IncrementalSearcher):
         return super().get_state() | {"draws": self.draws}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restores what :meth:`get_state` returned; raises ValueError where it comes from other ``draws``."""
+        """Restores what :meth:`get_state` returned; raises ConfigError where it comes from other ``draws``."""
         super().set_state(state)
         self._neighbourhoods.clear()
         if state["draws"] != self.draws:
-            raise ValueError(f"the saved searcher has other draws: {state['draws']} instead of {self.draws}")
+            raise ConfigError(f"the saved searcher has other draws: {state['draws']} instead of {self.draws}")

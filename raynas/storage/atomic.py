@@ -24,9 +24,10 @@ from raynas.storage.removal import make_folder, remove_file
 from raynas.utils.periods import PERIODS
 
 __all__ = [
-    "PATIENCE",
+    "RETRY_SECONDS",
     "append_line",
     "create_text",
+    "open_appending",
     "open_lock",
     "put_in_place",
     "reason",
@@ -40,41 +41,42 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-PATIENCE = 600.0
-"""Seconds for which a write is tried again before what was computed is given up."""
-_AGAIN = PERIODS.again
-_HOPELESS = (errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG)
-"""What waiting does not mend."""
+RETRY_SECONDS = 600.0
+"""Seconds for which a write that fails is tried again; then its error is raised."""
+_RETRY_PERIOD = PERIODS.again
+"""Seconds between two attempts."""
+_PERMANENT = (errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG)
+"""Errors for which a write is not tried again."""
 _ABANDONED = 3600.0
 """Seconds after which a temporary file has no writer any more."""
 T = TypeVar("T")
 
 
-def write_with_retry(write: Callable[[], T], what: str, patience: float | None = None) -> T:
-    """Call ``write`` until the storage takes it, and say so when that takes more than one attempt.
+def write_with_retry(write: Callable[[], T], what: str, timeout: float | None = None) -> T:
+    """Call ``write`` until it succeeds; log a warning when that takes more than one attempt.
 
     Args:
         write: Leaves nothing behind where it fails.
         what: It writes, for the message.
-        patience: Seconds; default: ``PATIENCE``.
+        timeout: Seconds; 0: one attempt; default: ``RETRY_SECONDS``.
 
     Raises:
-        OSError: The storage refused to the end.
+        OSError: Of the last attempt.
     """
-    seconds = PATIENCE if patience is None else patience
-    begin, told = time.monotonic(), False
+    seconds = RETRY_SECONDS if timeout is None else timeout
+    begin, warned = time.monotonic(), False
     while True:
         try:
             written = write()
         except OSError as error:
-            if time.monotonic() - begin >= seconds or error.errno in _HOPELESS:
+            if time.monotonic() - begin >= seconds or error.errno in _PERMANENT:
                 raise
-            if not told:
+            if not warned:
                 log.warning("cannot write %s: %s; trying again for %g minutes", what, reason(error), seconds / 60)
-                told = True
-            time.sleep(_AGAIN)
+                warned = True
+            time.sleep(_RETRY_PERIOD)
         else:
-            if told:
+            if warned:
                 log.warning("wrote %s after %.0f s: the run goes on", what, time.monotonic() - begin)
             return written
 
@@ -116,6 +118,15 @@ def open_lock(path: Path, create: bool = True) -> int:
         OSError: It is a link, no regular file, not there, or cannot be written.
     """
     return _open_there(path, os.O_RDWR, create)
+
+
+def open_appending(path: Path) -> int:
+    """Open a file, made if missing, for appending to it; returns its descriptor, which the caller closes.
+
+    Raises:
+        OSError: It is a link, no regular file, or cannot be written.
+    """
+    return _open_there(path, os.O_WRONLY | os.O_APPEND)
 
 
 def _open_there(path: Path, flags: int, create: bool = True) -> int:
@@ -231,22 +242,22 @@ def remove_abandoned(folder: Path, seconds: float = _ABANDONED) -> None:
                 remove_file(part)
 
 
-def replace_bytes(path: Path, content: bytes, patience: float | None = None) -> None:
+def replace_bytes(path: Path, content: bytes, timeout: float | None = None) -> None:
     """As :func:`replace_file`, tried again as by :func:`write_with_retry`.
 
     Raises:
         OSError: As :func:`write_with_retry`.
     """
-    write_with_retry(lambda: replace_file(path, lambda file: file.write(content)), str(path), patience)
+    write_with_retry(lambda: replace_file(path, lambda file: file.write(content)), str(path), timeout)
 
 
-def replace_text(path: Path, text: str, patience: float | None = None) -> None:
+def replace_text(path: Path, text: str, timeout: float | None = None) -> None:
     """As :func:`replace_bytes`, of text in UTF-8.
 
     Raises:
         OSError: As :func:`write_with_retry`.
     """
-    replace_bytes(path, text.encode(), patience)
+    replace_bytes(path, text.encode(), timeout)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""The files of a folder that is the copy of a part of an object store, and whether it is still the same folder."""
+"""The files of a local copy of a part of an object store, and whether its folder is still the same one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, BinaryIO
 
 from raynas.config.types import is_component
 
-__all__ = ["Held", "copy_stream", "legal_path", "local_files", "passing", "stamp"]
+__all__ = ["OpenFolder", "copy_stream", "is_temporary", "legal_path", "local_files", "stamp"]
 
 _TEMPORARY = (".part", ".tmp")
 
 
-class Held:
-    """A folder kept open, which shows whether another has taken its place: its number is not given again meanwhile.
+class OpenFolder:
+    """A folder that is kept open to notice when another one takes its place: meanwhile its inode is not used again.
 
     Args:
         folder: Need not be there yet.
@@ -26,13 +26,13 @@ class Held:
         self.folder = folder
         self._file: int | None = None
 
-    def hold(self) -> None:
+    def open(self) -> None:
         """Open the folder, unless it is open or not there."""
         if self._file is None:
             with contextlib.suppress(OSError):
                 self._file = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Close it."""
         if self._file is not None:
             os.close(self._file)
@@ -53,7 +53,7 @@ def local_files(folder: Path) -> dict[str, tuple[int, int]]:
     found = {}
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
-        if passing(name) or not legal_path(name):
+        if is_temporary(name) or not legal_path(name):
             continue
         with contextlib.suppress(FileNotFoundError):
             if path.is_file():
@@ -61,8 +61,8 @@ def local_files(folder: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
-def passing(name: str) -> bool:
-    """Whether a file is a temporary one, or somebody else's."""
+def is_temporary(name: str) -> bool:
+    """Whether a file is a temporary or a hidden one, which is not copied."""
     path = Path(name)
     return path.name.startswith(".") or path.suffix in _TEMPORARY
 

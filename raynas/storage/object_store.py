@@ -1,4 +1,4 @@
-"""Runs in an object store: ``--storage-path s3://bucket/path``; their files on this machine are a :class:`Mirror`.
+"""Runs in an object store: ``--storage-path s3://bucket/path``; their local files are a :class:`StoreSync`.
 
 Credentials come from the environment of each node (``AWS_PROFILE``, ``AWS_ACCESS_KEY_ID``, the role of a machine);
 ``AWS_ENDPOINT_URL`` names a store that is not Amazon's.
@@ -16,14 +16,15 @@ from pyarrow import ArrowException, fs
 
 from raynas.config.types import check_name, is_name
 from raynas.exceptions import ConfigError
-from raynas.storage.mirror import Mirror
+from raynas.storage.recovery import recover
 from raynas.storage.removal import remove_tree, scratch_folder
+from raynas.storage.sync import StoreSync
 
-__all__ = ["check_folder", "check_storage", "fetch", "newest", "open_mirror", "remote", "split_uri", "unusable"]
+__all__ = ["check_folder", "check_storage", "fetch", "newest", "open_sync", "remote", "split_uri", "unusable"]
 
 SCHEMES = ("s3", "gs")
-PATIENCE = 30.0
-"""Seconds in which a storage must answer at the start."""
+TIMEOUT = 30.0
+"""Seconds within which a store must answer at the start of a run."""
 
 
 def remote(storage_path: str) -> bool:
@@ -68,10 +69,10 @@ def check_storage(storage_path: str) -> None:
 
     thread = threading.Thread(target=probe, name="raynas-probe", daemon=True)  # it may hang
     thread.start()
-    thread.join(PATIENCE)
-    said = outcome[0] if outcome else f"no answer within {PATIENCE:g} seconds"
-    if said:
-        raise ConfigError(f"cannot write to {storage_path}: {said}")
+    thread.join(TIMEOUT)
+    problem = outcome[0] if outcome else f"no answer within {TIMEOUT:g} seconds"
+    if problem:
+        raise ConfigError(f"cannot write to {storage_path}: {problem}")
 
 
 def check_folder(folder: Path) -> None:
@@ -97,8 +98,8 @@ def unusable(storage_path: str) -> str | None:
     return None
 
 
-def open_mirror(storage_path: str, name: str) -> Mirror | None:
-    """The mirror of a run, its folder brought here; None where the storage is a folder itself.
+def open_sync(storage_path: str, name: str) -> StoreSync | None:
+    """The local copy of a run, up to date; None where the storage is a folder itself.
 
     Raises:
         ConfigError: The storage cannot be used, or the name is none.
@@ -107,16 +108,16 @@ def open_mirror(storage_path: str, name: str) -> Mirror | None:
     if not remote(storage_path):
         return None
     check_storage(storage_path)
-    mirror = Mirror(storage_path, name)
-    mirror.recover()
-    mirror.pull()
-    return mirror
+    sync = StoreSync(storage_path, name)
+    recover(sync)
+    sync.pull()
+    return sync
 
 
 def fetch(storage_path: str, name: str) -> Path:
-    """The folder of a run on this machine, which need not exist; raises as :func:`open_mirror`."""
-    mirror = open_mirror(storage_path, name)
-    return Path(storage_path).expanduser() / name if mirror is None else mirror.folder
+    """The folder of a run on this machine, which need not exist; raises as :func:`open_sync`."""
+    sync = open_sync(storage_path, name)
+    return Path(storage_path).expanduser() / name if sync is None else sync.folder
 
 
 def newest(storage_path: str) -> str | None:

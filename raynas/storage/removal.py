@@ -16,9 +16,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from raynas.exceptions import NotOwnedError
+
 __all__ = [
     "MARKER",
-    "NotOwnedError",
     "adopt",
     "check_owned",
     "free_name",
@@ -37,13 +38,6 @@ MARKER = ".raynas"
 _TEXT = b"RayNAS made this folder and may remove what is in it.\n"
 _OWNED: set[Path] = set()
 """The folders that this process has marked: they are marked again when somebody has deleted them meanwhile."""
-
-
-class NotOwnedError(PermissionError):
-    """Something that is not below a folder of RayNAS was to be removed or moved; nothing was done."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(errno.EPERM, f"not removed, for RayNAS has not made the folder (no {MARKER} in it)", str(path))
 
 
 def own(folder: Path) -> None:
@@ -110,7 +104,8 @@ def check_owned(path: Path) -> None:
         NotOwnedError: It is not.
     """
     if path.name in ("", ".", "..") or not owned(path):
-        raise NotOwnedError(path)
+        text = f"not removed, for RayNAS has not made the folder (no {MARKER} in it)"
+        raise NotOwnedError(errno.EPERM, text, str(path))
 
 
 def remove_file(path: Path) -> None:

@@ -26,7 +26,7 @@ from raynas.distributed.rendezvous import meet
 from raynas.evaluation.scorer import Scorer
 from raynas.tasks.base import RankInfo
 from raynas.training.path_sampling import PathSampler
-from raynas.training.trainer import Progress, Trainer, best_device, place_model, use_bfloat16
+from raynas.training.trainer import Progress, Trainer, best_device, place_model, use_assigned_cpus, use_bfloat16
 
 __all__ = ["FlatWeights", "SupernetWorker", "flatten_weights"]
 
@@ -96,7 +96,7 @@ class SupernetWorker:
     @classmethod
     def unpack(cls, packed: bytes, config: Config, name: str) -> SupernetWorker:
         """Make a worker from the bytes of ``ActorPayload.pack``, with the threads that Ray gave its process."""
-        torch.set_num_threads(max(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)), 1))
+        use_assigned_cpus()
         hosted = ray.cloudpickle.loads(packed)
         space = watch.get(hosted.space)
         if hosted.weights is not None:
@@ -109,9 +109,9 @@ class SupernetWorker:
             # NCCL refuses two ranks on one GPU.
             whole = ray.get_runtime_context().get_assigned_resources().get("GPU", 0) >= 1
             backend = "nccl" if whole and best_device().type == "cuda" else "gloo"
-            patience = timedelta(minutes=10)
-            store = meet(address, rank, world, patience)
-            dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=patience)
+            timeout = timedelta(minutes=10)
+            store = meet(address, rank, world, timeout)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
         self.trainer = Trainer(self.space, self.data, self.config.train, paths, self.config.seed, RankInfo(rank, world))
         return self.trainer.epoch_steps
 

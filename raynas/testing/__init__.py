@@ -6,17 +6,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from raynas.testing.evaluator import EvaluatorContract
     from raynas.testing.searcher import SearcherContract
     from raynas.testing.space import SpaceContract
     from raynas.testing.task import TaskContract
 
 __all__ = [
+    "EvaluatorContract",
     "SearcherContract",
     "SpaceContract",
     "TaskContract",
 ]
 
 _HOMES = {
+    "EvaluatorContract": "raynas.testing.evaluator",
     "SearcherContract": "raynas.testing.searcher",
     "SpaceContract": "raynas.testing.space",
     "TaskContract": "raynas.testing.task",

@@ -14,7 +14,7 @@ pytest collects it (``pytest test_mine.py``); nothing here needs Ray to be start
 from __future__ import annotations
 
 import copy
-import hashlib
+import functools
 import json
 import math
 import os
@@ -31,49 +31,11 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from raynas.architecture import Architecture, enumerate_all, key
 from raynas.search_space.space import SearchSpace
+from raynas.testing.search_spaces import CHAIN, NESTED, PRICED, RARE, SMALL, preference
 
 cloudpickle: Any = _cloudpickle  # has no types
 
 __all__ = ["CHAIN", "NESTED", "PRICED", "RARE", "SMALL", "Player", "SearcherContract", "preference"]
-
-CHAIN = SearchSpace({f"block{i}": ("a", "b", "c", "d") for i in range(6)})
-"""4,096 architectures, all different."""
-
-NESTED = SearchSpace(
-    {
-        "depth": ("1", "2", "3"),
-        **{f"depth.{d}.kernel{i}": ("3", "5", "7") for d in "123" for i in range(int(d))},
-        "depth.3.kernel2.7.width": ("narrow", "wide"),
-    }
-)
-"""A depth, and under each depth as many kernels; under one of these a width: 48 architectures."""
-
-SMALL = SearchSpace(
-    {"a": ("x", "y", "z"), "b": ("p", "q"), "c": ("1", "2", "3")},
-    canonical=lambda a: {**a, "c": "1"} if a["a"] == "z" else a,
-    violation=lambda a: 0.5 if a["c"] == "3" else 0.0,
-)
-"""18 architectures, 14 networks (under "z", "c" does not matter), 10 of them feasible."""
-
-RARE = SearchSpace(
-    {f"block{i}": ("0", "1", "2", "3") for i in range(10)},
-    violation=lambda a: max(0, sum(map(int, a.values())) - 4) / 4,
-)
-"""Of a million architectures one in a thousand is feasible."""
-
-
-def preference(architecture: Architecture) -> float:
-    """A made-up score: every option of every decision adds a fixed amount; the same in every process."""
-    digests = (hashlib.blake2b(f"{n}={o}".encode(), digest_size=4).digest() for n, o in architecture.items())
-    return sum(int.from_bytes(digest, "big") / 2**32 for digest in digests)
-
-
-PRICED = SearchSpace(
-    CHAIN.decisions,
-    costs=lambda a: {"price": sum(preference({name: option}) ** 3 for name, option in a.items())},
-    objectives=("price",),
-)
-"""CHAIN with a price: what scores well is dear, some of it more than the rest."""
 
 
 class Player:
@@ -361,17 +323,40 @@ def _play(contract: type[SearcherContract], count: int, seed: int) -> list[Archi
 
 
 def _run_elsewhere(contract: type[SearcherContract], play: tuple[Any, ...]) -> list[Architecture]:
-    """The same in a fresh Python, whose strings have other hashes."""
+    """The same in another Python process, whose strings have other hashes."""
     module = sys.modules[contract.__module__]
     cloudpickle.register_pickle_by_value(module)  # a test module need not be importable elsewhere
     try:
         task = cloudpickle.dumps((_play, play))
     finally:
         cloudpickle.unregister_pickle_by_value(module)
-    code = (
-        "import json, sys; from ray import cloudpickle as c; f, a = c.load(sys.stdin.buffer); print(json.dumps(f(*a)))"
-    )
-    environment = {**os.environ, "PYTHONHASHSEED": "4711", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", code], input=task, stdout=subprocess.PIPE, env=environment, check=True)
-    architectures: list[Architecture] = json.loads(done.stdout.splitlines()[-1])
+    other = _other_process()
+    assert other.stdin is not None and other.stdout is not None
+    other.stdin.write(task)
+    other.stdin.flush()
+    answer = other.stdout.readline()
+    assert answer, "the other process has ended: see its traceback"
+    architectures: list[Architecture] = json.loads(answer)
     return architectures
+
+
+_LOOP = """
+import json, sys
+from ray import cloudpickle
+answers, sys.stdout = sys.stdout, sys.stderr  # whatever a searcher prints is no answer
+while True:
+    try:
+        function, arguments = cloudpickle.load(sys.stdin.buffer)
+    except EOFError:
+        break
+    print(json.dumps(function(*arguments)), file=answers, flush=True)
+"""
+
+
+@functools.cache
+def _other_process() -> subprocess.Popen[bytes]:
+    """A Python with other hashes of strings, for all contracts of a test run; it ends with this process."""
+    environment = {**os.environ, "PYTHONHASHSEED": "4711", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        [sys.executable, "-c", _LOOP], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    )

@@ -22,9 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from raynas.exceptions import CheckpointError
+from raynas.exceptions import CheckpointError, NotOwnedError
 from raynas.storage.atomic import reason, remove_abandoned, replace_by_draft, write_with_retry
-from raynas.storage.removal import NotOwnedError, remove_file
+from raynas.storage.removal import remove_file
 
 __all__ = [
     "check_fit",
@@ -57,7 +57,7 @@ def write(folder: Path, step: int, tensors: Mapping[str, Tensor], values: Mappin
 
     Raises:
         CheckpointError: The disk is full or the folder cannot be written, and it stayed so for
-            ``raynas.storage.atomic.PATIENCE``. Earlier checkpoints are untouched.
+            ``raynas.storage.atomic.RETRY_SECONDS``. Earlier checkpoints are untouched.
     """
     path = folder / f"step-{step:09d}{_SUFFIX}"
     _store(path, {"step": step, "values": dict(values)}, tensors)

@@ -1,4 +1,4 @@
-"""The loop that every training runs in: chunks of about a second, a report after each, a checkpoint when one is due."""
+"""The loop of every training: chunks of about a second, a report after each, a checkpoint when one is due."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["TrainingLoop"]
 class TrainingLoop(abc.ABC):
     """Trains in chunks, so that progress is reported and checkpoints are written while a training runs.
 
-    A checkpoint is due every ``checkpoint_seconds``, after the last step, and at once where a node must leave the
-    cluster. Subclasses say what a chunk is and what a checkpoint holds.
+    A checkpoint is due every ``checkpoint_seconds``, after the last step, and at once when a node receives a preemption
+    notice. Subclasses implement the training of a chunk and the writing of a checkpoint.
 
     Args:
-        checkpoint_seconds: The time between two checkpoints.
-        notice: Tells that a node must leave.
+        checkpoint_seconds: The time between two checkpoints; infinity: only for the other two reasons.
+        notice: Whether a node must leave the cluster.
     """
 
     def __init__(self, checkpoint_seconds: float, notice: PreemptionNotice) -> None:
@@ -38,12 +38,11 @@ class TrainingLoop(abc.ABC):
     def train(self, until: int) -> Progress:
         """Train up to step ``until``."""
 
-    @abc.abstractmethod
-    def after_chunk(self, progress: Progress) -> None:
+    def after_chunk(self, progress: Progress) -> None:  # noqa: B027 - a report is optional
         """Report a chunk; called before its checkpoint."""
 
     def saves(self) -> bool:
-        """Whether this process writes checkpoints; of several ranks one does."""
+        """Whether this process may write a checkpoint after this chunk; of several ranks one does."""
         return True
 
     @abc.abstractmethod

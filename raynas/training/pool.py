@@ -20,7 +20,7 @@ from raynas.architecture import Architecture, key
 from raynas.config.train import PoolConfig
 from raynas.exceptions import ConfigError
 from raynas.searchers import ArchitectureSearcher
-from raynas.searchers.diagnostics import with_pool_scores
+from raynas.searchers.nao.diagnostics import with_pool_scores
 from raynas.training.path_sampling import PathSampler
 from raynas.training.phases import RoundContext
 

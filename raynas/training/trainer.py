@@ -35,6 +35,7 @@ __all__ = [
     "make_optimizer",
     "model_tensors",
     "place_model",
+    "use_assigned_cpus",
     "use_bfloat16",
 ]
 
@@ -59,6 +60,13 @@ def best_device() -> torch.device:
     """The GPU that Ray gave to this process, outside of Ray any, or the CPU."""
     given = not ray.is_initialized() or bool(ray.get_runtime_context().get_accelerator_ids().get("GPU"))
     return torch.device("cuda" if given and torch.cuda.is_available() else "cpu")
+
+
+def use_assigned_cpus() -> None:
+    """Compute with as many threads as Ray gave CPUs to this actor, at least one; outside of an actor: no change."""
+    if ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None:
+        cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
+        torch.set_num_threads(max(int(cpus), 1))
 
 
 def place_model(model: nn.Module, device: torch.device) -> nn.Module:

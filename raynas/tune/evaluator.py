@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # a thin trial must not import torch
 
     from raynas.data.dataset import Data
     from raynas.evaluation.angle import Angles
-    from raynas.storage.mirror import Mirror
+    from raynas.storage.sync import StoreSync
     from raynas.tasks.base import Task
 
 __all__ = ["CostModel", "EvaluationContext", "Evaluator", "EvaluatorTraits", "SupernetHandle"]
@@ -125,7 +125,7 @@ class EvaluationContext:
     """Shows one line to the person at the terminal."""
     check_nodes: Callable[[], None]
     """Sees that all nodes have the code and the storage; to be called after waiting for nodes."""
-    storage: Path | Mirror
+    storage: Path | StoreSync
     """Where the evaluator may keep what an interrupted run continues with: a folder, or its mirror in an object store.
     The run removes below it what belongs to architectures whose evaluation ended."""
     space: nn.Module | None = None

@@ -152,8 +152,7 @@ def run_search(
     history.check(spec.max_fidelity, log.folder)
     history.replay(searcher, scheduler)
     recorder.remember(history.ended.values(), config.num_samples, history.in_flight.values())
-    recorder.origin = searcher.origins.get
-    left = config.num_samples - recorder.scored
+    left = config.num_samples - recorder.counts.scored
     if left <= 0 or seconds == 0:
         return recorder.status()
     tune_config = tune.TuneConfig(
@@ -208,7 +207,7 @@ class _Simulated(tune.Stopper):
 
     def stop_all(self) -> bool:
         """Whether the time is over."""
-        return self.recorder.busy >= self.seconds
+        return self.recorder.counts.busy >= self.seconds
 
 
 def _fit(trainable: Any, tune_config: tune.TuneConfig, recorder: Recorder, stop: Any) -> None:

@@ -13,7 +13,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from raynas.exceptions import ConfigError
-from raynas.storage.locks import folders_of_the_dead, own_folder
+from raynas.storage.locks import abandoned_folders, process_folder
 from raynas.storage.removal import MARKER, make_folder, own, remove_tree, scratch
 
 __all__ = ["TUNE_LOG", "scratch_folder", "tune_log"]
@@ -74,9 +74,9 @@ def scratch_folder() -> Iterator[Path]:
         ConfigError: Somebody else has made the folder in which they are.
     """
     base = _private(Path(tempfile.gettempdir()) / f"raynas-tune-{os.getuid()}")
-    for dead in folders_of_the_dead(base):
+    for dead in abandoned_folders(base):
         _remove(dead)
-    mine = own_folder(base)
+    mine = process_folder(base)
     own(mine)  # in a run of weeks something may have tidied up
     atexit.register(_remove, mine)
     with scratch("search-", mine) as folder:

@@ -22,19 +22,20 @@ from typing import Any
 
 from ray.tune.logger import LoggerCallback, TBXLoggerCallback
 
+from raynas.architecture import Decisions
 from raynas.config.run import Config
 from raynas.exceptions import ConfigError
 from raynas.progress import SearchStatus
 from raynas.storage.removal import own
+from raynas.tune.optuna_study import ArchitectureLogger, OptunaStudy
 from raynas.utils.imports import resolve
 
 __all__ = ["LOGGERS", "Record", "check_loggers", "listening", "step_of"]
 
 logger = logging.getLogger(__name__)
 
-LOGGERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
+LOGGERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb", "optuna": "optuna"}
 """Those with a short name, and the package that each of them needs."""
-_COLUMNS = ("score", "fidelity", "macs", "parameters", "latency_ms", "hypervolume", "seconds", "gpu_seconds")
 _PATIENCE = 60.0
 """Seconds for what waits to be logged when the search has ended."""
 Row = Mapping[str, Any]
@@ -46,9 +47,13 @@ class Record:
     Args:
         config: Of the run; shown as the settings.
         folder: For what a logger keeps in files.
+        decisions: Of the search space.
+        mode: ``"max"`` or ``"min"``: whether a high score is good.
     """
 
-    def __init__(self, config: Config, folder: Path) -> None:
+    def __init__(self, config: Config, folder: Path, decisions: Decisions | None = None, mode: str = "max") -> None:
+        self.decisions, self.mode = dict(decisions or {}), mode
+        self.objectives = tuple(config.search.objectives)
         self.trial_id = str(config.name)
         self.config = dataclasses.asdict(config)
         self.evaluated_params: dict[str, Any] = {}
@@ -70,7 +75,7 @@ def step_of(row: Row, status: SearchStatus) -> dict[str, Any]:
         row: Its last row of the log.
         status: Of the search; its count is the step.
     """
-    values = {name: row[name] for name in _COLUMNS if row.get(name) is not None}
+    values = {name: value for name, value in row.items() if name != "max_fidelity"} | dict(row.get("costs") or {})
     values |= {f"metrics/{name}": value for name, value in (row.get("metrics") or {}).items()}
     values |= {"best_score": status.best, "stopped": row["status"] == "stopped", "failed": row["status"] == "error"}
     numbers = {name: float(value) for name, value in values.items() if isinstance(value, (bool, int, float))}
@@ -117,6 +122,8 @@ def _make(name: str, folder: Path) -> LoggerCallback:
         return MLflowLoggerCallback(uri, experiment_name=os.environ.get("MLFLOW_EXPERIMENT_NAME", "raynas"))
     if name == "wandb":
         return _WandB()
+    if name == "optuna":
+        return OptunaStudy(folder)
     made: LoggerCallback = resolve(name, "search.loggers")()
     return made
 
@@ -161,26 +168,34 @@ class _Feed:
 
     def __init__(self, loggers: Mapping[str, LoggerCallback], record: Any) -> None:
         self._live, self._record = dict(loggers), record
-        self._steps: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._steps: queue.SimpleQueue[tuple[Row, dict[str, Any]] | None] = queue.SimpleQueue()
         self._until = math.inf
         self._thread = threading.Thread(target=self._work, name="raynas-loggers", daemon=True)
         self._thread.start()
 
     def __call__(self, row: Row, status: SearchStatus) -> None:
         """An architecture was scored."""
-        self._steps.put(step_of(row, status))
+        self._steps.put((dict(row), step_of(row, status)))
 
     def _work(self) -> None:
         missed = 0
-        while (step := self._steps.get()) is not None:
+
+        def log(callback: LoggerCallback) -> None:
+            if isinstance(callback, ArchitectureLogger):
+                callback.log_architecture(row)
+            else:
+                callback.log_trial_result(step["training_iteration"], self._record, step)
+
+        while (arrived := self._steps.get()) is not None:
+            row, step = arrived
             if time.monotonic() > self._until:
                 missed += 1
                 continue
-            self._each("is left out from now on", "log_trial_result", step["training_iteration"], self._record, step)
+            self._each("is left out from now on", log)
         if missed:
             logger.warning("search.loggers: the last %d architectures are missing, the loggers were too slow", missed)
-        self._each("did not end well", "log_trial_end", self._record)
-        self._each("did not end well", "on_experiment_end", [self._record])
+        self._each("did not end well", lambda callback: callback.log_trial_end(self._record))
+        self._each("did not end well", lambda callback: callback.on_experiment_end([self._record]))
 
     def close(self) -> None:
         """End the records."""
@@ -190,18 +205,26 @@ class _Feed:
         if self._thread.is_alive():
             logger.warning("search.loggers: no answer for %g seconds, the records are left open", _PATIENCE)
 
-    def _each(self, fault: str, method: str, *arguments: Any) -> None:
+    def _each(self, fault: str, call: Callable[[LoggerCallback], None]) -> None:
         for name, callback in list(self._live.items()):
             try:
-                getattr(callback, method)(*arguments)
+                call(callback)
             except Exception as error:
                 del self._live[name]
                 logger.warning("search.loggers: %s %s: %s", name, fault, _line(error))
 
 
 @contextmanager
-def listening(config: Config, folder: Path) -> Iterator[Callable[[Row, SearchStatus], None] | None]:
-    """Start the loggers of a run; yields what is to be told of every architecture, None without loggers.
+def listening(
+    config: Config, folder: Path, decisions: Decisions | None = None, mode: str = "max"
+) -> Iterator[Callable[[Row, SearchStatus], None] | None]:
+    """Start the loggers of a run; yields the function to call with every architecture, None without loggers.
+
+    Args:
+        config: Of the run.
+        folder: Of the run.
+        decisions: Of the search space.
+        mode: ``"max"`` or ``"min"``: whether a high score is good.
 
     Raises:
         ConfigError: One of them cannot start.
@@ -209,7 +232,7 @@ def listening(config: Config, folder: Path) -> Iterator[Callable[[Row, SearchSta
     if not config.search.loggers:
         yield None
         return
-    record: Any = Record(config, folder / "loggers")
+    record: Any = Record(config, folder / "loggers", decisions, mode)
     live: dict[str, LoggerCallback] = {}
     for name in config.search.loggers:
         try:

@@ -19,7 +19,7 @@ from raynas.exceptions import ConfigError
 from raynas.metrics import Metric
 from raynas.search_space.joint import network, settings
 from raynas.tune.evaluator import EvaluationContext, Evaluator, EvaluatorTraits, check_complete
-from raynas.tune.spec import EvaluationSpec, Objective, check_arguments
+from raynas.tune.spec import EvaluationSpec, Objective, check_arguments, check_grace
 
 __all__ = ["PlainTrainable", "evaluator_of"]
 
@@ -40,6 +40,7 @@ class PlainTrainable(Evaluator):
                 f"search.cohort = {search.cohort} needs a raynas.tune.trial.BatchTrial; {search.trainable} is a plain "
                 "tune.Trainable; legal: 1"
             )
+        check_grace(search, fidelities=search.slices)
         check_arguments(search, legal=list(inspect.signature(cls.wrapped.setup).parameters)[2:])
 
     @classmethod

@@ -10,6 +10,7 @@ from typing import Any, cast
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from raynas.architecture import key
+from raynas.exceptions import ConfigError
 
 __all__ = ["Asha", "asha", "replay", "survivors"]
 
@@ -49,14 +50,14 @@ def asha(
         A scheduler for ``tune.TuneConfig(scheduler=...)``.
 
     Raises:
-        ValueError: An argument out of range.
+        ConfigError: An argument out of range.
     """
     if not 1 <= grace <= max_fidelity:
-        raise ValueError(f"grace is {grace}; legal: from 1 to max_fidelity, {max_fidelity}")
+        raise ConfigError(f"grace is {grace}; legal: from 1 to max_fidelity, {max_fidelity}")
     if not reduction_factor > 1:
-        raise ValueError(f"reduction_factor is {reduction_factor}; legal: more than 1")
+        raise ConfigError(f"reduction_factor is {reduction_factor}; legal: more than 1")
     if mode not in ("min", "max"):
-        raise ValueError(f"mode is {mode!r}; legal ones: 'min', 'max'")
+        raise ConfigError(f"mode is {mode!r}; legal ones: 'min', 'max'")
     return Asha(
         time_attr=_TIME,
         metric=metric,
@@ -138,12 +139,12 @@ def survivors(scores: Sequence[float], reduction_factor: float = 2.0, mode: str 
         The positions of the best, in ascending order; of equal scores the earlier position. Empty only if all failed.
 
     Raises:
-        ValueError: An argument out of range.
+        ConfigError: An argument out of range.
     """
     if not reduction_factor > 1:
-        raise ValueError(f"reduction_factor is {reduction_factor}; legal: more than 1")
+        raise ConfigError(f"reduction_factor is {reduction_factor}; legal: more than 1")
     if mode not in ("min", "max"):
-        raise ValueError(f"mode is {mode!r}; legal ones: 'min', 'max'")
+        raise ConfigError(f"mode is {mode!r}; legal ones: 'min', 'max'")
     sign = 1.0 if mode == "min" else -1.0
     alive = [position for position, score in enumerate(scores) if not math.isnan(score)]
     best = sorted(alive, key=lambda position: sign * scores[position])

@@ -14,18 +14,9 @@ from ray import tune
 from raynas.architecture import Architecture
 from raynas.config.run import SearchConfig
 from raynas.exceptions import ConfigError
+from raynas.metrics import Objective
 
-__all__ = ["EvaluationSpec", "Objective", "check_arguments"]
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What a score is."""
-
-    name: str
-    mode: Literal["max", "min"] = "max"
-    """Whether a high score is good (max) or a low one (min)."""
-    unit: str = ""
+__all__ = ["EvaluationSpec", "Objective", "check_arguments", "check_grace"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +42,7 @@ class EvaluationSpec:
     """Whether ``resources`` see to that; otherwise Tune has to."""
     rescore: Callable[[Sequence[Architecture]], list[float]] | None = None
     """Scores architectures once more, as exactly as possible; None where the highest fidelity is exact."""
-    mode: str = "max"
+    mode: Literal["max", "min"] = "max"
     """Whether a high score is good (max) or a low one (min). The run sets it to that of the evaluator's objective."""
     combine: Mapping[str, float] = field(default_factory=dict)
     """The metrics of which the score is made, with weights, unless ``search.combine`` says otherwise; needs a
@@ -72,3 +63,15 @@ def check_arguments(search: SearchConfig, legal: Iterable[str]) -> None:
         raise ConfigError(
             f"search.trainable_args: {search.trainable} has no {unknown[0]!r}; legal ones: {', '.join(legal) or 'none'}"
         )
+
+
+def check_grace(search: SearchConfig, fidelities: int) -> None:
+    """Refuse a ``search.grace`` beyond the last fidelity of an evaluator.
+
+    Raises:
+        ConfigError: It names the value and the legal ones.
+    """
+    if search.grace > fidelities:
+        there = "is one fidelity" if fidelities == 1 else f"are {fidelities} fidelities"
+        legal = "1" if fidelities == 1 else f"1 to {fidelities}"
+        raise ConfigError(f"search.grace = {search.grace}, but there {there}; legal: {legal}")

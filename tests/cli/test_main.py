@@ -21,7 +21,7 @@ from raynas.config.loading import load
 from raynas.config.run import Config, SearchConfig
 from raynas.exceptions import ConfigError
 from raynas.runs.factory import prepare
-from raynas.runs.network import Run
+from raynas.runs.run import Run
 from raynas.training import checkpoint
 
 TINY = ["--space", "helpers.tiny:space", "--data", "helpers.tiny:arrays", "train.epochs=2", "train.batch_size=32"]
@@ -212,7 +212,7 @@ def _line(folder, command, *arguments):
     return [*line, *SETTINGS.split(), *arguments]
 
 
-def _wait(condition, process, seconds=120):
+def _wait(condition, process, seconds=200):
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -232,6 +232,7 @@ def _listen_to_ctrl_c():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("number", "begun", "command", "arguments"),
     [
@@ -251,7 +252,7 @@ def test_ctrl_c_and_sigterm_stop_cleanly_and_say_how_to_go_on(tmp_path, quiet_ra
     ) as process:
         _wait(lambda: list((tmp_path / "run").glob(begun)), process)
         process.send_signal(number)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=200)
     assert process.returncode == 128 + number
     assert f"go on with: python -m raynas.launch --resume {tmp_path / 'run'}" in said
     assert "Traceback" not in said

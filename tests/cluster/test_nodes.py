@@ -24,6 +24,7 @@ TINY = [
     "after=[]",
     "train.epochs=1",
     "train.batch_size=32",
+    "search.max_concurrent=2",
 ]
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -154,7 +155,7 @@ def test_what_the_cluster_lacks_is_said_in_one_line(machine: Machine) -> None:
     assert "error: the winner could not be retrained (see retrain.workers): 7 actors of 1 CPUs and 1 GPUs" in sixth
     assert "latency.place = phone:1: no node has so much of the resource 'phone' (there are CPU, GPU, edge" in fifth
     codes = [tuple(map(int, numbers)) for numbers in re.findall(r"(?m)^== (\d+) (\d+)$", said)]
-    assert [code for code, _ in codes] == [2] * 6 and max(seconds for _, seconds in codes) < 60
+    assert [code for code, _ in codes] == [2] * 6 and max(seconds for _, seconds in codes) < 120
 
 
 @pytest.mark.parametrize(
@@ -172,7 +173,7 @@ def test_who_may_not_join_is_told_why(machine: Machine, environment: dict[str, s
     begin = time.monotonic()
     said = launch(machine, "--storage-path", "runs", "--name", "stranger", fails=True, **environment)
     assert re.search(f"(?m)^error: {message}" if "RAY_AUTH_TOKEN" in environment else message, said), said
-    assert time.monotonic() - begin < 60 and "what was computed" not in said
+    assert time.monotonic() - begin < 120 and "what was computed" not in said
     left = {path.name for path in (machine.home / "runs" / "stranger").iterdir()}
     assert left <= {"config.yaml", ".raynas", ".lock"}, "the settings come first, and nothing was computed"
 

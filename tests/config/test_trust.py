@@ -222,9 +222,9 @@ def test_all_places_that_turn_names_into_code_are_looked_at(repository: Path) ->
     assert calls == {
         ("factory", "space"), ("factory", "search.method"), ("factory", "search.trainable"), ("factory", "data"),
         ("base", "data.task"),  # what a loader of the user has returned names it
-        ("dataset", "data.name"), ("tabular", 'f"space_args.{name}'), ("tabular", "search.trainable_args.decoder"),
+        ("dataset", "data.name"), ("problem", 'f"space_args.{name}'), ("tabular", "search.trainable_args.decoder"),
         ("evaluator", "setting"), ("evaluator", "score"), ("loggers", "search.loggers"),
-        ("warm_start", "search.trainable"),
+        ("warm_start", "search.trainable"), ("objective", "search.trainable"),
     }  # fmt: skip
     for setting, value in PLANTED:
         assert setting in settings(parse(tree(setting, value)))

@@ -42,7 +42,7 @@ def test_a_network_takes_as_long_as_it_takes():
 
     network = Sleeper().train()
     timing = time_network(network, torch.zeros(1, 3), warmup=2, repeats=5)
-    assert 2.0 <= timing.ms < 100 and timing.spread >= 0.0
+    assert 2.0 <= timing.ms < 400 and timing.spread >= 0.0
     assert network.runs == 7 and network.training
 
 
@@ -190,7 +190,7 @@ def test_what_latency_needs_is_said(no_ray, tmp_path):
         table = ["space=spaces.nasbench201:DECISIONS", "search.trainable=trainables.table:Table"]
         prepare(config(*table, "latency.place=local"))
     run = prepare(config("limits.latency_ms=5", "limits.macs=1e9", "latency.place=edge:1"))
-    assert run.searcher().suggest("dry") and run.profile().keys() == {"macs", "parameters"}
+    assert run.searcher().suggest("dry") and run.context.problem.profile().keys() == {"macs", "parameters"}
 
 
 def test_a_device_that_is_not_there_is_named(monkeypatch):

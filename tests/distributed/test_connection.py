@@ -64,7 +64,7 @@ def test_what_listens_and_is_no_head_is_told_with_the_ports(no_ray, monkeypatch)
         begin = time.monotonic()
         with pytest.raises(ConfigError, match=rf"something answers at {address}, but it is no Ray head.*\(6379\)"):
             connect(Config(address=address))
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 45
 
 
 def test_a_token_for_a_head_that_asks_for_none_is_refused(no_ray, monkeypatch):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -17,10 +16,10 @@ from typing import Any
 import pytest
 import ray
 
-from benchmarks import soak
+from benchmarks import soak, soak_processes
 from raynas import results
 from raynas.distributed import health as watch
-from raynas.distributed.health import ClusterLost
+from raynas.exceptions import ClusterLostError
 
 
 @pytest.fixture
@@ -75,7 +74,7 @@ def test_every_wait_ends_with_ray(call: Callable[[Any], Any], monkeypatch: pytes
     monkeypatch.setattr(watch, "PERIODS", watch.PERIODS.read("look=0.05 alive=0.05"))
     answers, task = iter([None, None, "the raylet has died"]), never.remote()
     monkeypatch.setattr(watch, "lost", lambda: next(answers))
-    with pytest.raises(ClusterLost, match="the raylet has died"):
+    with pytest.raises(ClusterLostError, match="the raylet has died"):
         call(task)
     ray.cancel(task)
 
@@ -120,7 +119,7 @@ def test_the_death_of_ray_is_one_line(what: str, tmp_path: Path, repository: Pat
     with subprocess.Popen(line, env=environment, cwd=repository, stderr=subprocess.PIPE, text=True) as driver:
         while driver.poll() is None and not list(log.glob("*.parquet")):
             time.sleep(0.1)
-        found = [p for p, text in soak.tree(driver.pid).items() if re.search(soak.VICTIMS[what], text)]
+        found = soak_processes.victims(driver.pid, what)
         assert found, "there is nothing to kill"
         before = soak.scores(results.read(log).to_pylist())
         for process in found:

@@ -14,12 +14,15 @@ from raynas.trainables.shared_weights import SharedWeights
 
 from raynas.config.run import Config, SearchConfig
 from raynas.config.train import TrainConfig
+from raynas.distributed import monitoring
 from raynas.distributed.monitoring import ACTOR, SEARCH, STOPPED, TRAINING
+from raynas.progress import SearchStatus
 from raynas.runs.display import View
-from raynas.runs.network import Run
+from raynas.runs.run import Run
 from raynas.searchers import RandomSearch
 
 SERVED = {f"ray_{name}" for name in (*SEARCH, *STOPPED, *TRAINING)} | {f"ray_{name}_total" for name in ACTOR}
+STATUS = SearchStatus(1, 0, 3, {}, 0, 50.0, (4, 4), {}, 1.0, 1.0, 0.0)
 SAMPLE = re.compile(r"(\w+)\{(.*)\} (\S+)$")
 
 
@@ -76,13 +79,14 @@ def ended(found):
 def test_the_figures_of_a_run_stand_at_the_endpoint_without_a_dashboard(ray_session, tmp_path):
     search = SearchConfig(num_samples=12, slices=4, bn_images=64, batch_size=32, replicas=1, max_concurrent=2)
     train = TrainConfig(epochs=2, batch_size=32, workers=1, cpus_per_worker=1)
-    config = Config(train=train, search=search, storage_path=str(tmp_path), name=f"measured-{time.time_ns()}")
+    config = Config(train=train, search=search, storage_path=str(tmp_path), name=f"größe-{time.time_ns()}")
     view = Spy()
     run = Run(config, tiny.space(num_classes=4), tiny.data(), RandomSearch, SharedWeights, view)
-    with closing(run), polled(config.name) as found:
+    shown = config.name.encode("ascii", "backslashreplace").decode().replace("\\", "\\\\")  # as Prometheus escapes it
+    with closing(run), polled(shown) as found:
         run.search()
         last = view.told[-1]
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 150
         # Every answer of the replica is counted, one for each fidelity that was reached; it tells them in its own time.
         reached = sum(rung * count for rung, count in last.stopped_at.items()) + 4 * (12 - last.stopped)
         answers = "ray_raynas_actor_scores_total", "supernet-0"
@@ -101,6 +105,28 @@ def test_the_figures_of_a_run_stand_at_the_endpoint_without_a_dashboard(ray_sess
     assert found["ray_raynas_actor_images_total", "supernet-train-0"] == steps * 32
     assert found[answers] == reached
     assert 0 < found["ray_raynas_actor_busy_seconds_total", "supernet-0"] <= last.seconds * (1 - last.overhead) * 1.1
+
+
+class Refusing:
+    """A metric that Ray does not take."""
+
+    def set(self, value, tags):
+        raise RuntimeError("no agent")
+
+    inc = set
+
+
+def test_metrics_never_end_a_run(monkeypatch, caplog):
+    monkeypatch.setattr(monitoring, "Gauge", lambda *arguments: Refusing())
+    monkeypatch.setattr(monitoring, "Counter", lambda *arguments: Refusing())
+    shown = []
+    with monitoring.RunMetrics("run").search(shown.append) as told:
+        told(STATUS)
+        told(STATUS)
+    monitoring.ActorMetrics("run", "actor").worked(1.0, 1)
+    assert shown == [STATUS, STATUS]
+    warnings = [record.getMessage() for record in caplog.records]
+    assert warnings == 2 * ["no more metrics of this process: RuntimeError: no agent"]
 
 
 def test_the_board_asks_for_figures_that_are_served(repository):

@@ -50,7 +50,7 @@ def test_waiting_ends(growing):
     begin = time.monotonic()
     with pytest.raises(ConfigError, match="1 actors of 9 CPUs do not fit into the cluster"):
         place(1, cpus=9, wait_minutes=0.02)
-    assert time.monotonic() - begin < 5 and growing == [[{"CPU": 9.0}], 0]
+    assert time.monotonic() - begin < 60 and growing == [[{"CPU": 9.0}], 0]
 
 
 def test_what_fits_asks_for_nothing(growing):

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ import pytest
 from raynas import results
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-pytestmark = [pytest.mark.slow, pytest.mark.ray]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 
 
 def run(*words: object, **variables: str) -> str:
@@ -23,7 +22,7 @@ def run(*words: object, **variables: str) -> str:
         [sys.executable, *map(str, words)],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=500,
         env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -31,11 +30,11 @@ def run(*words: object, **variables: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def table_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def table_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     storage = tmp_path_factory.mktemp("runs")
     said = run(EXAMPLES / "table_search.py", "--smoke", "--storage-path", storage)
     assert "winner: " in said
-    yield storage / "table"
+    return storage / "table"
 
 
 def test_a_table(table_run: Path) -> None:
@@ -59,17 +58,37 @@ def test_the_notebook(table_run: Path, tmp_path: Path) -> None:
     assert picture.stat().st_size > 5_000
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("own_model", "exported to"),
-        ("own_data", "'blocks.0': "),
-        ("pareto_front", "thousand MACs"),
-    ],
-)
-def test_an_example(name: str, said: str, tmp_path: Path) -> None:
-    assert said in run(EXAMPLES / f"{name}.py", "--smoke", "--storage-path", tmp_path)
-    assert list(tmp_path.glob("*/leaderboard.json"))
+PROGRAM = """
+import contextlib, io, json, runpy, sys, traceback
+for path, storage in json.loads(sys.argv[1]):
+    sys.path[0], sys.argv, text = path.rpartition("/")[0], [path, "--smoke", "--storage-path", storage], io.StringIO()
+    with contextlib.redirect_stdout(text):
+        try:
+            runpy.run_path(path, run_name="__main__")
+        except Exception:
+            text.write(traceback.format_exc())
+    print(json.dumps(text.getvalue()))
+"""
+"""Runs several examples in one process, so that torch and Ray are loaded once; prints what each printed."""
+SEARCHES = {"own_model": "exported to", "own_data": "'blocks.0': ", "pareto_front": "thousand MACs"}
+
+
+@pytest.fixture(scope="module")
+def searches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, Path]]:
+    """What each example printed, and its storage path."""
+    storage = tmp_path_factory.mktemp("searches")
+    lines = [(str(EXAMPLES / f"{name}.py"), str(storage / name)) for name in SEARCHES]
+    # Ray's workers import the examples by name, as they do where an example was started on the command line.
+    path = os.pathsep.join((str(EXAMPLES), os.environ["PYTHONPATH"]))
+    printed = run("-c", PROGRAM, json.dumps(lines), PYTHONPATH=path).splitlines()
+    return {name: (json.loads(line), storage / name) for name, line in zip(SEARCHES, printed[-3:], strict=True)}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_an_example(name: str, searches: dict[str, tuple[str, Path]]) -> None:
+    printed, storage = searches[name]
+    assert SEARCHES[name] in printed, printed
+    assert list(storage.glob("*/leaderboard.json"))
 
 
 def test_plain_tune() -> None:

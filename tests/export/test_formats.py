@@ -237,12 +237,13 @@ LARGE: dict[str, dict[str, int]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "build, shape, formats, smaller",
     [
         ("shufflenet:spos_small", (1, 8, 8), FORMATS[:2], {}),
-        *((name, (3, 32, 32), FORMATS[:2], {}) for name in LARGE),
-        # ONNX takes long: with fewer cells, where a space has cells.
+        # With fewer cells, where a space has cells.
+        *((name, (3, 32, 32), FORMATS[:2], smaller) for name, smaller in LARGE.items()),
         *((name, (3, 32, 32), FORMATS[2:], smaller) for name, smaller in LARGE.items()),
     ],
 )

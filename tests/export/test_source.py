@@ -145,26 +145,36 @@ class Named(nn.Module):
         return getattr(self, f"{self.name}y")(x)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["plain", "3x3 conv", "class", "5\u00d75", "名前", 'an "old" one', "back\\slash", "two\nlines", "tab\t",
-     "__private", "ﬁ",
-     "nul\0", "{brace}", '"""', "'", "\u2028", "\\N{BULLET}",
-     '": 0})\nfrom os import makedirs; makedirs(PLACE)\nx = ({"',
-     "a\nfrom os import makedirs; makedirs(PLACE)\n#", "#"],
-)  # fmt: skip
-def test_names_of_modules_are_data(name: str, images: tuple[Tensor], tmp_path: Path) -> None:
+class Parallel(nn.Module):
+    """Several networks side by side: all of them are checked in one process."""
+
+    def __init__(self, networks: list[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [network(x) for network in self.networks]
+
+
+NAMES = ["plain", "3x3 conv", "class", "5\u00d75", "名前", 'an "old" one', "back\\slash", "two\nlines", "tab\t",
+         "__private", "ﬁ", "nul\0", "{brace}", '"""', "'", "\u2028", "\\N{BULLET}",
+         '": 0})\nfrom os import makedirs; makedirs(PLACE)\nx = ({"',
+         "a\nfrom os import makedirs; makedirs(PLACE)\n#", "#"]  # fmt: skip
+
+
+def test_names_of_modules_are_data(images: tuple[Tensor], tmp_path: Path) -> None:
     place = tmp_path / "attacked"
-    name = name.replace("PLACE", repr(str(place)))
+    names = [name.replace("PLACE", repr(str(place))) for name in NAMES]
     torch.manual_seed(0)
-    report = export(derive(Named(name), {"block": name}), images, tmp_path / "out", ["safetensors"])
+    network = Parallel([derive(Named(name), {"block": name}) for name in names])
+    report = export(network, images, tmp_path / "out", ["safetensors"])
     assert report.files[0].difference < 1e-6 and not place.exists()
 
 
-@pytest.mark.parametrize("name", ['x"""\nimport os\nos.makedirs(PLACE)\n"""', "a b", "é", "\\"])
-def test_names_of_classes_are_data(name: str, images: tuple[Tensor], tmp_path: Path) -> None:
-    kind = type(name.replace("PLACE", repr(str(tmp_path / "attacked"))), (Zoo,), {})
-    export(kind(), images, tmp_path / "out", ["safetensors"])
+def test_names_of_classes_are_data(images: tuple[Tensor], tmp_path: Path) -> None:
+    names = ['x"""\nimport os\nos.makedirs(PLACE)\n"""', "a b", "é", "\\"]
+    kinds = [type(name.replace("PLACE", repr(str(tmp_path / "attacked"))), (Zoo,), {}) for name in names]
+    export(Parallel([kind() for kind in kinds]), images, tmp_path / "out", ["safetensors"])
     assert not (tmp_path / "attacked").exists()
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from raynas.progress import TrainingStatus
-from raynas.runs.network import Run
+from raynas.runs.run import Run
 from raynas.training import checkpoint
 
 
@@ -24,7 +24,9 @@ def train_in_two_parts(prepare: Callable[[], Run], step: int, whole: Run) -> Run
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        broken.supernet.train(broken.paths(), stop)
+        supernet = broken.context.supernet
+        assert supernet is not None
+        supernet.actors.train(supernet.paths(), stop)
     reached = checkpoint.latest(broken.folder / "supernet")
     assert expected is not None and reached is not None and step <= reached[0] < expected[0]
     again = prepare()

@@ -29,6 +29,28 @@ class Counting(tune.Trainable):
         return {"score": options.count("k3"), "skips": options.count("skip"), "note": "no number"}
 
 
+class Summing(tune.Trainable):
+    """Adds a part of the score at each step; Tune's checkpoints restore it."""
+
+    def setup(self, config: dict[str, Any], base: float = 1.0) -> None:
+        self.base = base
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.architecture, self.total = new_config["architecture"], 0.0
+        return True
+
+    def step(self) -> dict[str, Any]:
+        self.total += self.base * sum(ord(option[-1]) for option in self.architecture.values())
+        return {"score": self.total}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        return {"total": self.total}
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        self.total = float((checkpoint or {"total": 0.0})["total"])
+
+
 class Told(tune.Trainable):
     """Leaves a file named by its process. One in five takes ten times as long; the first may end them all."""
 
@@ -52,10 +74,10 @@ class Told(tune.Trainable):
     def _kill_all(self) -> None:
         """Once, when all others wait: as where a machine is lost at the end of a generation."""
         with suppress(FileExistsError), self.own.parent.with_name("killer").open("x"):
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while len(waiting := self._waiting()) < self.others and time.monotonic() < deadline:
                 time.sleep(0.05)
-            time.sleep(0.5)  # their scores have come, too
+            time.sleep(1.5)  # their scores have come, too
             for path in (*waiting, self.own):
                 path.write_text("killed")
                 os.kill(int(path.name), signal.SIGKILL)

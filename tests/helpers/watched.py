@@ -18,13 +18,11 @@ from ray._private.utils import psutil  # Ray's own
 from raynas.cli.main import main
 from raynas.distributed.local_ray import private_folder
 
-TINY = (
-    "--space helpers.tiny:space --data helpers.tiny:arrays data.limit=300 train.epochs=1 train.batch_size=64 after=[]"
-)
+TINY = "--space helpers.tiny:space --data helpers.tiny:arrays data.limit=300 train.epochs=1 train.batch_size=64"
 COMMANDS = (
-    "--name thin train.workers=2 search.replicas=2 search.num_samples=4 search.slices=1",
-    "--name scratch search.trainable=trainables.from_scratch:FromScratch search.num_samples=2 search.epochs=1",
-    "retrain --name scratch --resume --trust retrain.workers=2 retrain.epochs=1",
+    "--name thin train.workers=2 search.replicas=2 search.num_samples=4 search.slices=1 "
+    "after=[retrain] retrain.workers=2 retrain.epochs=1",
+    "--name scratch search.trainable=trainables.from_scratch:FromScratch search.num_samples=2 search.epochs=1 after=[]",
 )
 
 

@@ -14,6 +14,7 @@ from raynas.spaces.recurrent import recurrent
 from torch import nn
 
 from raynas.costs.counter import Costs
+from raynas.exceptions import SpaceError
 from raynas.nn.choice import Choice
 from raynas.nn.protocols import (
     HOOKS,
@@ -93,7 +94,7 @@ def test_searched_and_choose_belong_together() -> None:
 def test_what_is_no_method_is_refused() -> None:
     space = net(topology=[(0, 1, "blocks.0")])
     assert inspect_space(space).warnings == ("Mine.topology is not callable: define it as a method",)
-    with pytest.raises(TypeError, match=r"Mine.topology is \[\(0, 1, 'blocks.0'\)\]: define it as a method"):
+    with pytest.raises(SpaceError, match=r"Mine.topology is \[\(0, 1, 'blocks.0'\)\]: define it as a method"):
         topology(space)
 
 

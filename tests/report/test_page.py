@@ -19,6 +19,7 @@ from helpers.handmade import START, Page, chosen, fill, finish, page, reports, r
 from raynas.analysis.random_baseline import Baseline, baseline, expected_best, quantile_of_best
 from raynas.analysis.run_data import read_run_data
 from raynas.architecture import key
+from raynas.metrics import Objective
 from raynas.report.cells import draw
 from raynas.report.page import write_report
 from raynas.report.svg import far
@@ -191,7 +192,7 @@ def test_a_sample_beside_the_search_is_used_if_its_scores_are_those_of_the_searc
     found = baseline(read_run_data(folder))
     if agrees:
         assert isinstance(found, Baseline) and len(found.costs) == 4
-        assert found.told.startswith("Estimated from the 9 random architectures that were scored beside the search")
+        assert found.note.startswith("Estimated from the 9 random architectures that were scored beside the search")
     else:
         assert found == (
             "No random baseline: it takes 8 architectures that were drawn by chance and scored, this run has 2."
@@ -202,7 +203,7 @@ def test_a_log_without_origins_has_no_baseline_and_low_scores_may_be_good(tmp_pa
     old = page(fill(tmp_path / "old")).text("progress")
     assert "the log does not say which architectures were drawn by chance" in old
     folder = settle(tmp_path / "low")
-    with Log(folder / "scored.parquet", math.inf) as log:
+    with Log(folder / "scored.parquet", math.inf, objective=Objective("loss", "min")) as log:
         for number in range(10):
             for row in reports(number, 4, 1.0 + number, "complete", metrics={"loss": 1.0}, searcher="random"):
                 log.append(row)

@@ -14,6 +14,7 @@ from helpers.handmade import CONFIG, START, Page, chosen, fill, finish, page, re
 from raynas import architecture
 from raynas.analysis.run_data import read_run_data
 from raynas.config.loading import dump
+from raynas.metrics import Objective
 from raynas.report.page import write_report
 from raynas.report.svg import Axis, Plot
 from raynas.results.clock import PAUSE
@@ -54,7 +55,7 @@ def test_every_section_tells_the_numbers_of_the_run(tmp_path: Path) -> None:
     assert "Training of the supernet. 30 of 30 steps; loss 1.500 at the end." in shown.text("training")
     assert "training the supernet 20 s" in shown.text("time") and "retraining 60 s" in shown.text("time")
     assert "search, scoring 18 s" in shown.text("time") and "search, all else 8 s" in shown.text("time")
-    assert "EvaluationSpec took 18 s of computing on 1 worker." in shown.text("time")
+    assert "Evaluation took 18 s of computing on 1 worker." in shown.text("time")
     assert " ".join(dump(CONFIG).split()) in shown.text("repeat")
     assert "python -m raynas.launch --config config.yaml --name my-run-again" in shown.text("repeat")
     assert f"--resume {folder}" in shown.text("repeat")
@@ -111,7 +112,8 @@ def test_a_score_that_is_no_accuracy_has_no_percent_and_its_own_direction(
     tmp_path: Path, finals: tuple[float, float], word: str
 ) -> None:
     settle(tmp_path)
-    with Log(tmp_path / "scored.parquet", math.inf) as log:
+    objective = Objective("loss", "min") if word == "lower" else Objective("margin")
+    with Log(tmp_path / "scored.parquet", math.inf, objective=objective) as log:
         for number, score in ((0, 0.5), (3, 0.9), (6, 0.7)):
             for row in reports(number, 4, score, "complete", metrics={"loss": 1.0}):
                 log.append(row)

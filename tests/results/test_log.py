@@ -163,7 +163,7 @@ def test_a_storage_that_is_no_local_disk(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_timer_writes_without_a_further_append(tmp_path: Path) -> None:
     log = Log(tmp_path, flush_seconds=0.05)
     log.append(row(3))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while results.read(tmp_path).num_rows == 0 and time.monotonic() < deadline:
         time.sleep(0.02)
     assert options(results.read(tmp_path)) == ["3"]
@@ -223,7 +223,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path: Path, monkeypatch: py
         assert list(tmp_path.iterdir()) == [], "the half-written part was left behind"
         log.append(row(2))
         with pytest.raises(OSError, match="2 rows are kept"):
-            log.close(patience=0)
+            log.close(timeout=0)
     log.close()
     assert options(results.read(tmp_path)) == ["1", "2"]
 
@@ -232,7 +232,7 @@ def test_a_row_after_a_pause_is_written_at_once(tmp_path: Path) -> None:
     """So kill -9 costs at most what came in the last moments, also where a score takes minutes."""
     log = Log(tmp_path, flush_seconds=60)
     log.append(row(1))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while results.read(tmp_path).num_rows < 1:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -276,7 +276,7 @@ def test_the_timer_says_once_that_the_disk_is_full(
         patch.setattr(parts.Folder, "write", full)
         log.append(row(1))
         for _ in range(4):
-            assert tried.acquire(timeout=20)
+            assert tried.acquire(timeout=60)
     log.close()
     assert [record.message.count("disk is full") for record in caplog.records] == [1]
     assert options(results.read(tmp_path)) == ["1"]

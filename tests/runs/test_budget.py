@@ -17,9 +17,9 @@ from raynas.config.train import TrainConfig
 from raynas.exceptions import ConfigError
 from raynas.results.log import Log, read
 from raynas.runs.budget import Budget, search_seconds, training_seconds
-from raynas.runs.network import Run
+from raynas.runs.run import Run
 from raynas.searchers import RandomSearch
-from raynas.tune.callback import Recorder
+from raynas.tune.callback import Recorder, RowDetails
 from raynas.tune.spec import EvaluationSpec
 
 START = datetime(2026, 5, 1, 12, tzinfo=timezone.utc)
@@ -58,7 +58,7 @@ def test_what_was_spent_is_read_off_the_records(tmp_path):
     # From the start of the first score to the last report, idle or not; two workers of one GPU each.
     assert search_seconds(tmp_path / "scored.parquet") == pytest.approx((30, 60))
     by_time = Budget(Config(time_budget="2m"), tmp_path)
-    assert by_time.told == pytest.approx(70) and by_time.left == pytest.approx(70, abs=1)
+    assert by_time.given_seconds == pytest.approx(70) and by_time.left == pytest.approx(70, abs=1)
     assert Budget(Config(time_budget=40), tmp_path).left == 0
     both = Budget(Config(time_budget="2m", budget_gpu_hours=0.05), tmp_path)  # 180 GPU seconds, 100 of them spent
     both.hold(4)
@@ -76,7 +76,7 @@ def test_each_score_says_what_it_cost_in_gpu_seconds(tmp_path):
     with Log(tmp_path) as log:
         for gpus in (0.0, 0.5):
             spec = EvaluationSpec(SharedWeights, gpus=gpus, max_fidelity=1)
-            recorder = Recorder(log, spec, {}, lambda architecture: {}, lambda status: None)
+            recorder = Recorder(log, spec, RowDetails({}, lambda architecture: {}))
             trial = SimpleNamespace(trial_id=f"t{gpus}", config={"architecture": {"x": "a"}})
             recorder.on_trial_result(0, [], trial, {"score": 1.0, "training_iteration": 1, "time_total_s": 3.0})
     rows = read(tmp_path).to_pylist()
@@ -96,11 +96,11 @@ def test_what_was_spent_before_a_kill_is_not_spent_again(tmp_path, seconds, busy
     architecture = {"x": "a"}
     with Log(tmp_path) as log:
         spec = EvaluationSpec(SharedWeights, max_fidelity=3)
-        recorder = Recorder(log, spec, {}, lambda architecture: {}, lambda status: None)
+        recorder = Recorder(log, spec, RowDetails({}, lambda architecture: {}))
         recorder.remember([], 1, [{"key": key(architecture), "seconds": 600.0}])
         trial = SimpleNamespace(trial_id="t", config={"architecture": architecture})
         recorder.on_trial_result(0, [], trial, {"score": 1.0, "training_iteration": 3, "time_total_s": seconds})
-    assert recorder.busy == busy
+    assert recorder.counts.busy == busy
 
 
 def test_training_takes_half_of_the_budget(ray_session, tmp_path):

@@ -23,7 +23,7 @@ from raynas.data.dataset import Dataset
 from raynas.exceptions import ConfigError
 from raynas.results.log import Log
 from raynas.runs.factory import prepare
-from raynas.runs.network import Run
+from raynas.runs.run import Run
 from raynas.training import checkpoint
 
 PATH = {"blocks.0": "k3", "blocks.1": "k1", "blocks.2": "skip"}
@@ -45,7 +45,7 @@ def trained(run: Run, step: int = 4) -> Run:
 
 def scored(run: Run, settings: bool = True) -> Run:
     run.open()
-    with Log(run.folder / "scored.parquet", settings=run.settings() if settings else None) as log:
+    with Log(run.folder / "scored.parquet", settings=run.context.settings() if settings else None) as log:
         log.append({"architecture": PATH, "status": "complete", "fidelity": 8, "score": 50.0})
     return run
 
@@ -146,7 +146,7 @@ def test_compaction_keeps_the_settings(tmp_path: Path) -> None:
     scored(run)
     results.compact(run.folder / "scored.parquet")
     (settings,) = results.settings(run.folder / "scored.parquet").values()
-    assert settings is not None and not changed(settings, run.settings()) and settings["seed"] == 0
+    assert settings is not None and not changed(settings, run.context.settings()) and settings["seed"] == 0
 
 
 def test_a_part_of_another_run_is_refused_by_its_name(tmp_path: Path) -> None:

@@ -41,16 +41,18 @@ from raynas.exceptions import CheckpointError, ConfigError
 from raynas.report.page import write_report
 from raynas.results.files import Leaderboard, read_json, read_lines, sealed
 from raynas.results.log import Log
-from raynas.runs import sample
 from raynas.runs.budget import Budget
 from raynas.runs.display import View
 from raynas.runs.factory import prepare
-from raynas.runs.network import Run
+from raynas.runs.phases import sample
+from raynas.runs.phases.leaderboard import write_leaderboard
+from raynas.runs.phases.retraining import check_trained
 from raynas.runs.rank import rank
+from raynas.runs.run import Run
 from raynas.runs.warm_start import Source
 from raynas.search_space.constraints import Limits
 from raynas.search_space.space import SearchSpace
-from raynas.searchers.nao import NAO
+from raynas.searchers.nao.searcher import NAO
 from raynas.training import checkpoint
 from raynas.tune.experiment import LoggedHistory
 from raynas.tune.schedulers import asha
@@ -98,7 +100,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run.open()
     space = SearchSpace(run.decisions)
     for log in ("scored.parquet", "sample"):
-        with Log(folder / log, math.inf, run.settings()) as rows:
+        with Log(folder / log, math.inf, run.context.settings()) as rows:
             for number, form in enumerate(EVERYONE):
                 for fidelity in (1, 2):
                     score = 50.0 + number + fidelity / 4
@@ -120,7 +122,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         own.mkdir(parents=True)
         told = {"test_accuracy": 60.0 + number, "validation_accuracy": 61.0, "epochs": 2.0, "seconds": 3.0}
         (own / "result.json").write_text(json.dumps(told))
-    run.leaderboard(SCORING)
+    write_leaderboard(run.context, SCORING)
     rank(run, lambda: None, lambda: run)
     wires = {key(form): [[0, 1, "k1"], [1, 2, None]] for form in EVERYONE}
     (folder / "graphs.json").write_text(json.dumps({"edges": [[0, 1], [1, 2]], "architectures": wires}))
@@ -162,13 +164,13 @@ def report(folder: Path) -> Any:
 def resume(folder: Path) -> Any:
     run = opened(folder)
     run.open()
-    run.budget = Budget(dataclasses.replace(run.config, time_budget=1e6), folder)
+    run.context.budget = Budget(dataclasses.replace(run.config, time_budget=1e6), folder)
     searcher = run.searcher(metric="score", mode="max")
     history = LoggedHistory(results.read(folder / "scored.parquet"), searcher.sampler.feasible)
     history.check(2, str(folder))
     history.replay(searcher, asha(2, grace=1, reduction_factor=2.0, metric="score", mode="max"))
-    run.forget_ended()
-    board = run.leaderboard(SCORING)
+    run.context.forget_ended()
+    board = write_leaderboard(run.context, SCORING)
     trained = checkpoint.latest(folder / "supernet", ("total",))
     assert trained is not None
     proposed = searcher.suggest("a")["architecture"]  # type: ignore[index]
@@ -178,7 +180,7 @@ def resume(folder: Path) -> Any:
 def export(folder: Path) -> Any:
     run = opened(folder)
     run.open()
-    run.trained(run.best(), "export")
+    check_trained(run.context, run.best())
     shared = copy.deepcopy(run.space).state_dict().keys()
     trained = checkpoint.latest(folder / "supernet")
     assert trained is not None and {f"model/{name}" for name in shared} <= trained[1].keys()
@@ -196,8 +198,8 @@ def truths(folder: Path) -> Any:
 
 def warm(folder: Path) -> Any:
     run = opened(folder.parent / "other", warm_start=str(folder))
-    assert run.source is not None
-    return run.source.scores
+    assert run.context.problem.source is not None
+    return run.context.problem.source.scores
 
 
 def kept(folder: Path) -> Any:
@@ -218,7 +220,7 @@ def reference(folder: Path) -> Any:
             return {name: [row for row in rows if row["key"] == name] for name in {row["key"] for row in rows}}
 
         patch.setattr(sample, "score_sample", again)
-        found = sample.ranks(run, spec)
+        found = sample.ranks(run.context, spec)
     return [reference({"accuracy": 55.0, "loss": 0.1}) for reference in found.values()]
 
 
@@ -227,8 +229,8 @@ def latency(folder: Path) -> Any:
 
 
 def journal(folder: Path) -> Any:
-    searcher = NAO(SearchSpace({f"blocks.{place}": ("k1", "k3", "skip") for place in range(3)}), seed=0)
-    searcher.journal = folder / "searcher.json"
+    space = SearchSpace({f"blocks.{place}": ("k1", "k3", "skip") for place in range(3)})
+    searcher = NAO(space, seed=0, journal=folder / "searcher.json")
     searcher._read_journal()
     return searcher.diagnostics
 

@@ -13,25 +13,22 @@ from helpers import bare, tiny
 import raynas
 from raynas import Config, prepare
 from raynas.config.run import SearchConfig
-from raynas.runs import base, factory
-from raynas.runs.base import SearchRun
-from raynas.runs.network import Run
-from raynas.storage.mirror import Mirror
+from raynas.runs import factory, storage
+from raynas.runs.run import Run
+from raynas.storage.sync import StoreSync
 
 PLAIN = SearchConfig(trainable="helpers.plain:Counting")
 
 
 def test_prepare_is_at_home_in_the_factory_and_typed():
     assert raynas.prepare is factory.prepare
-    returns = [typing.get_type_hints(each)["return"] for each in typing.get_overloads(factory.prepare)] if hasattr(
-        typing, "get_overloads") else [Run, SearchRun]  # fmt: skip
-    assert returns == [Run, SearchRun]
+    assert typing.get_type_hints(factory.prepare)["return"] is Run is raynas.Run
 
 
 def test_a_run_is_a_context_manager_and_says_what_it_is(tmp_path: Path, no_ray):
     config = Config(name="mine", storage_path=str(tmp_path), search=PLAIN)
     prepared = prepare(config, space=bare.DECISIONS)
-    assert repr(prepared) == f"<SearchRun 'mine' in {tmp_path}/mine: new>" and not (tmp_path / "mine").exists()
+    assert repr(prepared) == f"<Run 'mine' in {tmp_path}/mine: new>" and not (tmp_path / "mine").exists()
     with prepared as run:
         assert run is prepared and (tmp_path / "mine" / "config.yaml").exists()
         (run.folder / "scored.parquet").mkdir()
@@ -44,8 +41,8 @@ def test_a_run_is_a_context_manager_and_says_what_it_is(tmp_path: Path, no_ray):
 
 
 def test_a_run_is_closed_where_its_block_fails(tmp_path: Path, monkeypatch, no_ray):
-    closed: list[SearchRun] = []
-    monkeypatch.setattr(SearchRun, "close", lambda run: closed.append(run))
+    closed: list[Run] = []
+    monkeypatch.setattr(Run, "close", lambda run: closed.append(run))
     config = Config(name="mine", storage_path=str(tmp_path), search=PLAIN)
     with pytest.raises(KeyError), prepare(config, space=bare.DECISIONS) as run:
         raise KeyError
@@ -54,14 +51,14 @@ def test_a_run_is_closed_where_its_block_fails(tmp_path: Path, monkeypatch, no_r
 
 def test_an_object_store_is_not_reached_before_the_run_is_opened(monkeypatch, no_ray):
     reached: list[str] = []
-    monkeypatch.setattr(base, "check_storage", lambda path: reached.append("check"))
+    monkeypatch.setattr(storage, "check_storage", lambda path: reached.append("check"))
     for name in ("recover", "pull", "start", "claim", "push", "close"):
-        monkeypatch.setattr(Mirror, name, lambda self, name=name: reached.append(name))
+        monkeypatch.setattr(StoreSync, name, lambda self, name=name: reached.append(name))
     threads = threading.active_count()
     config = Config(name="mine", storage_path="s3://bucket/runs", search=PLAIN)
     run = prepare(config, space=bare.DECISIONS)
     assert not reached and threading.active_count() == threads
-    assert repr(run) == "<SearchRun 'mine' in s3://bucket/runs/mine: new>"
+    assert repr(run) == "<Run 'mine' in s3://bucket/runs/mine: new>"
     run.close()
     assert not reached
     with run:
@@ -75,9 +72,8 @@ def test_an_object_store_is_not_reached_before_the_run_is_opened(monkeypatch, no
 
 @pytest.mark.parametrize("name", ["search", "open", "close", "best", "report"])
 def test_help_says_what_a_method_does(name):
-    for kind in (SearchRun, Run):
-        text = getattr(kind, name).__doc__
-        assert text and not text.startswith("See ")
+    text = getattr(Run, name).__doc__
+    assert text and not text.startswith("See ")
 
 
 @pytest.mark.usefixtures("ray_session")

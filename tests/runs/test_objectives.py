@@ -19,7 +19,7 @@ from raynas import prepare, results
 from raynas.config.run import Config, SearchConfig
 from raynas.config.train import TrainConfig
 from raynas.exceptions import ConfigError
-from raynas.runs.network import Run
+from raynas.runs.run import Run
 from raynas.searchers import NSGA2
 
 pytestmark = pytest.mark.usefixtures("ray_session")

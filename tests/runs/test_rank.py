@@ -19,7 +19,7 @@ from helpers import tiny
 
 from raynas import results
 from raynas.analysis.ground_truth import GroundTruth, from_retraining
-from raynas.analysis.trust import Sample, rank_agreement, remarks
+from raynas.analysis.rank_correlation_report import Sample, rank_agreement, remarks
 from raynas.architecture import enumerate_all, key
 from raynas.cli.main import main
 from raynas.config.run import Config, DataConfig, SearchConfig, TruthConfig
@@ -235,7 +235,7 @@ def test_a_shrunk_run_is_judged_in_what_is_left(tmp_path: Path) -> None:
     assert found["architectures"] == len(kept) == 12 and found["score"]["tau"]["value"] == pytest.approx(1)
     assert found["favourite"]["place"][1] == 27, "among all of the table"
     trained = audit_run(run)
-    assert trained.search_space.decisions == left and trained.shrinking is None
+    assert trained.search_space.decisions == left and trained.context.supernet.shrinking is None
     assert trained.search_data.image_shape == run.data.image_shape != run.search_data.image_shape
     drawn = {key(trained.searcher().planned(i)) for i in range(12)}
     assert drawn == {key(architecture) for architecture in kept}
@@ -250,7 +250,7 @@ def test_scores_are_combined_and_audited(tmp_path: Path) -> None:
             trainable="trainables.zero_cost:ZeroCost",
             trainable_args={"score": ["synflow", "parameters"], "images": 8},
             combine={"synflow": 1.0, "parameters": -2.0},
-            reference=10, num_samples=12, cohort=4, replicas=1,
+            reference=10, num_samples=12, cohort=4, replicas=1, max_concurrent=1,
         ),
         truth=TruthConfig(epochs=1, architectures=10, resamples=100),
         after=[], name="run", storage_path=str(tmp_path),

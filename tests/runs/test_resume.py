@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import raynas.cli.main
-import raynas.runs.base
+import raynas.runs.context
 import raynas.storage.atomic
 from raynas import results
 from raynas.cli.main import main
@@ -60,13 +60,13 @@ def at(module: Any, name: str) -> Callable[[pytest.MonkeyPatch], None]:
 def ready(patch: pytest.MonkeyPatch) -> None:
     """Death when Ray has started and nothing is computed yet."""
     patch.setattr(raynas.cli.main, "connect", lambda *arguments: None)
-    patch.setattr(raynas.runs.base, "connect", lambda *arguments: None)
-    patch.setattr(raynas.runs.base.SearchRun, "check_nodes", die)
+    patch.setattr(raynas.runs.context, "connect", lambda *arguments: None)
+    patch.setattr(raynas.runs.context.RunContext, "check_nodes", die)
 
 
 MOMENTS = {
     "while settings are read": at(raynas.cli.main, "prepare"),
-    "when the folder is made": at(raynas.runs.base, "dump"),
+    "when the folder is made": at(raynas.runs.context, "dump"),
     "right before config.yaml": replacing(before=True),
     "right after config.yaml": replacing(before=False),
     "while Ray starts": at(raynas.cli.main, "connect"),

@@ -9,7 +9,7 @@ import pytest
 
 from raynas.evaluation.rank_aggregation import aggregate
 from raynas.exceptions import ConfigError
-from raynas.runs.sample import references
+from raynas.runs.phases.sample import references
 from raynas.tune.evaluator import EvaluationContext
 from raynas.tune.spec import EvaluationSpec
 from raynas.tune.trial import BatchTrial, Candidate, FidelitySchedule

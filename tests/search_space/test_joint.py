@@ -164,7 +164,7 @@ def test_bayes_knows_that_neighbouring_levels_are_alike():
 
     def regret(ordered):
         space, few = SearchSpace(decisions, ordered=ordered), BayesSettings(candidates=200, enumerate_up_to=100)
-        searchers = [Bayes(space, settings=few, seed=seed) for seed in range(6)]
+        searchers = [Bayes(space, settings=few, seed=seed) for seed in range(3)]
         return mean(top - max(map(ridge, Player(ridge).play(searcher, 30))) for searcher in searchers)
 
     assert 2 * regret(frozenset({"train.lr", "train.weight_decay"})) < regret(frozenset())

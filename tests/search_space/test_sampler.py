@@ -84,3 +84,15 @@ def test_giving_up_in_a_large_space_is_said(caplog: pytest.LogCaptureFixture) ->
     assert sampler.sample_new(Random(0), set()) == only
     assert sampler.sample_new(Random(1), {key(only)}) is None
     assert "the space counts as exhausted" in caplog.text
+
+
+def test_a_deeply_nested_space_of_few_architectures_takes_few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Depth as nested choices: of uniform draws over the options one in 2**40 has the full depth."""
+    decisions = {".".join(["0"] + ["deeper.0"] * level): ("deeper", "stop") for level in range(40)}
+    forms = []
+    space = SearchSpace(decisions, canonical=lambda form: forms.append(form) or form)  # type: ignore[func-returns-value]
+    sampler, taken = ArchitectureSampler(space), set[str]()
+    while (found := sampler.sample_new(Random(len(taken)), taken)) is not None:
+        taken.add(key(found))
+    assert len(taken) == 41
+    assert len(forms) < 41 * 5

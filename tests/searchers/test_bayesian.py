@@ -38,7 +38,7 @@ def test_finds_the_optimum_of_a_small_space_and_loses_little_with_many_in_flight
     """CHAIN has 4,096 architectures, whose scores are a sum over the decisions."""
     top = sum(max(preference({name: o}) for o in options) for name, options in CHAIN.decisions.items())
     for in_flight, count in ((1, 40), (8, 60)):
-        assert mean(best(Bayes(CHAIN, seed=seed), count, in_flight=in_flight) for seed in range(3)) > top - 0.05
+        assert mean(best(Bayes(CHAIN, seed=seed), count, in_flight=in_flight) for seed in range(2)) > top - 0.05
 
 
 def small(space: SearchSpace, seed: int) -> Bayes:
@@ -181,7 +181,7 @@ def test_finds_the_optimum_of_a_public_table(shared_data: Path, table: str) -> N
     else:
         space = SearchSpace(module.DECISIONS, canonical=module.canonical_form, graph=chain)
     top = max(scores.values())
-    for seed in range(100, 103):
+    for seed in range(100, 102):
         searcher, found = Bayes(space, seed=seed, mode="max"), -math.inf
         for number in range(50 if table == "nasbench201" else 70):
             proposed = searcher.suggest(str(number))["architecture"]

@@ -23,8 +23,8 @@ from raynas.searchers import (
     RegularizedSettings,
     Reinforce,
 )
-from raynas.searchers.nao import NAO
-from raynas.searchers.nao_settings import NAOSettings
+from raynas.searchers.nao.searcher import NAO
+from raynas.searchers.nao.settings import NAOSettings
 from raynas.testing.searcher import SearcherContract
 
 

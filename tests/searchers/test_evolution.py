@@ -11,7 +11,7 @@ from ray.tune.search import Searcher
 
 from raynas.architecture import Architecture, enumerate_all, key
 from raynas.search_space.space import SearchSpace
-from raynas.searchers import Evolution, EvolutionSettings, RandomSearch
+from raynas.searchers import Evolution, EvolutionSettings, RandomSearch, evolution
 from raynas.testing.searcher import CHAIN, Player, preference
 
 SPOS_SIZED = SearchSpace({f"block{i}": ("a", "b", "c", "d") for i in range(20)})
@@ -28,13 +28,13 @@ def best(make: Callable[[int], Searcher], score: Callable[[Architecture], float]
 
 
 def test_finds_better_ones_than_random_search_and_only_by_the_scores() -> None:
-    def evolution(seed: int) -> Evolution:
+    def made(seed: int) -> Evolution:
         return Evolution(SPOS_SIZED, seed=seed)
 
     by_chance = best(lambda seed: RandomSearch(SPOS_SIZED, seed=seed), preference, 200)
-    assert best(evolution, preference, 200) > by_chance + 0.8
+    assert best(made, preference, 200) > by_chance + 0.8
     # The control: scores that say nothing about the architecture must not help.
-    assert best(evolution, lambda a: Random(key(a)).random(), 200) < by_chance + 0.3
+    assert best(made, lambda a: Random(key(a)).random(), 200) < by_chance + 0.3
 
 
 def test_a_generation_waits_for_the_one_before() -> None:
@@ -62,6 +62,32 @@ def test_an_interrupted_run_ends_with_the_same_architectures() -> None:
         for architecture in player.completed:
             resumed.add_evaluated_point({"architecture": architecture}, preference(architecture))
         rest = Player().play(resumed, 70 - len(player.completed))
+        assert sorted(map(key, player.completed + rest)) == sorted(map(key, whole))
+
+
+@pytest.mark.parametrize("remembered", [100_000, 30, 0])
+def test_a_long_replay_makes_the_same_generations(remembered: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand of 1,024 architectures, where most children are taken already, with an overlap of generations.
+
+    Which raw children are remembered as taken, and in which process, changes no proposal.
+    """
+    space = SearchSpace({f"d{number}": ("a", "b", "c", "d") for number in range(5)})
+
+    def made() -> Evolution:
+        searcher = Evolution(space, settings=EvolutionSettings(20, 4, 9, 9), seed=5)
+        searcher.expect_in_flight(6)
+        return searcher
+
+    whole = Player(in_flight=6, seed=1).play(made(), 1000)
+    monkeypatch.setattr(evolution, "_SPELLINGS", remembered)
+    assert len(set(map(key, whole))) == 1000
+    for stop in (503, 980):
+        player = Player(in_flight=6, seed=1)
+        player.play(made(), stop)
+        resumed = made()
+        for architecture in player.completed:
+            resumed.add_evaluated_point({"architecture": architecture}, preference(architecture))
+        rest = Player(in_flight=6, seed=stop).play(resumed, 1000 - len(player.completed))
         assert sorted(map(key, player.completed + rest)) == sorted(map(key, whole))
 
 

@@ -17,7 +17,7 @@ import torch
 from raynas.exceptions import ConfigError
 from raynas.results.log import Log, read
 from raynas.storage.atomic import append_line, reason, remove_abandoned, replace_text, write_json, write_with_retry
-from raynas.storage.locks import holding
+from raynas.storage.locks import lock_folder
 from raynas.storage.removal import own
 from raynas.training.checkpoint import latest, write
 
@@ -36,30 +36,30 @@ def test_a_write_is_tried_again_and_that_is_said(caplog: pytest.LogCaptureFixtur
     assert second.startswith("wrote the file after ")
 
 
-def test_patience_has_an_end() -> None:
+def test_retries_have_an_end() -> None:
     def write() -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     begin = time.monotonic()
     with pytest.raises(OSError, match="Read-only"):
         write_with_retry(write, "the file", 1.0)
-    assert 1.0 <= time.monotonic() - begin < 10
+    assert 1.0 <= time.monotonic() - begin < 60
 
 
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from raynas.storage import atomic as patience
-patience.PATIENCE = 0.0
+from raynas.storage import atomic
+atomic.RETRY_SECONDS = 0.0
 resource.setrlimit(resource.RLIMIT_FSIZE, (40, resource.RLIM_INFINITY))
 path = Path(sys.argv[1])
-patience.append_line(path, "a" * 30)
+atomic.append_line(path, "a" * 30)
 try:
-    patience.append_line(path, "b" * 30)
+    atomic.append_line(path, "b" * 30)
 except OSError:
     print("refused")
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-patience.append_line(path, "c" * 30)
+atomic.append_line(path, "c" * 30)
 """
 
 
@@ -100,12 +100,12 @@ def test_no_link_is_followed(tmp_path, write, monkeypatch):
         assert not path.is_symlink() and "ours" in path.read_text()
     with (
         pytest.raises(ConfigError, match=r"cannot lock .*/\.lock: it is a symbolic link"),
-        holding(path.parent),
+        lock_folder(path.parent),
     ):
         pass
     os.remove(path.parent / ".lock")
     os.mkfifo(path.parent / ".lock")
-    with pytest.raises(ConfigError, match="it is no regular file"), holding(path.parent):
+    with pytest.raises(ConfigError, match="it is no regular file"), lock_folder(path.parent):
         pass
     assert victim.read_text() == "theirs"
 
@@ -122,11 +122,11 @@ def test_temporary_names_cannot_be_foretold(tmp_path, monkeypatch):
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from raynas.storage import atomic as patience
+from raynas.storage import atomic
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (40, resource.RLIM_INFINITY))
 try:
-    patience.replace_text(Path(sys.argv[1]), "new " * 100, patience=0)
+    atomic.replace_text(Path(sys.argv[1]), "new " * 100, timeout=0)
 except OSError:
     print("refused")
 """
@@ -141,7 +141,7 @@ def test_a_full_disk_truncates_nothing(tmp_path):
 
 
 def test_a_folder_that_was_deleted_is_made_again(tmp_path):
-    """What is in memory is written at once, not after the patience has ended."""
+    """What is in memory is written at once, not after the retries have ended."""
     begin = time.monotonic()
     for deep in ("curve.jsonl", "a/b/curve.jsonl"):
         append_line(tmp_path / "run" / deep, "a")

@@ -33,14 +33,15 @@ from raynas.cli.main import main
 from raynas.config.loading import dump
 from raynas.config.run import Config, SearchConfig
 from raynas.exceptions import ConfigError, LeaseLostError
-from raynas.runs.base import NoCosts, SearchRun
+from raynas.runs.run import Run
 from raynas.runs.warm_start import Source
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import RandomSearch
-from raynas.storage.locks import alone, folders_of_the_dead, own_folder
-from raynas.storage.mirror import Mirror
-from raynas.storage.object_store import check_storage, fetch, newest, open_mirror, unusable
+from raynas.storage.locks import abandoned_folders, exclusive, process_folder
+from raynas.storage.object_store import check_storage, fetch, newest, open_sync, unusable
+from raynas.storage.recovery import recover
 from raynas.storage.removal import MARKER
+from raynas.storage.sync import StoreSync
 
 SECRET = "secret-of-the-tests"
 
@@ -85,7 +86,7 @@ def found(folder: Path) -> dict[str, str]:
 
 
 def test_what_changes_is_sent_and_brought_back(store: str, tmp_path: Path) -> None:
-    here, there = (Mirror(store, "run", tmp_path / name) for name in ("here", "there"))
+    here, there = (StoreSync(store, "run", tmp_path / name) for name in ("here", "there"))
     put(here.folder, config="a", deep__file="b", deep__half="c")
     half = (here.folder / "deep" / "half").rename(here.folder / "deep" / "half.part")
     here.push()
@@ -115,7 +116,7 @@ def test_what_changes_is_sent_and_brought_back(store: str, tmp_path: Path) -> No
     here.pull()
     assert found(here.folder) == {"config": "aa"} and not part.folder.exists()
 
-    assert open_mirror(store, "another").folder.exists() is False and newest(store) is None
+    assert open_sync(store, "another").folder.exists() is False and newest(store) is None
     put(here.folder, **{"config.yaml": "name: run"})
     here.push()
     assert newest(store) == "run" and newest(str(tmp_path / "nowhere")) is None
@@ -125,7 +126,7 @@ def test_a_store_that_fails_for_a_while_gets_everything_in_the_end(
     server: ThreadedMotoServer, store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    mirror = Mirror(store, "run", tmp_path / "here")
+    mirror = StoreSync(store, "run", tmp_path / "here")
     put(mirror.folder, one="1")
     mirror.push()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
@@ -134,9 +135,9 @@ def test_a_store_that_fails_for_a_while_gets_everything_in_the_end(
     assert not mirror.try_push() and "it is tried again" in caplog.text and SECRET not in caplog.text
     host, port = server.get_host_and_port()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setattr("raynas.storage.mirror.EVERY", 0.1)
+    monkeypatch.setattr("raynas.storage.sync.EVERY", 0.1)
     mirror.start()
-    other, deadline = Mirror(store, "run", tmp_path / "there"), time.monotonic() + 10
+    other, deadline = StoreSync(store, "run", tmp_path / "there"), time.monotonic() + 60
     while time.monotonic() < deadline and (not other.folder.exists() or found(other.folder) != {"two": "2"}):
         other.pull()
     assert found(other.folder) == {"two": "2"}
@@ -148,9 +149,9 @@ def test_a_store_that_fails_for_a_while_gets_everything_in_the_end(
 
 KILLED = """
 import os, pathlib, signal, sys
-from raynas.storage.mirror import Mirror
+from raynas.storage.sync import StoreSync
 
-mirror = Mirror(sys.argv[1], "run")
+mirror = StoreSync(sys.argv[1], "run")
 mirror.pull()
 (mirror.folder / "log").mkdir(parents=True, exist_ok=True)
 (mirror.folder / "settings").write_text("old")
@@ -174,7 +175,7 @@ def test_what_a_killed_driver_had_not_sent_is_not_lost(
 ) -> None:
     for _ in range(2):  # also where the same number is given to a process again
         assert subprocess.run([sys.executable, "-c", KILLED, store]).returncode == -signal.SIGKILL
-    elsewhere = Mirror(store, "run", tmp_path / "elsewhere")
+    elsewhere = StoreSync(store, "run", tmp_path / "elsewhere")
     elsewhere.pull()
     assert found(elsewhere.folder) == {"settings": "old", "log/0": "sent"}
     if gone_on:
@@ -182,7 +183,7 @@ def test_what_a_killed_driver_had_not_sent_is_not_lost(
         elsewhere.claim()
         put(elsewhere.folder, log__2="of another")
         elsewhere.close()
-    mirror = open_mirror(store, "run")
+    mirror = open_sync(store, "run")
     assert mirror is not None
     kept = [path for path in (tmp_path / "cache").rglob("run-unsent-*")]
     if gone_on:
@@ -206,15 +207,15 @@ def test_a_copy_that_is_half_gone_takes_nothing_from_the_store(store: str, tmp_p
     for path in dead.rglob("[!.]*"):
         if path.is_file():
             path.unlink()
-    mirror = open_mirror(store, "run")
+    mirror = open_sync(store, "run")
     assert mirror is not None and found(mirror.folder) == {"settings": "old", "log/0": "sent"}
 
 
 def test_who_comes_back_after_another_has_gone_on_overwrites_nothing(
     store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("raynas.storage.mirror.EVERY", 0.1)
-    cut_off, looks, other = (Mirror(store, "run", tmp_path / name) for name in ("cut off", "looks", "other"))
+    monkeypatch.setattr("raynas.storage.sync.EVERY", 0.1)
+    cut_off, looks, other = (StoreSync(store, "run", tmp_path / name) for name in ("cut off", "looks", "other"))
     cut_off.pull()
     cut_off.start()
     cut_off.claim()
@@ -241,8 +242,8 @@ def test_who_comes_back_after_another_has_gone_on_overwrites_nothing(
     trial.forget()
     put(cut_off.folder, settings="of the one that was cut off")
     (cut_off.folder / "log" / "0").unlink()
-    deadline = time.monotonic() + 10
-    with pytest.raises(LeaseLostError, match=rf"another has gone on with {store}/run: this one ends, .* {tmp_path}"):
+    deadline = time.monotonic() + 60
+    with pytest.raises(LeaseLostError, match=rf"another process has resumed {store}/run: this one ends; .* {tmp_path}"):
         while time.monotonic() < deadline:
             time.sleep(0.05)
             cut_off.check()
@@ -250,10 +251,10 @@ def test_who_comes_back_after_another_has_gone_on_overwrites_nothing(
         with pytest.raises(LeaseLostError):
             refused()
     cut_off.close()
-    assert "another has gone on" in caplog.text and "it is kept in" not in caplog.text
+    assert "another process has resumed" in caplog.text and "it is kept in" not in caplog.text
     put(other.folder, log__2="of the other")
     other.close()
-    there = Mirror(store, "run", tmp_path / "there")
+    there = StoreSync(store, "run", tmp_path / "there")
     there.pull()
     logs = {"log/0": "0", "log/1": "1", "log/2": "of the other"}
     kept = {"settings": "old", "export": "of one who only looks", "in-flight/a/weights": "w"}
@@ -289,17 +290,17 @@ def test_a_name_leads_nowhere_else(
         warm = Config(search={"warm_start": name}, storage_path=storage)  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match=r"search.warm_start.*one component of a path is legal"):
             Source.of(warm, tmp_path / "none", SearchSpace({"a": ("b",)}), "max")
-    for make in (lambda: open_mirror(store, name), lambda: fetch(store, name), lambda: Config(name=name)):
+    for make in (lambda: open_sync(store, name), lambda: fetch(store, name), lambda: Config(name=name)):
         with pytest.raises(ValueError, match="one component of a path is legal"):
             make()
     with pytest.raises(ConfigError, match="one component of a path is legal"):
-        Mirror(store, f"run/{name.replace('a/b', 'a//b')}")
+        StoreSync(store, f"run/{name.replace('a/b', 'a//b')}")
     assert {key: text for key, text in found(tmp_path).items() if key in before} == before
 
 
 @pytest.mark.parametrize("name", ["\u00fcn\u00efc\u00f6d\u00e9 \u540d", "a b", "x#y?z=%41", "a&b+c", "x" * 200])
 def test_other_names_are_names(store: str, tmp_path: Path, no_ray: None, name: str) -> None:
-    mirror = Mirror(store, name, tmp_path / "here")
+    mirror = StoreSync(store, name, tmp_path / "here")
     put(mirror.folder, **{"config.yaml": dump(Config(name=name, storage_path=store))})
     mirror.push()
     assert newest(store) == name
@@ -316,10 +317,10 @@ def test_keys_of_the_store_lead_nowhere_else(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(tmp_path, x="theirs")
-    mirror = Mirror(store, "run", tmp_path / "a" / "here")
+    mirror = StoreSync(store, "run", tmp_path / "a" / "here")
     put(mirror.folder, fine="1")
     mirror.push()
-    there = mirror._there
+    there = mirror._objects
 
     def hostile(storage: object, root: str) -> dict[str, object]:
         """Keys that pyarrow would have to hand on."""
@@ -338,9 +339,9 @@ def test_keys_of_the_store_lead_nowhere_else(
             "c:\\x",
         )
         infos = [Info(f"{root}/{name}", fs.FileType.File, info.mtime_ns, info.size) for name in names]
-        return Mirror._there(mirror, Lists([*infos, info]), root)
+        return StoreSync._objects(mirror, Lists([*infos, info]), root)
 
-    monkeypatch.setattr(mirror, "_there", hostile)
+    monkeypatch.setattr(mirror, "_objects", hostile)
     mirror.pull()
     assert found(mirror.folder) == {"fine": "1"} and (tmp_path / "x").read_text() == "theirs"
     assert "is no name of a file here: it is left there" in caplog.text
@@ -369,13 +370,13 @@ def test_nothing_is_removed_where_nothing_is_marked(store: str, tmp_path_factory
     put(theirs, thesis="theirs")
     for act in (lambda m: m.pull(), lambda m: m.forget(), lambda m: m._keep_aside()):
         with pytest.raises(OSError, match="RayNAS has not made the folder"):
-            act(Mirror(store, "run", theirs))
+            act(StoreSync(store, "run", theirs))
     assert found(theirs) == {"thesis": "theirs"}
 
 
 def test_a_copy_that_was_deleted_is_made_again(store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Also where the run has written into a new folder meanwhile: nothing is deleted in the store."""
-    driver = Mirror(store, "run", tmp_path / "here")
+    driver = StoreSync(store, "run", tmp_path / "here")
     driver.pull()
     driver.start()
     driver.claim()
@@ -387,14 +388,14 @@ def test_a_copy_that_was_deleted_is_made_again(store: str, tmp_path: Path, caplo
             put(driver.folder, log__1="1")
         driver.push()
     driver.close()
-    there = Mirror(store, "run", tmp_path / "there")
+    there = StoreSync(store, "run", tmp_path / "there")
     there.pull()
     assert {"settings": "s", "log/0": "0", "log/1": "1"}.items() <= found(there.folder).items()
     assert {"settings": "s", "log/0": "0", "log/1": "1"}.items() <= found(driver.folder).items()
     assert "somebody has deleted" in caplog.text
 
 
-def searching(store: str, folder: Path, num_samples: int) -> tuple[SearchRun, Callable[[], None]]:
+def searching(store: str, folder: Path, num_samples: int) -> tuple[Run, Callable[[], None]]:
     """A run in the store, and what waits until it scores."""
     (processes := folder / "processes").mkdir()
     search = SearchConfig(
@@ -408,7 +409,7 @@ def searching(store: str, folder: Path, num_samples: int) -> tuple[SearchRun, Ca
         while not any(processes.iterdir()) and time.monotonic() < deadline:
             time.sleep(0.2)
 
-    return SearchRun(config, space, NoCosts(), RandomSearch, plain.Told), scores
+    return Run(config, space, None, RandomSearch, plain.Told), scores
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -416,7 +417,7 @@ def test_a_search_goes_on_while_the_store_fails(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     run, scores = searching(store, tmp_path, 120)
-    assert run.mirror is not None
+    assert run.context.storage.sync is not None
     good = os.environ["AWS_ENDPOINT_URL"]
 
     def fail() -> None:
@@ -433,7 +434,7 @@ def test_a_search_goes_on_while_the_store_fails(
     failing.join()
     run.send()
     run.close()
-    run.mirror.close()
+    run.context.storage.sync.close()
     assert "it is tried again" in caplog.text
     rows = results.read(f"{store}/run/scored.parquet").to_pylist()
     assert len(rows) == len({row["key"] for row in rows}) == 120
@@ -446,21 +447,21 @@ def test_a_search_that_another_has_gone_on_with_ends(store: str, tmp_path: Path)
 
     def go_on() -> None:
         scores()
-        other = Mirror(store, "run", tmp_path / "other")
+        other = StoreSync(store, "run", tmp_path / "other")
         other.start()
         other.claim()
         other.close()
 
     other = threading.Thread(target=go_on)
     other.start()
-    with pytest.raises(LeaseLostError, match=f"^another has gone on with {store}/run"):
+    with pytest.raises(LeaseLostError, match=f"^another process has resumed {store}/run"):
         run.search()
     other.join()
     run.close()
-    assert run.mirror is not None and len(results.read(run.folder / "scored.parquet")) < 2000
+    assert run.context.storage.sync is not None and len(results.read(run.folder / "scored.parquet")) < 2000
     with pytest.raises(LeaseLostError):
-        run.begin()  # it does not take it back
-    run.mirror.close()
+        run.context.begin()  # it does not take it back
+    run.context.storage.sync.close()
 
 
 @pytest.mark.parametrize("gone_on", [False, True])
@@ -469,7 +470,7 @@ def test_what_a_killed_command_that_goes_on_with_nothing_had_not_sent_is_not_los
 ) -> None:
     """An export, for example."""
     for name in ("before", "after")[: 1 + gone_on]:
-        driver = Mirror(store, "run", tmp_path / name)
+        driver = StoreSync(store, "run", tmp_path / name)
         driver.pull()
         driver.start()
         driver.claim()
@@ -477,27 +478,44 @@ def test_what_a_killed_command_that_goes_on_with_nothing_had_not_sent_is_not_los
         driver.close()
         if name == "before":
             assert subprocess.run([sys.executable, "-c", KILLED, store, "looks"]).returncode == -signal.SIGKILL
-    mirror = open_mirror(store, "run")
+    mirror = open_sync(store, "run")
     kept = list((tmp_path / "cache").rglob("run-unsent-*"))
     assert mirror is not None and len(kept) == gone_on
     assert ("log/1" in found(mirror.folder)) != gone_on and "before" in found(mirror.folder)
 
 
+def test_a_driver_that_is_at_work_in_this_process_has_left_nothing(store: str, tmp_path: Path) -> None:
+    driver = StoreSync(store, "run", tmp_path / "copy")
+    driver.start()
+    put(driver.folder, settings="1")
+    driver.push()
+    put(driver.folder, settings="2")  # the timer sends it later
+    recover(StoreSync(store, "run", tmp_path / "copy"))
+    assert found(driver.folder)["settings"] == "2", "the copy of a driver at work is left alone"
+    driver.close()
+    put(driver.folder, settings="3")
+    recover(StoreSync(store, "run", tmp_path / "copy"))
+    assert not driver.folder.exists(), "what a driver that has ended left is uploaded, and the copy removed"
+    again = StoreSync(store, "run", tmp_path / "other")
+    again.pull()
+    assert found(again.folder)["settings"] == "3"
+
+
 def test_who_writes_nothing_takes_nothing_over(store: str, tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", KILLED, store]).returncode == -signal.SIGKILL
-    looks = Mirror(store, "run", tmp_path / "looks")
+    looks = StoreSync(store, "run", tmp_path / "looks")
     looks.pull()
     looks.start()
     looks.close()
-    mirror = open_mirror(store, "run")
+    mirror = open_sync(store, "run")
     assert mirror is not None and found(mirror.folder)["log/1"] == "not sent"
 
 
 HOLDS = """
 import pathlib, sys, time
-from raynas.storage.locks import holding
+from raynas.storage.locks import lock_folder
 
-with holding(pathlib.Path(sys.argv[1])):
+with lock_folder(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -536,7 +554,7 @@ class Works:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    @alone
+    @exclusive
     def work(self, inside: Callable[[], object] = list) -> object:
         return inside()
 
@@ -568,10 +586,10 @@ def test_a_folder_that_cannot_be_locked_may_be_used(
 
     monkeypatch.setattr("fcntl.flock", refuse)
     assert Works(tmp_path).work() == [] and "cannot be locked" in caplog.text
-    own = own_folder(tmp_path / "copies")
-    assert own == own_folder(tmp_path / "copies") and folders_of_the_dead(tmp_path / "copies") == []
+    own = process_folder(tmp_path / "copies")
+    assert own == process_folder(tmp_path / "copies") and abandoned_folders(tmp_path / "copies") == []
     monkeypatch.undo()
-    assert folders_of_the_dead(tmp_path / "copies") == [own]
+    assert abandoned_folders(tmp_path / "copies") == [own]
 
 
 def test_storage_that_cannot_be_used_is_told_in_one_line(
@@ -595,28 +613,29 @@ def test_storage_that_cannot_be_used_is_told_in_one_line(
     assert unusable(store) is None
     with pytest.raises(ConfigError, match=f"there is no run to resume in {store}: run search first"):
         read_arguments(["--storage-path", store, "--resume"])
-    monkeypatch.setattr("raynas.storage.object_store.PATIENCE", 0.5)
+    monkeypatch.setattr("raynas.storage.object_store.TIMEOUT", 0.5)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(ConfigError, match="no answer within"):
         check_storage(store)
 
 
 def test_a_process_that_ends_leaves_weights_that_nobody_has_noted_yet(store: str, tmp_path: Path) -> None:
-    last, earlier = (Mirror(store, f"run/in-flight/{name}").private() for name in ("last", "earlier"))
+    last, earlier = (StoreSync(store, f"run/in-flight/{name}").private() for name in ("last", "earlier"))
     for mirror in (last, earlier):
         put(mirror.folder, weights="w")
         mirror.push()
     trial = object.__new__(FromScratch)
-    trial.mirror, trial._left = last, [(time.monotonic(), earlier.folder, earlier)]
+    trial.sync, trial._ended = last, [(time.monotonic(), earlier.folder, earlier)]
     trial.cleanup()
     assert not last.folder.exists() and not earlier.folder.exists()
-    there = Mirror(store, "run", tmp_path / "there")
+    there = StoreSync(store, "run", tmp_path / "there")
     there.pull()
     assert found(there.folder) == {"in-flight/last/weights": "w", "in-flight/earlier/weights": "w"}
 
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_lost_head_costs_nothing_that_was_sent(store: str, tmp_path: Path) -> None:
     """The driver is killed and its machine is lost; another one goes on from the store alone."""
     words = [
@@ -628,7 +647,7 @@ def test_a_lost_head_costs_nothing_that_was_sent(store: str, tmp_path: Path) -> 
             "search.trainable=trainables.from_scratch:FromScratch",
         ),
         *("search.epochs=3", "search.scheduler=none", "search.max_concurrent=2", "data.limit=600"),
-        *("search.num_samples=5", "train.epochs=1", "train.workers=1", "after=[retrain,report]"),
+        *("search.num_samples=5", "train.epochs=1", "train.workers=1", "retrain.workers=1", "after=[retrain,report]"),
     ]
 
     def launch(*more: str, cache: str) -> subprocess.Popen[str]:
@@ -638,7 +657,7 @@ def test_a_lost_head_costs_nothing_that_was_sent(store: str, tmp_path: Path) -> 
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
 
-    log, deadline, rows = f"{store}/run/scored.parquet", time.monotonic() + 120, []
+    log, deadline, rows = f"{store}/run/scored.parquet", time.monotonic() + 200, []
     first = launch(*words, "--storage-path", store, "--name", "run", cache="lost")
     while len({row["key"] for row in rows if row["status"] == "complete"}) < 2 and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -661,7 +680,7 @@ def test_a_lost_head_costs_nothing_that_was_sent(store: str, tmp_path: Path) -> 
     assert sum(row["status"] == "complete" for row in after) == 5
     storage, path = fs.FileSystem.from_uri(f"{store}/run")
     names = {info.path[len(path) + 1 :] for info in storage.get_file_info(fs.FileSelector(path, recursive=True))}
-    winner = Mirror(store, "run", tmp_path / "look")
+    winner = StoreSync(store, "run", tmp_path / "look")
     winner.pull()
     best = json.loads((winner.folder / "leaderboard.json").read_text())[0]["key"]
     assert {"config.yaml", "report.html", f"retrain/{best}/result.json"} <= names

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from raynas.exceptions import NotOwnedError
 from raynas.storage.removal import (
     MARKER,
-    NotOwnedError,
     adopt,
     free_name,
     move,

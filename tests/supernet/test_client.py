@@ -32,7 +32,7 @@ class Replica:
 @pytest.fixture
 def replicas(monkeypatch: pytest.MonkeyPatch) -> Any:
     """One that is there, and one that Ray cannot place: its node is gone."""
-    monkeypatch.setattr(module, "LOOK", 1.0)
+    monkeypatch.setattr(module, "LOOK", 3.0)
     here = Replica.remote("here")
     gone = Replica.options(resources={"a node that is gone": 1}).remote("gone")
     ray.get(here.waiting.remote())
@@ -49,11 +49,11 @@ def test_another_is_asked_where_one_is_gone(replicas: Any) -> None:
     assert [(request.place, request.moves) for request in requests] == [(0, 0), (0, 1), (0, 0), (0, 1)]
     begin = time.monotonic()
     assert {asking.least_busy() for _ in range(20)} == {0}, "it is known to be gone"
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 15
 
 
 def test_one_that_computes_for_long_is_not_taken_for_gone(replicas: Any) -> None:
-    request = Request(("slow", 2.5), 0)
+    request = Request(("slow", 5.0), 0)
     ReplicaPool(replicas).call("evaluate", [request])
     assert (request.answer, request.moves) == ("slow here", 0)
 

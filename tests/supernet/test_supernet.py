@@ -134,13 +134,13 @@ def test_a_loss_that_explodes_keeps_the_checkpoint_before(tmp_path):
 
 
 def test_minutes_decide_the_number_of_steps(tmp_path):
-    supernet, paths, _ = make(tmp_path, minutes=0.12)
+    supernet, paths, _ = make(tmp_path, minutes=0.12, epochs=1)
     seen = []
     begin = time.monotonic()
     supernet.train(paths, seen.append)
-    assert seen[-1].step == seen[-1].total > 32
+    assert seen[-1].step == seen[-1].total > 8, "no more than an epoch"
     # The start of the worker is not counted; a busy machine may take longer than planned, never without end.
-    assert time.monotonic() - begin < 120
+    assert time.monotonic() - begin < 200
 
 
 def follow(monkeypatch, pace, speeds, step=0, now=0.0):
@@ -185,10 +185,10 @@ def test_a_schedule_of_epochs_is_shortened_where_its_time_is_short_and_no_other(
 
 
 def test_what_was_spent_of_the_minutes_is_in_the_checkpoint(tmp_path):
-    supernet, paths, _ = make(tmp_path, minutes=0.2, checkpoint_seconds=0.1)
+    supernet, paths, _ = make(tmp_path, minutes=0.2, epochs=1, checkpoint_seconds=0.1)
 
     def stop(status):
-        if status.step > 32:
+        if status.step > 8:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -23,12 +23,12 @@ from raynas.exceptions import ConfigError
 from raynas.export.formats import export
 from raynas.metrics import ACCURACY, PERPLEXITY, retrained_by, scored_by
 from raynas.nn.subnet import derive
-from raynas.runs.network import Run
+from raynas.runs.run import Run
 from raynas.searchers import RandomSearch
 from raynas.tasks.base import RankInfo, task_of
 from raynas.tasks.language_modeling import Language, TextTrainLoader, TextValidationSlices, in_rows
+from raynas.training.averaging import Averaging
 from raynas.training.path_sampling import UniformPaths
-from raynas.training.retrain import Averaging
 from raynas.training.trainer import Trainer
 
 RECIPE = TrainConfig(preset="words", epochs=2, batch_size=4, bptt=8, lr=5.0, precision="float32")
@@ -269,8 +269,9 @@ def test_the_command_line_knows_texts(no_ray, capsys, tmp_path):
 def test_latency_of_a_text_is_that_of_a_word(tmp_path, ray_session):
     supernet, settings = space(), LatencyConfig(place="local", device="cpu", batch=3)
     config = Config(latency=settings, storage_path=str(tmp_path), name="run")
-    run = Run(config, supernet, data(), RandomSearch, SharedWeights)
-    actor = TimingActor(ray.cloudpickle.dumps(ray.put(supernet)), *run.latency.benchmark.asked, settings)
+    latency = Run(config, supernet, data(), RandomSearch, SharedWeights).load().context.problem.latency
+    assert latency is not None
+    actor = TimingActor(ray.cloudpickle.dumps(ray.put(supernet)), *latency.benchmark.asked, settings)
     assert actor.inputs.shape == (3, 1) and actor.inputs.dtype == torch.int64
     assert actor.measure(PATH).ms > 0
 

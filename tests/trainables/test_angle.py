@@ -15,8 +15,8 @@ from raynas.config.train import TrainConfig
 from raynas.exceptions import AngleError, CheckpointError, ConfigError
 from raynas.nn.choice import decisions
 from raynas.nn.subnet import derive
-from raynas.runs.network import Run
-from raynas.runs.sample import references
+from raynas.runs.phases.sample import references
+from raynas.runs.run import Run
 from raynas.searchers import RandomSearch
 from raynas.training import checkpoint
 from raynas.training.path_sampling import UniformPaths
@@ -34,7 +34,7 @@ CONFIG = Config(
 def make(folder, space=None, **changes):
     torch.manual_seed(0)
     config = dataclasses.replace(CONFIG, storage_path=str(folder), **changes)
-    return Run(config, space or tiny.space(num_classes=4), tiny.data(), RandomSearch, Angle)
+    return Run(config, space or tiny.space(num_classes=4), tiny.data(), RandomSearch, Angle).load()
 
 
 def test_a_search_by_angle_over_random_labels(tmp_path):
@@ -100,7 +100,7 @@ def test_what_cannot_be_scored_is_refused_before_anything_starts(tmp_path):
         config = dataclasses.replace(CONFIG, storage_path=str(tmp_path))
         config = dataclasses.replace(config, search=SearchConfig(combine=combine))
         with pytest.raises(CheckpointError, match="train it again in a new run"):
-            Run(config, tiny.space(num_classes=4), tiny.data(), RandomSearch, trainable)
+            Run(config, tiny.space(num_classes=4), tiny.data(), RandomSearch, trainable).load()
 
 
 def test_angle_and_accuracy_make_one_score_whose_scale_stays(tmp_path):

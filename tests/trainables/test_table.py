@@ -27,8 +27,7 @@ from raynas.config.run import Config
 from raynas.exceptions import ConfigError
 from raynas.nn.choice import decisions
 from raynas.results.log import SIMULATED
-from raynas.runs.base import NoCosts, SearchRun
-from raynas.runs.network import Run
+from raynas.runs.run import Run
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import RandomSearch
 from raynas.spaces import nasbench201
@@ -77,7 +76,7 @@ def make(
     return prepare(settings(folder, arguments, limits, **search), space=DECISIONS)
 
 
-def log(run: SearchRun) -> list[dict[str, Any]]:
+def log(run: Run) -> list[dict[str, Any]]:
     return [
         row | {"architecture": json.loads(row["architecture"])}
         for row in results.read(run.folder / "scored.parquet").to_pylist()
@@ -154,8 +153,8 @@ def test_low_scores_are_good_where_the_table_says_so(tmp_path: Path) -> None:
 
 
 def test_simulated_time_is_the_budget(tmp_path: Path) -> None:
-    run = make(tmp_path, layout={"cost": "seconds_4"}, num_samples=27)
-    run.config = dataclasses.replace(run.config, time_budget=2000)
+    config = make(tmp_path, layout={"cost": "seconds_4"}, num_samples=27).config
+    run = prepare(dataclasses.replace(config, time_budget=2000))
     run.search()
     spent = sum(row["seconds"] for row in log(run))
     assert 2000 <= spent < 2000 + 2 * 426, spent
@@ -265,9 +264,9 @@ class Plain(tune.Trainable):
 
 
 def test_decisions_alone_with_a_plain_trainable(tmp_path: Path) -> None:
-    def run(arguments: dict[str, Any], limits: dict[str, Any] | None = None) -> SearchRun:
+    def run(arguments: dict[str, Any], limits: dict[str, Any] | None = None) -> Run:
         config = settings(tmp_path, arguments, limits, num_samples=5, slices=1, max_concurrent=1)
-        return SearchRun(config, SearchSpace(DECISIONS), NoCosts(), RandomSearch, Plain)
+        return Run(config, SearchSpace(DECISIONS), None, RandomSearch, Plain)
 
     best = run({"bonus": 0.5}).search()
     assert len(best) == 5 and all(row["score"] == number(row["architecture"]) + 0.5 for row in best)
@@ -334,7 +333,10 @@ def command(folder: Path, *arguments: str) -> list[str]:
             ["limits.size=[5.1, 5.2]"],
             "no architecture of scores.parquet has size >= 5.1 and size <= 5.2: size are 0 at least",
         ),
-        (["search.grace=2"], "search.grace = 2 is more than there are fidelities; legal: 1 to 1"),
+        (
+            ["search.grace=2"],
+            "search.grace = 2, but there is one fidelity; legal: 1",
+        ),
         (["--space", "helpers.bare:NOT_TEXT"], "decision 'a' must be text, its options a list of texts"),
         (["--space", "spaces.nasbench201:DECISIONS"], "no column for the decision 'edge_0'; it has: a, b, c"),
         (

@@ -20,7 +20,7 @@ from raynas.config.run import Config, SearchConfig
 from raynas.evaluation.proxies.evaluator import ZeroCostProxies
 from raynas.evaluation.proxies.scores import PROXIES
 from raynas.nn.subnet import derive
-from raynas.runs.network import Run
+from raynas.runs.run import Run
 from raynas.tune.trial import FidelitySchedule
 
 WIDE = {"blocks.0": "k3", "blocks.1": "k3", "blocks.2": "k3"}
@@ -87,7 +87,7 @@ def test_what_is_scored_depends_on_the_seed_alone(tmp_path: Path) -> None:
     first, again = (untrained(make(tmp_path)) for _ in range(2))
     assert torch.equal(first.inputs, again.inputs) and first.measure(WIDE) == again.measure(WIDE)
     other = make(tmp_path)
-    other.config = dataclasses.replace(other.config, seed=4)
+    other.context.config = dataclasses.replace(other.config, seed=4)
     assert not torch.equal(untrained(other).inputs, first.inputs)
     assert key(WIDE) != key(SHORT) and first.measure(WIDE) != first.measure(SHORT)
 

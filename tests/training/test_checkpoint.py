@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from raynas.exceptions import CheckpointError
-from raynas.storage import atomic as patience
+from raynas.storage import atomic
 from raynas.storage.removal import own
 from raynas.training import checkpoint
 from raynas.training.checkpoint import keep_initial, latest, latest_header, newest, read, read_initial, write
@@ -95,7 +95,7 @@ def test_a_full_disk_is_named_and_costs_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    monkeypatch.setattr(patience, "PATIENCE", 0.0)
+    monkeypatch.setattr(atomic, "RETRY_SECONDS", 0.0)
     with pytest.raises(CheckpointError, match=r"step-000000002.*the disk is full"):
         write(tmp_path, 2, TENSORS, {})
     monkeypatch.undo()

@@ -20,12 +20,12 @@ from raynas.config.run import Config, SearchConfig
 from raynas.config.train import PoolConfig, ShrinkConfig, TrainConfig
 from raynas.exceptions import ConfigError
 from raynas.nn.choice import decisions
-from raynas.runs.network import Run
+from raynas.runs.run import Run
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import Bayes, Evolution, RandomSearch
-from raynas.searchers.diagnostics import summary
-from raynas.searchers.nao import NAO
-from raynas.searchers.nao_settings import NAOSettings
+from raynas.searchers.nao.diagnostics import summary
+from raynas.searchers.nao.searcher import NAO
+from raynas.searchers.nao.settings import NAOSettings
 from raynas.supernet.worker import SupernetWorker
 from raynas.training import checkpoint
 from raynas.training.pool import Pool, PoolPaths
@@ -199,7 +199,7 @@ def test_an_interrupted_training_renews_the_same_and_the_search_begins_with_the_
     assert step == 32 and [line["step"] for line in values["rounds"]["rounds"]] == [8, 16, 24]
     assert json.loads((whole.folder / "supernet" / "rounds.json").read_text()) == values["rounds"]
     rows = results.read(whole.folder / "scored.parquet").to_pylist()
-    assert {arch.key(member) for member in whole.pool.members} < {row["key"] for row in rows}
+    assert {arch.key(member) for member in whole.context.supernet.pool.members} < {row["key"] for row in rows}
     assert len({row["key"] for row in rows}) == 12
     journal = json.loads((whole.folder / "searcher.json").read_text())
     assert journal[0]["scores"] == 4 and all(row["fidelity"] == 2 for row in journal)
@@ -212,12 +212,12 @@ def test_an_interrupted_training_renews_the_same_and_the_search_begins_with_the_
     again = train_in_two_parts(lambda: prepare(tmp_path / "broken"), 12, whole)
     again.close()
 
-    sizes = sorted(again.costs(member)["parameters"] for member in again.pool.members)
+    sizes = sorted(again.costs(member)["parameters"] for member in again.context.supernet.pool.members)
     tighter = prepare(tmp_path / "broken", limits={"parameters": sizes[3]})
     tighter.search()
     tighter.close()
     rows = results.read(tighter.folder / "scored.parquet").to_pylist()
-    kept = {arch.key(m) for m in tighter.pool.members if tighter.costs(m)["parameters"] <= sizes[3]}
+    kept = {arch.key(m) for m in tighter.context.supernet.pool.members if tighter.costs(m)["parameters"] <= sizes[3]}
     assert kept <= {row["key"] for row in rows} and all(row["parameters"] <= sizes[3] for row in rows)
 
 

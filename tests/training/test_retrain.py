@@ -17,7 +17,7 @@ from raynas.config.train import TrainConfig
 from raynas.data.dataset import to_arrays
 from raynas.exceptions import ConfigError
 from raynas.nn.subnet import derive
-from raynas.training import checkpoint, retrain
+from raynas.training import checkpoint, retrain, retrain_worker
 from raynas.training.retrain import retrain_recipe
 
 
@@ -62,9 +62,9 @@ def test_when_a_node_must_leave_a_checkpoint_is_written_at_once(tmp_path, monkey
     network = derive(tiny.space(4), {f"blocks.{place}": "k1" for place in range(3)})
     rank = SimpleNamespace(get_world_rank=lambda: 0, get_world_size=lambda: 1)
     fake = SimpleNamespace(get=lambda held: held, train=SimpleNamespace(get_context=lambda: rank))
-    monkeypatch.setattr(retrain, "ray", fake)
-    monkeypatch.setattr(retrain, "watch", fake)
-    job = retrain.Job(network, to_arrays(tiny.data()), recipe, 0, tmp_path)
+    monkeypatch.setattr(retrain_worker, "ray", fake)
+    monkeypatch.setattr(retrain_worker, "watch", fake)
+    job = retrain_worker.RetrainJob(network, to_arrays(tiny.data()), recipe, 0, tmp_path)
 
     write, steps = checkpoint.write, []
 
@@ -76,8 +76,8 @@ def test_when_a_node_must_leave_a_checkpoint_is_written_at_once(tmp_path, monkey
 
     def train(*notices):
         notices = itertools.chain(notices, itertools.repeat(False))
-        monkeypatch.setattr(retrain, "PreemptionNotice", lambda: SimpleNamespace(given=notices.__next__))
-        retrain._train_worker({"job": job})
+        monkeypatch.setattr(retrain_worker, "PreemptionNotice", lambda: SimpleNamespace(given=notices.__next__))
+        retrain_worker.train_worker({"job": job})
 
     monkeypatch.setattr(checkpoint, "write", noted)
     with pytest.raises(InterruptedError):

@@ -20,7 +20,7 @@ from raynas.costs.counter import Costs
 from raynas.evaluation.angle_statistics import AngleStatistics
 from raynas.exceptions import ConfigError
 from raynas.nn.choice import decisions
-from raynas.runs.network import Run
+from raynas.runs.run import Run
 from raynas.searchers import RandomSearch
 from raynas.spaces import nasbench_macro
 from raynas.training import checkpoint

@@ -56,7 +56,7 @@ def check(folder: Path, done: subprocess.CompletedProcess[str], scored: int) -> 
 def test_a_table_search_with_all_periods_at_their_smallest(tmp_path: Path, repository: Path, shared_data: Path) -> None:
     done = launched(
         tmp_path, repository, "--space", "spaces.nasbench201:DECISIONS", "--num-samples", "300", "after=[report]",
-        "search.trainable=trainables.table:Table", "search.method=random", "search.cohort=1",
+        "search.trainable=trainables.table:Table", "search.method=random", "search.cohort=1", "search.max_concurrent=2",
         f"search.trainable_args.file={shared_data / 'nasbench201_cifar10.parquet'}",
         "search.trainable_args.metric=cifar10_val_200",
     )  # fmt: skip
@@ -71,6 +71,7 @@ def test_shared_weights_with_all_periods_at_their_smallest(tmp_path: Path, repos
         tmp_path, repository, "--space", "helpers.tiny:space", "--data", "helpers.tiny:arrays", "--num-samples", "8",
         "train.epochs=1", "train.batch_size=64", "train.checkpoint_seconds=0.01", "retrain.epochs=1",
         "search.slices=2", "search.bn_images=64", "search.batch_size=32", "search.scheduler=none",
+        "train.workers=1", "search.replicas=1", "search.max_concurrent=2", "retrain.workers=1",
         "after=[retrain,report]",
     )  # fmt: skip
     check(tmp_path, done, 8)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raynas.evaluation.proxies.scores import LOWEST, prepared
+from raynas.exceptions import SpaceError
 from raynas.nn.choice import Choice
 
 __all__ = ["SCORES", "az_nas", "blocks"]
@@ -57,7 +58,7 @@ def az_nas(network: nn.Module, names: Sequence[str], inputs: Tensor, macs: float
         - ``complexity``: the MACs.
 
     Raises:
-        ValueError: Fewer than two blocks have feature maps.
+        SpaceError: Fewer than two blocks have feature maps.
     """
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(inputs.shape, generator=generator).to(inputs.device)
@@ -65,7 +66,7 @@ def az_nas(network: nn.Module, names: Sequence[str], inputs: Tensor, macs: float
     if bool((outputs == outputs[:1]).all()):
         return dict.fromkeys(SCORES, LOWEST)
     if len(features) < 2:
-        raise ValueError(f"az_nas needs two blocks in a row with feature maps, this network has {len(features)}")
+        raise SpaceError(f"az_nas needs two blocks in a row with feature maps, this network has {len(features)}")
     entropies = [_entropy(feature.detach()) for feature in features]
     jacobians = [_trainability(before, after, generator) for before, after in pairwise(features)]
     return {

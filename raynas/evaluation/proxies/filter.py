@@ -13,6 +13,7 @@ from raynas.architecture import Architecture, key
 from raynas.config.run import FilterConfig
 from raynas.evaluation.proxies.evaluator import ZeroCostProxies
 from raynas.evaluation.rank_aggregation import Reference
+from raynas.exceptions import ConfigError
 from raynas.search_space.space import SearchSpace
 from raynas.searchers.random import random_architectures
 
@@ -71,7 +72,7 @@ class ZeroCostFilter:
             told = [self.proxies.measure(architecture) for architecture in drawn]
             wrong = [name for one in told for name, value in one.items() if math.isnan(value)]
             if wrong:
-                raise ValueError(f"search.filter.score: {wrong[0]} of a random architecture is no number")
+                raise ConfigError(f"search.filter.score: {wrong[0]} of a random architecture is no number")
             if len(told[0]) > 1:
                 self._reference = Reference({name: [one[name] for one in told] for name in told[0]})
             for architecture, one in zip(drawn, told, strict=True):

@@ -17,7 +17,7 @@ from raynas.architecture import enumerate_all, key
 from raynas.cli.main import main
 from raynas.config.run import Config, FilterConfig, SearchConfig
 from raynas.evaluation.proxies.filter import ZeroCostFilter
-from raynas.runs.network import Run
+from raynas.runs.run import Run
 
 
 def make(folder: Path, limits: dict[str, Any] | None = None, **settings: Any) -> Run:

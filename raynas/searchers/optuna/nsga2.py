@@ -13,7 +13,7 @@ from pydantic import Field
 from raynas.architecture import Architecture, key
 from raynas.search_space.space import SearchSpace
 from raynas.searchers.history import Entry
-from raynas.searchers.optuna import OptunaSearcher
+from raynas.searchers.optuna.base import OptunaSearcher
 from raynas.searchers.settings import Probability, searcher_settings
 
 __all__ = ["NSGA2", "NSGA2Settings"]

@@ -11,14 +11,15 @@ from typing import Any
 from raynas import results
 from raynas.architecture import Architecture, key
 from raynas.exceptions import ConfigError
-from raynas.results.files import Front, Winners, read_json
+from raynas.results.files import Front, read_json
 from raynas.results.pareto_front import front_of
+from raynas.runs.context import RunContext
 from raynas.search_space.graph import graphs
 from raynas.search_space.space import SearchSpace
 from raynas.storage.atomic import write_json
 from raynas.tune.spec import EvaluationSpec
 
-__all__ = ["Leaderboard", "read_front", "read_winner"]
+__all__ = ["Leaderboard", "read_front", "write_leaderboard"]
 
 _AGAIN = "run search once more, it writes it anew from the log"
 
@@ -60,8 +61,9 @@ class Leaderboard:
             places = front_of(full, objectives, spec.mode, "final_score")
             write_json(self.folder / "pareto.json", [full[place] for place in places])
         sign = -1 if spec.mode == "max" else 1
+        costs = list(self.costs_of(chosen[0]["architecture"]))
         # Of equal scores the cheaper comes first.
-        chosen.sort(key=lambda row: (sign * row["final_score"], row.get("macs") or 0))
+        chosen.sort(key=lambda row: (sign * row["final_score"], *(row.get(name) or 0 for name in costs)))
         write_json(self.folder / "leaderboard.json", chosen[:top])
         write_json(
             self.folder / "graphs.json", graphs(self.search_space, [row["architecture"] for row in chosen[:top]])
@@ -83,6 +85,18 @@ class Leaderboard:
         return rows
 
 
+def write_leaderboard(
+    run: RunContext, spec: EvaluationSpec, recommended: Sequence[Architecture] = ()
+) -> list[dict[str, Any]]:
+    """Write the leaderboard of a run; see :meth:`Leaderboard.write`."""
+    if not (run.folder / "config.yaml").exists():
+        run.write_settings()  # somebody has deleted the folder meanwhile
+    problem = run.problem
+    return Leaderboard(run.folder, problem.search_space, problem.costs_of, run.config.search.top).write(
+        spec, recommended
+    )
+
+
 def read_front(folder: Path) -> list[dict[str, Any]]:
     """The front of the last search, best score first: rows of the log with ``final_score``.
 
@@ -94,15 +108,3 @@ def read_front(folder: Path) -> list[dict[str, Any]]:
         raise ConfigError(f"there is no front in {folder}: run search with search.objectives first")
     rows: list[dict[str, Any]] = read_json(path, Front, _AGAIN)
     return rows
-
-
-def read_winner(folder: Path) -> Architecture:
-    """The winner of the last search.
-
-    Raises:
-        ConfigError: Nothing was searched yet.
-    """
-    path = folder / "leaderboard.json"
-    if not path.exists():
-        raise ConfigError(f"there is no leaderboard in {folder}: run search first, or give an architecture")
-    return dict(read_json(path, Winners, _AGAIN)[0]["architecture"])

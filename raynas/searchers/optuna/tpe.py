@@ -14,7 +14,7 @@ from raynas.architecture import Architecture, complete, key
 from raynas.config.types import Count
 from raynas.search_space.space import SearchSpace
 from raynas.searchers.history import Entry
-from raynas.searchers.optuna import OptunaSearcher
+from raynas.searchers.optuna.base import OptunaSearcher
 from raynas.searchers.settings import validated
 
 __all__ = ["TPE"]

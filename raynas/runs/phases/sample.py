@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -20,30 +18,26 @@ from typing_extensions import TypedDict
 from raynas import results
 from raynas.architecture import Architecture, key
 from raynas.config.fingerprint import changed
-from raynas.config.run import Config
 from raynas.evaluation.rank_aggregation import Reference
 from raynas.exceptions import ConfigError
 from raynas.results.files import read_or, sealed
 from raynas.results.log import Log
 from raynas.results.row_checks import MOST_FIDELITY
-from raynas.runs.budget import Budget
-from raynas.runs.display import View
-from raynas.search_space.space import SearchSpace
+from raynas.runs.context import RunContext
 from raynas.searchers import RandomSearch
 from raynas.searchers.random import random_architectures
 from raynas.storage.atomic import write_json
-from raynas.tune.callback import Recorder
-from raynas.tune.evaluator import Evaluator
+from raynas.tune.callback import Observers, Recorder, RowDetails
 from raynas.tune.experiment import LoggedHistory, run_search
 from raynas.tune.spec import EvaluationSpec
-from raynas.tune.trial import BatchTrial, FidelitySchedule
+from raynas.tune.trial import FidelitySchedule
 
-__all__ = ["check_combination", "combined", "ranks", "references", "score_sample"]
+__all__ = ["combined", "ranks", "references", "score_sample"]
 
 Rows = list[dict[str, Any]]
 
 
-class _Told(TypedDict):
+class _SampleRow(TypedDict):
     key: str
     architecture: str
     fidelity: Annotated[int, Field(ge=0, le=MOST_FIDELITY)]
@@ -51,33 +45,14 @@ class _Told(TypedDict):
     metrics: dict[str, Any]
 
 
-class _Kept(TypedDict):
+class _ReferenceFile(TypedDict):
     """The content of reference.json."""
 
     settings: dict[str, Any]
-    sample: dict[str, list[_Told]]
+    sample: dict[str, list[_SampleRow]]
 
 
-class SampledRun(Protocol):
-    """What this module needs of a run; :class:`raynas.runs.base.SearchRun` has it."""
-
-    config: Config
-    search_space: SearchSpace
-    folder: Path
-    view: View
-    budget: Budget
-
-    def settings(self) -> Mapping[str, Any]:
-        """The settings that the scores depend on; see :mod:`raynas.config.fingerprint`."""
-
-    def costs_of(self, architecture: Architecture, /) -> Mapping[str, float]:
-        """What an architecture costs, by name."""
-
-    def forget_ended(self) -> None:
-        """Remove what was kept of architectures whose evaluation has ended."""
-
-
-def score_sample(run: SampledRun, spec: EvaluationSpec, architectures: Sequence[Architecture]) -> dict[str, Rows]:
+def score_sample(run: RunContext, spec: EvaluationSpec, architectures: Sequence[Architecture]) -> dict[str, Rows]:
     """Score architectures at every fidelity; what the sample's log has already is not scored again.
 
     Args:
@@ -88,13 +63,13 @@ def score_sample(run: SampledRun, spec: EvaluationSpec, architectures: Sequence[
     Returns:
         By the key of the architecture: the rows of the log, in which ``metrics`` are read.
     """
-    wanted = {key(form): form for form in map(run.search_space.form, architectures)}
+    wanted = {key(form): form for form in map(run.problem.search_space.form, architectures)}
     # They are given: what is measured anew, or limited otherwise by now, does not make them illegal.
-    space = dataclasses.replace(run.search_space, violation=None, measure=None)
+    space = dataclasses.replace(run.problem.search_space, violation=None, measure=None)
     searcher = RandomSearch(space, seed=run.config.seed, metric="score", mode=spec.mode)
     folder = run.folder / "sample"
     stamp = {"run": run.config.name, "searcher": "random"}
-    with Log(folder, settings=run.settings()) as log:
+    with Log(folder, settings=run.settings(), objective=run.problem.objective) as log:
         history = LoggedHistory(results.read(folder), searcher.sampler.feasible)
         left = {*wanted, *history.in_flight} - set(history.ended)
         if left:
@@ -107,15 +82,15 @@ def score_sample(run: SampledRun, spec: EvaluationSpec, architectures: Sequence[
             )
             plain = _with_schedule(spec, halving=False)
             with run.view.search() as show:
-                run_search(
-                    searcher, plain, settings, log, Recorder(log, plain, stamp, run.costs_of, show), run.budget.left
-                )
+                rows = RowDetails(stamp, run.problem.costs_of, searcher.origins.get)
+                recorder = Recorder(log, plain, rows, Observers(show))
+                run_search(searcher, plain, settings, log, recorder, run.budget.left)
             run.forget_ended()
-    rows: dict[str, Rows] = {name: [] for name in wanted}
+    sample: dict[str, Rows] = {name: [] for name in wanted}
     for row in results.read(folder).to_pylist():
-        if row["key"] in rows:
-            rows[row["key"]].append({**row, "metrics": json.loads(row["metrics"] or "{}")})
-    return rows
+        if row["key"] in sample:
+            sample[row["key"]].append({**row, "metrics": json.loads(row["metrics"] or "{}")})
+    return sample
 
 
 def _with_schedule(spec: EvaluationSpec, **changes: Any) -> EvaluationSpec:
@@ -125,28 +100,7 @@ def _with_schedule(spec: EvaluationSpec, **changes: Any) -> EvaluationSpec:
     return dataclasses.replace(spec, parameters={**spec.parameters, **changed})
 
 
-def check_combination(trainable: type[Evaluator], config: Config) -> None:
-    """Refuse to combine what the trainable does not let one combine: called before anything is started."""
-    search = config.search
-    if not search.combine:
-        return
-    weights = search.combine.values()
-    if not all(map(math.isfinite, weights)) or not any(weights):
-        raise ConfigError(f"search.combine = {dict(search.combine)}; legal: finite weights, some of them not 0")
-    if not issubclass(trainable, BatchTrial):
-        raise ConfigError(
-            f"search.combine: {search.trainable} has one score; legal for trainables that report metrics in cohorts, "
-            "such as trainables.zero_cost:ZeroCost"
-        )
-    known = trainable.combinable_metrics(config)
-    unknown = [name for name in search.combine if known is not None and name not in known]
-    if known is not None and unknown:
-        raise ConfigError(
-            f"search.combine: {search.trainable} reports no {unknown[0]!r}; legal ones: {', '.join(known)}"
-        )
-
-
-def combined(run: SampledRun, spec: EvaluationSpec) -> EvaluationSpec:
+def combined(run: RunContext, spec: EvaluationSpec) -> EvaluationSpec:
     """The same scoring with the score made of several metrics, if that is wanted: see ``search.combine``.
 
     A random sample is scored first; the score is the combined rank in it, see
@@ -166,7 +120,7 @@ def combined(run: SampledRun, spec: EvaluationSpec) -> EvaluationSpec:
     return dataclasses.replace(told, mode="max", rescore=None)
 
 
-def ranks(run: SampledRun, spec: EvaluationSpec) -> dict[int, Reference]:
+def ranks(run: RunContext, spec: EvaluationSpec) -> dict[int, Reference]:
     """What ranks at each fidelity, where the score is made of several metrics; empty where it is not.
 
     The sample is drawn once in a run and kept in reference.json: under other limits another one would be drawn, and its
@@ -180,10 +134,10 @@ def ranks(run: SampledRun, spec: EvaluationSpec) -> dict[int, Reference]:
     if not weights:
         return {}
     path, settings = run.folder / "reference.json", {"metrics": sorted(weights), "architectures": search.reference}
-    kept = read_or(path, _Kept, None, "it is made anew of the log of the sample")
+    kept = read_or(path, _ReferenceFile, None, "it is made anew of the log of the sample")
     if kept is not None and not changed(kept["settings"], settings):
         return references(kept["sample"], weights)
-    drawn = random_architectures(run.search_space, search.reference, run.config.seed)
+    drawn = random_architectures(run.problem.search_space, search.reference, run.config.seed)
     sample = score_sample(run, spec, drawn)
     found = references(sample, weights)
     wanted = ("key", "architecture", "fidelity", "status", "metrics")

@@ -1,4 +1,4 @@
-"""Diagnostics of searchers with a generative model, one dictionary for each training, and their summary."""
+"""Diagnostics of NAO: how well each training round predicts and generates, as dictionaries, and a summary table."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def with_pool_scores(line: Mapping[str, Any], scores: Mapping[str, float]) -> di
 
 
 def summary(diagnostics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One line for each round of :attr:`raynas.searchers.nao.NAO.diagnostics`.
+    """One line for each round of :attr:`raynas.searchers.nao.searcher.NAO.diagnostics`.
 
     Args:
         diagnostics: From the searcher, or as read from its journal.

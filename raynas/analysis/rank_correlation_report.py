@@ -1,7 +1,7 @@
-"""The figures of the command ``rank``: the scores of a sample against the truth about it.
+"""The report of the command ``rank``: rank correlation of logged scores with ground truth, with 95 % intervals.
 
-:mod:`raynas.analysis.rank_correlation` compares two columns. Here are the columns: the score at each fidelity, every
-further metric of the log, what architectures cost; and what there is to say about them.
+:mod:`raynas.analysis.rank_correlation` compares two columns. This module makes the columns from a sample of
+architectures (the score at each fidelity, every other metric of the log, every cost) and puts the results together.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from raynas.metrics import PERPLEXITY
 __all__ = ["Rows", "Sample", "interval", "rank_agreement", "remarks", "scores_at", "sign"]
 
 _BOOKKEEPING = ("images", "words", "seconds", "correct")
-"""Metrics that say nothing of how good an architecture is, or what another one says."""
+"""Metrics that do not measure quality, or that repeat another metric."""
 Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Architectures and what was reported of each."""
+    """Architectures with the results that were logged for each."""
 
     text: str
-    """Where they come from."""
+    """Where they come from, as a phrase for the report."""
     rows: Mapping[str, Rows]
-    """Rows of a log by key; ``metrics`` are read."""
+    """Rows of the log by architecture key; ``metrics`` are dictionaries."""
     mode: str = "max"
-    """Whether a high score is good (max) or a low one (min)."""
+    """``max`` if a high score is good, ``min`` if a low one is."""
 
 
 def rank_agreement(
@@ -47,26 +47,26 @@ def rank_agreement(
     name: str = "The score",
     resamples: int = 1000,
 ) -> dict[str, Any]:
-    """Compare the scores of a sample with the truth.
+    """Rank correlation of a sample's scores with ground truth, beside that of costs and of chance.
 
     Args:
         sample: The scores, at all fidelities.
-        truth: The true ones.
-        costs: By name and key: what a score must beat to be worth anything.
+        truth: The ground truth.
+        costs: By name and key: the baselines that a score must beat to be useful.
         name: What to call the score.
-        resamples: Of the bootstrap.
+        resamples: Number of bootstrap resamples.
 
     Returns:
         ``score``, ``baselines`` and ``others`` (further metrics of the log, and all of them by rank), each as
         :class:`raynas.analysis.rank_correlation.Agreement`; ``fidelities``; ``sentence``, ``trustworthy``; ``points``
-        for a picture.
+        for a scatter plot.
 
     Raises:
         ConfigError: Too few architectures have both scores.
     """
     last = max((row["fidelity"] or 0 for rows in sample.rows.values() for row in rows), default=0)
-    told = sorted({row["fidelity"] for rows in sample.rows.values() for row in rows if row["fidelity"]})
-    by_fidelity = {fidelity: scores_at(sample, fidelity) for fidelity in told}
+    fidelities = sorted({row["fidelity"] for rows in sample.rows.values() for row in rows if row["fidelity"]})
+    by_fidelity = {fidelity: scores_at(sample, fidelity) for fidelity in fidelities}
     columns = by_fidelity.get(last, {"score": {}})
     names = [one for one in columns["score"] if one in truth.values]
     if len(names) < LEAST:
@@ -93,7 +93,7 @@ def rank_agreement(
         "others": [asdict(compare(x, target, name=metric, resamples=200).score) for metric, x in others.items()],
         "fidelities": [
             {"fidelity": fidelity, "of": last, "architectures": len(both), **asdict(figures)}
-            for fidelity, (both, figures) in _rungs(by_fidelity, truth).items()
+            for fidelity, (both, figures) in _agreement_by_fidelity(by_fidelity, truth).items()
         ],
         "favourite": {"key": best, "place": truth.place(best)},
         "points": [[truth.values[one], sign(sample.mode) * columns["score"][one]] for one in names],
@@ -101,24 +101,24 @@ def rank_agreement(
 
 
 def sign(mode: str) -> float:
-    """What to multiply by so that high is good."""
+    """The factor that makes high values good: 1 for ``max``, -1 for ``min``."""
     return 1.0 if mode == "max" else -1.0
 
 
 def scores_at(sample: Sample, fidelity: int) -> dict[str, dict[str, float]]:
-    """Score and further metrics at one fidelity, by name and key; all such that high is good."""
+    """Score and other metrics at one fidelity, by name and key, with the sign that makes high values good."""
     found: dict[str, dict[str, float]] = {"score": {}}
     for name, rows in sample.rows.items():
         for row in rows:
             if row["fidelity"] != fidelity or row["status"] == "error" or row["score"] is None:
                 continue
-            told = {"score": sign(sample.mode) * row["score"]}
-            told |= {
+            values = {"score": sign(sample.mode) * row["score"]}
+            values |= {
                 n: -v if "loss" in n or n == PERPLEXITY.name else v
                 for n, v in row["metrics"].items()
                 if isinstance(v, (int, float)) and n not in (*_BOOKKEEPING, "score")
             }
-            for metric, value in told.items():
+            for metric, value in values.items():
                 if math.isfinite(value):
                     found.setdefault(metric, {})[name] = float(value)
     return found
@@ -127,7 +127,7 @@ def scores_at(sample: Sample, fidelity: int) -> dict[str, dict[str, float]]:
 def _distinct(
     scores: Mapping[str, Sequence[float]], costs: Mapping[str, Sequence[float]]
 ) -> dict[str, Sequence[float]]:
-    """The metrics that say something, and something else than the score, the costs and one another."""
+    """The metrics that are not constant and order architectures otherwise than the score, the costs and each other."""
     kept: dict[str, Sequence[float]] = {}
     orders = [rankdata(values) for values in (scores["score"], *costs.values())]
     for metric, values in scores.items():
@@ -138,10 +138,10 @@ def _distinct(
     return kept
 
 
-def _rungs(
+def _agreement_by_fidelity(
     by_fidelity: Mapping[int, Mapping[str, Mapping[str, float]]], truth: GroundTruth
 ) -> dict[int, tuple[list[str], Agreement]]:
-    """How well the score ranks at each fidelity, where there are several."""
+    """Rank correlation of the score at each fidelity; empty if there is only one."""
     found = {}
     for fidelity, columns in by_fidelity.items() if len(by_fidelity) > 1 else ():
         both = [name for name in columns["score"] if name in truth.values]
@@ -153,16 +153,16 @@ def _rungs(
 
 
 def interval(estimate: Mapping[str, float]) -> str:
-    """An estimate as text."""
+    """An estimate with its 95 % interval as text."""
     return "{value:.2f} [{low:.2f}, {high:.2f}]".format(**estimate)
 
 
 def remarks(found: Mapping[str, Any]) -> list[str]:
-    """What there is to say besides: what is true, who was compared, where the winner stands."""
-    told = [f"GroundTruth: {found['truth']}. Compared: architectures {found['sample']}."]
+    """Sentences for the report: the ground truth, the sample, and the true rank of the winner."""
+    lines = [f"Ground truth: {found['truth']}. Compared: architectures {found['sample']}."]
     if found["searched"]:
         row = found["searched"]
-        told.append(
+        lines.append(
             f"Among the {row['architectures']} that the search scored in full, a biased sample: tau "
             f"{interval(row['tau'])}."
         )
@@ -173,7 +173,7 @@ def remarks(found: Mapping[str, Any]) -> list[str]:
         if row and row["place"]:
             place, everyone = row["place"]
             within = "among" if place <= math.ceil(everyone / 100) else "not among"
-            told.append(
+            lines.append(
                 f"{who}, {row['key']}, is number {place:,} of all {everyone:,} in the table, {within} the best 1 %."
             )
-    return told
+    return lines

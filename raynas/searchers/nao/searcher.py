@@ -11,6 +11,7 @@ import logging
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 from random import Random
 from statistics import fmean
 from typing import Any
@@ -18,14 +19,15 @@ from typing import Any
 import torch
 
 from raynas.architecture import Architecture, key
+from raynas.exceptions import ConfigError
 from raynas.searchers.base import ArchitectureSearcher
-from raynas.searchers.diagnostics import common_fidelity
 from raynas.searchers.history import Entry
-from raynas.searchers.models.nao_latent import LatentSpace
-from raynas.searchers.nao_settings import NAOSettings
+from raynas.searchers.nao.diagnostics import common_fidelity
+from raynas.searchers.nao.latent_space import LatentSpace
+from raynas.searchers.nao.settings import NAOSettings
 from raynas.storage.atomic import replace_text
 
-__all__ = ["NAO", "NAOSettings"]
+__all__ = ["NAO"]
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ class NAO(ArchitectureSearcher):
     """Learns a continuous representation of scored architectures and proposes what gradient ascent in it finds.
 
     After ``settings.startup`` random architectures, and again after every ``settings.retrain`` scores, a
-    :class:`raynas.searchers.models.nao_latent.LatentSpace` is trained from scratch on all scores so far and
+    :class:`raynas.searchers.nao.latent_space.LatentSpace` is trained from scratch on all scores so far and
     generates the candidates of the round. The candidates depend on the first scores of the history, in their order, and
     on the seed. The networks are therefore not saved: a saved state holds the candidates of its round, and a search
     rebuilt from its log trains the networks again.
@@ -48,6 +50,7 @@ class NAO(ArchitectureSearcher):
         seed: See :class:`ArchitectureSearcher`, as for the arguments that follow.
         metric: Name of the score.
         mode: "max" or "min".
+        journal: A JSON file to which the searcher writes its diagnostics.
         points_to_evaluate: Architectures to propose first; they count as random ones.
 
     Attributes:
@@ -57,7 +60,7 @@ class NAO(ArchitectureSearcher):
             many held out), ``mode``, ``fidelity`` (the highest that most of those learned have reached: what is
             compared are scores of this one), ``pool`` (mean score of those learned), and ``generated``: what was
             proposed, a dictionary each of ``key``, ``predicted`` (from 0 to 1) and ``score`` (None until it is
-            known). :func:`raynas.searchers.diagnostics.summary` makes a table of it.
+            known). :func:`raynas.searchers.nao.diagnostics.summary` makes a table of it.
     """
 
     Settings = NAOSettings
@@ -65,13 +68,14 @@ class NAO(ArchitectureSearcher):
     _round: tuple[list[str], list[tuple[Architecture, float]]] | None = None
     """The keys that it was trained on; the candidates with their predictions, best first."""
 
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+    def __init__(self, *arguments: Any, journal: Path | None = None, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
+        self._journal = journal
         self._in_flight = 1
         try:
             torch.empty(0, device=self.settings.device)
         except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"device is {self.settings.device!r}: {str(error).splitlines()[0]}") from None
+            raise ConfigError(f"device is {self.settings.device!r}: {str(error).splitlines()[0]}") from None
 
     def expect_in_flight(self, trials: int) -> None:
         """Generates candidates for all of them; see :meth:`ArchitectureSearcher.expect_in_flight`."""
@@ -172,21 +176,21 @@ class NAO(ArchitectureSearcher):
                 entry = done.get(each["key"])
                 if entry is not None:
                     each["score"] = entry.scores.get(row["fidelity"])
-        if self.journal is not None and self.diagnostics:
+        if self._journal is not None and self.diagnostics:
             try:
-                replace_text(self.journal, json.dumps(self.diagnostics), patience=0)
+                replace_text(self._journal, json.dumps(self.diagnostics), timeout=0)
             except OSError as error:  # diagnostics must not end a search
-                log.warning("cannot write %s, it is tried again after the next score: %s", self.journal, error)
+                log.warning("cannot write %s, it is tried again after the next score: %s", self._journal, error)
 
     def _read_journal(self) -> None:
         """Reads the journal of an earlier process."""
-        if not self.diagnostics and self.journal is not None and self.journal.exists():
+        if not self.diagnostics and self._journal is not None and self._journal.exists():
             try:
-                rows = json.loads(self.journal.read_text(encoding="utf-8"))
+                rows = json.loads(self._journal.read_text(encoding="utf-8"))
                 if not isinstance(rows, list) or not rows or not all(map(_is_round, rows)):
                     raise ValueError("it holds no list of rounds")
             except (ValueError, RecursionError) as error:
-                log.warning("%s is damaged: %s; diagnostics start from this round", self.journal, error)
+                log.warning("%s is damaged: %s; diagnostics start from this round", self._journal, error)
                 return
             self.diagnostics = [row for row in rows if "fidelity" in row]  # older versions did not write it
 

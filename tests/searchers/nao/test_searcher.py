@@ -22,10 +22,10 @@ from raynas.search_space.joint import joined
 from raynas.search_space.sequence import SequenceEncoder
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import RandomSearch
-from raynas.searchers.diagnostics import pairwise_accuracy, summary
-from raynas.searchers.models.nao_latent import LatentSpace
-from raynas.searchers.nao import NAO
-from raynas.searchers.nao_settings import NAOSettings
+from raynas.searchers.nao.diagnostics import pairwise_accuracy, summary
+from raynas.searchers.nao.latent_space import LatentSpace
+from raynas.searchers.nao.searcher import NAO
+from raynas.searchers.nao.settings import NAOSettings
 from raynas.spaces import nao, nasbench201, nasbench_macro, recurrent
 from raynas.testing.searcher import CHAIN, NESTED, SMALL, Player, preference
 
@@ -199,14 +199,13 @@ def test_a_bound_in_seconds_is_kept_and_can_be_repeated() -> None:
 
 def test_a_search_rebuilt_from_its_log_and_its_journal_goes_on_the_same(tmp_path: Path) -> None:
     settings = NAOSettings(retrain=20, steps=5000, seconds=0.2, hidden=16)
-    whole = NAO(CHAIN, settings=settings, seed=1)
-    whole.journal = tmp_path / "searcher.json"
+    journal = tmp_path / "searcher.json"
+    whole = NAO(CHAIN, settings=settings, seed=1, journal=journal)
     player = Player()
     proposed = player.play(whole, 50)
-    noted = json.loads(whole.journal.read_text())
+    noted = json.loads(journal.read_text())
     assert [row["scores"] for row in noted] == [20, 40] and all(row["bound"] for row in noted)
-    again = NAO(CHAIN, settings=settings, seed=1)
-    again.journal = tmp_path / "searcher.json"
+    again = NAO(CHAIN, settings=settings, seed=1, journal=journal)
     for architecture in proposed:
         again.add_evaluated_point({"architecture": architecture}, preference(architecture))
     assert Player().play(again, 10) == player.play(whole, 10)
@@ -225,14 +224,14 @@ def test_a_restored_searcher_does_not_train_again(tmp_path: Path, monkeypatch: p
 
 
 def test_tells_what_became_of_each_round(tmp_path: Path) -> None:
-    searcher = NAO(CHAIN, settings=SELDOM, mode="min")
-    searcher.journal = tmp_path / "searcher.json"
+    journal = tmp_path / "searcher.json"
+    searcher = NAO(CHAIN, settings=SELDOM, mode="min", journal=journal)
     player = Player(lambda a: -preference(a), in_flight=3)
     player.play(searcher, 70)
     score = {key(a): -preference(a) for a in player.completed}
     rounds = searcher.diagnostics
     searcher.on_trial_complete("none of these")
-    assert json.loads(searcher.journal.read_text()) == rounds
+    assert json.loads(journal.read_text()) == rounds
     assert [row["scores"] for row in rounds] == [20, 40, 60]
     proposed = [name for name in map(key, player.proposed) if searcher.origins[name].how == "model"]
     assert [g["key"] for row in rounds for g in row["generated"]] == proposed and len(proposed) > 40
@@ -263,14 +262,14 @@ def test_a_round_is_not_won_by_those_that_a_scheduler_let_go_on() -> None:
 
 
 def test_a_journal_that_cannot_be_written_ends_no_search(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    searcher, player = NAO(CHAIN, settings=SELDOM), Player()
-    searcher.journal = tmp_path / "no folder" / "searcher.json"
-    searcher.journal.parent.touch()
+    journal = tmp_path / "no folder" / "searcher.json"
+    searcher, player = NAO(CHAIN, settings=SELDOM, journal=journal), Player()
+    journal.parent.touch()
     player.play(searcher, 25)
     assert "it is tried again after the next score" in caplog.text
-    searcher.journal.parent.unlink()
+    journal.parent.unlink()
     searcher.on_trial_complete("none of these")
-    assert json.loads(searcher.journal.read_text()) == searcher.diagnostics
+    assert json.loads(journal.read_text()) == searcher.diagnostics
 
 
 @pytest.mark.parametrize("space", [nao.nao(10, 3, channels=2, cells=1), recurrent.recurrent(9, 4)], ids=["conv", "rnn"])

@@ -1,4 +1,4 @@
-"""How far the score may be trusted: what the command ``rank`` has found, as a picture and a table."""
+"""Rank correlation of the score with ground truth, from ``ranking.json``: a scatter plot and a table with intervals."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from raynas.analysis.rank_correlation_report import interval, remarks
 from raynas.analysis.run_data import RunData
-from raynas.analysis.trust import interval, remarks
 from raynas.report.charts import figure
 from raynas.report.svg import Axis, Plot, far
 from raynas.report.text import absent
 
-__all__ = ["trust"]
+__all__ = ["rank_correlation"]
 
 
-def trust(run_data: RunData) -> str:
-    """The verdict, a scatter plot of the score against the truth, and the figures."""
+def rank_correlation(run_data: RunData) -> str:
+    """The result of the command ``rank``: a sentence, a table, and a scatter plot of score against ground truth."""
     found = run_data.ranking
     if found is None:
-        told = (
+        text = (
             "Not measured yet: python -m raynas.launch rank compares the scores with a table, or with trained networks."
         )
-        return f'<div class="card">{absent(told)}</div>'
+        return f'<div class="card">{absent(text)}</div>'
     notes = "".join(f"<p>{escape(text)}</p>" for text in remarks(found))
-    verdict = f"<p class='lead'>{escape(found['sentence'])}</p>"
+    sentence = f"<p class='lead'>{escape(found['sentence'])}</p>"
     picture = _scatter(found["points"], found["truth"], run_data.mode)
-    return f'<div class="card">{verdict}{_table(found)}{notes}</div><div class="grid">{picture}</div>'
+    return f'<div class="card">{sentence}{_table(found)}{notes}</div><div class="grid">{picture}</div>'
 
 
 def _scatter(points: Sequence[Sequence[float]], truth: str, mode: str) -> str:
@@ -37,9 +37,9 @@ def _scatter(points: Sequence[Sequence[float]], truth: str, mode: str) -> str:
         Axis.of("truth", [x for x, _ in places]), Axis.of("score", [y for _, y in places]), "score against truth"
     )
     plot.dots(places, "full")
-    told = f"{len(points)} architectures; truth: {truth}."
-    told += f" {away} with a score far worse than most are drawn at the edge." if away else ""
-    return figure(plot, "Score against truth", told)
+    caption = f"{len(points)} architectures; truth: {truth}."
+    caption += f" {away} with a score far worse than most are drawn at the edge." if away else ""
+    return figure(plot, "Score against truth", caption)
 
 
 def _table(found: Mapping[str, Any]) -> str:

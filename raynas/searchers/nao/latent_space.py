@@ -16,10 +16,10 @@ from torch import Tensor
 from raynas.architecture import Architecture, key
 from raynas.search_space.sequence import SequenceEncoder
 from raynas.search_space.space import SearchSpace
-from raynas.searchers.diagnostics import pairwise_accuracy
-from raynas.searchers.models.nao_network import EncoderDecoder, Grammar
 from raynas.searchers.models.transforms import normal_score
-from raynas.searchers.nao_settings import NAOSettings
+from raynas.searchers.nao.diagnostics import pairwise_accuracy
+from raynas.searchers.nao.network import EncoderDecoder, Grammar
+from raynas.searchers.nao.settings import NAOSettings
 
 __all__ = ["Fit", "LatentSpace"]
 

@@ -14,7 +14,7 @@ __all__ = ["NAOSettings"]
 
 @searcher_settings
 class NAOSettings:
-    """Settings of :class:`raynas.searchers.nao.NAO`.
+    """Settings of :class:`raynas.searchers.nao.searcher.NAO`.
 
     The defaults suit spaces of up to some twenty decisions on one CPU core.
 

@@ -25,7 +25,8 @@ from raynas.architecture import Architecture, enumerate_all
 from raynas.cli.main import main
 from raynas.config.run import Config, SearchConfig
 from raynas.results.log import Log
-from raynas.runs.base import NoCosts, SearchRun
+from raynas.runs.phases.leaderboard import write_leaderboard
+from raynas.runs.run import Run
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import Evolution, EvolutionSettings, RandomSearch
 from raynas.tune.spec import EvaluationSpec
@@ -39,14 +40,13 @@ def truth(architectures: Sequence[Architecture]) -> list[float]:
 
 def test_what_the_searcher_recommends_is_scored_again(tmp_path: Path) -> None:
     config = Config(search=SearchConfig(top=3), storage_path=str(tmp_path), name="run")
-    costs = NoCosts()
-    run = SearchRun(config, SearchSpace(DECISIONS, costs=costs), costs, RandomSearch, tune.Trainable)
+    run = Run(config, SearchSpace(DECISIONS), None, RandomSearch, tune.Trainable)
     with Log(run.folder / "scored.parquet") as log:
         for place, architecture in enumerate(ALL[:8]):
             log.append({"architecture": architecture, "status": "complete", "fidelity": 1, "score": float(place)})
 
     def board(*recommended: Architecture) -> list[Any]:
-        return [row["architecture"] for row in run.leaderboard(doubtful, recommended)]
+        return [row["architecture"] for row in write_leaderboard(run.context, doubtful, recommended)]
 
     doubtful = EvaluationSpec(tune.Trainable, rescore=truth)
     # What is scored again is in the order of its new scores, and filled up with the best of the log.
@@ -64,7 +64,7 @@ def told(folder: Path, num_samples: int, population: int, others: int = 0) -> li
     search = SearchConfig(num_samples=num_samples, slices=1, scheduler="none", trainable_args=arguments)
     config = Config(search=search, storage_path=str(folder), name="run")
     evolution = functools.partial(Evolution, settings=EvolutionSettings(population=population, parents=4))
-    run = SearchRun(config, space, NoCosts(), evolution, plain.Told)
+    run = Run(config, space, None, evolution, plain.Told)
     run.search()
     rows = results.read(run.folder / "scored.parquet").to_pylist()
     assert len({row["key"] for row in rows}) == num_samples and {row["status"] for row in rows} == {"complete"}

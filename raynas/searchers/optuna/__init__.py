@@ -1,0 +1,1 @@
+"""Searchers that sample with Optuna: TPE for one objective, NSGA-II for several."""
