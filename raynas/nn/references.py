@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from raynas.exceptions import SpaceError
@@ -162,6 +163,11 @@ def check_references(space: nn.Module) -> None:
     """
     references = _FOUND[space] = References(space)  # it may have changed since it was looked at
     for path, module in space.named_modules():
+        if any(map(is_lazy, module.parameters(recurse=False))):
+            raise SpaceError(
+                f"{path or 'the space'} is a {type(module).__name__}, whose weights have no size before it is called: "
+                f"give its input size, as to nn.{type(module).__name__.replace('Lazy', '')}"
+            )
         for name, value in module.__dict__.items():
             if isinstance(value, Tensor) and not value.is_leaf:
                 where = f"the attribute {path + '.' if path else ''}{name} of {type(module).__name__}"
