@@ -13,6 +13,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "ExportError",
+    "ForwardError",
     "InfeasibleError",
     "LeaseLostError",
     "NotOwnedError",
@@ -49,6 +50,10 @@ class AngleError(RayNASError, ValueError):
 
 class ArchitectureError(RayNASError, ValueError):
     """An architecture that its space does not contain; the message names the legal keys or options."""
+
+
+class ForwardError(SpaceError):
+    """A network of a space does not run; the message says which architecture, module and line of code."""
 
 
 class CheckpointError(RayNASError, RuntimeError):

@@ -90,6 +90,7 @@ CHANGING_METHODS = {
 }
 EXCEPTIONS = {
     ("raynas.cli.native_stderr", "os.fdopen"): "the program's own stderr",
+    ("raynas.export.checks", "save_file"): "inputs in a scratch folder, for a process of its own",
     ("raynas.export.formats", "save_file"): "drafts in a scratch folder, put in place by put_in_place",
     ("raynas.export.formats", "torch.export.save"): "as above",
     ("raynas.export.formats", "torch.onnx.export"): "as above",
@@ -176,6 +177,7 @@ STATE = {
     "raynas.distributed.local_ray._private_folder": "one folder for each process, also after a fork",
     "raynas.distributed.local_ray.os": "Ray reads its settings from the environment; set back after its start",
     "raynas.distributed.rendezvous.os": "gloo reads its network interface from the environment",
+    "raynas.nn.references._FOUND": "found once for each space, and forgotten with it",
     "raynas.results.files._adapter": "pydantic's validators, built once for each class",
     "raynas.storage.locks._LOCKS": "the operating system counts the locks of a process, not of its objects",
     "raynas.storage.locks._make_process_folder": "one folder for each process, also after a fork",

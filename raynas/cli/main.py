@@ -39,6 +39,7 @@ from raynas.runs.bad_input import validating
 from raynas.runs.dry_run import dry_run
 from raynas.runs.factory import prepare
 from raynas.runs.phases.retraining import check_room_to_retrain, check_trained
+from raynas.runs.preflight import preflight
 from raynas.runs.rank import rank
 from raynas.runs.run import Run
 from raynas.storage.locks import lock_folder
@@ -129,6 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if flags.dry_run:
             dry_run(run)
             return 0
+        if command == "search" and run.context.networks is not None:
+            first = run.context.networks.costs.covering()[0]
+            preflight(run.context.networks, run.config, run.config.after, first, run.view.say)
         run.context.attach()
     except KeyboardInterrupt:
         return 130

@@ -6,6 +6,7 @@ Counted without computing anything: a forward pass of one example on PyTorch's m
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
 import statistics
@@ -21,7 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from raynas import architecture as arch
 from raynas.architecture import Architecture, Decisions, Graph, Notation
 from raynas.costs.meta import on_meta
+from raynas.exceptions import ForwardError
 from raynas.nn.choice import Choice, choices, decisions, open_choices, places
+from raynas.nn.forward_errors import forward_error, options_to_blame
 from raynas.nn.protocols import find_hook
 from raynas.nn.references import check_references
 from raynas.nn.space import chosen, graph
@@ -77,7 +80,8 @@ class Costs:
         self._space = on_meta(space).eval()
         self._inputs = tuple(x[:1].to("meta") for x in example_inputs)
         self._counted: dict[str, dict[str, int]] = {}
-        self._table = _tabulate(self._space, self._inputs)
+        with self._placed():
+            self._table = _tabulate(self._space, self._inputs)
         self._narrowed = False
 
     @property
@@ -105,7 +109,31 @@ class Costs:
     def count(self, architecture: Mapping[str, str]) -> dict[str, int]:
         """The same by a forward pass, whether the space is additive or not."""
         options = chosen(self._space, architecture)
-        return _count(self._space, self._inputs, options, FlopCounterMode(display=False))
+        with self._placed():
+            return _count(self._space, self._inputs, options, FlopCounterMode(display=False))
+
+    @contextlib.contextmanager
+    def _placed(self) -> Iterator[None]:
+        """Errors of a forward pass with the options, the module and the line that are to blame.
+
+        Raises:
+            ForwardError: Instead of whatever the pass raised.
+        """
+
+        def run(network: nn.Module) -> Any:
+            with torch.no_grad():
+                return network(*self._inputs)
+
+        def works(network: nn.Module) -> bool:
+            run(network)
+            return True
+
+        try:
+            yield
+        except _PassFailed as failed:
+            open_in_space, cause = open_choices(self._space), failed.cause
+            blame = options_to_blame(self._space, failed.options, open_in_space, assemble, works)
+            raise forward_error(cause, assemble(self._space, failed.options), run, blame) from cause
 
     def narrow(self, decisions: Mapping[str, Sequence[str]]) -> None:
         """Leave only these options in :attr:`decisions`, of which everything here is then told."""
@@ -127,7 +155,13 @@ class Costs:
         probe = chosen(self._space, self.sample(random.Random(0)))
         with torch.no_grad():
             answer = assemble(self._space, probe)(*self._inputs)
-        return int((answer[0] if isinstance(answer, tuple) else answer).shape[-1])
+        logits = answer[0] if isinstance(answer, tuple) and answer else answer
+        if not isinstance(logits, Tensor) or not logits.ndim:
+            kind = f"a dict with {', '.join(map(repr, answer))}" if isinstance(answer, dict) else type(logits).__name__
+            raise ForwardError(
+                f"forward of {type(self._space).__name__} returns {kind}: return the logits, a tensor [N, classes]"
+            )
+        return int(logits.shape[-1])
 
     def canonical(self, architecture: Mapping[str, str]) -> Architecture:
         """The canonical form of an architecture, as :func:`raynas.nn.space.canonical`, without walking the space."""
@@ -202,9 +236,20 @@ def _count(
     space: nn.Module, inputs: tuple[Tensor, ...], options: Mapping[str, str], counter: FlopCounterMode
 ) -> dict[str, int]:
     subnet = assemble(space, options)
-    with torch.no_grad(), counter:
-        subnet(*inputs)
+    try:
+        with torch.no_grad(), counter:
+            subnet(*inputs)
+    except Exception as error:  # whatever the code of a user raises
+        raise _PassFailed(options, error) from error
     return {"macs": counter.get_total_flops() // 2, "parameters": sum(p.numel() for p in subnet.parameters())}
+
+
+class _PassFailed(RuntimeError):
+    """A forward pass of the network of these options has failed."""
+
+    def __init__(self, options: Mapping[str, str], cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.options, self.cause = dict(options), cause
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -11,13 +12,14 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
 
 from raynas.exceptions import ExportError
 from raynas.export.signature import Inputs
 from raynas.storage.removal import scratch
 
-__all__ = ["Trials", "difference", "leave_out_idle", "numbers", "outputs_of", "run_alone"]
+__all__ = ["Trials", "difference", "leave_out_idle", "numbers", "outputs_of", "plain_copy", "run_alone"]
 
 Trials = list[Inputs]
 
@@ -43,6 +45,36 @@ def leave_out_idle(network: nn.Module, inputs: Inputs) -> None:
                 outputs_of(network, inputs)
             except Exception:  # whatever a forward raises that reads the weights of a module without calling it
                 network._modules[name] = child
+
+
+def plain_copy(network: nn.Module) -> nn.Module:
+    """A copy of a network in eval mode on the CPU, with plain weights.
+
+    Weights that are computed from others, as by weight and spectral normalisation, become what they are now.
+    """
+    computed = {
+        id(value): value.detach().clone()
+        for module in network.modules()
+        for value in module.__dict__.values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    copied: nn.Module = copy.deepcopy(network, computed).cpu().eval()
+    for module in list(copied.modules()):
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):  # type: ignore[arg-type, union-attr]
+                with torch.no_grad():
+                    parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+        for hook in list(module._forward_pre_hooks.values()):
+            remove = _OLD_HOOKS.get(f"{type(hook).__module__}.{type(hook).__name__}")
+            if remove is not None:
+                remove(module, hook.name)
+    return copied
+
+
+_OLD_HOOKS: dict[str, Callable[..., Any]] = {
+    "torch.nn.utils.weight_norm.WeightNorm": nn.utils.remove_weight_norm,
+    "torch.nn.utils.spectral_norm.SpectralNorm": nn.utils.remove_spectral_norm,
+}
 
 
 def numbers(tensor: Tensor) -> Tensor:

@@ -14,26 +14,28 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from raynas.exceptions import CodegenError, ExportError
-from raynas.export.checks import Trials, difference, leave_out_idle, numbers, outputs_of, run_alone
+from raynas.export.checks import Trials, difference, leave_out_idle, numbers, outputs_of, plain_copy, run_alone
+from raynas.export.failures import explanation, open_length
 from raynas.export.signature import Inputs, Signature, metadata_text
 from raynas.export.source import source_of, with_code
+from raynas.export.traced import any_batch
 from raynas.storage.atomic import put_in_place, replace_text, write_json
 from raynas.storage.removal import MARKER, own, scratch
 
-__all__ = ["FORMATS", "ExportReport", "ExportedFile", "export"]
+__all__ = ["FORMATS", "ExportReport", "ExportedFile", "export", "rehearse"]
 
 FORMATS = ("safetensors", "torch_export", "onnx")
 
 Run = Callable[[Trials], list[list[Tensor]]]
 
 _BATCHES = (1, 3)
+_TOLERANCE = 1e-4
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -75,7 +77,7 @@ def export(
     example_inputs: tuple[Tensor, ...] | Signature,
     folder: str | Path,
     formats: Sequence[str] = ("safetensors", "torch_export"),
-    tolerance: float = 1e-4,
+    tolerance: float = _TOLERANCE,
 ) -> ExportReport:
     """Write a network in formats that need no RayNAS, and check each file against the network.
 
@@ -124,6 +126,45 @@ def export(
     return report
 
 
+def rehearse(subnet: nn.Module, example_inputs: Inputs | Signature, formats: Sequence[str]) -> list[str]:
+    """Try whether :func:`export` will work, as far as that can be seen in seconds. Nothing is kept.
+
+    Args:
+        subnet: With any weights.
+        example_inputs: As for :func:`export`.
+        formats: As for :func:`export`.
+
+    Returns:
+        For every format that will not work, why.
+
+    Raises:
+        ExportError: An unknown format, or inputs that are no examples.
+    """
+    signature = example_inputs if isinstance(example_inputs, Signature) else Signature(tuple(example_inputs))
+    _check_request(formats, signature.example)
+    failures = []
+    with scratch() as folder:
+        for name in formats:
+            try:
+                job = _Job(subnet, signature, _TOLERANCE)
+                main, run = _WRITERS[name](job, folder)
+                with _explained(name, job.network):
+                    found = _run_here(folder / main, job) if name == "safetensors" else run(job.trials[:1])[0]
+                difference(name, job.expected[0], found, job.tolerance)
+            except ExportError as error:
+                failures.append(str(error))
+    return failures
+
+
+def _run_here(file: Path, job: _Job) -> list[Tensor]:
+    """What ``model.py`` computes, in this process: it is checked alone when it is exported."""
+    spec = importlib.util.spec_from_file_location("exported_model", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return outputs_of(module.load(), job.signature.prepared(job.trials[0]))
+
+
 def _check_request(formats: Sequence[str], example_inputs: Inputs) -> None:
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
@@ -142,7 +183,7 @@ class _Job:
     """
 
     def __init__(self, subnet: nn.Module, signature: Signature, tolerance: float) -> None:
-        self.network = copy.deepcopy(subnet).cpu().eval()
+        self.network = plain_copy(subnet)
         example = tuple(tensor.detach().cpu() for tensor in signature.example)
         self.signature = dataclasses.replace(signature, example=example)
         self.tolerance = tolerance
@@ -183,9 +224,9 @@ def _write_safetensors(job: _Job, folder: Path) -> tuple[str, Run]:
     packages = {type(module).__module__.split(".")[0] for module in network.modules()}
     hidden = sorted({"raynas", "spaces", "trainables", *packages} - {"torch", "builtins", "__main__"})
     try:
-        text, state = source_of(network, len(job.signature.example))
+        text, state = source_of(network, len(job.signature.example), job.signature.prepared(job.trials[-1]))
     except CodegenError as error:
-        raise ExportError(_failure("safetensors", network, error)) from error
+        raise ExportError(_failure("safetensors", network, str(error))) from error
     replace_text(folder / "model.py", with_code(text, job.signature.code), timeout=0)
     for name, value in job.signature.files.items():
         write_json(folder / name, value)
@@ -198,7 +239,8 @@ def _write_torch_export(job: _Job, folder: Path) -> tuple[str, Run]:
     network, inputs = job.graph()
     notes = {"signature.json": json.dumps(job.signature.metadata)} if job.signature.metadata else None
     with _explained("torch_export", job.network):
-        program = torch.export.export(network, inputs, dynamic_shapes=_any_batch(inputs))
+        with open_length(job.network):
+            program = torch.export.export(network, inputs, dynamic_shapes=any_batch(inputs))
         torch.export.save(program, path, extra_files=notes)
         loaded = torch.export.load(path).module()
     return path.name, lambda trials: [outputs_of(loaded, job.signature.graph_inputs(inputs)) for inputs in trials]
@@ -216,13 +258,13 @@ def _write_onnx(job: _Job, folder: Path) -> tuple[str, Run]:
     # A single file where the format's limit of 2 GB allows it.
     large = sum(value.nbytes for value in network.state_dict().values()) > 1.8e9
     names = {"input_names": job.signature.input_names or None, "output_names": job.signature.output_names or None}
-    with _explained("onnx", job.network):
+    with _explained("onnx", job.network), open_length(job.network):
         torch.onnx.export(
             network,
             inputs,
             path,
             dynamo=True,
-            dynamic_shapes=_any_batch(inputs),
+            dynamic_shapes=any_batch(inputs),
             external_data=large,
             verbose=False,
             **names,
@@ -241,12 +283,6 @@ def _write_onnx(job: _Job, folder: Path) -> tuple[str, Run]:
     return path.name, lambda trials: [run(job.signature.graph_inputs(inputs)) for inputs in trials]
 
 
-def _any_batch(inputs: Inputs) -> tuple[dict[int, Any], ...]:
-    """That the first dimension of every input is one and the same number, whatever it is."""
-    batch = torch.export.Dim("batch")
-    return tuple({0: batch} for _ in inputs)
-
-
 @contextlib.contextmanager
 def _explained(name: str, network: nn.Module) -> Iterator[None]:
     """Turn whatever an exporter raises into one line that says which format failed and why."""
@@ -255,11 +291,10 @@ def _explained(name: str, network: nn.Module) -> Iterator[None]:
     except ExportError:
         raise
     except Exception as error:  # the exporters document no common class
-        raise ExportError(_failure(name, network, error)) from error
+        raise ExportError(_failure(name, network, explanation(error, network))) from error
 
 
-def _failure(name: str, network: nn.Module, error: Exception) -> str:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _failure(name: str, network: nn.Module, reason: str) -> str:
     others = " and ".join(other for other in FORMATS if other != name)
     return f"{name} cannot express {type(network).__name__}: {reason}; {others} may still work"
 

@@ -135,6 +135,8 @@ def _call(function: Callable[..., Any], values: Sequence[Any], args: list[str], 
     if function is operator.getitem:
         index = args[1]
         return f"{args[0]}[{index[1:-1] if isinstance(values[1], tuple) and len(values[1]) > 1 else index}]"
+    if isinstance(function, torch._ops.OpOverload):
+        return f"torch.ops.{function}({', '.join(args + named)})"
     if function is operator.neg:
         return f"-{args[0]}"
     for prefix, namespace in _NAMESPACES.items():

@@ -12,9 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
 from raynas.exceptions import CodegenError
+from raynas.export.failures import explanation, open_length
 from raynas.export.fx_printer import text_literal, value_text, write_forward
+from raynas.export.traced import traced_graph
 
 __all__ = ["CodegenError", "source_of", "with_code"]
 
@@ -22,7 +25,7 @@ __all__ = ["CodegenError", "source_of", "with_code"]
 _IDLE = {"torchvision.ops.stochastic_depth.StochasticDepth"}
 
 _TEMPLATE = '''"""{title}: a plain PyTorch network, written by RayNAS. Needs torch and safetensors, nothing else.
-
+{note}
     from model import load
     network = load()  # weights from model.safetensors beside this file, in eval mode
 """
@@ -81,12 +84,14 @@ def with_code(text: str, code: str) -> str:
     return f"{head}\n\n{rest}\n\n\ndef load({tail}"
 
 
-def source_of(network: nn.Module, inputs: int) -> tuple[str, dict[str, Tensor]]:
+def source_of(network: nn.Module, inputs: int, example: tuple[Tensor, ...] = ()) -> tuple[str, dict[str, Tensor]]:
     """Write a network as Python code.
 
     Args:
         network: In eval mode; not changed, except that tensors made in its ``forward`` become attributes of it.
         inputs: How many positional tensors its ``forward`` is called with; other arguments keep their defaults.
+        example: Such tensors, with a batch of at least 2: a network that cannot be traced symbolically is written in
+            the operators to which its ``forward`` comes down for inputs of these shapes.
 
     Returns:
         The text of a module with a class ``Network`` and a function ``load``, and the state dict that it loads. The
@@ -95,25 +100,48 @@ def source_of(network: nn.Module, inputs: int) -> tuple[str, dict[str, Tensor]]:
     Raises:
         CodegenError: The forward cannot be traced, or calls something that torch does not have.
     """
+    title = name if (name := type(network).__name__).isidentifier() else "Network"
+    try:
+        return _written(network, *_symbolic(network, inputs), title)
+    except CodegenError as reason:
+        if not example:
+            raise
+        try:
+            traced = traced_graph(network, example)
+        except CodegenError:
+            raise reason from None
+        return _written(traced, traced.graph, {}, title, _OPERATORS)
+
+
+def _symbolic(network: nn.Module, inputs: int) -> tuple[fx.Graph, dict[nn.Module, str]]:
+    """The graph of a network by symbolic tracing, and the constructors of its layers."""
     tracer = _Tracer(network, inputs)
     try:
-        graph = tracer.trace(network)
+        with open_length(network):
+            return tracer.trace(network), tracer.constructors
     except Exception as error:  # whatever the user's forward raises when it is called with stand-ins for tensors
-        raise CodegenError(f"forward cannot be traced symbolically: {_first_line(error)}") from error
+        raise CodegenError(f"forward cannot be traced symbolically: {explanation(error, network)}") from error
+
+
+def _written(
+    network: nn.Module, graph: fx.Graph, constructors: Mapping[nn.Module, str], title: str, note: str = ""
+) -> tuple[str, dict[str, Tensor]]:
+    """The text of a module for a graph, and its state dict."""
     members: dict[str, Any] = {}
     state: dict[str, Tensor] = {}
     for node in graph.nodes:
         path = str(node.target)
         if node.op == "call_module":
             layer = network.get_submodule(path)
-            _put(members, path, tracer.constructors[layer])
+            _put(members, path, constructors[layer])
             state |= {f"{path}.{name}": value for name, value in layer.state_dict().items()}
         elif node.op == "get_attr":
             state[path] = _attribute(network, path)
             _put(members, path, _tensor_constructor(state[path]))
     names, body = write_forward(graph, "        ")
     text = _TEMPLATE.format(
-        title=name if (name := type(network).__name__).isidentifier() else "Network",
+        title=title,
+        note=note,
         imports="".join(f"import {name}\n" for name in ("math", "operator") if f" {name}." in body),
         members=_nested(members, 2),
         inputs="".join(f", {name}" for name in names),
@@ -145,6 +173,11 @@ class _Tracer(fx.Tracer):
         return root_fn, [self.root, *(self.create_proxy("placeholder", name, (), {}) for name in names)]
 
 
+_OPERATORS = """Its forward looks at the shapes of tensors: it is written in the operators of torch to which it comes
+down for inputs of the shapes of training, in batches of any size.
+"""
+
+
 def _constructor(layer: nn.Module) -> str | None:
     """The call that builds a layer like this one, or None where it cannot be read off its attributes."""
     kind = type(layer)
@@ -154,8 +187,8 @@ def _constructor(layer: nn.Module) -> str | None:
         return "nn.Identity()"
     if getattr(nn, kind.__name__, None) is not kind:
         return None
-    parameters = dict(list(inspect.signature(kind.__init__).parameters.items())[1:])
-    found = _arguments(layer, parameters)
+    parameters = _parameters(kind)
+    found = _encoder_arguments(layer) if kind is nn.TransformerEncoderLayer else _arguments(layer, parameters)
     for arguments in ({name: _collapsed(value) for name, value in found.items()}, found):
         given = {name: value for name, value in arguments.items() if value != parameters[name].default}
         try:
@@ -166,6 +199,34 @@ def _constructor(layer: nn.Module) -> str | None:
         except (TypeError, ValueError, RuntimeError):  # CodegenError among them: a value without a literal form
             continue
     return None
+
+
+def _parameters(kind: type[nn.Module]) -> dict[str, inspect.Parameter]:
+    """The parameters of the constructor of a layer."""
+    found = dict(list(inspect.signature(kind.__init__).parameters.items())[1:])
+    if issubclass(kind, nn.RNNBase) and kind is not nn.RNNBase:  # theirs are *args and **kwargs
+        found = dict(list(inspect.signature(nn.RNNBase.__init__).parameters.items())[2:])
+        if kind is not nn.LSTM:
+            del found["proj_size"]
+        if kind is nn.RNN:
+            found["nonlinearity"] = inspect.Parameter("nonlinearity", inspect.Parameter.KEYWORD_ONLY, default="tanh")
+    return found
+
+
+def _encoder_arguments(layer: nn.TransformerEncoderLayer) -> dict[str, Any]:
+    """The arguments of a layer that keeps them in its parts alone."""
+    activation = {F.relu: "relu", F.gelu: "gelu"}.get(layer.activation, layer.activation)
+    return {
+        "d_model": layer.self_attn.embed_dim,
+        "nhead": layer.self_attn.num_heads,
+        "dim_feedforward": layer.linear1.out_features,
+        "dropout": layer.dropout.p,
+        "activation": activation,
+        "layer_norm_eps": layer.norm1.eps,
+        "batch_first": layer.self_attn.batch_first,
+        "norm_first": layer.norm_first,
+        "bias": layer.linear1.bias is not None,
+    }
 
 
 def _sequence(layers: nn.Sequential) -> str | None:
@@ -239,7 +300,3 @@ def _nested(members: Mapping[str, Any], depth: int) -> str:
         text = value.replace("\n", f"\n{inner}") if isinstance(value, str) else f"Group({_nested(value, depth + 1)})"
         lines.append(f"{inner}{text_literal(name)}: {text},\n")
     return f"{{\n{''.join(lines)}{inner[4:]}}}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

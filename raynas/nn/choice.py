@@ -18,7 +18,7 @@ networks that repeat a searched cell, the Choices are given the same ``decision`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -34,8 +34,9 @@ class Choice(nn.Module):
     """Several modules of which an architecture takes one.
 
     Args:
-        options: The candidates by name. Names are non-empty, contain no dot and are not attributes of
-            ``nn.Module`` ("train", "type", ...). A candidate may itself contain Choices.
+        options: The candidates by name, or a list of them, which are then named 0, 1, ... Names are non-empty, contain
+            no dot and are not attributes of ``nn.Module`` ("train", "type", ...). A candidate may itself contain
+            Choices.
         decision: Name of the decision that this Choice follows; by default its place in the model. All Choices of
             one name take the same option. The name counts from the root of the space, wherever the Choice stands.
         named: The same as keyword arguments: ``Choice(k3=..., k5=...)``.
@@ -45,13 +46,18 @@ class Choice(nn.Module):
     """
 
     def __init__(
-        self, options: Mapping[str, nn.Module] | None = None, /, *, decision: str | None = None, **named: nn.Module
+        self,
+        options: Mapping[Any, nn.Module] | Sequence[nn.Module] | None = None,
+        /,
+        *,
+        decision: str | None = None,
+        **named: nn.Module,
     ) -> None:
         super().__init__()
         if decision == "":
             raise SpaceError("the decision name '' cannot be used: it must be non-empty")
         self.decision = decision
-        candidates = {**(options or {}), **named}
+        candidates = {**_by_name(options), **named}
         if not candidates:
             raise SpaceError("a Choice needs at least one option")
         for name, module in candidates.items():
@@ -60,6 +66,8 @@ class Choice(nn.Module):
                     f"option name {name!r} cannot be used: it must be non-empty, without a dot, "
                     "and no attribute of Choice or nn.Module"
                 )
+            if not isinstance(module, nn.Module):
+                raise SpaceError(f"option {name!r} is {_shown(module)}")
             self.add_module(name, module)
 
     @property
@@ -73,6 +81,34 @@ class Choice(nn.Module):
             f"this model still contains a Choice of {', '.join(self.options)}: "
             "call derive(space, architecture) and run what it returns"
         )
+
+
+def _by_name(options: Mapping[Any, nn.Module] | Sequence[nn.Module] | None) -> dict[str, nn.Module]:
+    """The options by name: of a list 0, 1, ...; a number is the name that it is written as."""
+    if options is None:
+        return {}
+    if isinstance(options, (list, tuple, nn.ModuleList)):
+        return {str(place): module for place, module in enumerate(options)}
+    if not isinstance(options, (Mapping, nn.ModuleDict)):
+        raise SpaceError(f"the options must be a mapping from names to modules, or a list of them, not {options!r}")
+    wrong = [name for name in options if isinstance(name, bool) or not isinstance(name, (str, int))]
+    if wrong:
+        raise SpaceError(f"option name {wrong[0]!r} cannot be used: legal are text and whole numbers")
+    names = [str(name) for name in options]
+    if len(set(names)) < len(names):
+        raise SpaceError(f"option name {next(name for name in names if names.count(name) > 1)!r} stands twice")
+    return {str(name): module for name, module in options.items()}
+
+
+def _shown(value: Any) -> str:
+    """What stands where a module is needed, and what to write."""
+    if value is None:
+        return "None: for no operation write nn.Identity(), or a module that returns zeros"
+    if isinstance(value, type) and issubclass(value, nn.Module):
+        return f"the class {value.__name__}, not a module: write {value.__name__}(...)"
+    if isinstance(value, tuple) and len(value) == 1 and isinstance(value[0], nn.Module):
+        return "a tuple with a module: is there a comma too many?"
+    return f"a {type(value).__name__}, not an nn.Module"
 
 
 def choices(space: nn.Module) -> Iterator[tuple[str, Choice]]:

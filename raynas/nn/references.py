@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from raynas.exceptions import SpaceError
@@ -129,6 +130,10 @@ _REFUSED = (
     "the network of an architecture. Keep the modules themselves, in a list, a dict or as a bound method, or use them "
     "in forward"
 )
+_COMPUTED = (
+    "is computed from parameters outside forward, so that the space cannot be copied: compute it in forward; for "
+    "torch.nn.utils.weight_norm and spectral_norm take those of torch.nn.utils.parametrizations"
+)
 _COMPILED = (
     "{where} is compiled (torch.compile): the compiled code runs the modules of the space, not those of the network "
     "of an architecture. Compile the network that derive returns instead"
@@ -158,6 +163,15 @@ def check_references(space: nn.Module) -> None:
     """
     references = _FOUND[space] = References(space)  # it may have changed since it was looked at
     for path, module in space.named_modules():
+        if any(map(is_lazy, module.parameters(recurse=False))):
+            raise SpaceError(
+                f"{path or 'the space'} is a {type(module).__name__}, whose weights have no size before it is called: "
+                f"give its input size, as to nn.{type(module).__name__.replace('Lazy', '')}"
+            )
+        for name, value in module.__dict__.items():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                where = f"the attribute {path + '.' if path else ''}{name} of {type(module).__name__}"
+                raise SpaceError(f"{where} {_COMPUTED}")
         for kind in _HOOKS:
             for hook in module.__dict__.get(kind, {}).values():
                 if not references._redirects(hook, _DEEP) and references._refers(hook, _DEEP, set()):

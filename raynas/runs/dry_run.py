@@ -9,6 +9,7 @@ from raynas import architecture as arch
 from raynas.architecture import Architecture
 from raynas.evaluation.scorer import Scorer
 from raynas.nn.protocols import inspect_space
+from raynas.runs.preflight import preflight
 from raynas.runs.run import Run
 from raynas.search_space.joint import network, recipe, settings
 from raynas.training.trainer import Progress, Trainer
@@ -67,6 +68,8 @@ def _show(run: Run, chosen: Architecture) -> None:
         say(f"{name}: {len(getattr(run.data, name))} {run.data}")
     if str(run.search_data) != str(run.data):
         say(f"the search sees {run.search_data}")
+    assert run.context.networks is not None
+    preflight(run.context.networks, run.config, run.config.after, network(chosen), say)
     text, progress = run_one_architecture(run, chosen)
     say(text)
     epochs = run.config.train.resolved().epochs

@@ -17,7 +17,7 @@ from raynas.data.contents import contents
 from raynas.data.dataset import Data, for_search
 from raynas.evaluation.proxies.evaluator import ZeroCostProxies, check_scores
 from raynas.evaluation.proxies.filter import filtered
-from raynas.exceptions import ConfigError
+from raynas.exceptions import ConfigError, ForwardError
 from raynas.nn.choice import decisions
 from raynas.nn.subnet import derive
 from raynas.runs.bad_input import validating
@@ -86,6 +86,9 @@ class NetworkSpace:
                 with validating():
                     costs = Costs(self.space, (task_of(seen).example(),))
                     classes = costs.classes()
+            except ForwardError as error:
+                why = "" if seen is self.data else " (data.search_size)"
+                raise ForwardError(f"the space does not run on {seen}{why}: {error}") from error
             except (RuntimeError, TypeError) as error:
                 why = "" if seen is self.data else " (data.search_size)"
                 raise ConfigError(f"the space does not run on {seen}{why}: {str(error).splitlines()[0]}") from None

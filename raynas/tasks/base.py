@@ -183,6 +183,19 @@ class Task(abc.ABC):
             The number of correct answers and the summed loss as a tensor [2], and the state for the next batch.
         """
 
+    def check_outputs(self, outputs: Any, examples: int, training: bool) -> None:
+        """Check what a network returned for a batch, once before anything is trained.
+
+        Args:
+            outputs: As the loader or :meth:`evaluate_batch` gets them.
+            examples: Of the batch.
+            training: Whether the network is in training mode.
+
+        Raises:
+            ForwardError: The task cannot use them.
+        """
+        return
+
     @property
     def export_files(self) -> Mapping[str, Any]:
         """Data that an exported network needs to be used, by the names of JSON files."""

@@ -13,7 +13,7 @@ from raynas.config.run import ExportConfig, SearchConfig
 from raynas.config.train import Preset, TrainConfig
 from raynas.data.dataset import Dataset, Split
 from raynas.data.transforms import Augment, normalise
-from raynas.exceptions import ConfigError
+from raynas.exceptions import ConfigError, ForwardError
 from raynas.export.signature import ImageSignature, Inputs
 from raynas.metrics import ACCURACY
 from raynas.tasks.base import RankInfo, Task, TrainLoader, ValidationSlices
@@ -111,6 +111,29 @@ class Images(Task):
         outputs = model(inputs)
         loss = F.cross_entropy(outputs.float(), targets, reduction="sum")
         return torch.stack([(outputs.argmax(1) == targets).sum().float(), loss]), None
+
+    def check_outputs(self, outputs: Any, examples: int, training: bool) -> None:
+        """Logits [N, classes]; in training those of auxiliary classifiers may follow in a tuple.
+
+        Raises:
+            ForwardError: The outputs are something else.
+        """
+        several = isinstance(outputs, (tuple, list))
+        if several and not training:
+            raise ForwardError(
+                f"in evaluation forward returns a {type(outputs).__name__} of {len(outputs)}: return the logits alone, "
+                "a tensor [N, classes] (return a tuple, with auxiliary logits, only if self.training)"
+            )
+        for place, each in enumerate(outputs if isinstance(outputs, tuple) else (outputs,)):
+            if not isinstance(each, Tensor):
+                kind = f"a dict with {', '.join(map(repr, each))}" if isinstance(each, dict) else type(each).__name__
+                raise ForwardError(f"forward returns {kind}: return the logits, a tensor [N, classes]")
+            if each.ndim != 2 or len(each) != examples or each.shape[1] < self.data.classes:
+                which = f"output {place} of a tuple, the logits of an auxiliary classifier," if place else "forward"
+                raise ForwardError(
+                    f"{which} has the shape {list(each.shape)} for {examples} images: needed are logits [N, classes], "
+                    f"with at least {self.data.classes} classes"
+                )
 
     def export_signature(self, inputs: Inputs, settings: ExportConfig) -> ImageSignature:
         """The normalisation of the images and the names of the classes."""

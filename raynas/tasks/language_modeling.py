@@ -19,7 +19,8 @@ from raynas.config.run import ExportConfig, SearchConfig
 from raynas.config.train import Preset, TrainConfig
 from raynas.data.text import END, RARE, Text, TextData
 from raynas.exceptions import ConfigError
-from raynas.export.signature import Inputs, TextSignature
+from raynas.export.signature import Inputs
+from raynas.export.text_signature import TextSignature
 from raynas.metrics import PERPLEXITY
 from raynas.tasks.base import RankInfo, Task, TrainLoader, ValidationSlices
 from raynas.utils.seeds import seed_of

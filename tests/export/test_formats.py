@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -175,8 +176,8 @@ def test_a_file_that_computes_something_else_is_not_kept(
 ) -> None:
     right = exporting.source_of
 
-    def wrong(network: nn.Module, inputs: int) -> tuple[str, dict[str, Tensor]]:
-        text, state = right(network, inputs)
+    def wrong(*given: Any) -> tuple[str, dict[str, Tensor]]:
+        text, state = right(*given)
         return text, {name: value * 1.01 if value.is_floating_point() else value for name, value in state.items()}
 
     monkeypatch.setattr(exporting, "source_of", wrong)
@@ -191,8 +192,8 @@ def test_code_that_needs_other_packages_does_not_pass(
 ) -> None:
     right = exporting.source_of
 
-    def wrong(network: nn.Module, inputs: int) -> tuple[str, dict[str, Tensor]]:
-        text, state = right(network, inputs)
+    def wrong(*given: Any) -> tuple[str, dict[str, Tensor]]:
+        text, state = right(*given)
         return text.replace("from torch import nn\n", "from torch import nn\nimport raynas\n"), state
 
     monkeypatch.setattr(exporting, "source_of", wrong)

@@ -23,7 +23,7 @@ from raynas.data.dataset import Dataset, Split, load
 from raynas.data.text import of_words
 from raynas.exceptions import ExportError
 from raynas.export.formats import FORMATS, export
-from raynas.export.signature import TextSignature
+from raynas.export.text_signature import TextSignature
 from raynas.nn.choice import decisions
 from raynas.nn.subnet import derive
 from raynas.tasks.classification import Images

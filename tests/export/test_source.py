@@ -119,7 +119,7 @@ def test_what_cannot_be_written_is_refused(
     with pytest.raises(
         ExportError, match=rf"(?s)safetensors cannot express .*{reason}.*torch_export and onnx may still work"
     ) as caught:
-        export(network, images, tmp_path)
+        export(network, images, tmp_path, ["safetensors"])
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
 
 

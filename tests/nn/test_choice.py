@@ -252,3 +252,20 @@ def test_choices_in_sequentials_are_a_chain() -> None:
     own = nn.ModuleList([block()])
     own.graph = lambda architecture: [(0, 1, architecture["0"])]
     assert graph(own)({"0": "k3"}) == [(0, 1, "k3")]
+
+
+def test_options_from_a_list_or_with_numbers_as_names() -> None:
+    a, b = nn.Identity(), nn.ReLU()
+    assert Choice([a, b]).options == Choice(nn.ModuleList([a, b])).options == ("0", "1")
+    assert Choice({3: a, 5: b}).options == ("3", "5") and Choice(nn.ModuleDict({"x": a})).options == ("x",)
+    for wrong, message in (
+        ({"a": None}, r"option 'a' is None: for no operation write nn\.Identity\(\)"),
+        ({"a": nn.Identity}, r"option 'a' is the class Identity, not a module: write Identity\(\.\.\.\)"),
+        ({"a": (a,)}, "option 'a' is a tuple with a module: is there a comma too many"),
+        ({"a": "conv"}, "option 'a' is a str, not an nn.Module"),
+        ({1: a, "1": b}, "option name '1' stands twice"),
+        ({2.5: a}, "option name 2.5 cannot be used"),
+        (a, "must be a mapping from names to modules, or a list of them"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Choice(wrong)  # type: ignore[arg-type]

@@ -1,0 +1,43 @@
+"""The line of a user's own code that an error went through."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import linecache
+import traceback
+from collections.abc import Iterator
+
+from torch import nn
+
+__all__ = ["user_line", "user_modules"]
+
+
+def user_modules(network: nn.Module) -> set[str]:
+    """The Python modules in which the parts of a network are defined, without those of torch and of RayNAS."""
+    names = {kind.__module__ for module in network.modules() for kind in type(module).__mro__}
+    return {name for name in names if name.partition(".")[0] not in ("torch", "raynas", "builtins")}
+
+
+def user_line(error: BaseException | None, network: nn.Module) -> str | None:
+    """The last line of the code in which the parts of a network are defined that an error went through.
+
+    Returns:
+        The file, the number of the line and the line itself; None where the error went through no such line.
+    """
+    own = set(_files(network))
+    while error is not None:
+        for frame in reversed(traceback.extract_tb(error.__traceback__)):
+            if frame.filename in own and frame.lineno is not None:
+                line = linecache.getline(frame.filename, frame.lineno).strip()
+                return f"{frame.filename}, line {frame.lineno}: {line}"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _files(network: nn.Module) -> Iterator[str]:
+    names = user_modules(network)
+    for kind in {each for module in network.modules() for each in type(module).__mro__}:
+        if kind.__module__ in names:
+            with contextlib.suppress(TypeError, OSError):
+                yield inspect.getfile(kind)
