@@ -21,6 +21,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import inspect
+import logging
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -90,7 +91,7 @@ class EvaluatorContract(abc.ABC):
     def start_ray(self) -> None:
         """Start Ray; called where it is not running."""
         ray.init(
-            address="local", num_cpus=4, num_gpus=0, include_dashboard=False, logging_level="ERROR",
+            address="local", num_cpus=4, num_gpus=0, include_dashboard=False, logging_level=logging.ERROR,
             log_to_driver=False, object_store_memory=256 * 2**20,
         )  # fmt: skip
 
@@ -285,7 +286,7 @@ class EvaluatorContract(abc.ABC):
             further["known"] = {
                 arch.key(architecture): {n: last[n] for n in ("fidelity", "score", "seconds", "metrics")}
             }
-        again = trials.resumed({"architecture": architecture}, **further)
+        again: Any = trials.resumed({"architecture": architecture}, **further)
         if keeps:
             again.load_checkpoint(str(tmp_path) if saved is None else saved)
         rest = trials.outcomes(again, steps=len(whole) - (1 if keeps else 0))

@@ -45,13 +45,14 @@ def test_a_refused_process_names_the_holder_however_often_it_tries(tmp_path: Pat
 
 
 def test_a_process_that_was_forked_meanwhile_does_not_keep_the_lock(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", FORKS, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    child = int(done.stdout)
-    try:
-        os.kill(child, 0)  # it is there
-        assert is_unlocked(tmp_path) and other(tmp_path).stdout == "locked\n"
-    finally:
-        os.kill(child, 9)
+    with subprocess.Popen([sys.executable, "-c", FORKS, str(tmp_path)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())  # the child has the pipe open, too: there is no end of file
+        try:
+            assert is_unlocked(tmp_path) and other(tmp_path).stdout == "locked\n"
+            assert f"{tmp_path}" in Path(f"/proc/{child}/cmdline").read_text(), "the child is at work"
+        finally:
+            os.kill(child, 9)
 
 
 def test_looking_whether_a_folder_is_locked_changes_nothing(tmp_path: Path) -> None:
