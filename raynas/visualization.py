@@ -37,7 +37,8 @@ def plot_history(runs: AnyRun | Sequence[AnyRun], ax: Axes | None = None) -> Axe
     Raises:
         ConfigError: One of them is no run, or their scores do not compare.
     """
-    found = [_load(run) for run in (runs if isinstance(runs, (list, tuple)) else [runs])]
+    several = runs if isinstance(runs, Sequence) and not isinstance(runs, str) else [runs]
+    found = [_load(run) for run in several]
     objectives = {(run.objective.name, run.objective.mode) for run in found}
     if len(objectives) > 1:
         raise ConfigError(f"scores of these runs do not compare: {' and '.join(map(str, sorted(objectives)))}")
@@ -96,8 +97,9 @@ def plot_fidelities(run: AnyRun, ax: Axes | None = None) -> Axes:
     for kind, color, label in kinds:
         shown = [sorted(line.items()) for key, line in lines.items() if status[key] == kind]
         for number, line in enumerate(shown):
-            text = {"label": f"{label} ({len(shown)})"} if number == 0 else {}
-            ax.plot(*zip(*line, strict=True), color=color, marker=".", linewidth=0.8, alpha=0.7, **text)
+            steps, scores = zip(*line, strict=True)
+            text = f"{label} ({len(shown)})" if number == 0 else None
+            ax.plot(steps, scores, color=color, marker=".", linewidth=0.8, alpha=0.7, label=text)
     ax.set(xlabel="fidelity", ylabel=_label(found))
     if lines:
         ax.legend()
@@ -116,7 +118,7 @@ def plot_ranking(run: AnyRun, ax: Axes | None = None) -> Axes:
         raise ConfigError(f"there is no {path}: run raynas rank --resume {found.folder} first")
     ranking: dict[str, Any] = read_json(path, Ranking, "run raynas rank once more")
     ax = _axes(ax)
-    ax.scatter(*(zip(*ranking["points"], strict=True) if ranking["points"] else ([], [])), s=16)
+    ax.scatter([point[0] for point in ranking["points"]], [point[1] for point in ranking["points"]], s=16)
     tau = ranking["score"]["tau"]
     ax.set_title(f"Kendall's tau {tau['value']:.2f}, 95 % interval {tau['low']:.2f} to {tau['high']:.2f}")
     ax.set(xlabel=_label(found), ylabel="true score")
@@ -124,7 +126,7 @@ def plot_ranking(run: AnyRun, ax: Axes | None = None) -> Axes:
 
 
 def _load(run: AnyRun) -> RunResults:
-    return run if isinstance(run, RunResults) else load_run(getattr(run, "folder", run))
+    return run if isinstance(run, RunResults) else load_run(run)
 
 
 def _axes(ax: Axes | None) -> Axes:

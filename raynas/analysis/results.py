@@ -98,7 +98,7 @@ def compare(runs: Sequence[str | Path | HasFolder]) -> pd.DataFrame:
     Raises:
         ConfigError: One of them is no run.
     """
-    return pd.DataFrame([_summary(load_run(getattr(run, "folder", run))) for run in runs])
+    return pd.DataFrame([_summary(load_run(run)) for run in runs])
 
 
 def _summary(run: RunResults) -> dict[str, Any]:
@@ -120,16 +120,18 @@ def _summary(run: RunResults) -> dict[str, Any]:
     }
 
 
-def load_run(folder: str | Path) -> RunResults:
+def load_run(folder: str | Path | HasFolder) -> RunResults:
     """Read the results of a run; it may still be running. No code that its settings name is run.
 
     Args:
-        folder: Of the run, or its URI in an object store.
+        folder: Of the run, or its URI in an object store; or the run itself.
 
     Raises:
         ConfigError: It is no run, a file in it is damaged, or an earlier version of RayNAS wrote the log and it is not
             known whether high scores are good.
     """
+    if not isinstance(folder, (str, Path)):
+        folder = folder.folder
     place = fetch(*split_uri(str(folder))) if remote(str(folder)) else Path(folder).expanduser()
     kept, log = place / "config.yaml", place / "scored.parquet"
     if not kept.is_file():
