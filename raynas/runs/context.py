@@ -245,14 +245,14 @@ class RunContext:
             rows = results.read(log).to_pylist()
             running |= {row["key"] for row in rows} - {row["key"] for row in rows if row["status"] != "running"}
         kept, below = self.folder / _IN_FLIGHT, self.storage.below(_IN_FLIGHT)
-        mirror = None if isinstance(below, Path) else below
-        if mirror is not None:
-            write_with_retry(mirror.pull, f"the copy of {mirror.uri}")  # nodes that were lost have left theirs there
+        sync = None if isinstance(below, Path) else below
+        if sync is not None:
+            write_with_retry(sync.pull, f"the copy of {sync.uri}")  # nodes that were lost have left theirs there
         for folder in kept.glob("*"):
             if folder.name not in running:
                 remove_tree(folder)
-        if mirror is not None:
-            mirror.try_push()
+        if sync is not None:
+            sync.try_push()
         if kept.exists() and not any(kept.iterdir()):
             remove_tree(kept)
 

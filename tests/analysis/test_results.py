@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def rows(**metrics: float) -> list[dict[str, Any]]:
 
 def earlier_log(folder: Path, **metrics: float) -> None:
     """A log as the version before wrote it: fixed columns without notes, and no objective."""
-    with Log(folder / "scored.parquet") as log:
+    with Log(folder / "scored.parquet", math.inf) as log:
         for row in rows(**metrics):
             log.append(row)
     (part,) = (folder / "scored.parquet").glob("*.parquet")
@@ -124,7 +125,7 @@ def test_an_earlier_log_has_its_costs(tmp_path: Path) -> None:
     table = results.read(folder / "scored.parquet")
     assert results.cost_names(table) == ("macs", "parameters", "latency_ms") and table.schema.names == SCHEMA.names
     assert table.column("macs").to_pylist() == [0, 100, 200, 300]
-    with Log(folder / "scored.parquet") as log:
+    with Log(folder / "scored.parquet", math.inf) as log:
         log.append({**rows()[0], "costs": {"bitops": 3.5}})
     table = results.read(folder / "scored.parquet")
     assert results.cost_names(table)[-1] == "bitops"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -118,9 +119,9 @@ def test_limits_and_objectives_name_the_known_costs(tmp_path: Path) -> None:
 
 def test_a_cost_gets_a_column_of_its_own_beside_those_of_every_log(tmp_path: Path) -> None:
     row = {"architecture": FORMS[0], "status": "complete", "fidelity": 1, "score": 1.0}
-    with Log(tmp_path / "log") as log:
+    with Log(tmp_path / "log", math.inf) as log:
         log.append({**row, "costs": {"macs": 7, "bitops": 2}})
-    with Log(tmp_path / "log") as log:  # it knows the columns of the earlier parts
+    with Log(tmp_path / "log", math.inf) as log:  # it knows the columns of the earlier parts
         log.append({**row, "bitops": 3.5})
         log.append({**row, "costs": {"macs": 8, "memory_bytes": 1e9}})
         with pytest.raises(ValueError, match="no column 'flops'"):
@@ -139,7 +140,7 @@ def test_a_cost_gets_a_column_of_its_own_beside_those_of_every_log(tmp_path: Pat
 
 
 def test_an_impossible_cost_of_any_name_is_unknown(tmp_path: Path) -> None:
-    with Log(tmp_path / "log") as log:
+    with Log(tmp_path / "log", math.inf) as log:
         log.append(
             {"architecture": FORMS[0], "status": "complete", "fidelity": 1, "score": 1.0, "costs": {"bitops": -1}}
         )
