@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from raynas.config.run import Config
-from raynas.exceptions import ConfigError
+from raynas.exceptions import ConfigError, SpaceError
 from raynas.runs.bad_input import validating
 from raynas.runs.base import NoCosts, SearchRun
 from raynas.runs.display import View
@@ -34,8 +34,10 @@ def tabular_space(config: Config, decisions: Mapping[str, Any]) -> SearchSpace:
     if unknown:
         raise ConfigError(f"{config.space} has no argument {unknown[0]!r}; legal ones: {', '.join(legal)}")
     functions = {name: resolve(path, f"space_args.{name}") for name, path in config.space_args.items()}
-    with validating(f"space {config.space!r}"):
+    try:
         return SearchSpace({name: tuple(options) for name, options in decisions.items()}, **functions)
+    except SpaceError as error:
+        raise SpaceError(f"space {config.space!r}: {error}") from None
 
 
 def tabular_run(

@@ -55,7 +55,8 @@ def test_a_run_is_closed_where_its_block_fails(tmp_path: Path, monkeypatch, no_r
 def test_an_object_store_is_not_reached_before_the_run_is_opened(monkeypatch, no_ray):
     reached: list[str] = []
     monkeypatch.setattr(base, "check_storage", lambda path: reached.append("check"))
-    for name in ("recover", "pull", "start", "claim", "push", "close"):
+    monkeypatch.setattr(base, "recover", lambda sync: reached.append("recover"))
+    for name in ("pull", "start", "claim", "push", "close"):
         monkeypatch.setattr(StoreSync, name, lambda self, name=name: reached.append(name))
     threads = threading.active_count()
     config = Config(name="mine", storage_path="s3://bucket/runs", search=PLAIN)
