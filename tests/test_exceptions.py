@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from torch import nn
 
-from raynas import exceptions
+from raynas import exceptions, prepare
+from raynas.config.run import Config, SearchConfig
 from raynas.exceptions import ClusterLostError, ConfigError, NotOwnedError, RayNASError, SpaceError
 from raynas.nn.choice import Choice, decisions
 from raynas.nn.space import canonical
@@ -98,6 +99,17 @@ def test_bad_input_raises_a_public_error(wrong: Callable[[], Any], error: type[R
         wrong()
     assert type(caught.value).__name__ in exceptions.__all__ and "\n" not in str(caught.value)
     assert isinstance(caught.value, ValueError), "who catches a ValueError catches it too"
+
+
+TWICE = {"a": ("x", "x")}
+
+
+def test_bare_decisions_that_are_no_space_are_named(tmp_path: Path) -> None:
+    config = Config(
+        space=f"{__name__}:TWICE", storage_path=str(tmp_path), search=SearchConfig(trainable="helpers.plain:Summing")
+    )
+    with pytest.raises(SpaceError, match=rf"space '{__name__}:TWICE': decision 'a' needs distinct options"):
+        prepare(config)
 
 
 def test_a_path_that_is_not_ours_is_a_public_error_and_one_of_the_system(tmp_path: Path) -> None:

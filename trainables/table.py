@@ -5,7 +5,7 @@
 
 The space may be bare decisions: no network and no data are needed. The arguments are those of
 :class:`raynas.evaluation.tabular.Layout`. An architecture counts as it stands there, also where the table has another
-one of the same network. One that the table does not have counts as infeasible: it is logged, and the search goes on.
+one of the same network. One that the table does not have counts as infeasible: it is logged, and the search continues.
 """
 
 from __future__ import annotations

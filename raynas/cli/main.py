@@ -186,13 +186,13 @@ def _alone(run: Run) -> Iterator[None]:
 
 def _report(storage_path: str, name: str) -> str:
     """Write the page of a run that is there; returns where it is kept."""
-    mirror = open_sync(storage_path, name)
+    sync = open_sync(storage_path, name)
     with validating():
-        page = write_report(Path(storage_path).expanduser() / name if mirror is None else mirror.folder)
-    if mirror is None:
+        page = write_report(Path(storage_path).expanduser() / name if sync is None else sync.folder)
+    if sync is None:
         return str(page)
-    mirror.push()
-    return f"{mirror.uri}/{page.name}"
+    sync.push()
+    return f"{sync.uri}/{page.name}"
 
 
 def _failed(error: BaseException, code: int, verbose: bool, run: Run | None) -> int:

@@ -55,9 +55,9 @@ def aggregate(scores: Mapping[str, Sequence[float] | Array], weights: Mapping[st
 class Reference:
     """Ranks single architectures among a fixed sample, such that for the sample itself it is :func:`aggregate`.
 
-    Between two members of the sample, ranks are interpolated. Beyond the best and the worst they go on: a search finds
-    architectures that are better than all of a small random sample, and must still tell them apart. There a score is
-    taken to go on as if it were normally distributed.
+    Between two members of the sample, ranks are interpolated. Beyond the best and the worst they are extrapolated, as
+    if the score were normally distributed: a search finds architectures that are better than all of a small random
+    sample, and must still distinguish them.
 
     Args:
         sample: The scores of the sample by name: [N] each, N at least 2.

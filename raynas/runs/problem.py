@@ -18,7 +18,7 @@ from typing import Any
 from raynas.architecture import Architecture, Decisions
 from raynas.config.run import Config
 from raynas.costs.latency import Latency
-from raynas.exceptions import ConfigError, InfeasibleError, UnsatisfiableError
+from raynas.exceptions import ConfigError, InfeasibleError, SpaceError, UnsatisfiableError
 from raynas.metrics import Metric, Objective
 from raynas.results.log import RESERVED
 from raynas.runs.bad_input import validating
@@ -227,8 +227,10 @@ def tabular_space(config: Config, decisions: Mapping[str, Any]) -> SearchSpace:
     if unknown:
         raise ConfigError(f"{config.space} has no argument {unknown[0]!r}; legal ones: {', '.join(legal)}")
     functions = {name: resolve(path, f"space_args.{name}") for name, path in config.space_args.items()}
-    with validating(f"space {config.space!r}"):
+    try:
         return SearchSpace({name: tuple(options) for name, options in decisions.items()}, **functions)
+    except SpaceError as error:
+        raise SpaceError(f"space {config.space!r}: {error}") from None
 
 
 def _with_costs(

@@ -149,7 +149,7 @@ class StoreSync:
             everything: Also large files that were uploaded a moment ago.
 
         Raises:
-            OSError: The store refused, the next push goes on; or somebody has removed the folder.
+            OSError: The store refused, and the next push continues; or somebody has removed the folder.
             LeaseLostError: Another has claimed the run.
         """
         with self._busy:

@@ -38,7 +38,7 @@ class SupernetTraining:
     settings: Mapping[str, Any]
     """What the weights depend on; written into the checkpoints."""
     rounds: TrainingRounds | None
-    """Change the paths as the training goes on."""
+    """Change the paths during the training."""
     validation_images: int | None
     """On how many the rounds score architectures."""
 

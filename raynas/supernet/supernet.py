@@ -4,7 +4,7 @@ It starts the actors that train, writes their checkpoints, replaces those that d
 architectures.
 
     supernet = Supernet(space, data, config, folder)
-    supernet.train(paths)                  # goes on from the newest checkpoint in the folder
+    supernet.train(paths)                  # continues from the newest checkpoint in the folder
     replicas = supernet.replicas()         # actors; see SupernetActor.evaluate
 """
 
@@ -53,7 +53,7 @@ class Supernet:
         data: The data set; it goes through the object store once.
         config: The run's settings.
         folder: Where checkpoints and the training curve are kept.
-        rounds: Change what is trained as the training goes on; the paths to train are then theirs.
+        rounds: Change the paths while the supernet is trained; ``paths`` of :meth:`train` is then not used.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Supernet:
         The schedule is shortened, and shortened further where the machines get slower, such that it takes ``seconds``
         at most, unless it has few steps.
 
-        A worker that is lost is replaced, and the training goes on from the last checkpoint. Ctrl-C saves a
+        A worker that is lost is replaced, and the training continues from the last checkpoint. Ctrl-C saves a
         checkpoint first.
 
         Raises:

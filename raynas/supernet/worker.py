@@ -134,7 +134,7 @@ class SupernetWorker:
         return flatten_weights(self.trainer.state())
 
     def load(self, tensors: FlatWeights, step: int) -> None:
-        """Go on from what ``save`` returned at ``step``."""
+        """Continue from what ``save`` returned at ``step``."""
         assert self.trainer is not None
         self.trainer.load_state(tensors.tensors(), step)
 

@@ -39,7 +39,7 @@ __all__ = ["CHAIN", "NESTED", "PRICED", "RARE", "SMALL", "Player", "SearcherCont
 
 
 class Player:
-    """Plays Tune: asks a searcher for trials, keeps some in flight and completes them in a random order.
+    """Simulates Tune: requests trials of a searcher, keeps some in flight and completes them in a random order.
 
     Args:
         score: What the trial of an architecture reports.
@@ -57,7 +57,7 @@ class Player:
         self._rng = Random(seed)
 
     def play(self, searcher: Searcher, count: int) -> list[Architecture]:
-        """Go on until ``count`` more architectures were proposed, or there is no other; return these."""
+        """Continue until ``count`` more architectures were proposed, or there is no other; return these."""
         start = len(self.proposed)
         while not self.finished and len(self.proposed) < start + count:
             trial = f"trial{len(self.proposed)}"

@@ -46,7 +46,7 @@ class Trials:
     open: list[tune.Trainable] = field(default_factory=list)
 
     def new(self, config: Mapping[str, Any], **further: Any) -> tune.Trainable:
-        """A trial that knows nothing of earlier trials."""
+        """A trial that finds nothing of earlier trials."""
         self.forget()
         return self.resumed(config, **further)
 

@@ -1,7 +1,7 @@
 """Which paths of a space a training step takes.
 
 A sampler is a function of only the step number, ``sampler(step) -> [architecture, ...]``: all ranks of a
-data-parallel run draw the same paths without talking to each other, and a resumed run goes on as if it had never
+data-parallel run draw the same paths without communication, and a resumed run continues as if it had never
 stopped. A step trains its paths one after the other and updates the weights once.
 """
 

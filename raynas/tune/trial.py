@@ -2,7 +2,7 @@
 
 Trial configs:
 
-    {"architecture": {...}}                    one architecture; Tune's scheduler decides whether it goes on
+    {"architecture": {...}}                    one architecture; Tune's scheduler decides whether it continues
     {"architectures": [{...}, ...]}            a batch (cohort); the weak are dropped inside the trial, by halving
 """
 
