@@ -182,6 +182,7 @@ STATE = {
     "raynas.storage.locks._make_own": "one folder for each process, also after a fork",
     "raynas.storage.mirror._DRIVERS": "the drivers of this process, which do not take a run from one another",
     "raynas.storage.removal._OWNED": "the folders that were found to be ours: a look at each costs a read",
+    "raynas.testing.other_process._process": "one process for all contracts of a test run",
     "raynas.tune.experiment.os": "Tune reads its settings from the environment",
 }
 """What functions change and outlives them, with the reason."""
