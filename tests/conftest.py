@@ -103,8 +103,8 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 LONG = ("cluster/test_faults.py", "cluster/test_nodes.py", "runs/test_network.py", "cli/test_main.py",
-        "storage/test_object_store.py", "cluster/test_launcher.py", "supernet/test_supernet.py", "docs/test_examples.py",
-        "searchers/test_conformance.py")  # fmt: skip
+        "storage/test_object_store.py", "cluster/test_launcher.py", "supernet/test_supernet.py",
+        "docs/test_examples.py", "searchers/test_conformance.py")  # fmt: skip
 """Files that take minutes: of several processes each takes one of these first, so that none is left with one alone."""
 LOWEST = ("config", "results", "costs", "data", "report", "analysis", "searchers/optuna", "tune/test_loggers.py",
           "searchers/test_tune.py", "trainables/test_table.py", "test_api.py", "export/test_formats.py")  # fmt: skip
