@@ -105,11 +105,26 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
 
 
+LONG = ("cluster/test_faults.py", "cluster/test_nodes.py", "runs/test_network.py", "cli/test_main.py",
+        "storage/test_object_store.py", "cluster/test_launcher.py", "supernet/test_supernet.py",
+        "docs/test_examples.py", "searchers/test_conformance.py")  # fmt: skip
+"""Files that take minutes: of several processes each takes one of these first, so that none is left with one alone."""
+LOWEST = ("config", "results", "costs", "data", "report", "analysis", "searchers/optuna", "tune/test_loggers.py",
+          "searchers/test_tune.py", "trainables/test_table.py", "test_api.py", "export/test_formats.py")  # fmt: skip
+"""Tests that call every library that we depend on."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what starts Ray by the fixture that does it; a test that starts it in another way is marked where it is."""
+    tests = REPOSITORY / "tests"
     for item in items:
         if {"ray_session", "quiet_ray"} & {*getattr(item, "fixturenames", ())}:
             item.add_marker(pytest.mark.ray)
+        if any(item.path.is_relative_to(tests / each) for each in LOWEST):
+            item.add_marker(pytest.mark.lowest)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        places = {tests / name: place for place, name in enumerate(LONG)}
+        items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(autouse=True)

@@ -182,6 +182,7 @@ STATE = {
     "raynas.storage.locks._LOCKS": "the operating system counts the locks of a process, not of its objects",
     "raynas.storage.locks._make_process_folder": "one folder for each process, also after a fork",
     "raynas.storage.removal._OWNED": "what this process has marked is marked again where somebody has deleted it",
+    "raynas.testing.other_process._process": "one process for all contracts of a test run",
     "raynas.tune.experiment.os": "Tune reads its settings from the environment",
 }
 """What functions change and outlives them, with the reason."""

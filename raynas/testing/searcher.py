@@ -14,11 +14,8 @@ pytest collects it (``pytest test_mine.py``); nothing here needs Ray to be start
 from __future__ import annotations
 
 import copy
-import functools
 import json
 import math
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +28,7 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from raynas.architecture import Architecture, enumerate_all, key
 from raynas.search_space.space import SearchSpace
+from raynas.testing.other_process import run_in_other_process
 from raynas.testing.search_spaces import CHAIN, NESTED, PRICED, RARE, SMALL, preference
 
 cloudpickle: Any = _cloudpickle  # has no types
@@ -330,33 +328,5 @@ def _run_elsewhere(contract: type[SearcherContract], play: tuple[Any, ...]) -> l
         task = cloudpickle.dumps((_play, play))
     finally:
         cloudpickle.unregister_pickle_by_value(module)
-    other = _other_process()
-    assert other.stdin is not None and other.stdout is not None
-    other.stdin.write(task)
-    other.stdin.flush()
-    answer = other.stdout.readline()
-    assert answer, "the other process has ended: see its traceback"
-    architectures: list[Architecture] = json.loads(answer)
+    architectures: list[Architecture] = json.loads(run_in_other_process(task))
     return architectures
-
-
-_LOOP = """
-import json, sys
-from ray import cloudpickle
-answers, sys.stdout = sys.stdout, sys.stderr  # whatever a searcher prints is no answer
-while True:
-    try:
-        function, arguments = cloudpickle.load(sys.stdin.buffer)
-    except EOFError:
-        break
-    print(json.dumps(function(*arguments)), file=answers, flush=True)
-"""
-
-
-@functools.cache
-def _other_process() -> subprocess.Popen[bytes]:
-    """A Python with other hashes of strings, for all contracts of a test run; it ends with this process."""
-    environment = {**os.environ, "PYTHONHASHSEED": "4711", "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen(
-        [sys.executable, "-c", _LOOP], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-    )

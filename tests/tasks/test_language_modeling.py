@@ -128,6 +128,7 @@ def test_the_penalty_is_on_what_changes_from_word_to_word():
     torch.testing.assert_close(loader.loss((logits,), targets), plain)
 
 
+@pytest.mark.slow
 def test_a_grammar_is_learned_and_perplexity_says_so():
     model = derive(space(), PATH)
     trainer = Trainer(model, data(), dataclasses.replace(RECIPE, epochs=12))
@@ -157,6 +158,7 @@ def test_a_log_and_a_retraining_say_their_measure():
     assert retrained_by({"test_perplexity": 60.0}) is PERPLEXITY and retrained_by({}) is None
 
 
+@pytest.mark.slow
 def test_a_resumed_training_equals_one_that_was_not_interrupted():
     def make():
         supernet = space(dropout={"hidden": 0.3, "output": 0.3})
@@ -213,6 +215,7 @@ def test_the_average_is_the_mean_of_the_weights_after_each_step():
     torch.testing.assert_close(again.model.bias, model.bias)
 
 
+@pytest.mark.slow
 def test_a_trained_network_is_exported_word_by_word(tmp_path):
     network, example = Language(data()).export_model(derive(space(), PATH))
     report = export(network, example, tmp_path)
@@ -236,6 +239,7 @@ def test_presets_are_those_of_the_papers():
     assert TrainConfig().resolved().momentum == 0.9
 
 
+@pytest.mark.slow
 def test_the_command_line_knows_texts(no_ray, capsys, tmp_path):
     words = ["data.name=pydoc_topics", "data.limit=4000", "--storage-path", str(tmp_path)]
     network = ["space=spaces.recurrent:recurrent_small", "space_args.units=8"]

@@ -45,6 +45,7 @@ def kept(trial: FromScratch) -> int:
     return saved[0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fake_ray")
 def test_a_node_that_must_leave_costs_a_trial_nothing(tmp_path: Path) -> None:
     whole = begun(tmp_path / "whole")

@@ -180,6 +180,7 @@ def test_a_header_is_read_without_the_tensors(tmp_path, monkeypatch):
         latest_header(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_written_without_another_copy_in_memory(tmp_path):
     """A writer with 128 MiB of tensors whose peak is measured: a second copy would show."""
     program = (

@@ -58,6 +58,7 @@ def test_paths_are_drawn_in_proportion_to_their_weights():
     assert paths(7) == PoolPaths(members, [1.0, 2.0, 5.0], seed=3)(7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_the_worst_are_replaced_by_what_the_searcher_proposes(mode):
     training = Scripted(1 if mode == "max" else -1)
@@ -81,6 +82,7 @@ def test_the_worst_are_replaced_by_what_the_searcher_proposes(mode):
     assert newcomers[0] > newcomers[1]
 
 
+@pytest.mark.slow
 def test_rounds_go_on_from_their_state_and_end():
     whole, training = make(settings=dataclasses.replace(POOL, rounds=3, every=0.5)), Scripted()
     steps = []
@@ -111,6 +113,7 @@ def test_what_was_generated_gets_its_score_in_the_next_round():
     assert all(score is None for name, score in known.items() if name not in true)
 
 
+@pytest.mark.slow
 def test_a_round_is_not_won_by_weights_that_got_better():
     class Improving(Scripted):
         """Scores by chance, and better from round to round."""

@@ -103,6 +103,7 @@ def test_a_logger_of_ones_own_and_one_that_fails(tmp_path: Path, caplog: pytest.
     ]
 
 
+@pytest.mark.slow
 def test_mlflow_has_one_run_with_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow.tracking import MlflowClient
 
@@ -129,6 +130,7 @@ def written(file: Path) -> list[Any]:
     return found
 
 
+@pytest.mark.slow
 def test_wandb_has_one_run_with_the_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 
 from raynas.architecture import Architecture
 from raynas.search_space.space import SearchSpace
-from raynas.searchers import NSGA2, Evolution, NSGA2Settings, RandomSearch
+from raynas.searchers import NSGA2, Bayes, Evolution, NSGA2Settings, RandomSearch
 from raynas.testing.searcher import CHAIN, PRICED, Player
 
 
@@ -61,6 +61,7 @@ def test_nested_decisions_are_inherited() -> None:
 
 
 def test_a_searcher_that_knows_one_objective_refuses_more() -> None:
+    assert Bayes.weighs_costs  # the message names the searchers that are loaded
     with pytest.raises(ValueError, match=r"Evolution optimizes the score alone, not price; .*: Bayes, NSGA2, Random"):
         Evolution(PRICED)
     assert RandomSearch(PRICED).suggest("t")
