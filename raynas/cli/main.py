@@ -39,7 +39,7 @@ from raynas.runs.bad_input import validating
 from raynas.runs.dry_run import dry_run
 from raynas.runs.factory import prepare
 from raynas.runs.phases.retraining import check_room_to_retrain, check_trained
-from raynas.runs.preflight import preflight
+from raynas.runs.preflight import keep_description, preflight
 from raynas.runs.rank import rank
 from raynas.runs.run import Run
 from raynas.storage.locks import lock_folder
@@ -70,6 +70,7 @@ def execute(command: str, run: Run, flags: argparse.Namespace) -> None:
         run.context.storage.check()
         run.view.say(f"{command}: everything is kept in {run.place}")
         run.open()  # before Ray starts, which takes a while: a run that is killed meanwhile can go on
+        keep_description(run.context.networks, run.folder)
         if not flags.verbose:
             native_stderr.redirect(run.folder)
         connect(run.config, dashboard, flags.verbose)

@@ -319,7 +319,9 @@ def _assemble(name: str, train: Source, test: Source, settings: SplitSettings) -
     mean, std = statistics(splits[0].inputs)
     return Dataset(
         name,
-        *splits,
+        splits[0],
+        splits[1],
+        splits[2],
         classes=len(classes),
         mean=mean,
         std=std,

@@ -61,13 +61,13 @@ def plain_copy(network: nn.Module) -> nn.Module:
     copied: nn.Module = copy.deepcopy(network, computed).cpu().eval()
     for module in list(copied.modules()):
         if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):  # type: ignore[arg-type, union-attr]
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
                 with torch.no_grad():
                     parametrize.remove_parametrizations(module, name, leave_parametrized=True)
         for hook in list(module._forward_pre_hooks.values()):
             remove = _OLD_HOOKS.get(f"{type(hook).__module__}.{type(hook).__name__}")
             if remove is not None:
-                remove(module, hook.name)
+                remove(module, vars(hook)["name"])
     return copied
 
 

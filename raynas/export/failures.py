@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import io
+import logging
 import sys
+import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, fx, nn
 
 from raynas.utils.user_code import user_line, user_modules
 
-__all__ = ["explanation", "open_length"]
+__all__ = ["explanation", "open_length", "quiet"]
 
 _BY_VALUE = "decide by what __init__ was given, or choose with torch.where: exported code cannot depend on values"
 _BY_BATCH = "the batch must stay open: take x.shape[0] for len(x), and tensor operations for loops over the batch"
@@ -48,6 +51,20 @@ def _line_that_fixes_the_batch(network: nn.Module) -> str | None:
 
 
 @contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Within it the exporters write nothing onto the screen: no warnings, graphs or records of their own."""
+    trace = logging.getLogger("torch.__trace")
+    before, trace.disabled = trace.disabled, True
+    screen = io.StringIO()
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(screen), contextlib.redirect_stderr(screen):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        trace.disabled = before
+
+
+@contextlib.contextmanager
 def open_length(network: nn.Module) -> Iterator[None]:
     """Within it ``len(x)`` of a tensor is ``x.shape[0]`` in the code of a network.
 
@@ -55,7 +72,9 @@ def open_length(network: nn.Module) -> Iterator[None]:
     """
 
     def length(value: Any) -> Any:
-        return value.shape[0] if isinstance(value, (Tensor, fx.Proxy)) else builtins.len(value)
+        return (
+            cast("Any", value).shape[0] if isinstance(value, Tensor) or type(value) is fx.Proxy else builtins.len(value)
+        )
 
     modules = {id(sys.modules[name]): sys.modules[name] for name in user_modules(network) if name in sys.modules}
     spaces = [vars(module) for module in modules.values() if "len" not in vars(module)]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from raynas.exceptions import CodegenError, ExportError
 from raynas.export.checks import Trials, difference, leave_out_idle, numbers, outputs_of, plain_copy, run_alone
-from raynas.export.failures import explanation, open_length
+from raynas.export.failures import explanation, open_length, quiet
 from raynas.export.signature import Inputs, Signature, metadata_text
 from raynas.export.source import source_of, with_code
 from raynas.export.traced import any_batch
@@ -257,7 +257,6 @@ def _write_onnx(job: _Job, folder: Path) -> tuple[str, Run]:
     network, inputs = job.graph()
     # A single file where the format's limit of 2 GB allows it.
     large = sum(value.nbytes for value in network.state_dict().values()) > 1.8e9
-    names = {"input_names": job.signature.input_names or None, "output_names": job.signature.output_names or None}
     with _explained("onnx", job.network), open_length(job.network):
         torch.onnx.export(
             network,
@@ -267,7 +266,8 @@ def _write_onnx(job: _Job, folder: Path) -> tuple[str, Run]:
             dynamic_shapes=any_batch(inputs),
             external_data=large,
             verbose=False,
-            **names,
+            input_names=job.signature.input_names or None,
+            output_names=job.signature.output_names or None,
         )
         if job.signature.metadata:
             graph = onnx.load(path, load_external_data=False)
@@ -287,7 +287,8 @@ def _write_onnx(job: _Job, folder: Path) -> tuple[str, Run]:
 def _explained(name: str, network: nn.Module) -> Iterator[None]:
     """Turn whatever an exporter raises into one line that says which format failed and why."""
     try:
-        yield
+        with quiet():
+            yield
     except ExportError:
         raise
     except Exception as error:  # the exporters document no common class

@@ -93,6 +93,9 @@ class _Normalised(nn.Module):
         self.register_buffer("pixel_mean", (torch.tensor(mean) * 255).view(-1, 1, 1))
         self.register_buffer("pixel_scale", 1 / (torch.tensor(std) * 255).view(-1, 1, 1))
 
+    pixel_mean: Tensor
+    pixel_scale: Tensor
+
     def forward(self, images: Tensor) -> Any:
         return self.network((images.float() - self.pixel_mean) * self.pixel_scale)
 

@@ -188,7 +188,10 @@ def _constructor(layer: nn.Module) -> str | None:
     if getattr(nn, kind.__name__, None) is not kind:
         return None
     parameters = _parameters(kind)
-    found = _encoder_arguments(layer) if kind is nn.TransformerEncoderLayer else _arguments(layer, parameters)
+    if isinstance(layer, nn.TransformerEncoderLayer):
+        found = _encoder_arguments(layer)
+    else:
+        found = _arguments(layer, parameters)
     for arguments in ({name: _collapsed(value) for name, value in found.items()}, found):
         given = {name: value for name, value in arguments.items() if value != parameters[name].default}
         try:

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from raynas.exceptions import CodegenError
-from raynas.export.failures import explanation, open_length
+from raynas.export.failures import explanation, open_length, quiet
 
 __all__ = ["any_batch", "traced_graph"]
 
@@ -39,9 +39,9 @@ def traced_graph(network: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModu
         CodegenError: torch.export cannot follow the network either.
     """
     try:
-        with open_length(network):
+        with open_length(network), quiet():
             program = torch.export.export(network, inputs, dynamic_shapes=any_batch(inputs))
-        module = program.module()
+            module = program.module()
     except Exception as error:  # the exporter documents no common class
         raise CodegenError(explanation(error, network)) from error
     assert isinstance(module, fx.GraphModule)
@@ -59,6 +59,7 @@ def traced_graph(network: nn.Module, inputs: tuple[Tensor, ...]) -> fx.GraphModu
             graph.erase_node(node)
         elif node.op == "output":
             (found,) = node.args
+            assert module._out_spec is not None
             node.args = (pytree.tree_unflatten(list(found), module._out_spec),)
     return module
 

@@ -7,6 +7,7 @@ yet the page says so. :mod:`raynas.analysis.run_data` reads the folder, the modu
 
 from __future__ import annotations
 
+import json
 import shlex
 from datetime import datetime, timezone
 from html import escape
@@ -26,7 +27,10 @@ from raynas.report.text import NAMES, absent, bounds, count, duration, score, te
 from raynas.storage.atomic import replace_text
 from raynas.storage.object_store import remote
 
-__all__ = ["write_report"]
+__all__ = ["DESCRIPTION", "write_report"]
+
+DESCRIPTION = "data.json"
+"""In the folder of a run: what is done to the data, in lines."""
 
 
 def write_report(folder: Path) -> Path:
@@ -66,7 +70,7 @@ def write_report(folder: Path) -> Path:
 
 def _notes(run_data: RunData) -> list[str]:
     """Warnings about the run that apply to the whole page."""
-    notes = list(run_data.notes)
+    notes = [*run_data.notes, *_described(run_data.folder)]
     for curve, what in ((run_data.training, "supernet"), (run_data.retraining, "winner")):
         if curve is not None and not curve.finished:
             notes.append(f"The training of the {what} stands at step {curve.steps[-1]} of {curve.total}.")
@@ -74,6 +78,15 @@ def _notes(run_data: RunData) -> list[str]:
     if running:
         notes.append(f"Architectures whose scoring was begun and has not ended: {running}.")
     return notes
+
+
+def _described(folder: Path) -> list[str]:
+    """What was done to the data, where the run has kept it."""
+    try:
+        lines = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [f"{line[0].upper()}{line[1:]}." for line in lines if isinstance(line, str) and line]
 
 
 def _headline(run_data: RunData) -> str:

@@ -1,5 +1,6 @@
 """The command line: what it refuses before Ray starts, and how it stops."""
 
+import argparse
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -16,10 +18,10 @@ import ray
 import raynas.cli.main as cli
 from raynas import results
 from raynas.cli.arguments import read_arguments
-from raynas.cli.main import main
+from raynas.cli.main import execute, main
 from raynas.config.loading import load
 from raynas.config.run import Config, SearchConfig
-from raynas.exceptions import ConfigError
+from raynas.exceptions import ConfigError, ExportError
 from raynas.runs.factory import prepare
 from raynas.runs.run import Run
 from raynas.training import checkpoint
@@ -276,3 +278,24 @@ def test_the_searcher_fits_what_a_score_takes():
     assert prepare(Config(name="x")).config.search.method == "evolution"
     search = SearchConfig(trainable="trainables.from_scratch:FromScratch")
     assert prepare(Config(name="x", search=search)).config.search.method == "bayes"
+
+
+def test_an_export_that_fails_leaves_the_page_and_the_exit_code(monkeypatch):
+    """The report is written first, then the error goes on: exit code 1."""
+    said = []
+
+    def fail(architecture):
+        raise ExportError("onnx needs onnxscript")
+
+    storage = SimpleNamespace(check=lambda: None, shown=str)
+    run = SimpleNamespace(
+        config=SimpleNamespace(after=["export", "report"]), view=SimpleNamespace(say=said.append), place="here",
+        folder=None,
+        open=lambda: None, search=lambda: None, affordable=list, has_network=True, best=dict, export=fail,
+        report=lambda: "report.html", context=SimpleNamespace(storage=storage, networks=None),
+    )  # fmt: skip
+    monkeypatch.setattr("raynas.cli.main.connect", lambda *_: None)
+    flags = argparse.Namespace(dashboard_host=None, dashboard=False, verbose=True, architecture=None)
+    with pytest.raises(ExportError, match="onnx needs onnxscript"):
+        execute("search", run, flags)
+    assert said[-1] == "report: report.html"
