@@ -135,11 +135,11 @@ class _Check:
 
         def both(again: nn.Module) -> Tensor:
             found = self._train(again)
-            found.backward()  # type: ignore[no-untyped-call]
+            found.backward()
             return found
 
         try:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         except Exception as error:  # whatever the code of a user raises
             raise forward_error(error, network, both, self._blame(form, both)) from error
         finally:

@@ -110,11 +110,11 @@ def _redirect(space: nn.Module, path: _Path, done: dict[int, nn.Module]) -> None
     references = path.references
     modules = [module for module in space.modules() if not isinstance(module, Choice)]
     buffers = {
-        id(value): done[id(module)]._buffers[key]
+        id(value): own
         for module in modules
         if id(module) in done
         for key, value in module._buffers.items()
-        if isinstance(value, Tensor)
+        if isinstance(own := done[id(module)]._buffers[key], Tensor)
     }
 
     def of_subnet(module: nn.Module) -> nn.Module:
