@@ -37,6 +37,10 @@ log = logging.getLogger(__name__)
 _REFUSALS = 200
 
 
+WEIGH_COSTS = ("Bayes", "NSGA2", "RandomSearch")
+"""The searchers of this package that take several objectives; their modules need not be imported to name them."""
+
+
 class ArchitectureSearcher(Searcher):
     """A ``ray.tune`` searcher over architectures. Every proposal is legal, feasible, canonical and new.
 
@@ -79,7 +83,7 @@ class ArchitectureSearcher(Searcher):
         if space.objectives and not self.weighs_costs:
             raise ConfigError(
                 f"{type(self).__name__} optimizes the score alone, not {', '.join(space.objectives)}; "
-                f"searchers with several objectives: {', '.join(sorted(_having(ArchitectureSearcher, 'weighs_costs')))}"
+                f"searchers with several objectives: {', '.join(WEIGH_COSTS)}"
             )
         super().__init__()
         self.settings: Any = self.Settings() if settings is None and self.Settings is not None else settings
@@ -381,10 +385,3 @@ class ArchitectureSearcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Reads the state that :meth:`save` wrote; see :meth:`set_state`."""
         self.set_state(json.loads(Path(checkpoint_path).read_text()))
-
-
-def _having(parent: type[Any], ability: str) -> set[str]:
-    """The names of the subclasses with a true class attribute ``ability``."""
-    children = parent.__subclasses__()
-    own = {child.__name__ for child in children if getattr(child, ability)}
-    return own.union(*(_having(child, ability) for child in children))

@@ -7,10 +7,12 @@ from random import Random
 import pytest
 from ray.tune.search import Searcher
 
+from raynas import searchers
 from raynas.architecture import enumerate_all, key
 from raynas.exceptions import ArchitectureError
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import ArchitectureSearcher, RandomSearch
+from raynas.searchers.base import WEIGH_COSTS
 from raynas.testing.searcher import CHAIN, SMALL, Player, preference
 
 
@@ -186,3 +188,8 @@ def test_searchers_of_one_seed_begin_alike() -> None:
         20
     )
     assert InOrder(SearchSpace(decisions), seed=9).rng("x", 1).random() == Random("9/x/1").random()
+
+
+def test_the_searchers_that_weigh_costs_are_named() -> None:
+    weigh = {name for name in searchers.__all__ if getattr(getattr(searchers, name), "weighs_costs", False)}
+    assert weigh == set(WEIGH_COSTS)
