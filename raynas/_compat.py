@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # actors load this, too
 __all__ = ["TRIED", "draining_nodes", "kept_processes", "missing", "mute_raylet", "replaced", "tune_objective"]
 
 log = logging.getLogger(__name__)
-TRIED = ("2.60.0",)
+TRIED = ("2.59.0", "2.60.0")
 """Versions of Ray whose private names are those used here."""
 PATIENCE = 60.0
 """Seconds that a process may take to start before its trial takes another one."""
