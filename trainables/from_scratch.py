@@ -120,6 +120,8 @@ class FromScratch(Evaluator):
         self.metric = task_of(self.data).metric
         self.folder: Path | None = None
         self.sync: StoreSync | None = None
+        self.outcomes: list[dict[str, Any]] = []
+        """What this trial has reported, also in earlier processes; kept in its checkpoints."""
         self._ended: list[tuple[float, Path, StoreSync | None]] = []
         """When trials ended, and where their last weights are."""
         self.notice = PreemptionNotice()
@@ -143,19 +145,26 @@ class FromScratch(Evaluator):
         subnet = copy.deepcopy(derive(self.job.space, network(self.architecture)))
         self.trainer = Trainer(subnet, self.data, recipe(self.job.recipe, self.architecture), seed=self.job.seed)
         self.seconds = 0.0
+        self.outcomes = []
         saved = checkpoint.latest(self.folder, ("seconds",))
         if saved is not None:
             self.trainer.load_state(saved[1], saved[0])
             self.seconds = float(saved[2]["seconds"])
+            self.outcomes = list(saved[2].get("outcomes", ()))
+        self._reported_again = list(self.outcomes)
         return True
 
     def step(self) -> dict[str, Any]:
         """Train for one epoch and evaluate on the validation data.
 
+        A trial that continues in another process first reports once more what its checkpoint says it has reported: the
+        program may have been killed before that was in the log. What the log has is not entered again.
+
         Raises:
             TrainingDiverged: The loss is no longer finite, and no training settings are searched.
         """
-        assert self.folder is not None
+        if self._reported_again:
+            return _report(self._reported_again.pop(0), done=False)
         begin, trainer = time.perf_counter(), self.trainer
         diverged = False
         if trainer.step < trainer.total_steps:
@@ -174,9 +183,6 @@ class FromScratch(Evaluator):
             score = self.metric.of_means(1 / self.data.classes, math.log(self.data.classes))  # that of a random guess
         done = trainer.step == trainer.total_steps
         self._remove_expired()
-        # A trial that ended keeps its last weights: the log may not have its result yet.
-        if not (done or diverged):
-            self.save_weights(self.seconds)
         outcome = {
             "architecture": self.architecture,
             "score": score,
@@ -186,13 +192,11 @@ class FromScratch(Evaluator):
             "worker": f"{ray.util.get_node_ip_address()}:{os.getpid()}",
             "metrics": {self.metric.name: score, "loss": scores["loss"] / scores[self.metric.examples]},
         }
-        return {
-            "score": score,
-            "fidelity": fidelity,
-            "training_iteration": fidelity,
-            "outcomes": [outcome],
-            "done": done or diverged,
-        }
+        self.outcomes.append(outcome)
+        # A trial that ended keeps its last weights: the log may not have its result yet.
+        if not (done or diverged):
+            self.save_weights(self.seconds)
+        return _report(outcome, done or diverged)
 
     def save_weights(self, seconds: float) -> None:
         """Write a checkpoint of the trial.
@@ -201,7 +205,8 @@ class FromScratch(Evaluator):
             seconds: The computing time of the trial so far.
         """
         assert self.folder is not None
-        checkpoint.write(self.folder, self.trainer.step, self.trainer.state(), {"seconds": seconds}, keep=2)
+        notes = {"seconds": seconds, "outcomes": self.outcomes}
+        checkpoint.write(self.folder, self.trainer.step, self.trainer.state(), notes, keep=2)
         if self.sync is not None:
             self.sync.try_push()
 
@@ -226,6 +231,18 @@ class FromScratch(Evaluator):
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
         """Nothing to restore."""
+
+
+def _report(outcome: dict[str, Any], done: bool) -> dict[str, Any]:
+    """A report to Tune."""
+    fidelity = outcome["fidelity"]
+    return {
+        "score": outcome["score"],
+        "fidelity": fidelity,
+        "training_iteration": fidelity,
+        "outcomes": [outcome],
+        "done": done,
+    }
 
 
 class _EpochLoop(TrainingLoop):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,7 +62,36 @@ def test_a_node_that_must_leave_costs_a_trial_nothing(tmp_path: Path) -> None:
         leaves.step()
     goes_on = begun(tmp_path / "leaves")
     assert 8 < kept(leaves) == goes_on.trainer.step < 16 and goes_on.seconds > 0
+    again = goes_on.step()  # the program may have been killed before this was in the log
+    assert (again["score"], again["fidelity"], again["done"]) == (end[0]["score"], 1, False)
+    assert 8 < goes_on.trainer.step < 16, "nothing is computed for it"
     told = goes_on.step()
     assert told["done"] and (told["score"], told["fidelity"]) == (end[1]["score"], 2)
     for name, weight in whole.trainer.model.state_dict().items():
         assert torch.equal(weight, goes_on.trainer.model.state_dict()[name]), name
+
+
+@pytest.mark.usefixtures("fake_ray")
+def test_what_was_reported_and_is_not_in_the_log_is_reported_once_more(tmp_path: Path) -> None:
+    """A report between two flushes of the log is lost with the driver, while the trial has its checkpoint."""
+    recipe = dataclasses.replace(RECIPE, epochs=3)
+    job = Job(tiny.space(4), to_arrays(tiny.data(train=64, validation=32, test=16)), recipe, 0, tmp_path)
+
+    def trial() -> Any:
+        torch.manual_seed(0)
+        made: Any = object.__new__(FromScratch)
+        made.setup({"architecture": ARCHITECTURE}, job)
+        made.notice = SimpleNamespace(given=lambda: False)
+        return made
+
+    first = trial()
+    reports = [first.step(), first.step()]
+    second = trial()
+    assert [second.step(), second.step()] == reports
+    last = second.step()
+    assert (
+        last["fidelity"] == 3 and last["done"] and last["outcomes"][0]["seconds"] > reports[1]["outcomes"][0]["seconds"]
+    )
+    other = {**ARCHITECTURE, next(iter(ARCHITECTURE)): "skip"}
+    second.reset_config({"architecture": other})
+    assert second.step()["outcomes"][0]["architecture"] == other, "the next trial begins anew"
