@@ -158,7 +158,9 @@ class Search:
 
     def quarters(self, name: str) -> list[float]:
         """What was used after 25, 50, 75 and 100 % of its time; the processes that end it are not counted."""
-        last = max(len(self.samples) - 3, 0)
+        half = [sample.processes for sample in self.samples[len(self.samples) // 2 :]]
+        usual = sorted(half)[len(half) // 2]
+        last = max(place for place, sample in enumerate(self.samples) if sample.processes >= usual)
         return [getattr(self.samples[round(last * part / 4)], name) for part in (1, 2, 3, 4)]
 
 
@@ -313,7 +315,9 @@ class Soak:
             search.lost += max(number - len({row["key"] for row in rows}), 0)
         else:
             theirs, ours = scores(reference.rows()), scores(rows)
-            search.lost += len(theirs.keys() - ours.keys())
+            # An interim score of which only the checkpoint was written when the driver was killed is not made again.
+            final = {(row["key"], row["fidelity"]) for row in reference.rows() if row["status"] != "running"}
+            search.lost += len(final - ours.keys())
             search.different += sum(ours[place] != theirs.get(place) for place in ours)
             pairs = itertools.zip_longest(search.leaders(), reference.leaders())
             search.different += sum(first != second for first, second in pairs)
