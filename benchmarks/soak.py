@@ -315,9 +315,7 @@ class Soak:
             search.lost += max(number - len({row["key"] for row in rows}), 0)
         else:
             theirs, ours = scores(reference.rows()), scores(rows)
-            # An interim score of which only the checkpoint was written when the driver was killed is not made again.
-            final = {(row["key"], row["fidelity"]) for row in reference.rows() if row["status"] != "running"}
-            search.lost += len(final - ours.keys())
+            search.lost += len(theirs.keys() - ours.keys())
             search.different += sum(ours[place] != theirs.get(place) for place in ours)
             pairs = itertools.zip_longest(search.leaders(), reference.leaders())
             search.different += sum(first != second for first, second in pairs)
