@@ -6,12 +6,10 @@ is named in ``RunData.notes``; nothing is filled in.
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import json
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -34,6 +32,7 @@ from raynas.results.files import DamagedError, Graphs, Journal, Leaderboard, Ran
 from raynas.search_space.constraints import COSTS, Limits
 from raynas.search_space.joint import network, settings
 from raynas.searchers.nao.diagnostics import common_fidelity, with_pool_scores
+from raynas.utils.collection import without_collection
 
 __all__ = ["RunData", "Scored", "read_run_data"]
 
@@ -140,19 +139,7 @@ class RunData:
         return (network(architecture), settings(architecture)) if joint else (architecture, {})
 
 
-@contextlib.contextmanager
-def _without_collection() -> Iterator[None]:
-    """Meanwhile Python looks for no cycles: among many objects that all stay, it takes a quarter of the time."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
-
-
-@_without_collection()
+@without_collection()
 def read_run_data(folder: Path) -> RunData:
     """Read the folder of a run.
 

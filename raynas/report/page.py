@@ -26,6 +26,7 @@ from raynas.report.svg import Axis
 from raynas.report.text import NAMES, absent, bounds, count, duration, score, tested
 from raynas.storage.atomic import replace_text
 from raynas.storage.object_store import remote
+from raynas.utils.collection import without_collection
 
 __all__ = ["DESCRIPTION", "write_report"]
 
@@ -33,6 +34,7 @@ DESCRIPTION = "data.json"
 """In the folder of a run: what is done to the data, in lines."""
 
 
+@without_collection()
 def write_report(folder: Path) -> Path:
     """Write ``report.html`` into the folder of a run.
 
