@@ -24,7 +24,7 @@ from ray.exceptions import AuthenticationError
 from raynas.config.run import Config
 from raynas.config.trust import foreign
 from raynas.distributed import health as watch
-from raynas.distributed.local_ray import lost_within_seconds, on_loopback, private_folder
+from raynas.distributed.local_ray import on_loopback, private_folder
 from raynas.exceptions import ConfigError
 from raynas.storage.atomic import create_text
 
@@ -100,7 +100,7 @@ def _connect(address: str | None, dashboard: str | None, verbose: bool) -> None:
     if os.environ.get("RAY_AUTH_MODE", "token") == "token":
         _make_token()
     shown = {"include_dashboard": dashboard is not None, "dashboard_host": dashboard or LOOPBACK}
-    with on_loopback(), lost_within_seconds():
+    with on_loopback():
         _init(address="local", log_to_driver=verbose, logging_level=level, _temp_dir=private_folder(), **shown)
 
 

@@ -23,7 +23,7 @@ from raynas.exceptions import ConfigError
 from raynas.storage.locks import is_unlocked, lock_until_exit
 from raynas.storage.removal import move, remove_tree, scratch_folder
 
-__all__ = ["end_processes", "lost_within_seconds", "on_loopback", "own_processes", "private_folder"]
+__all__ = ["end_processes", "on_loopback", "own_processes", "private_folder"]
 
 log = logging.getLogger(__name__)
 _PREFIX = "rn-"
@@ -49,18 +49,6 @@ def on_loopback() -> Iterator[None]:
         return
     # The environment is for the processes that Ray starts, the constant for this one, which read it long ago.
     with _environment(variable, "0"), replaced(ray_constants, "ENABLE_RAY_CLUSTER", False):
-        yield
-
-
-@contextlib.contextmanager
-def lost_within_seconds() -> Iterator[None]:
-    """The processes of a Ray that starts in here wait for its GCS for five seconds after that has died.
-
-    Ray waits for a minute, within which the GCS of a cluster may be started again. Nobody starts again that of a Ray
-    which one program has started for itself: its agents would only outlive that program by a minute.
-    """
-    name = "RAY_gcs_rpc_server_reconnect_timeout_s"
-    with _environment(name, os.environ.get(name, "5")):
         yield
 
 

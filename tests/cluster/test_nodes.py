@@ -24,7 +24,6 @@ TINY = [
     "after=[]",
     "train.epochs=1",
     "train.batch_size=32",
-    "search.max_concurrent=2",
 ]
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -175,7 +174,9 @@ def test_who_may_not_join_is_told_why(machine: Machine, environment: dict[str, s
     assert re.search(f"(?m)^error: {message}" if "RAY_AUTH_TOKEN" in environment else message, said), said
     assert time.monotonic() - begin < 120 and "what was computed" not in said
     left = {path.name for path in (machine.home / "runs" / "stranger").iterdir()}
-    assert left <= {"config.yaml", "data.json", "logs", ".raynas", ".lock"}, "the settings come first, and nothing was computed"
+    assert left <= {"config.yaml", "data.json", "logs", ".raynas", ".lock"}, (
+        "the settings come first, and nothing was computed"
+    )
 
 
 ASKED = """
