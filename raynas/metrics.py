@@ -59,8 +59,9 @@ class Objective:
 
     @property
     def metric(self) -> Metric | None:
-        """The metric that the score is; None for any other score."""
-        return next((metric for metric in METRICS if metric.name == self.name), None)
+        """The metric that the score is; None for any other score, also for the column of a table with that name."""
+        same = (metric for metric in METRICS if (metric.name, metric.unit) == (self.name, self.unit))
+        return next(same, None)
 
 
 ACCURACY = Metric("accuracy", "max", "%", "images", _percent, (0.0, 100.0))
