@@ -63,7 +63,9 @@ class Job:
 class FromScratch(Evaluator):
     """A trial that trains the network of one architecture; the score is that on all validation data."""
 
-    traits = EvaluatorTraits(scored_by_task_metric=True, searches_hyperparameters=True, default_searcher="bayes")
+    traits = EvaluatorTraits(
+        scored_by_task_metric=True, searches_hyperparameters=True, repeats_reports=True, default_searcher="bayes"
+    )
 
     @classmethod
     def validate(cls, config: Config) -> None:

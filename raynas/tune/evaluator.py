@@ -102,6 +102,9 @@ class EvaluatorTraits:
     """The score is the metric of the task (:mod:`raynas.metrics`): its name, unit and mode are the objective."""
     searches_hyperparameters: bool = False
     """Every architecture is trained by itself, so that training settings can be searched with it: ``search.joint``."""
+    repeats_reports: bool = False
+    """A trial that continues after an interruption first reports once more what its checkpoint says it has reported,
+    without computing anything: the log may lack it. What the log has is not entered again."""
     default_searcher: str = "evolution"
     """What ``search.method: auto`` takes."""
 

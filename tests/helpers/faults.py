@@ -278,7 +278,7 @@ def compare(run: Path, reference: Path) -> None:
     assert scores[0] == scores[1] and len(scores[0]) == SLICES * SEARCHED
     best = [json.loads((folder / "leaderboard.json").read_text()) for folder in (run, reference)]
     first, second = ([(row["key"], row["final_score"]) for row in rows] for rows in best)
-    assert first == second
+    assert first == second, (first, second)
 
 
 # The faults
