@@ -33,7 +33,7 @@ def latest(table: pa.Table) -> pa.Table:
 
 
 def leaderboard(table: pa.Table, n: int = 10, mode: str = "max") -> pa.Table:
-    """The best ``n`` architectures, best first.
+    """The best ``n`` architectures, best first; equal scores in the order of their keys.
 
     Scores of different fidelities do not compare: whatever was scored at a higher fidelity comes first.
 
@@ -48,7 +48,8 @@ def leaderboard(table: pa.Table, n: int = 10, mode: str = "max") -> pa.Table:
     sign = _sign("score", mode)
     rows = latest(table)
     score, fidelity = _numbers(rows, "score"), np.nan_to_num(_numbers(rows, "fidelity"))
-    order = np.lexsort((-sign * score, -fidelity))
+    keys = np.array(rows.column("key").to_pylist(), np.str_)
+    order = np.lexsort((keys, -sign * score, -fidelity))
     return rows.take(pa.array(order[np.isfinite(score[order])][:n]))
 
 

@@ -208,11 +208,13 @@ class ArchitectureSearcher(Searcher):
         return -score if self.mode == "min" else score
 
     def recommend(self, count: int = 1) -> list[Architecture]:
-        """Recommends up to ``count`` scored, feasible architectures, best first.
+        """Recommends up to ``count`` scored, feasible architectures, best first; equal ones by key.
 
         By score here. A searcher with a model may override this where scores are noisy.
         """
-        best = sorted(self.history.done(self.history), key=self.rank, reverse=True)
+        # Equal scores by key: the order in which parallel trials end is not that of another run.
+        known = sorted(self.history.done(self.history), key=lambda entry: key(entry.architecture))
+        best = sorted(known, key=self.rank, reverse=True)
         return list(islice((entry.architecture for entry in best if self.sampler.feasible(entry.architecture)), count))
 
     # What Tune calls.

@@ -65,9 +65,10 @@ def test_recommends_the_best_that_keep_the_limits() -> None:
     rows = [({"a": "x", "b": b, "c": c}, scores) for b in "pq" for c, scores in (("1", [2.0]), ("2", [1.0, 3.0]))]
     for architecture, scores in (*rows, ({"a": "y", "b": "p", "c": "3"}, [0.0, 0.0])):
         searcher.add_evaluated_point({"architecture": architecture}, scores[-1], intermediate_values=scores)
-    # Those that came further stand first; the best of all breaks the constraint.
-    assert searcher.recommend(3) == [rows[1][0], rows[3][0], rows[0][0]]
-    assert searcher.recommend() == [rows[1][0]] and len(searcher.recommend(9)) == 4
+    # Those that came further stand first, equal ones by key; the best of all breaks the constraint.
+    further, less = (sorted((form for form, scores in rows if len(scores) == count), key=key) for count in (2, 1))
+    assert searcher.recommend(9) == [*further, *less]
+    assert searcher.recommend() == further[:1] and searcher.recommend(3) == [*further, *less][:3]
 
 
 def test_a_trial_stopped_without_a_last_result_keeps_its_scores() -> None:
