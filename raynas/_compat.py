@@ -37,7 +37,7 @@ __all__ = ["TRIED", "draining_nodes", "kept_processes", "missing", "mute_raylet"
 log = logging.getLogger(__name__)
 TRIED = ("2.59.0", "2.60.0")
 """Versions of Ray whose private names are those used here."""
-PATIENCE = 60.0
+START_SECONDS = 60.0
 """Seconds that a process may take to start before its trial takes another one."""
 CONTROLLER = "ray.tune.execution.tune_controller:TuneController"
 CACHE = "ray.tune.utils.object_cache:_ObjectCache"
@@ -188,7 +188,7 @@ def _controller(stock: Any) -> Any:
             if self._own is not None:
                 actor, now = self._trial_to_actor.get(trial), time.monotonic()
                 starts = actor in self._actor_manager.live_actors and trial not in self._resetting_trials
-                if starts and now - self._own.begun.setdefault(actor, now) < PATIENCE:
+                if starts and now - self._own.begun.setdefault(actor, now) < START_SECONDS:
                     return False
             return bool(super()._maybe_reuse_cached_actor(trial))
 

@@ -43,7 +43,7 @@ class Metric:
         """A value with its unit, where it has one."""
         return f"{value:.2f}{self.unit and ' ' + self.unit}"
 
-    def said(self, value: float) -> str:
+    def formatted(self, value: float) -> str:
         """A value that says by itself of what it is."""
         return self.text(value) if self.unit else f"{self.name} {self.text(value)}"
 
@@ -72,9 +72,9 @@ METRICS = (ACCURACY, PERPLEXITY)
 def scored_by(rows: Iterable[Mapping[str, Any]]) -> Metric | None:
     """The measure that the scores of a log are; None where they are none of these."""
     for row in rows:
-        told = json.loads(row["metrics"] or "{}") if row["score"] is not None else {}
+        reported = json.loads(row["metrics"] or "{}") if row["score"] is not None else {}
         for measure in METRICS:
-            if told.get(measure.name) == row["score"] is not None:
+            if reported.get(measure.name) == row["score"] is not None:
                 return measure
     return None
 

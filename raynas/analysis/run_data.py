@@ -231,13 +231,13 @@ def _pooled(state: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]]) 
     rounds = [line for line in (state or {}).get("rounds", []) if "mode" in (line.get("learned") or ())]
     if state and rounds:
         members = {key_of(member) for member in state["members"]}
-        told: dict[int, dict[str, float]] = {}
+        scores_at: dict[int, dict[str, float]] = {}
         for row in rows:
             if row["key"] in members and row["score"] is not None and math.isfinite(row["score"]):
-                told.setdefault(row["fidelity"], {})[row["key"]] = row["score"]
-        if told:
-            common = common_fidelity(fidelity for fidelity, scores in told.items() for _ in scores)
-            rounds[-1] = with_pool_scores(rounds[-1], told[common])
+                scores_at.setdefault(row["fidelity"], {})[row["key"]] = row["score"]
+        if scores_at:
+            common = common_fidelity(fidelity for fidelity, scores in scores_at.items() for _ in scores)
+            rounds[-1] = with_pool_scores(rounds[-1], scores_at[common])
     return [line["learned"] for line in rounds]
 
 

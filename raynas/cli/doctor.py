@@ -21,7 +21,7 @@ from raynas.cli.errors import BAD_INPUT, one_line, write_traceback
 from raynas.config.run import Config
 from raynas.costs.device import where
 from raynas.costs.memory import training_memory
-from raynas.distributed.connection import asks_who_comes, check_address, connect
+from raynas.distributed.connection import check_address, connect, requires_token
 from raynas.distributed.placement import Placement, place_ranks
 from raynas.distributed.probe import NodeFacts, probe_nodes
 from raynas.exceptions import ConfigError
@@ -120,7 +120,7 @@ def check_entry(address: str) -> CheckResult:
         address: host:port of its head.
     """
     try:
-        asks = asks_who_comes(address)
+        asks = requires_token(address)
     except ConfigError:
         asks = None
     if asks:

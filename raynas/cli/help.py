@@ -34,14 +34,14 @@ def help_text(arguments: Sequence[str]) -> str | None:
         ConfigError: ``settings`` of a name that there is not.
     """
     command = arguments[0] if arguments else ""
-    asked = any(each in ("-h", "--help") for each in arguments)
+    wanted = any(each in ("-h", "--help") for each in arguments)
     if command == "settings":
-        if asked or len(arguments) == 1:
+        if wanted or len(arguments) == 1:
             return _all_settings()
         return "\n".join(line for name in arguments[1:] for line in _lines(select(name)))
     if "--version" in arguments:
         return f"raynas {raynas.__version__}"
-    if not asked:
+    if not wanted:
         return None
     if command not in COMMANDS:
         return parser().format_help()

@@ -35,15 +35,15 @@ from raynas.distributed import health as watch
 from raynas.distributed.connection import LOOPBACK, Terminated, connect
 from raynas.exceptions import ClusterLostError, ConfigError, ExportError, LeaseLostError
 from raynas.report.page import write_report
-from raynas.runs.bad_input import validating
 from raynas.runs.dry_run import dry_run
 from raynas.runs.factory import prepare
 from raynas.runs.phases.retraining import check_room_to_retrain, check_trained
-from raynas.runs.preflight import keep_description, preflight
+from raynas.runs.preflight import preflight
 from raynas.runs.rank import rank
 from raynas.runs.run import Run
 from raynas.storage.locks import lock_folder
 from raynas.storage.object_store import open_sync
+from raynas.utils.user_code import validating
 
 __all__ = ["execute", "main"]
 
@@ -64,13 +64,12 @@ def _architecture(run: Run, given: str | None) -> dict[str, str]:
 def execute(command: str, run: Run, flags: argparse.Namespace) -> None:
     """Carry out one command; Ray is joined where it is needed."""
     after = list(run.config.after) if command == "search" else [command]
-    failed: ExportError | None = None
+    failed: Exception | None = None
     dashboard = flags.dashboard_host or (LOOPBACK if flags.dashboard else None)
     if command in ("search", "train-supernet", "retrain"):
         run.context.storage.check()
         run.view.say(f"{command}: everything is kept in {run.place}")
         run.open()  # before Ray starts, which takes a while: a run that is killed meanwhile can go on
-        keep_description(run.context.networks, run.folder)
         if not flags.verbose:
             native_stderr.redirect(run.folder)
         connect(run.config, dashboard, flags.verbose)
@@ -82,22 +81,31 @@ def execute(command: str, run: Run, flags: argparse.Namespace) -> None:
     if command == "rank":
         rank(run, dashboard, flags.verbose)
         after = ["report"]
-    if run.has_network:
-        if command == "train-supernet":
-            run.train_supernet()
-        if "retrain" in after:
-            run.retrain(_architecture(run, flags.architecture))
-        if "export" in after:
-            try:
-                run.export(_architecture(run, flags.architecture))
-            except ExportError as error:
-                failed = error  # the page comes first
-    elif set(after) - {"report"}:
-        run.view.say(f"no {' and no '.join(step for step in after if step != 'report')}: the space has no network")
+    if command == "train-supernet":
+        run.train_supernet()
+    try:
+        _after_search(run, after, flags.architecture)
+    except LeaseLostError:
+        raise  # the folder is another process's now
+    except Exception as error:  # what was found before is in the report
+        failed = error
     if "report" in after:
         run.view.say(f"report: {run.context.storage.shown(run.report())}")
     if failed is not None:
         raise failed
+
+
+def _after_search(run: Run, steps: Sequence[str], architecture: str | None) -> None:
+    """Retrain and export, where these are among the steps and the space has a network."""
+    if not run.has_network:
+        left_out = [step for step in steps if step in ("retrain", "export")]
+        if left_out:
+            run.view.say(f"no {' and no '.join(left_out)}: the space has no network")
+        return
+    if "retrain" in steps:
+        run.retrain(_architecture(run, architecture))
+    if "export" in steps:
+        run.export(_architecture(run, architecture))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

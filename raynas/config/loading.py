@@ -199,8 +199,8 @@ def load_kept(file: Path) -> Config:
     try:
         return read(file)
     except ConfigError as error:
-        told = "; ".join(str(error).splitlines())
-        raise ConfigError(told if str(file) in told else f"{file} cannot be read: {told}") from None
+        reason = "; ".join(str(error).splitlines())
+        raise ConfigError(reason if str(file) in reason else f"{file} cannot be read: {reason}") from None
 
 
 def _read(file: str | Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:

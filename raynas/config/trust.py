@@ -117,13 +117,13 @@ def refuse(strange: Mapping[str, Any], file: str | Path) -> None:
     """
     if _TRUSTED.get():
         return
-    said = ", ".join(f"{name} = {', '.join(words(value))}" for name, value in strange.items())
+    names = ", ".join(f"{name} = {', '.join(words(value))}" for name, value in strange.items())
     again = " ".join(
         shlex.quote(f"{name}={value}" if isinstance(value, str) else f"{name}=[{', '.join(words(value))}]")
         for name, value in strange.items()
     )
     raise ForeignError(
-        f"{file} names code that is not RayNAS' own, and would run it: {said}. If you trust it, name it yourself, "
+        f"{file} names code that is not RayNAS' own, and would run it: {names}. If you trust it, name it yourself, "
         f"{again}, or trust all that the file names: --trust, in Python trust=True"
     )
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from raynas.config.run import LatencyConfig
 from raynas.distributed import health as watch
-from raynas.distributed.nodes import PATIENCE, last_line
+from raynas.distributed.nodes import TIMEOUT, last_line
 from raynas.distributed.placement import check_room
 from raynas.exceptions import ConfigError
 from raynas.nn.subnet import derive
@@ -71,7 +71,7 @@ class TimingActor:
 
     Args:
         packed: The pickled reference to the space. Its weights do not matter.
-        shape: Of what the networks are asked, with the batch.
+        shape: Of the input, with the batch.
         dtype: Of that.
         settings: How to measure.
     """
@@ -117,13 +117,13 @@ class LatencyBenchmark:
 
     Args:
         space: Of which networks are measured.
-        example: What they are asked; its shape and type count.
+        example: An input of the networks; its shape and type count.
         settings: Where and how.
     """
 
     def __init__(self, space: nn.Module, example: Tensor, settings: LatencyConfig) -> None:
         self.space, self.settings = space, settings
-        self.asked = tuple(example.shape), example.dtype
+        self.input_form = tuple(example.shape), example.dtype
         self._actor: Any = None
         self._space: Any = None
 
@@ -147,12 +147,10 @@ class LatencyBenchmark:
 
     def _ask(self, answer: Any) -> Any:
         try:
-            return ray.get(answer, timeout=PATIENCE)
+            return ray.get(answer, timeout=TIMEOUT)
         except GetTimeoutError:
             self.close()
-            raise RuntimeError(
-                f"latency.place = {self.settings.place}: no answer within {PATIENCE:g} seconds"
-            ) from None
+            raise RuntimeError(f"latency.place = {self.settings.place}: no answer within {TIMEOUT:g} seconds") from None
         except RayError as error:
             self.close()
             raise RuntimeError(f"latency.place = {self.settings.place}: {last_line(error)}") from error
@@ -162,7 +160,7 @@ class LatencyBenchmark:
             options = where(str(self.settings.place))
             self._space = ray.put(self.space)
             packed = bytes(ray.cloudpickle.dumps(self._space))
-            self._actor = ray.remote(TimingActor).options(**options).remote(packed, *self.asked, self.settings)
+            self._actor = ray.remote(TimingActor).options(**options).remote(packed, *self.input_form, self.settings)
         return self._actor
 
     def close(self) -> None:

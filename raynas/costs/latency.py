@@ -232,15 +232,15 @@ class Latency:
 
     def account(self) -> str:
         """What came of the predictions for architectures that were proposed, as text."""
-        asked = [(each.predicted, each.ms) for each in self.measured.values() if each.predicted is not None]
-        if not asked:
+        proposed = [(each.predicted, each.ms) for each in self.measured.values() if each.predicted is not None]
+        if not proposed:
             return "latency: nothing was measured besides"
-        over = sum(ms > self._most for _, ms in asked)
-        error = statistics.mean(abs(predicted / ms - 1.0) for predicted, ms in asked)
-        tau = stats.kendalltau(*zip(*asked, strict=True)).statistic if len(asked) > 2 else math.nan
+        over = sum(ms > self._most for _, ms in proposed)
+        error = statistics.mean(abs(predicted / ms - 1.0) for predicted, ms in proposed)
+        tau = stats.kendalltau(*zip(*proposed, strict=True)).statistic if len(proposed) > 2 else math.nan
         refused = f", of which {over} missed the limit and were not scored" if math.isfinite(self._most) else ""
         return (
-            f"latency: {len(asked)} proposed architectures were measured{refused}; the predictions had been off by "
+            f"latency: {len(proposed)} proposed architectures were measured{refused}; the predictions had been off by "
             f"{100 * error:.1f} % in the mean (tau {tau:.2f})"
         )
 
@@ -307,8 +307,8 @@ def _agreement(rounds: Sequence[Sequence[Timing]]) -> str:
     apart = statistics.median(
         abs(one.ms - other.ms) / min(one.ms, other.ms) for one, other in zip(*rounds[:2], strict=True)
     )
-    told = f"between two rounds a network differs by {100 * apart:.1f} % in the median"
-    return told + ("; something else runs there, do not trust these figures" if apart > _DOUBTFUL else "")
+    text = f"between two rounds a network differs by {100 * apart:.1f} % in the median"
+    return text + ("; something else runs there, do not trust these figures" if apart > _DOUBTFUL else "")
 
 
 def timed(space: SearchSpace, costs: Costs, latency: Latency, limits: Limits) -> SearchSpace:

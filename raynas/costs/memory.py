@@ -59,8 +59,8 @@ def training_memory(space: nn.Module, example: Tensor, batch: int, paths: int = 
     open_in_space, rng = decisions(shadow), Random(seed)
 
     def kept(architecture: Architecture, images: int = 2) -> int:
-        asked = torch.empty(images, *example.shape[1:], dtype=example.dtype, device="meta")
-        return kept_for_backward(derive(shadow, architecture).train(), asked)
+        batch = torch.empty(images, *example.shape[1:], dtype=example.dtype, device="meta")
+        return kept_for_backward(derive(shadow, architecture).train(), batch)
 
     few_options = sum(map(len, open_in_space.values())) <= _OPTIONS
     drawn = [arch.sample(open_in_space, rng) for _ in range(paths if not few_options else min(paths, _BEGIN))]

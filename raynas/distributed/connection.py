@@ -28,11 +28,11 @@ from raynas.distributed.local_ray import on_loopback, private_folder
 from raynas.exceptions import ConfigError
 from raynas.storage.atomic import create_text
 
-__all__ = ["LOOPBACK", "Terminated", "asks_who_comes", "check_address", "connect"]
+__all__ = ["LOOPBACK", "Terminated", "check_address", "connect", "requires_token"]
 
 LOOPBACK = "127.0.0.1"
 _ELSEWHERE = "run on one of the cluster's nodes with --address auto, or use ray job submit (see cluster/README.md)"
-PATIENCE = 30.0
+TIMEOUT = 30.0
 """Seconds in which the head of a cluster must answer; Ray itself would wait for more than a minute."""
 _ASK = """
 import sys
@@ -192,7 +192,7 @@ def _join(address: str, verbose: bool, level: int) -> None:
             socket.create_connection((_split(address)[0], int(_split(address)[1])), timeout=10).close()
         except OSError as error:
             raise ConfigError(f"no Ray cluster answers at {address}: {error.strerror or error}") from None
-        if asks_who_comes(address) is False and os.environ.get("RAY_AUTH_MODE") == "token":
+        if requires_token(address) is False and os.environ.get("RAY_AUTH_MODE") == "token":
             # Ray lets it join, and ends each of its actors at once.
             raise ConfigError(
                 f"the cluster at {address} asks for no token, and starts no actors of a program with "
@@ -203,7 +203,7 @@ def _join(address: str, verbose: bool, level: int) -> None:
     _init(address=address, log_to_driver=verbose, logging_level=level)
 
 
-def asks_who_comes(address: str) -> bool | None:
+def requires_token(address: str) -> bool | None:
     """Whether the head of a cluster asks for a token; None where it does not become clear.
 
     A process of its own asks without one: Ray has one mode of authentication for the whole of a process, and what
@@ -217,15 +217,15 @@ def asks_who_comes(address: str) -> bool | None:
     """
     line, environment = [sys.executable, "-c", _ASK, address], {**os.environ, "RAY_AUTH_MODE": "disabled"}
     try:
-        asked = subprocess.run(
-            line, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE
+        done = subprocess.run(
+            line, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT
         )
-        answer = asked.stdout.strip()
+        answer = done.stdout.strip()
     except subprocess.TimeoutExpired:
         answer = "none"
     if answer == "none":
         raise ConfigError(
-            f"something answers at {address}, but it is no Ray head, or one that is busy for more than {PATIENCE:g} s: "
+            f"something answers at {address}, but it is no Ray head, or one that is busy for more than {TIMEOUT:g} s: "
             "the port is that of ray start --head (6379), not the dashboard's (8265) or the client's (10001)"
         )
     return {"token": True, "open": False}.get(answer)
@@ -234,23 +234,23 @@ def asks_who_comes(address: str) -> bool | None:
 def _why(address: str, error: BaseException) -> str:
     """What kept this program from joining a cluster or starting Ray, from what Ray says of it."""
     chain: BaseException | None = error
-    said = ""
+    reason = ""
     while chain is not None:
-        said += f" {chain}"
+        reason += f" {chain}"
         chain = chain.__cause__ or chain.__context__
-    said = " ".join(said.split())
+    reason = " ".join(reason.split())
     if address == "local":
-        return f"Ray does not start here: {said.partition('. Ensure')[0].partition('Traceback')[0][:300].strip()}"
-    if "AuthToken" in said or isinstance(error, AuthenticationError):
+        return f"Ray does not start here: {reason.partition('. Ensure')[0].partition('Traceback')[0][:300].strip()}"
+    if "AuthToken" in reason or isinstance(error, AuthenticationError):
         return (
             f"the cluster at {address} does not take this program's token: set RAY_AUTH_MODE=token, and "
             "RAY_AUTH_TOKEN_PATH to a file with what ~/.ray/auth_token holds on its head node"
         )
-    versions = re.search(r"Ray: (\S+) Python: (\S+).*?Ray: (\S+) Python: (\S+)", said)
-    if "Version mismatch" in said and versions:
+    versions = re.search(r"Ray: (\S+) Python: (\S+).*?Ray: (\S+) Python: (\S+)", reason)
+    if "Version mismatch" in reason and versions:
         theirs, own = versions.groups()[:2], versions.groups()[2:]
         return (
             f"the cluster at {address} runs Ray {theirs[0]} on Python {theirs[1]}, this program Ray {own[0]} on Python "
             f"{own[1]}: they must be the same; {_ELSEWHERE}"
         )
-    return f"cannot join the Ray cluster at {address}: {said.partition('Traceback')[0][:300].strip()}"
+    return f"cannot join the Ray cluster at {address}: {reason.partition('Traceback')[0][:300].strip()}"

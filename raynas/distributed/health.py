@@ -62,19 +62,19 @@ class _Cluster:
             return "the GCS, Ray's own process on the head node, has died"
         return None
 
-    def _gone(self, address: Address, patience: float) -> bool:
+    def _gone(self, address: Address, seconds: float) -> bool:
         """Whether nothing has taken a connection for so long, at two looks at least."""
         try:
             socket.create_connection(address, timeout=_CONNECT).close()
         except ConnectionRefusedError:
             pass
         except OSError:
-            patience = max(patience, 45.0)  # a network that is out of order for a moment
+            seconds = max(seconds, 45.0)  # a network that is out of order for a moment
         else:
             self.silent.pop(address, None)
             return False
         now = time.monotonic()
-        return now - self.silent.setdefault(address, now) > max(patience, 0.5 * PERIODS.alive)
+        return now - self.silent.setdefault(address, now) > max(seconds, 0.5 * PERIODS.alive)
 
 
 @dataclass

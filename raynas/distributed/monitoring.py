@@ -84,12 +84,12 @@ class RunMetrics:
 
     @contextmanager
     def search(self, show: Callable[[SearchStatus], None]) -> Iterator[Callable[[SearchStatus], None]]:
-        """Yields a function that measures what it is told of a search, and tells ``show``."""
+        """Yields a function that measures what is reported of a search, and passes it to ``show``."""
         gauges = [Gauge(name, text, ("run",)) for name, text in SEARCH.items()]
         (stopped,) = (Gauge(name, text, ("run", "rung")) for name, text in STOPPED.items())
         with _lasting() as put:
 
-            def told(status: SearchStatus) -> None:
+            def report(status: SearchStatus) -> None:
                 show(status)
                 values = (status.best, status.scored, status.wanted, status.failed, status.per_second, status.overhead)
                 for gauge, value in zip(gauges, values, strict=True):
@@ -97,21 +97,21 @@ class RunMetrics:
                 for rung, count in status.stopped_at.items():
                     put(stopped, count, run=self._run, rung=str(rung))
 
-            yield told
+            yield report
 
     @contextmanager
     def training(self, what: str, show: Callable[[TrainingStatus], None]) -> Iterator[Callable[[TrainingStatus], None]]:
-        """Yields a function that measures what it is told of a training, and tells ``show``."""
+        """Yields a function that measures what is reported of a training, and passes it to ``show``."""
         gauges = [Gauge(name, text, ("run", "what")) for name, text in TRAINING.items()]
         with _lasting() as put:
 
-            def told(status: TrainingStatus) -> None:
+            def report(status: TrainingStatus) -> None:
                 show(status)
                 values = (status.loss, status.images_per_second, status.step, status.total)
                 for gauge, value in zip(gauges, values, strict=True):
                     put(gauge, value, run=self._run, what=what)
 
-            yield told
+            yield report
 
 
 @contextmanager

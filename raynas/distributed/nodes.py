@@ -22,10 +22,10 @@ from raynas.storage.object_store import unusable
 from raynas.storage.removal import own, remove_tree
 from raynas.utils.periods import PERIODS
 
-__all__ = ["PATIENCE", "PreemptionNotice", "appears", "check_nodes", "last_line", "meeting_in"]
+__all__ = ["TIMEOUT", "PreemptionNotice", "appears", "check_nodes", "last_line", "meeting_in"]
 
 log = logging.getLogger(__name__)
-PATIENCE = 60.0
+TIMEOUT = 60.0
 """Seconds a node may take to start a process and answer."""
 _LEAVING = PERIODS.leaving
 """Seconds between two checkpoints while a node is leaving."""
@@ -53,8 +53,8 @@ def check_nodes(storage: Path | str, modules: Iterable[str]) -> None:
     there = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
     trouble = {node: text for node, text in trouble.items() if node in there}  # some may have left meanwhile
     if trouble:
-        said = "; ".join(f"node {nodes[node]} {text}" for node, text in trouble.items())
-        raise ConfigError(f"the cluster cannot share this run: {said} (see cluster/README.md)")
+        reasons = "; ".join(f"node {nodes[node]} {text}" for node, text in trouble.items())
+        raise ConfigError(f"the cluster cannot share this run: {reasons} (see cluster/README.md)")
 
 
 class PreemptionNotice:
@@ -118,7 +118,7 @@ def _ask(meetings: Mapping[str, Path | str | None], modules: Sequence[str]) -> M
         .remote(meeting, node, modules)
         for node, meeting in meetings.items()
     }
-    deadline, trouble = time.monotonic() + PATIENCE, {}
+    deadline, trouble = time.monotonic() + TIMEOUT, {}
     for node, visit in visits.items():
         answer, meeting = _outcome(visit, max(deadline - time.monotonic(), 0.0)), meetings[node]
         if answer is None and isinstance(meeting, Path) and not appears(meeting / node):
@@ -156,7 +156,7 @@ def _outcome(visit: ray.ObjectRef[str | None], seconds: float) -> str | None:
     try:
         return ray.get(visit, timeout=seconds)
     except GetTimeoutError:
-        return f"did not answer within {PATIENCE:g} seconds"
+        return f"did not answer within {TIMEOUT:g} seconds"
     except RayError as error:
         # Where RayNAS is not installed, the task itself cannot be loaded.
         return f"cannot run a task of RayNAS ({last_line(error)}): is it installed there?"

@@ -55,7 +55,7 @@ def place(
     Raises:
         ConfigError: The cluster cannot hold them; the message says what is missing.
     """
-    deadline, asked = time.monotonic() + 60 * wait_minutes, False
+    deadline, requested = time.monotonic() + 60 * wait_minutes, False
     try:
         while True:
             try:
@@ -63,13 +63,13 @@ def place(
             except ConfigError as error:
                 if time.monotonic() >= deadline:
                     raise
-                if not asked:
+                if not requested:
                     log.warning("%s; waiting up to %g minutes for more nodes", error, wait_minutes)
                     request_resources(bundles=[Placement(1, cpus or 1.0, gpus or 0.0).each] * (count or 1))
-                    asked = True
+                    requested = True
             time.sleep(1.0)
     finally:
-        if asked:
+        if requested:
             request_resources(num_cpus=0)  # the actors themselves hold the nodes from now on
 
 

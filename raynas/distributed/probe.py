@@ -1,4 +1,4 @@
-"""What the nodes of a cluster are like: every one of them is visited, and asked what a run would find there."""
+"""What the nodes of a cluster are like: a task on each of them reports what a run would find there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raynas.distributed.nodes import PATIENCE, appears, last_line, meeting_in
+from raynas.distributed.nodes import TIMEOUT, appears, last_line, meeting_in
 from raynas.storage.atomic import replace_file
 from raynas.storage.object_store import unusable
 
@@ -117,7 +117,7 @@ def probe_nodes(storage: Path | str) -> list[NodeFacts]:
         visits = [
             _visit(node["NodeID"], meeting if node["Resources"].keys() & {"CPU", "GPU"} else None) for node in nodes
         ]
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         return [_facts(node, *visit, deadline) for node, visit in zip(nodes, visits, strict=True)]
 
 
@@ -138,7 +138,7 @@ def _facts(node: dict[str, Any], visitor: Any, look: Any, deadline: float) -> No
         # Of a container only Ray knows the bounds.
         facts = replace(facts, memory=int(min(facts.memory, node["Resources"].get("memory", facts.memory))))
     except GetTimeoutError:
-        return replace(facts, error=f"did not answer within {PATIENCE:g} seconds")
+        return replace(facts, error=f"did not answer within {TIMEOUT:g} seconds")
     except RayError as error:
         return replace(facts, error=f"cannot run RayNAS: {last_line(error)}")
     finally:
@@ -149,12 +149,12 @@ def _facts(node: dict[str, Any], visitor: Any, look: Any, deadline: float) -> No
 def _with_gpu(facts: NodeFacts, node: str) -> NodeFacts:
     there = NodeAffinitySchedulingStrategy(node, soft=False)
     task = ray.remote(_gpu).options(num_cpus=0, num_gpus=min(facts.gpus, 1.0), scheduling_strategy=there, max_retries=0)
-    asked = task.remote()
+    answer = task.remote()
     try:
-        name, memory = ray.get(asked, timeout=PATIENCE)
+        name, memory = ray.get(answer, timeout=TIMEOUT)
         return replace(facts, cuda=name, gpu_memory=memory)
     except GetTimeoutError:
-        ray.cancel(asked, force=True)
+        ray.cancel(answer, force=True)
         return replace(facts, error="its GPUs are in use by others")
     except RayError as error:
         return replace(facts, error=f"torch fails there: {last_line(error)}")

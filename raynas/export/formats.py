@@ -142,11 +142,14 @@ def rehearse(subnet: nn.Module, example_inputs: Inputs | Signature, formats: Seq
     """
     signature = example_inputs if isinstance(example_inputs, Signature) else Signature(tuple(example_inputs))
     _check_request(formats, signature.example)
+    try:
+        job = _Job(subnet, signature, _TOLERANCE)
+    except ExportError as error:
+        return [str(error)]
     failures = []
     with scratch() as folder:
         for name in formats:
             try:
-                job = _Job(subnet, signature, _TOLERANCE)
                 main, run = _WRITERS[name](job, folder)
                 with _explained(name, job.network):
                     found = _run_here(folder / main, job) if name == "safetensors" else run(job.trials[:1])[0]

@@ -226,10 +226,15 @@ class ImageSignature(Signature):
             lines += [
                 "| index | class |",
                 "|---|---|",
-                *(f"| {i} | {name} |" for i, name in enumerate(self.classes)),
+                *(f"| {i} | {_cell(name)} |" for i, name in enumerate(self.classes)),
                 "",
             ]
         return lines
+
+
+def _cell(text: str) -> str:
+    """A text in a cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _column(values: tuple[float, ...]) -> str:

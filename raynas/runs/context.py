@@ -30,6 +30,7 @@ from raynas.distributed.connection import check_address, connect
 from raynas.distributed.monitoring import RunMetrics
 from raynas.distributed.nodes import check_nodes
 from raynas.exceptions import ConfigError
+from raynas.report.page import DESCRIPTION
 from raynas.results.files import Winners, read_json
 from raynas.runs.budget import Budget
 from raynas.runs.compatibility import begun, refuse_changes, warn_if_unknown
@@ -40,7 +41,7 @@ from raynas.runs.storage import RunStorage
 from raynas.runs.supernet_handle import RunSupernet
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import ArchitectureSearcher
-from raynas.storage.atomic import remove_abandoned, replace_text, write_with_retry
+from raynas.storage.atomic import remove_abandoned, replace_text, write_json, write_with_retry
 from raynas.storage.removal import adopt, free_name, remove_tree
 from raynas.training.factory import refuse_rounds
 from raynas.tune.evaluator import EvaluationContext
@@ -160,7 +161,7 @@ class RunContext:
         self.storage.push()
 
     def write_settings(self) -> None:
-        """Keep the settings in the folder.
+        """Keep the settings in the folder, and what is done to the data, for the report.
 
         Raises:
             ConfigError: The folder holds weights or scores that do not belong to them.
@@ -174,6 +175,8 @@ class RunContext:
         if path.exists() and path.read_text(encoding="utf-8") != text:
             replace_text(free_name(path), path.read_text(encoding="utf-8"), timeout=0)
         replace_text(path, text, timeout=0)
+        if self.networks is not None:
+            write_json(self.folder / DESCRIPTION, self.networks.task.describe(self.config.train))
         if self.problem.source is not None:
             self.problem.source.keep(self.folder)
 

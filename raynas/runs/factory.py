@@ -28,7 +28,6 @@ from raynas.data.dataset import Data
 from raynas.data.dataset import load as load_data
 from raynas.distributed.connection import check_address
 from raynas.exceptions import ConfigError
-from raynas.runs.bad_input import validating
 from raynas.runs.display import View
 from raynas.runs.problem import tabular_space
 from raynas.runs.run import Run
@@ -50,6 +49,7 @@ from raynas.tasks.base import task_of
 from raynas.training.trainer import dropping
 from raynas.tune.plain import evaluator_of
 from raynas.utils.imports import resolve
+from raynas.utils.user_code import validating
 
 __all__ = ["METHODS", "audit_run", "build_searcher", "build_space", "prepare"]
 

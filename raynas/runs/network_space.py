@@ -20,12 +20,12 @@ from raynas.evaluation.proxies.filter import filtered
 from raynas.exceptions import ConfigError, ForwardError
 from raynas.nn.choice import decisions
 from raynas.nn.subnet import derive
-from raynas.runs.bad_input import validating
 from raynas.search_space import joint
 from raynas.search_space.constraints import LATENCY, Limits, check_objectives, violation
 from raynas.search_space.space import SearchSpace
 from raynas.tasks.base import task_of
 from raynas.training.trainer import dropping
+from raynas.utils.user_code import validating
 
 __all__ = ["NetworkSpace"]
 

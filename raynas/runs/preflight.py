@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from raynas.architecture import Architecture
 from raynas.config.run import Config
 from raynas.evaluation.first_batch import check_first_batch
 from raynas.exceptions import ConfigError, ExportError
 from raynas.export.formats import rehearse
-from raynas.report.page import DESCRIPTION
 from raynas.runs.network_space import NetworkSpace
-from raynas.storage.atomic import write_json
 
-__all__ = ["keep_description", "preflight"]
-
-
-def keep_description(networks: NetworkSpace | None, folder: Path) -> None:
-    """Write what is done to the data into the folder of a run, for its report."""
-    if networks is not None:
-        write_json(folder / DESCRIPTION, networks.task.describe(networks.config.train))
+__all__ = ["preflight"]
 
 
 def preflight(

@@ -21,7 +21,6 @@ from raynas.costs.latency import Latency
 from raynas.exceptions import ConfigError, InfeasibleError, SpaceError, UnsatisfiableError
 from raynas.metrics import Metric, Objective
 from raynas.results.log import RESERVED
-from raynas.runs.bad_input import validating
 from raynas.runs.network_space import NetworkSpace
 from raynas.runs.warm_start import Source
 from raynas.search_space.constraints import LATENCY, Limits, Profile, check_objectives, violation
@@ -32,6 +31,7 @@ from raynas.searchers.random import random_architectures
 from raynas.tune.evaluator import CostModel, Evaluator
 from raynas.tune.trial import BatchTrial
 from raynas.utils.imports import resolve
+from raynas.utils.user_code import validating
 
 __all__ = ["NoCosts", "SearchProblem", "check_combination", "tabular_space"]
 

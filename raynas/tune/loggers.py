@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 LOGGERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb", "optuna": "optuna"}
 """Those with a short name, and the package that each of them needs."""
-_PATIENCE = 60.0
+_TIMEOUT = 60.0
 """Seconds for what waits to be logged when the search has ended."""
 Row = Mapping[str, Any]
 
@@ -199,11 +199,11 @@ class _Feed:
 
     def close(self) -> None:
         """End the records."""
-        self._until = time.monotonic() + _PATIENCE
+        self._until = time.monotonic() + _TIMEOUT
         self._steps.put(None)
-        self._thread.join(_PATIENCE + 5)
+        self._thread.join(_TIMEOUT + 5)
         if self._thread.is_alive():
-            logger.warning("search.loggers: no answer for %g seconds, the records are left open", _PATIENCE)
+            logger.warning("search.loggers: no answer for %g seconds, the records are left open", _TIMEOUT)
 
     def _each(self, fault: str, call: Callable[[LoggerCallback], None]) -> None:
         for name, callback in list(self._live.items()):

@@ -1,7 +1,7 @@
 """Names of a package that are imported when they are first used.
 
-if TYPE_CHECKING:
-from raynas.report.page import write_report        # for type checkers and editors
+if TYPE_CHECKING:  # for type checkers and editors
+from raynas.report.page import write_report
 
 __all__ = ["write_report"]
 __getattr__, __dir__ = lazy_names(__name__, {"write_report": "raynas.report.page"})

@@ -1,4 +1,4 @@
-"""The line of a user's own code that an error went through."""
+"""Errors in a user's own code: the line that they went through, and bad values as errors of the settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from collections.abc import Iterator
 
 from torch import nn
 
-__all__ = ["user_line", "user_modules"]
+from raynas.exceptions import ConfigError
+
+__all__ = ["user_line", "user_modules", "validating"]
 
 
 def user_modules(network: nn.Module) -> set[str]:
@@ -41,3 +43,23 @@ def _files(network: nn.Module) -> Iterator[str]:
         if kind.__module__ in names:
             with contextlib.suppress(TypeError, OSError):
                 yield inspect.getfile(kind)
+
+
+@contextlib.contextmanager
+def validating(what: str = "") -> Iterator[None]:
+    """Raise a plain ``ValueError`` of what a user gave as a ``ConfigError``; the command line takes others for bugs.
+
+    To be put around the call of a validator, and of nothing else.
+
+    Args:
+        what: The setting or object that is validated, put before the message.
+
+    Raises:
+        ConfigError: The validator raised a plain ``ValueError``; its subclasses pass unchanged.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if type(error) is not ValueError:
+            raise
+        raise ConfigError(f"{what}: {error}" if what else str(error)) from error

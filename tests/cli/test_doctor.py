@@ -122,7 +122,7 @@ def test_a_token_must_be_there_and_be_ones_own(tmp_path):
 
 @pytest.mark.parametrize(("asks", "level"), [(True, "ok"), (False, "warn"), (None, "warn")])
 def test_a_cluster_that_lets_everyone_in_is_told(asks, level, monkeypatch):
-    monkeypatch.setattr(doctor_module, "asks_who_comes", lambda address: asks)
+    monkeypatch.setattr(doctor_module, "requires_token", lambda address: asks)
     finding = check_entry("10.0.0.1:6379")
     assert finding.level == level and bool(finding.advice) == (level == "warn")
 

@@ -21,7 +21,7 @@ from raynas.cli.arguments import read_arguments
 from raynas.cli.main import execute, main
 from raynas.config.loading import load
 from raynas.config.run import Config, SearchConfig
-from raynas.exceptions import ConfigError, ExportError
+from raynas.exceptions import ConfigError, ExportError, LeaseLostError
 from raynas.runs.factory import prepare
 from raynas.runs.run import Run
 from raynas.training import checkpoint
@@ -280,22 +280,32 @@ def test_the_searcher_fits_what_a_score_takes():
     assert prepare(Config(name="x", search=search)).config.search.method == "bayes"
 
 
-def test_an_export_that_fails_leaves_the_page_and_the_exit_code(monkeypatch):
-    """The report is written first, then the error goes on: exit code 1."""
+@pytest.mark.parametrize(
+    ("step", "error", "reported"),
+    [
+        ("export", ExportError("onnx needs onnxscript"), True),
+        ("export", OSError(28, "No space left on device"), True),
+        ("retrain", RuntimeError("the loss is not finite"), True),
+        ("retrain", LeaseLostError("another process has resumed the run"), False),
+    ],
+)
+def test_a_last_step_that_fails_leaves_the_page_and_the_exit_code(monkeypatch, step, error, reported):
+    """The report is written first, then the error is raised; not in a folder that is another process's now."""
     said = []
 
     def fail(architecture):
-        raise ExportError("onnx needs onnxscript")
+        raise error
 
     storage = SimpleNamespace(check=lambda: None, shown=str)
+    steps = {"retrain": lambda architecture: None, "export": lambda architecture: None, step: fail}
     run = SimpleNamespace(
-        config=SimpleNamespace(after=["export", "report"]), view=SimpleNamespace(say=said.append), place="here",
-        folder=None,
-        open=lambda: None, search=lambda: None, affordable=list, has_network=True, best=dict, export=fail,
-        report=lambda: "report.html", context=SimpleNamespace(storage=storage, networks=None),
+        config=SimpleNamespace(after=["retrain", "export", "report"]), view=SimpleNamespace(say=said.append),
+        place="here", folder=None, open=lambda: None, search=lambda: None, affordable=list, has_network=True, best=dict,
+        report=lambda: "report.html", context=SimpleNamespace(storage=storage, networks=None), **steps,
     )  # fmt: skip
     monkeypatch.setattr("raynas.cli.main.connect", lambda *_: None)
+    monkeypatch.setattr("raynas.cli.main.check_room_to_retrain", lambda context: None)
     flags = argparse.Namespace(dashboard_host=None, dashboard=False, verbose=True, architecture=None)
-    with pytest.raises(ExportError, match="onnx needs onnxscript"):
+    with pytest.raises(type(error), match=re.escape(str(error))):
         execute("search", run, flags)
-    assert said[-1] == "report: report.html"
+    assert (said[-1] == "report: report.html") == reported

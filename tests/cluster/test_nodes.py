@@ -182,16 +182,16 @@ def test_who_may_not_join_is_told_why(machine: Machine, environment: dict[str, s
 ASKED = """
 import sys
 from raynas.config.run import ConfigError
-from raynas.distributed.connection import asks_who_comes
+from raynas.distributed.connection import requires_token
 for address in sys.argv[1:]:
     try:
-        print(asks_who_comes(address))
+        print(requires_token(address))
     except ConfigError as error:
         print(error)
 """
 
 
-def test_a_head_tells_whether_it_asks_who_comes(machine: Machine) -> None:
+def test_a_head_tells_whether_it_requires_token(machine: Machine) -> None:
     """The last one here: a second head stays."""
     start = ["ray", "start", "--disable-usage-stats", "--object-store-memory=100000000", "--include-dashboard=false"]
     other = ["--head", "--port=6390", "--ray-client-server-port=9002", "--num-cpus=1"]

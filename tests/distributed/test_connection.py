@@ -58,7 +58,7 @@ def test_where_nobody_listens_it_says_so(no_ray):
 
 
 def test_what_listens_and_is_no_head_is_told_with_the_ports(no_ray, monkeypatch):
-    monkeypatch.setattr(connection, "PATIENCE", 2.0)
+    monkeypatch.setattr(connection, "TIMEOUT", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as server:  # as sshd would, or the dashboard
         address = f"127.0.0.1:{server.getsockname()[1]}"
         begin = time.monotonic()
@@ -68,7 +68,7 @@ def test_what_listens_and_is_no_head_is_told_with_the_ports(no_ray, monkeypatch)
 
 
 def test_a_token_for_a_head_that_asks_for_none_is_refused(no_ray, monkeypatch):
-    monkeypatch.setattr(connection, "asks_who_comes", lambda address: False)
+    monkeypatch.setattr(connection, "requires_token", lambda address: False)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"

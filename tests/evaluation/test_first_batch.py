@@ -18,8 +18,9 @@ from raynas.evaluation.first_batch import check_first_batch
 from raynas.exceptions import ForwardError, SpaceError
 from raynas.nn.choice import Choice
 from raynas.report.page import _described
+from raynas.runs.factory import prepare
 from raynas.runs.network_space import NetworkSpace
-from raynas.runs.preflight import keep_description, preflight
+from raynas.runs.preflight import preflight
 from raynas.tasks.classification import Images
 
 
@@ -177,7 +178,7 @@ def test_what_will_fail_at_the_end_is_said_at_the_start(tmp_path: Any) -> None:
 
 def test_what_is_done_to_the_data_is_kept_for_the_report(tmp_path: Any) -> None:
     config = Config(storage_path=str(tmp_path), name="run")
-    keep_description(NetworkSpace(config, Base(), tiny.data()), tmp_path)
-    notes = _described(tmp_path)
+    prepare(config, space=Base(), data=tiny.data()).context.write_settings()
+    notes = _described(tmp_path / "run")
     assert notes[0] == "Classes: 4 (0, 1, 2, 3)." and "not mirrored (train.augment=auto" in notes[2]
     assert _described(tmp_path / "nowhere") == []

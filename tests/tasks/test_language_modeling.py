@@ -143,7 +143,7 @@ def test_a_grammar_is_learned_and_perplexity_says_so():
 def test_a_measure_says_what_good_means():
     assert ACCURACY({"correct": 3, "images": 4, "loss": 1.0}) == 75 and ACCURACY.text(75) == "75.00 %"
     assert PERPLEXITY({"correct": 0, "words": 2, "loss": 2 * math.log(5)}) == pytest.approx(5)
-    assert (ACCURACY.said(75), PERPLEXITY.said(56)) == ("75.00 %", "perplexity 56.00")
+    assert (ACCURACY.formatted(75), PERPLEXITY.formatted(56)) == ("75.00 %", "perplexity 56.00")
     assert math.isfinite(PERPLEXITY({"correct": 0, "words": 1, "loss": 1e9})) and PERPLEXITY.mode == "min"
     assert math.isnan(PERPLEXITY({"correct": 0, "words": 0, "loss": 0.0}))
 
@@ -275,7 +275,7 @@ def test_latency_of_a_text_is_that_of_a_word(tmp_path, ray_session):
     config = Config(latency=settings, storage_path=str(tmp_path), name="run")
     latency = Run(config, supernet, data(), RandomSearch, SharedWeights).load().context.problem.latency
     assert latency is not None
-    actor = TimingActor(ray.cloudpickle.dumps(ray.put(supernet)), *latency.benchmark.asked, settings)
+    actor = TimingActor(ray.cloudpickle.dumps(ray.put(supernet)), *latency.benchmark.input_form, settings)
     assert actor.inputs.shape == (3, 1) and actor.inputs.dtype == torch.int64
     assert actor.measure(PATH).ms > 0
 

@@ -137,7 +137,7 @@ def test_wandb_has_one_run_with_the_settings(
     """W&B writes from a process of its own, which takes its time to start and to end on a busy machine."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB__SERVICE_WAIT", "200")
-    monkeypatch.setattr("raynas.tune.loggers._PATIENCE", 200.0)
+    monkeypatch.setattr("raynas.tune.loggers._TIMEOUT", 200.0)
     log(tmp_path, "wandb")
     assert not [record.getMessage() for record in caplog.records if record.name.startswith("raynas")]
     (file,) = (tmp_path / "loggers").glob("wandb/offline-run-*/*.wandb")

@@ -63,7 +63,7 @@ class Retrain(Phase):
         ):
             where = run.storage.below(f"retrain/{key}")
             result = retrain(networks.subnet(chosen), networks.data, recipe, run.config.seed, where, report)
-        test, validation = (metric.said(result[f"{part}_{metric.name}"]) for part in ("test", "validation"))
+        test, validation = (metric.formatted(result[f"{part}_{metric.name}"]) for part in ("test", "validation"))
         run.view.say(
             f"retrained {key}: {test} on the test {metric.examples}, "
             f"{validation} on validation, {result['epochs']:g} epochs"
