@@ -69,7 +69,7 @@ def test_shared_weights_with_all_periods_at_their_smallest(tmp_path: Path, repos
     """Training, replicas and retraining: workers have the same periods."""
     done = launched(
         tmp_path, repository, "--space", "helpers.tiny:space", "--data", "helpers.tiny:arrays", "--num-samples", "8",
-        "train.epochs=1", "train.batch_size=64", "train.checkpoint_seconds=0.01", "retrain.epochs=1",
+        "train.epochs=8", "train.batch_size=64", "train.checkpoint_seconds=0.01", "retrain.epochs=8",
         "search.slices=2", "search.bn_images=64", "search.batch_size=32", "search.scheduler=none",
         "train.workers=1", "search.replicas=1", "search.max_concurrent=2", "retrain.workers=1",
         "after=[retrain,report]",
@@ -77,4 +77,5 @@ def test_shared_weights_with_all_periods_at_their_smallest(tmp_path: Path, repos
     check(tmp_path, done, 8)
     run = tmp_path / "run"
     for curve in (run / "supernet" / "training.jsonl", *run.glob("retrain/*/training.jsonl")):
+        # 200 steps: with the default period the chunks are of 1, 4, 16, 64 and 115 steps, so that there are five lines.
         assert len(curve.read_text().splitlines()) > 10, f"{curve}: its workers had other periods"
