@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,20 +17,13 @@ from torch import Tensor, nn
 from raynas.config.run import ExportConfig, SearchConfig
 from raynas.config.train import Preset, TrainConfig
 from raynas.data.dataset import Data
+from raynas.data.order import RankInfo
 from raynas.exceptions import ConfigError
 from raynas.export.signature import Inputs, Signature
 from raynas.metrics import Metric
 from raynas.utils.imports import resolve
 
 __all__ = ["RankInfo", "Task", "TrainLoader", "ValidationSlices", "task_of"]
-
-
-@dataclass(frozen=True)
-class RankInfo:
-    """The place of one process among those that train together."""
-
-    rank: int = 0
-    world_size: int = 1
 
 
 class TrainLoader(abc.ABC):

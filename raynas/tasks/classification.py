@@ -12,14 +12,15 @@ from torch.nn import functional as F
 from raynas.config.run import ExportConfig, SearchConfig
 from raynas.config.train import Preset, TrainConfig
 from raynas.data.dataset import Dataset, Split
+from raynas.data.order import EpochOrder, RankInfo
 from raynas.data.transforms import Augment, normalise
 from raynas.exceptions import ConfigError, ForwardError
 from raynas.export.signature import ImageSignature, Inputs
 from raynas.metrics import ACCURACY
-from raynas.tasks.base import RankInfo, Task, TrainLoader, ValidationSlices
+from raynas.tasks.base import Task, TrainLoader, ValidationSlices
 from raynas.utils.seeds import seed_of
 
-__all__ = ["ImageTrainLoader", "ImageValidationSlices", "Images", "augmentation", "steps_per_epoch", "to_input"]
+__all__ = ["ImageTrainLoader", "ImageValidationSlices", "Images", "augmentation", "to_input"]
 
 
 _SHOWN = 10
@@ -30,11 +31,6 @@ def to_input(images: Tensor, data: Dataset) -> Tensor:
     """Images as a model takes them: normalised, in the order of :func:`raynas.training.trainer.place_model`."""
     inputs = normalise(images, data.mean, data.std)
     return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
-
-
-def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """Full batches in one pass; a data set smaller than a batch makes one step."""
-    return max(examples // batch_size, 1)
 
 
 class Images(Task):
@@ -163,31 +159,19 @@ class ImageTrainLoader(TrainLoader):
     ) -> None:
         assert recipe.batch_size is not None and recipe.cutout is not None
         self.data, self.recipe, self.device = data, recipe, device
-        self.seed, self.rank, self.world = seed, rank.rank, rank.world_size
-        self.examples = min(recipe.batch_size, len(data.train)) // self.world * self.world
-        if not self.examples:
-            few = min(recipe.batch_size, len(data.train))
-            raise ValueError(f"{few} images a step are too few for {self.world} workers")
-        self.epoch_steps = steps_per_epoch(len(data.train), self.examples)
+        self.seed, self.rank = seed, rank.rank
+        self.order = EpochOrder(len(data.train), recipe.batch_size, seed, rank, device)
+        self.examples, self.epoch_steps = self.order.examples, self.order.epoch_steps
         self.inputs = data.train.inputs.to(device)
         self.targets = data.train.targets.to(device)
         self.random_labels = shared and recipe.labels == "random"
         if self.random_labels:
             self.targets = _random_labels(data, self.seed).to(device)
         self.augment = augmentation(recipe, data)
-        self._order: tuple[int, Tensor] | None = None
-
-    def rows(self, step: int) -> Tensor:
-        """The numbers of this rank's images of a step."""
-        epoch, index = divmod(step, self.epoch_steps)
-        if self._order is None or self._order[0] != epoch:
-            generator = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
-            self._order = (epoch, torch.randperm(len(self.data.train), generator=generator).to(self.device))
-        return self._order[1][index * self.examples : (index + 1) * self.examples][self.rank :: self.world]
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """This rank's share of the step's images, augmented and normalised, and their labels."""
-        rows = self.rows(step)
+        rows = self.order.rows(step)
         generator = torch.Generator(device=self.device)
         generator.manual_seed(seed_of(self.seed, "augment", step, self.rank))
         images = self.augment(self.inputs[rows], generator)

@@ -26,6 +26,7 @@ from raynas.config.run import Config
 from raynas.config.train import TrainConfig
 from raynas.data.contents import contents
 from raynas.data.dataset import Data, to_arrays
+from raynas.data.order import steps_per_epoch
 from raynas.distributed import health as watch
 from raynas.distributed.placement import check_room, place_ranks
 from raynas.progress import TrainingStatus
@@ -33,7 +34,6 @@ from raynas.results.files import DamagedError, accept, read_json, read_or
 from raynas.storage.atomic import replace_text, write_with_retry
 from raynas.storage.removal import free_name, move, own, remove_file
 from raynas.storage.sync import StoreSync
-from raynas.tasks.classification import steps_per_epoch
 from raynas.training import checkpoint
 from raynas.training.retrain_worker import RetrainJob, measure_speed, train_worker
 from raynas.utils.periods import PERIODS

@@ -6,12 +6,12 @@ from helpers import tiny
 from torch import nn
 
 from raynas.config.train import TrainConfig
+from raynas.data.order import steps_per_epoch
 from raynas.evaluation.scorer import tally
 from raynas.exceptions import TrainingDiverged
 from raynas.nn.choice import decisions
 from raynas.nn.subnet import derive
 from raynas.tasks.base import RankInfo
-from raynas.tasks.classification import steps_per_epoch
 from raynas.training.path_sampling import FairPaths, UniformPaths
 from raynas.training.trainer import Trainer
 from raynas.utils.seeds import seed_of
@@ -194,7 +194,7 @@ def test_every_image_is_seen_once_an_epoch():
     trainer = make(recipe=dataclasses.replace(RECIPE, augment="none"))
     seen = []
     for step in range(trainer.epoch_steps):
-        seen += trainer.loader.rows(step).tolist()
+        seen += trainer.loader.order.rows(step).tolist()
     assert sorted(seen) == list(range(256))
 
 
@@ -212,7 +212,7 @@ def test_ranks_share_a_batch_without_overlap():
 
 def test_a_batch_is_rounded_to_what_the_ranks_can_share():
     assert Trainer(tiny.space(num_classes=4), tiny.data(), RECIPE, rank=RankInfo(0, 3)).loader.examples == 30
-    with pytest.raises(ValueError, match="32 images a step are too few for 40 workers"):
+    with pytest.raises(ValueError, match="32 examples a step are too few for 40 workers: set train.batch_size to at"):
         Trainer(tiny.space(num_classes=4), tiny.data(), RECIPE, rank=RankInfo(0, 40))
 
 
