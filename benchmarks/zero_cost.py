@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from raynas import architecture as arch
 from raynas.analysis.rank_correlation import compare
 from raynas.costs.counter import Costs
-from raynas.data.dataset import Dataset, load
+from raynas.data.dataset import Dataset
+from raynas.data.loading import load
 from raynas.evaluation.proxies.az_nas import SCORES, az_nas, blocks
 from raynas.evaluation.proxies.scores import PROXIES
 from raynas.evaluation.rank_aggregation import aggregate

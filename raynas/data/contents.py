@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 
+from torch import Tensor
+
 from raynas.data.dataset import Data
+from raynas.data.encoded import EncodedSplit
 
 __all__ = ["contents"]
 
@@ -16,7 +19,11 @@ def contents(data: Data) -> str:
     """
     digest = hashlib.blake2b(digest_size=16)
     for part in (data.train, data.validation, data.test):
+        if isinstance(part, EncodedSplit):
+            digest.update(f"inputs {(len(part), *part.image_shape)}".encode())
         for name, tensor in sorted(vars(part).items()):
+            if not isinstance(tensor, Tensor):
+                continue
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             if name != "inputs":
                 digest.update(tensor.cpu().contiguous().numpy().tobytes())

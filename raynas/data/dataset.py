@@ -1,40 +1,28 @@
-"""Data sets by name: decoded once, resident as uint8 tensors, split the same way everywhere.
-
-``load("digits")`` gives a :class:`Dataset` of three splits. The training images are divided, by the seed and class by
-class, into *train* and *validation*; *test* is the data set's own and no part of any search. A data set of your own
-needs no registration: ``load("my_pkg.data:load")`` calls your function.
-"""
+"""A data set of images: three splits, in memory as uint8 tensors, or encoded on disk."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
-from typing_extensions import Unpack
 
-from raynas.data import readers
-from raynas.data.decoding import Coloured
-from raynas.data.form import check_images, check_labels, describe
-from raynas.data.labels import classes_of
-from raynas.data.parquet import Columns, parquet
-from raynas.data.readers import Source
-from raynas.data.splits import spread, statistics
-from raynas.data.text import TEXTS, TextData, load_text
-from raynas.exceptions import ConfigError, DataError
-from raynas.utils.imports import resolve
+from raynas.data.encoded import EncodedSplit
+from raynas.data.form import check_images, describe
+from raynas.data.splits import statistics
+from raynas.data.streaming import Loading
+from raynas.data.text import TextData
+from raynas.exceptions import DataError
 
-__all__ = ["NAMES", "Data", "DataError", "Dataset", "Split", "for_search", "from_arrays", "load", "to_arrays"]
-
-NAMES = ("digits", "fashion_mnist", "cifar10", "cifar100", "images", "parquet", *TEXTS)
+__all__ = ["Data", "DataError", "Dataset", "Split", "for_search", "from_arrays", "to_arrays"]
 
 _SPLITS = ("train", "validation", "test")
-_PLAIN = ("name", "classes", "mean", "std", "task", "class_names", "mirror_invariant")
+_PLAIN = ("name", "classes", "mean", "std", "task", "class_names", "mirror_invariant", "loading")
 
 
 @dataclass(frozen=True)
@@ -64,6 +52,25 @@ class Split:
     def __len__(self) -> int:
         return len(self.targets)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        _, channels, height, width = self.inputs.shape
+        return channels, height, width
+
+    def images(self, indices: Tensor) -> Tensor:
+        """Some images: uint8 [len(indices), C, H, W]."""
+        return self.inputs[indices]
+
+    def select(self, indices: npt.NDArray[np.int64]) -> Split:
+        """Some of the images."""
+        chosen = torch.from_numpy(indices)
+        return Split(self.inputs[chosen], self.targets[chosen])
+
+    def resized(self, size: int) -> Split:
+        """The same with images of ``size`` x ``size`` pixels."""
+        return replace(self, inputs=_resized(self.inputs, size))
+
     def to(self, device: torch.device | str) -> Split:
         """The same split on a device."""
         return Split(self.inputs.to(device), self.targets.to(device))
@@ -85,21 +92,26 @@ class Dataset:
         class_names: The name of each class; by default its number.
         mirror_invariant: Whether an image that is mirrored left to right shows the same class, as photographs of
             objects do and characters do not. Only then ``train.augment = auto`` mirrors.
+        calibration: Random training images, uint8 [M, C, H, W], for BatchNorm statistics; by default they are taken
+            from ``train``.
+        loading: How encoded images are read.
 
     Raises:
         DataError: Labels out of range, splits of different image shapes, or statistics that do not fit the channels.
     """
 
     name: str
-    train: Split
+    train: Split | EncodedSplit
     validation: Split
-    test: Split
+    test: Split | EncodedSplit
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     task: str = "raynas.tasks.classification:Images"
     class_names: tuple[str, ...] = ()
     mirror_invariant: bool = False
+    calibration: Tensor | None = None
+    loading: Loading = field(default_factory=Loading)
 
     def __post_init__(self) -> None:
         if not self.class_names:
@@ -107,9 +119,9 @@ class Dataset:
         if len(self.class_names) != self.classes:
             raise DataError(f"{self.name}: {len(self.class_names)} names were given for {self.classes} classes")
         for name in _SPLITS:
-            split: Split = getattr(self, name)
-            if split.inputs.shape[1:] != self.train.inputs.shape[1:]:
-                found, wanted = (list(each.inputs.shape[1:]) for each in (split, self.train))
+            split: Split | EncodedSplit = getattr(self, name)
+            if split.image_shape != self.train.image_shape:
+                found, wanted = (list(each.image_shape) for each in (split, self.train))
                 raise DataError(f"{self.name}: {name} images are {found} where train images are {wanted}")
             wrong = ((split.targets < 0) | (split.targets >= self.classes)).nonzero()
             if len(wrong):
@@ -128,8 +140,7 @@ class Dataset:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width."""
-        _, channels, height, width = self.train.inputs.shape
-        return channels, height, width
+        return self.train.image_shape
 
     def __str__(self) -> str:
         return f"images of shape {list(self.image_shape)}"
@@ -137,7 +148,17 @@ class Dataset:
     @property
     def bytes(self) -> int:
         """What training and validation take in memory."""
-        return self.train.inputs.nbytes + self.validation.inputs.nbytes
+        resident = (part.inputs for part in (self.train, self.validation) if isinstance(part, Split))
+        calibration = 0 if self.calibration is None else self.calibration.nbytes
+        return sum(images.nbytes for images in resident) + calibration
+
+    def calibration_images(self, chosen: Tensor) -> Tensor:
+        """Training images for BatchNorm statistics: uint8 [n, C, H, W].
+
+        Args:
+            chosen: Which ones, where all are in memory; otherwise as many of ``calibration``, or all of them.
+        """
+        return self.train.images(chosen) if self.calibration is None else self.calibration[: len(chosen)]
 
     def without_test(self) -> Dataset:
         """The same with validation in the place of test: what a search may see."""
@@ -149,22 +170,29 @@ class Dataset:
         Raises:
             DataError: They are not larger than that.
         """
-        from torchvision.transforms.v2.functional import resize
-
         _, height, width = self.image_shape
         if size >= min(height, width):
             raise DataError(
                 f"data.search_size = {size}: the images of {self.name} have {height}x{width} pixels; legal: fewer"
             )
-        splits = {name: getattr(self, name) for name in _SPLITS}
-        smaller = {name: replace(split, inputs=resize(split.inputs, [size, size])) for name, split in splits.items()}
-        mean, std = statistics(smaller["train"].inputs)
+        smaller: dict[str, Any] = {name: getattr(self, name).resized(size) for name in _SPLITS}
+        if self.calibration is not None:
+            smaller["calibration"] = _resized(self.calibration, size)
+        seen = smaller["train"].inputs if isinstance(self.train, Split) else smaller["validation"].inputs
+        mean, std = statistics(seen)
         return replace(self, **smaller, mean=mean, std=std)
 
     def to(self, device: torch.device | str) -> Dataset:
         """The same data set with all images and labels on a device."""
         moved = {name: getattr(self, name).to(device) for name in _SPLITS}
         return replace(self, **moved)
+
+
+def _resized(images: Tensor, size: int) -> Tensor:
+    from torchvision.transforms.v2.functional import resize
+
+    smaller: Tensor = resize(images, [size, size])
+    return smaller
 
 
 Data = Dataset | TextData
@@ -184,172 +212,20 @@ def for_search(data: Data, size: int | None) -> Data:
     return data.without_test().resized(size)
 
 
-def load(
-    name: str,
-    folder: str | Path | None = None,
-    *,
-    validation: float | int = 0.2,
-    seed: int = 0,
-    limit: int | None = None,
-    size: int | None = None,
-    **columns: Unpack[Columns],
-) -> Data:
-    """Load a data set into memory.
-
-    Args:
-        name: One of :data:`NAMES`, or the import path ``"package.module:function"`` of your own function. It is called
-            with ``folder`` if that is given, else without arguments, and returns a :class:`Dataset`, or
-            :class:`raynas.data.text.TextData`, taken as it is, or ``((train_x, train_y), (test_x, test_y))``: arrays or
-            tensors, uint8 [N, C, H, W] and integers [N].
-        folder: Where the files are; ``digits`` needs none.
-        validation: How much of the training images to hold out: a share in (0, 1), or a number of images.
-        seed: Of the division into train and validation. Equal seeds divide equally on every machine.
-        limit: At most so many training images (held-out ones among them) and test images, of all classes alike; of a
-            text the first so many words of each part.
-        size: Side of the square images to make, for ``images`` (default 224) and ``parquet`` (default: as they are).
-        columns: For ``parquet``, the names of the columns: ``label`` and ``image``.
-
-    Raises:
-        DataError: Unknown name, absent or damaged files, images or labels that do not fit.
-    """
-    if limit is not None and limit < 2:
-        raise DataError(f"limit must be at least 2, got {limit}")
-    if size is not None and (name not in ("images", "parquet") or size < 1):
-        raise DataError(f"size={size} cannot be used: it is for images and parquet, and at least 1")
-    for column, value in columns.items():
-        if value is not None and name != "parquet":
-            raise DataError(f"{column}={value} cannot be used with {name}: it names a column, for parquet")
-    if ":" in name:
-        found = _call(name, folder)
-        if isinstance(found, Dataset):
-            return found if limit is None else _shorten(found, limit, seed)
-        if isinstance(found, TextData):
-            return found if limit is None else found.first(limit)
-        train, test = _sources_of(name, found)
-    elif name in TEXTS:
-        return load_text(name, None if folder is None else Path(folder), validation, limit)
-    else:
-        train, test = _open(name, None if folder is None else Path(folder), size, columns)
-    for part, source in (("training", train), ("test", test)):
-        if not len(source.labels):
-            raise DataError(f"{name}: there are no {part} images")
-    return _assemble(name, train, test, SplitSettings(validation, seed, limit))
-
-
-def _open(name: str, folder: Path | None, size: int | None, columns: Columns) -> tuple[Source, Source]:
-    if name not in NAMES:
-        raise DataError(f"unknown data set {name!r}; legal ones: {', '.join(NAMES)}, or 'package.module:function'")
-    if name == "digits":
-        return readers.digits()
-    if folder is None:
-        raise DataError(f"data set {name!r} needs the folder that holds it: data.folder=...")
-    if not folder.is_dir():
-        raise DataError(f"data set {name!r}: there is no folder {folder.absolute()}")
-    if name == "fashion_mnist":
-        return readers.fashion_mnist(folder)
-    if name == "images":
-        return readers.image_folder(folder, size or 224)
-    if name == "parquet":
-        return parquet(folder, size, columns)
-    return readers.torchvision_cifar(name, folder)
-
-
-def _call(path: str, folder: str | Path | None) -> Any:
-    try:
-        function = resolve(path, "data.name")
-    except ConfigError as error:
-        raise DataError(f"the data set cannot be imported: {error}") from error
-    try:
-        return function() if folder is None else function(folder)
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(f"data set {path!r} failed: {type(error).__name__}: {error}") from error
-
-
-def _sources_of(name: str, found: Any) -> tuple[Source, Source]:
-    """Check what a user's function returned, before anything is divided."""
-    try:
-        parts = [(torch.as_tensor(x), np.asarray(y)) for x, y in found]
-        (train_x, train_y), (test_x, test_y) = parts
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{name} must return a Dataset or ((train_x, train_y), (test_x, test_y)): {error}") from error
-    for images, labels in ((train_x, train_y), (test_x, test_y)):
-        check_images(images, name)
-        check_labels(labels, len(images), name)
-    return readers.from_arrays(train_x.numpy(), train_y), readers.from_arrays(test_x.numpy(), test_y)
-
-
-@dataclass(frozen=True)
-class SplitSettings:
-    """How the splits of a data set are drawn."""
-
-    validation: float | int
-    """Share of the training images, or how many, that are held out."""
-    seed: int
-    limit: int | None
-    """The most images of the training and of the test part; None for all."""
-
-
-def _assemble(name: str, train: Source, test: Source, settings: SplitSettings) -> Dataset:
-    validation, seed, limit = settings.validation, settings.seed, settings.limit
-    classes = classes_of(name, train.labels, train.names)
-    labels, test_labels = classes.numbers(train.labels, name, "train"), classes.numbers(test.labels, name, "test")
-    kept = spread(labels, min(limit or len(labels), len(labels)), seed)
-    count = round(validation * len(kept)) if isinstance(validation, float) and validation < 1 else validation
-    if not 0 < count < len(kept) or count != int(count):
-        raise DataError(f"validation={validation} leaves no split: there are {len(kept)} training images to divide")
-    held_out = np.zeros(len(labels), bool)
-    held_out[kept[spread(labels[kept], int(count), seed)]] = True
-    tested = spread(test_labels, min(limit or len(test_labels), len(test_labels)), seed)
-    trained, validated = kept[~held_out[kept]], kept[held_out[kept]]
-    wanted = ((train, trained), (train, validated), (test, tested))
-    try:
-        images = [source.decode(indices) for source, indices in wanted]
-    except Coloured:
-        assert train.decoder is not None
-        train.decoder.grey = False  # for all parts
-        images = [source.decode(indices) for source, indices in wanted]
-    if train.decoder is not None:
-        train.decoder.check(images[0])
-    splits = [
-        Split(torch.from_numpy(pixels).contiguous(), torch.from_numpy(numbers))
-        for pixels, numbers in zip(images, (labels[trained], labels[validated], test_labels[tested]), strict=True)
-    ]
-    mean, std = statistics(splits[0].inputs)
-    return Dataset(
-        name,
-        splits[0],
-        splits[1],
-        splits[2],
-        classes=len(classes),
-        mean=mean,
-        std=std,
-        class_names=classes.names,
-        mirror_invariant=train.mirror_invariant,
-    )
-
-
-def _shorten(dataset: Dataset, limit: int, seed: int) -> Dataset:
-    """A user's data set with at most ``limit`` images in each of its splits."""
-    parts: dict[str, Any] = {}
-    for name in _SPLITS:
-        split: Split = getattr(dataset, name)
-        kept = torch.from_numpy(spread(split.targets.numpy(), min(limit, len(split)), seed))
-        parts[name] = Split(split.inputs[kept], split.targets[kept])
-    return replace(dataset, **parts)
-
-
 def to_arrays(dataset: Data) -> dict[str, Any]:
     """A data set as a flat dict of numpy arrays and plain values, which Ray's object store passes without copying."""
     if isinstance(dataset, TextData):
         return dataset.arrays()
-    arrays: dict[str, Any] = {
-        f"{name}.{field.name}": getattr(getattr(dataset, name), field.name).cpu().numpy()
-        for name in _SPLITS
-        for field in fields(Split)
-    }
-    return arrays | {name: getattr(dataset, name) for name in _PLAIN}
+    arrays: dict[str, Any] = {name: getattr(dataset, name) for name in _PLAIN}
+    for name in _SPLITS:
+        split = getattr(dataset, name)
+        if isinstance(split, Split):
+            arrays |= {f"{name}.inputs": split.inputs.cpu().numpy(), f"{name}.targets": split.targets.cpu().numpy()}
+        else:
+            arrays[name] = split
+    if dataset.calibration is not None:
+        arrays["calibration"] = dataset.calibration.cpu().numpy()
+    return arrays
 
 
 def from_arrays(arrays: Mapping[str, Any]) -> Data:
@@ -360,5 +236,9 @@ def from_arrays(arrays: Mapping[str, Any]) -> Data:
         if "vocabulary" in arrays:
             return TextData.of_arrays(arrays)
         tensors = {name: torch.from_numpy(value) for name, value in arrays.items() if isinstance(value, np.ndarray)}
-    train, validation, test = (Split(*(tensors[f"{name}.{field.name}"] for field in fields(Split))) for name in _SPLITS)
-    return Dataset(train=train, validation=validation, test=test, **{name: arrays[name] for name in _PLAIN})
+    parts: dict[str, Any] = {
+        name: arrays[name] if name in arrays else Split(tensors[f"{name}.inputs"], tensors[f"{name}.targets"])
+        for name in _SPLITS
+    }
+    plain = {name: arrays[name] for name in _PLAIN}
+    return Dataset(**parts, **plain, calibration=tensors.get("calibration"))

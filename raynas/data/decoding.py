@@ -22,11 +22,15 @@ one is in colour, grey ones are repeated in three channels.
 from __future__ import annotations
 
 import io
+import math
 import os
+import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from math import ceil
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +38,7 @@ from PIL import Image, ImageOps
 
 from raynas.exceptions import DataError
 
-__all__ = ["Coloured", "Decoder", "Images", "Indices", "Read", "check_memory"]
+__all__ = ["Coloured", "Decoder", "Images", "Indices", "RandomCrop", "Read", "check_memory"]
 
 Images = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
@@ -48,6 +52,35 @@ _DEEP_FORMATS = ("PNG", "PPM")
 _ALPHA = ("LA", "La", "RGBA", "RGBa", "PA")
 _COLOUR = ("RGB", "RGBX", "P", "CMYK", "YCbCr", "HSV", "LAB", *_ALPHA)
 _FEW_LEVELS = 16
+_TRIES = 10
+"""So many rectangles are drawn; where none fits, the largest in the middle is taken."""
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """A random rectangle of an image, as torchvision's RandomResizedCrop draws it.
+
+    Args:
+        seed: Decides it.
+        least: The smallest share of the area.
+    """
+
+    seed: int
+    least: float = 0.08
+
+    def box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Left, upper, right and lower edge in pixels, with sides of 3:4 to 4:3."""
+        rng = random.Random(self.seed)
+        for _ in range(_TRIES):
+            area = width * height * rng.uniform(self.least, 1.0)
+            aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+            w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if 0 < w <= width and 0 < h <= height:
+                left, upper = rng.randint(0, width - w), rng.randint(0, height - h)
+                return left, upper, left + w, upper + h
+        w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+        left, upper = (width - w) // 2, (height - h) // 2
+        return left, upper, left + w, upper + h
 
 
 class Coloured(Exception):
@@ -82,7 +115,7 @@ class Decoder:
             Coloured: ``grey`` is set, and one is in colour.
             DataError: One cannot be decoded, or is not like the others; it is named.
         """
-        first = self._decode(*read(int(indices[0])))
+        first = self.decode_one(*read(int(indices[0])))
         check_memory((len(indices), *first.shape))
         result = np.empty((len(indices), *first.shape), np.uint8)
         failed = threading.Event()
@@ -91,7 +124,7 @@ class Decoder:
             for row in range(start, min(start + _CHUNK, len(indices))):
                 if failed.is_set():
                     return
-                result[row] = self._decode(*read(int(indices[row])))
+                result[row] = self.decode_one(*read(int(indices[row])))
 
         # Threads overlap the reading of files; Pillow holds the interpreter's lock while it decodes.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -120,15 +153,33 @@ class Decoder:
                 "(what is drawn in an alpha channel is blended over white)"
             )
 
-    def _decode(self, data: bytes, name: str) -> Images:
-        """One image as uint8 [1 or 3, H, W]."""
+    def decode_one(self, data: bytes, name: str, crop: RandomCrop | None = None) -> Images:
+        """One image as uint8 [1 or 3, H, W].
+
+        Args:
+            data: Encoded.
+            name: For messages.
+            crop: A random rectangle is resized to the whole; by default the largest square in the middle is.
+
+        Raises:
+            Coloured: ``grey`` is set, and it is in colour.
+            DataError: It cannot be decoded, or is not like the others.
+        """
         try:
             with Image.open(io.BytesIO(data)) as opened:
+                full = opened.size
+                box = None if crop is None else crop.box(*full)
                 if self.size is not None and opened.mode in ("L", "RGB"):
-                    # Large JPEGs are decoded at a fraction of their size.
-                    opened.draft(opened.mode, (2 * self.size, 2 * self.size))
+                    # Large JPEGs are decoded at a fraction of their size, of which enough is left for the result.
+                    width, height = full if box is None else (box[2] - box[0], box[3] - box[1])
+                    least = 2 * self.size if box is None else self.size
+                    opened.draft(opened.mode, (ceil(least * full[0] / width), ceil(least * full[1] / height)))
                 image = self._eight_bits(opened, name)
-            if self.size is not None:
+            if box is not None:
+                x, y = image.width / full[0], image.height / full[1]
+                box = (box[0] * x, box[1] * y, box[2] * x, box[3] * y)
+                image = image.resize((self.size or full[0], self.size or full[1]), Image.Resampling.BILINEAR, box)
+            elif self.size is not None:
                 image = ImageOps.fit(image, (self.size, self.size), Image.Resampling.BILINEAR)
             pixels = np.asarray(image)
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's ways to say that it cannot
@@ -137,6 +188,12 @@ class Decoder:
         if self.size is None:
             self._alike("pixels", "x".join(map(str, pixels.shape[1:])), name, "give size= to bring them to one")
         return pixels
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
 
     def _eight_bits(self, opened: Image.Image, name: str) -> Image.Image:
         """An image of mode L or RGB."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,10 @@ from torch import Tensor
 from raynas.exceptions import ConfigError
 from raynas.utils.seeds import seed_of
 
-__all__ = ["EpochOrder", "RankInfo", "steps_per_epoch"]
+__all__ = ["MIXED", "EpochOrder", "RankInfo", "steps_per_epoch"]
+
+MIXED = 16
+"""How many blocks of examples are mixed at a time."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +39,23 @@ class EpochOrder:
         seed: Of the orders.
         rank: Of this process.
         device: Of what :meth:`rows` returns.
+        blocks: The first example of each block of examples that are read together. Then blocks are put in a random
+            order, and the examples of :data:`MIXED` blocks at a time are mixed.
 
     Raises:
         ConfigError: A step has fewer examples than there are ranks.
     """
 
     def __init__(
-        self, count: int, batch_size: int, seed: int, rank: RankInfo, device: torch.device | str = "cpu"
+        self,
+        count: int,
+        batch_size: int,
+        seed: int,
+        rank: RankInfo,
+        device: torch.device | str = "cpu",
+        blocks: Sequence[int] | None = None,
     ) -> None:
-        self.count, self.seed, self.rank, self.device = count, seed, rank, device
+        self.count, self.seed, self.rank, self.device, self.blocks = count, seed, rank, device, blocks
         largest = min(batch_size, count)
         self.examples = largest // rank.world_size * rank.world_size
         """Examples of a step, over all ranks."""
@@ -61,6 +73,16 @@ class EpochOrder:
         epoch, index = divmod(step, self.epoch_steps)
         if self._epoch is None or self._epoch[0] != epoch:
             generator = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
-            self._epoch = (epoch, torch.randperm(self.count, generator=generator).to(self.device))
+            self._epoch = (epoch, self._shuffled(generator).to(self.device))
         step_rows = self._epoch[1][index * self.examples : (index + 1) * self.examples]
         return step_rows[self.rank.rank :: self.rank.world_size]
+
+    def _shuffled(self, generator: torch.Generator) -> Tensor:
+        """All examples in a random order: int64 [count]."""
+        if self.blocks is None:
+            return torch.randperm(self.count, generator=generator)
+        ends = [*self.blocks[1:], self.count]
+        blocks = [torch.arange(*pair) for pair in zip(self.blocks, ends, strict=True)]
+        order = [blocks[number] for number in torch.randperm(len(blocks), generator=generator).tolist()]
+        mixed = [torch.cat(order[start : start + MIXED]) for start in range(0, len(order), MIXED)]
+        return torch.cat([part[torch.randperm(len(part), generator=generator)] for part in mixed])

@@ -51,6 +51,7 @@ class Augment:
         colour: Of that square: a value in 0..1 for each channel, such as the training images' mean, or one for all.
         strength: Factor of the padding, rounded to pixels, and of the 40 %; the exponent of the 8 %. 0 to 2.
         mirror: Whether to mirror; by default as the name says.
+        crops: "imagenet": whether to take random rectangles; False where images come as such.
 
     Raises:
         ValueError: An unknown name, or a size that is not positive.
@@ -63,6 +64,7 @@ class Augment:
     colour: Sequence[float] = (0.0,)
     strength: float = 1.0
     mirror: bool | None = None
+    crops: bool = True
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
@@ -71,6 +73,11 @@ class Augment:
             raise ValueError(f"size, padding and cutout must not be negative, size not 0: {self}")
         if not 0 <= self.strength <= 2:
             raise ValueError(f"the strength is {self.strength}; legal: 0 to 2")
+
+    @property
+    def least_area(self) -> float:
+        """The smallest share of an image's area that a random rectangle of "imagenet" has."""
+        return float(0.08**self.strength)
 
     @property
     def mirrors(self) -> bool:
@@ -143,7 +150,7 @@ def _crop(inputs: Tensor, size: int, padding: int, flip: bool, generator: Genera
 def _imagenet(inputs: Tensor, settings: Augment, generator: Generator) -> Tensor:
     """RandomResizedCrop, mirror and ColorJitter(0.4, 0.4, 0.4) of torchvision, for all images of a batch at once."""
     count, size, strength = len(inputs), settings.size, settings.strength
-    boxes = _rectangles(inputs, 0.08**strength, generator)
+    boxes = _rectangles(inputs, settings.least_area, generator) if settings.crops else _whole(inputs)
     mirrored = (_uniform((count, 1), inputs, generator) < 0.5) & settings.mirrors
     change = 0.4 * strength
     factors = (1 - change) + 2 * change * _uniform((3, count, 1, 1, 1), inputs, generator)
@@ -172,6 +179,12 @@ def _rectangles(inputs: Tensor, least: float, generator: Generator) -> Tensor:
     w = torch.where(fits.any(0), widths.gather(0, first)[0], whole[1])
     at = _uniform((2, count), inputs, generator)
     return torch.stack([(at[0] * (height - h + 1)).floor(), (at[1] * (width - w + 1)).floor(), h, w])
+
+
+def _whole(inputs: Tensor) -> Tensor:
+    """All of each image, as a rectangle: float [4, N]."""
+    count, _, height, width = inputs.shape
+    return torch.tensor([0, 0, height, width], dtype=torch.float32, device=inputs.device)[:, None].expand(4, count)
 
 
 def _resized(inputs: Tensor, boxes: Tensor, mirrored: Tensor, size: int) -> Tensor:

@@ -24,8 +24,9 @@ from raynas.config.run import Config, RetrainConfig, SearchConfig
 from raynas.config.train import PoolConfig, ShrinkConfig
 from raynas.config.trust import trusting
 from raynas.config.types import legal_name
+from raynas.data.assembly import LoaderSettings
 from raynas.data.dataset import Data
-from raynas.data.dataset import load as load_data
+from raynas.data.loading import load as load_data
 from raynas.distributed.connection import check_address
 from raynas.exceptions import ConfigError
 from raynas.runs.display import View
@@ -182,6 +183,9 @@ def _load(config: Config) -> Data:
     return load_data(
         wanted.name, folder, validation=wanted.validation, seed=config.seed, limit=wanted.limit, size=wanted.size,
         label=wanted.label, image=wanted.image,
+        loader=LoaderSettings(
+            wanted.loader, wanted.workers, wanted.prefetch, wanted.channels, config.search.bn_images
+        ),
     )  # fmt: skip
 
 

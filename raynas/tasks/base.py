@@ -38,6 +38,11 @@ class TrainLoader(abc.ABC):
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of a step, on the device of the loader; of the step's examples this rank's share."""
 
+    @property
+    def waited(self) -> float:
+        """Seconds in which :meth:`batch` waited for data since the loader was made."""
+        return 0.0
+
     def lr_scale(self, step: int) -> float:
         """A factor of the learning rate at this step."""
         return 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,9 @@ from torch.nn import functional as F
 from raynas.config.run import ExportConfig, SearchConfig
 from raynas.config.train import Preset, TrainConfig
 from raynas.data.dataset import Dataset, Split
+from raynas.data.encoded import EncodedSplit, EncodedSteps
 from raynas.data.order import EpochOrder, RankInfo
+from raynas.data.streaming import BatchStream
 from raynas.data.transforms import Augment, normalise
 from raynas.exceptions import ConfigError, ForwardError
 from raynas.export.signature import ImageSignature, Inputs
@@ -97,8 +100,12 @@ class Images(Task):
         """The validation images in slices."""
         return ImageValidationSlices(self.data, settings, device)
 
-    def batches(self, split: Split, size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, split: Split | EncodedSplit, size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """All images of a split, prepared, and their labels."""
+        if isinstance(split, EncodedSplit):
+            for images, targets in split.batches(size, self.data.loading, device):
+                yield to_input(images, self.data), targets
+            return
         for inputs, targets in zip(split.inputs.split(size), split.targets.split(size), strict=True):
             yield to_input(inputs.to(device), self.data), targets.to(device)
 
@@ -162,20 +169,39 @@ class ImageTrainLoader(TrainLoader):
         self.seed, self.rank = seed, rank.rank
         self.order = EpochOrder(len(data.train), recipe.batch_size, seed, rank, device)
         self.examples, self.epoch_steps = self.order.examples, self.order.epoch_steps
-        self.inputs = data.train.inputs.to(device)
+        self.augment = augmentation(recipe, data)
+        self.inputs: Tensor | None = None
+        self.stream: BatchStream | None = None
+        if isinstance(data.train, Split):
+            self.inputs = data.train.inputs.to(device)
+        else:
+            order = EpochOrder(len(data.train), recipe.batch_size, seed, rank, blocks=data.train.blocks)
+            # Random rectangles are cut from the whole image, before it is brought to its size.
+            least = self.augment.least_area if self.augment.name == "imagenet" else None
+            self.augment = dataclasses.replace(self.augment, crops=False)
+            self.order = order
+            self.stream = BatchStream(EncodedSteps(data.train, order, least), data.loading, device)
         self.targets = data.train.targets.to(device)
         self.random_labels = shared and recipe.labels == "random"
         if self.random_labels:
             self.targets = _random_labels(data, self.seed).to(device)
-        self.augment = augmentation(recipe, data)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """This rank's share of the step's images, augmented and normalised, and their labels."""
         rows = self.order.rows(step)
         generator = torch.Generator(device=self.device)
         generator.manual_seed(seed_of(self.seed, "augment", step, self.rank))
-        images = self.augment(self.inputs[rows], generator)
-        return to_input(images, self.data), self.targets[rows]
+        if self.stream is not None:
+            images = self.stream.batch(step)
+        else:
+            assert self.inputs is not None
+            images = self.inputs[rows]
+        return to_input(self.augment(images, generator), self.data), self.targets[rows.to(self.device)]
+
+    @property
+    def waited(self) -> float:
+        """Seconds in which steps waited for images."""
+        return 0.0 if self.stream is None else self.stream.waited
 
     def loss(self, outputs: Tensor | tuple[Tensor, ...], targets: Tensor) -> Tensor:
         """Cross-entropy, with that of auxiliary classifiers where the network has some."""
@@ -235,7 +261,7 @@ class ImageValidationSlices(ValidationSlices):
         self.inputs = data.validation.inputs[order].to(device)
         self.targets = data.validation.targets[order].to(device)
         chosen = torch.randperm(len(data.train), generator=generator)[: settings.bn_images]
-        self._calibration = data.train.inputs[chosen].to(device)
+        self._calibration = data.calibration_images(chosen).to(device)
 
     def batches(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         """One slice, from 0, in batches."""

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from pyarrow import parquet as pq
 
-from raynas.data.dataset import Dataset, Split, for_search, from_arrays, load, to_arrays
+from raynas.data.dataset import Dataset, Split, for_search, from_arrays, to_arrays
+from raynas.data.loading import load
 from raynas.exceptions import DataError
 from raynas.tasks.base import task_of
 
@@ -80,7 +81,7 @@ def test_split_depends_on_the_seed_alone() -> None:
 @pytest.mark.slow
 def test_split_is_the_same_in_another_process() -> None:
     code = (
-        "from raynas.data.dataset import load; d = load('digits', seed=1); "
+        "from raynas.data.loading import load; d = load('digits', seed=1); "
         "print(int(d.validation.inputs[::3].long().sum()))"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

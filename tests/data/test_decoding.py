@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from raynas.data.dataset import Dataset, load
+from raynas.data.dataset import Dataset
+from raynas.data.loading import load
 from raynas.exceptions import DataError
 
 RAMP = np.arange(1024).reshape(32, 32)

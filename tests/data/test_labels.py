@@ -14,8 +14,9 @@ from PIL import Image
 from pyarrow import parquet as pq
 
 from raynas.config.run import Config, DataConfig
-from raynas.data import dataset
-from raynas.data.dataset import Dataset, from_arrays, load, to_arrays
+from raynas.data import loading
+from raynas.data.dataset import Dataset, from_arrays, to_arrays
+from raynas.data.loading import load
 from raynas.exceptions import DataError
 from raynas.runs.factory import _load
 
@@ -126,7 +127,7 @@ CLASSES = np.arange(20) % 2
 
 
 def of_user(monkeypatch: pytest.MonkeyPatch, images: Any, labels: Any) -> Dataset:
-    monkeypatch.setattr(dataset, "_call", lambda *_: ((images, labels), (images, labels)))
+    monkeypatch.setattr(loading, "_call", lambda *_: ((images, labels), (images, labels)))
     data = load("my:function")
     assert isinstance(data, Dataset)
     return data

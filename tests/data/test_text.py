@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from raynas.data.dataset import from_arrays, load, to_arrays
+from raynas.data.dataset import from_arrays, to_arrays
+from raynas.data.loading import load
 from raynas.data.text import Text, TextData, of_words
 from raynas.exceptions import DataError
 

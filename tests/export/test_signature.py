@@ -19,7 +19,8 @@ from raynas.spaces.recurrent import recurrent_small
 from torch import nn
 
 from raynas.config.run import ExportConfig
-from raynas.data.dataset import Dataset, Split, load
+from raynas.data.dataset import Dataset, Split
+from raynas.data.loading import load
 from raynas.data.text import of_words
 from raynas.exceptions import ExportError
 from raynas.export.formats import FORMATS, export

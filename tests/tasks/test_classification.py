@@ -9,7 +9,8 @@ import torch
 from helpers import tiny
 
 from raynas.config.train import TrainConfig
-from raynas.data.dataset import Dataset, from_arrays, load, to_arrays
+from raynas.data.dataset import Dataset, from_arrays, to_arrays
+from raynas.data.loading import load
 from raynas.tasks.base import RankInfo, task_of
 from raynas.tasks.classification import Images, augmentation
 

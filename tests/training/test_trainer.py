@@ -212,7 +212,7 @@ def test_ranks_share_a_batch_without_overlap():
 
 def test_a_batch_is_rounded_to_what_the_ranks_can_share():
     assert Trainer(tiny.space(num_classes=4), tiny.data(), RECIPE, rank=RankInfo(0, 3)).loader.examples == 30
-    with pytest.raises(ValueError, match="32 examples a step are too few for 40 workers: set train.batch_size to at"):
+    with pytest.raises(ValueError, match=r"32 examples a step are too few for 40 workers: set train.batch_size to at"):
         Trainer(tiny.space(num_classes=4), tiny.data(), RECIPE, rank=RankInfo(0, 40))
 
 

@@ -80,7 +80,7 @@ class ZeroCostProxies:
         train = data.train
         generator = torch.Generator().manual_seed(seed_of(seed, "zero-cost"))
         chosen = torch.randperm(len(train), generator=generator)[:images]
-        inputs = to_input(train.inputs[chosen], data)
+        inputs = to_input(train.images(chosen), data)
         rng = Random(0)
         some = [costs.sample(rng) for _ in range(5)] if "naswot" in names else []
         if some and not any(activates(derive(space, architecture), inputs[:2]) for architecture in some):

@@ -1,50 +1,21 @@
-"""Readers of image data sets on disk: each returns two sources of uint8 images, training and test.
+"""Well-known data sets in their own files: each reader returns two sources of images in memory, training and test.
 
-A :class:`Source` knows its labels and decodes only the images that it is asked for, so that a small part of a large
-data set costs little. Nothing is ever downloaded.
+Nothing is ever downloaded.
 """
 
 from __future__ import annotations
 
-import functools
 import gzip
 import struct
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from raynas.data.decoding import Decoder, Images, Indices
+from raynas.data.readers.source import Source, from_arrays
 from raynas.exceptions import DataError
 
-__all__ = ["Source", "digits", "fashion_mnist", "from_arrays", "image_folder", "torchvision_cifar"]
-
-
-class Source(NamedTuple):
-    """One part of a data set: its labels, and its images when they are asked for."""
-
-    labels: npt.NDArray[Any]
-    """Integers, words or truth values, [N]."""
-    decode: Callable[[Indices], Images]
-    """Decodes the images of the given indices to uint8 [len(indices), C, H, W]."""
-    names: tuple[str, ...] | None = None
-    """What the classes are called, if that is known: then labels are the places in it."""
-    decoder: Decoder | None = None
-    """What decodes the images of all parts; None where they are in memory."""
-    mirror_invariant: bool = False
-    """Whether a mirrored image is one of the same class."""
-
-
-def from_arrays(images: Images, labels: npt.ArrayLike, names: Sequence[str] | None = None) -> Source:
-    """A source of images that are in memory already, uint8 [N, C, H, W]."""
-
-    def pick(indices: Indices) -> Images:
-        whole = len(indices) == len(images)  # indices are sorted and distinct: all of them need no copy
-        return images if whole else images[indices]
-
-    return Source(np.asarray(labels), pick, None if names is None else tuple(names))
+__all__ = ["digits", "fashion_mnist", "torchvision_cifar"]
 
 
 def digits() -> tuple[Source, Source]:
@@ -107,30 +78,3 @@ def _read_idx(path: Path) -> npt.NDArray[np.uint8]:
     if zeros != 0 or kind != 8 or values.size != np.prod(shape):
         raise DataError(f"{path} is no idx file of unsigned bytes: {values.size} values for the shape {shape}")
     return values.reshape(shape).copy()  # writable: torch warns of memory that is not
-
-
-def image_folder(folder: Path, size: int) -> tuple[Source, Source]:
-    """Images in ``train/CLASS/*`` and ``test/CLASS/*`` (or ``val/``), each fitted to ``size`` x ``size`` pixels."""
-    from torchvision import datasets
-
-    places = [folder / "train", folder / ("test" if (folder / "test").is_dir() else "val")]
-    if not all(place.is_dir() for place in places):
-        raise DataError(f"no images in {folder}: expected train/ and test/ (or val/) with a folder for each class")
-    try:
-        train, test = (datasets.ImageFolder(str(place)) for place in places)
-    except FileNotFoundError as error:  # torchvision's message names the folder and the classes
-        raise DataError(str(error).splitlines()[0]) from error
-    if train.classes != test.classes:
-        odd = sorted(set(train.classes) ^ set(test.classes))[0]
-        raise DataError(f"class {odd!r} is in only one of {places[0]} and {places[1]}")
-    decoder = Decoder(size)
-
-    def source(samples: list[tuple[str, int]]) -> Source:
-        def read(index: int) -> tuple[bytes, str]:
-            path = samples[index][0]
-            return Path(path).read_bytes(), path
-
-        labels = np.array([label for _, label in samples], np.int64)
-        return Source(labels, functools.partial(decoder.decode, read), tuple(train.classes), decoder)
-
-    return source(train.samples), source(test.samples)

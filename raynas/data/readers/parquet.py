@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import functools
 import json
+import threading
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 
 from raynas.data.decoding import Decoder
-from raynas.data.readers import Source
+from raynas.data.order import MIXED
+from raynas.data.readers.source import Source, from_encoded
 from raynas.exceptions import DataError
 
-__all__ = ["Columns", "parquet"]
+__all__ = ["Columns", "ParquetImages", "parquet"]
 
 _LABELS = ("label", "labels")
 _IMAGES = ("image", "img", "images")
@@ -160,33 +164,110 @@ def _class_names(schema: Any, label: str) -> tuple[str, ...] | None:
 
 
 def _source(files: Sequence[Path], names: _Names, classes: tuple[str, ...] | None, decoder: Decoder) -> Source:
-    import pyarrow as pa
-    from pyarrow import compute
-    from pyarrow import parquet as pq
-
-    encoded, labels, starts = [], [], [0]
-    for file in files:
-        try:
-            table = pq.read_table(file, columns=[names.image, names.label])
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{file}: {str(error).splitlines()[0]}") from error
-        column, targets = table.column(names.image), table.column(names.label)
-        images = compute.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
-        for name, values in ((names.image, images), (names.label, targets)):
-            if values.null_count:
-                row = values.is_null().to_pylist().index(True)
-                raise DataError(f"column {name!r} of {file.name} has no value in row {row}")
-        if pa.types.is_dictionary(targets.type):
-            targets = targets.cast(targets.type.value_type)
-        encoded.append(images)
-        labels.append(targets.to_numpy() if pa.types.is_integer(targets.type) else np.asarray(targets.to_pylist()))
-        starts.append(starts[-1] + len(targets))
+    labels = [_labels(file, names.label) for file in files]
     if len({values.dtype.kind in "iu" for values in labels if len(values)}) > 1:
         raise DataError(f"column {names.label!r} holds numbers in some files of {files[0].parent}, words in others")
+    read = ParquetImages(files, names.image)
+    return from_encoded(np.concatenate(labels), read, decoder, classes)._replace(blocks=read.starts)
 
-    def read(index: int) -> tuple[bytes, str]:
-        number = bisect_right(starts, index) - 1
-        row = index - starts[number]
-        return encoded[number][row].as_py(), f"row {row} of {files[number]}"
 
-    return Source(np.concatenate(labels), functools.partial(decoder.decode, read), classes, decoder)
+def _labels(file: Path, name: str) -> npt.NDArray[Any]:
+    import pyarrow as pa
+
+    targets = _column(file, name)
+    if targets.null_count:
+        row = targets.is_null().to_pylist().index(True)
+        raise DataError(f"column {name!r} of {file.name} has no value in row {row}")
+    if pa.types.is_dictionary(targets.type):
+        targets = targets.cast(targets.type.value_type)
+    return targets.to_numpy() if pa.types.is_integer(targets.type) else np.asarray(targets.to_pylist())
+
+
+def _column(file: Path, name: str, group: int | None = None) -> Any:
+    """A column of a file, or of one of its row groups."""
+    import pyarrow as pa
+    from pyarrow import parquet as pq
+
+    try:
+        with pq.ParquetFile(file) as opened:
+            read = opened.read if group is None else functools.partial(opened.read_row_group, group)
+            return read(columns=[name], use_threads=False).column(name)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file}: {str(error).splitlines()[0]}") from error
+
+
+class ParquetImages:
+    """Reads the encoded images of Parquet files, one row group at a time; a few row groups are kept in memory.
+
+    Args:
+        files: In their order.
+        column: Of the images: bytes, or a struct with a field ``bytes``.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+
+    kept = MIXED
+    """How many row groups are kept."""
+
+    def __init__(self, files: Sequence[Path], column: str) -> None:
+        self.files, self.column = list(files), column
+        self._groups: list[tuple[int, int]] = []
+        self._first: list[int] = []
+        starts = [0]
+        for number, file in enumerate(files):
+            self._first.append(starts[-1])
+            for group, rows in enumerate(_rows_of_groups(file)):
+                self._groups.append((number, group))
+                starts.append(starts[-1] + rows)
+        self.starts = np.array(starts[:-1], np.int64)
+        """The first row of each row group, of all files."""
+        self._forget()
+
+    def _forget(self) -> None:
+        self._read: OrderedDict[int, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_read", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._forget()
+
+    def __call__(self, index: int) -> tuple[bytes, str]:
+        """The bytes of an image, and its row and file.
+
+        Raises:
+            DataError: There is no image in the row.
+        """
+        number = bisect_right(self.starts, index) - 1
+        of_file = self._groups[number][0]
+        file, row = self.files[of_file], index - self._first[of_file]
+        value = self._row_group(number)[index - int(self.starts[number])].as_py()
+        value = value["bytes"] if isinstance(value, dict) else value
+        if value is None:
+            raise DataError(f"column {self.column!r} of {file.name} has no value in row {row}")
+        return value, f"row {row} of {file}"
+
+    def _row_group(self, number: int) -> Any:
+        with self._lock:
+            found = self._read.pop(number, None)
+            if found is None:
+                file, group = self._groups[number]
+                found = _column(self.files[file], self.column, group)
+            self._read[number] = found
+            while len(self._read) > self.kept:
+                self._read.popitem(last=False)
+            return found
+
+
+def _rows_of_groups(file: Path) -> list[int]:
+    import pyarrow as pa
+    from pyarrow import parquet as pq
+
+    try:
+        metadata = pq.read_metadata(file)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file} is no Parquet file that can be read: {str(error).splitlines()[0]}") from error
+    return [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
