@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["SearchStatus", "TrainingStatus"]
+__all__ = ["SearchStatus", "TrainingStatus", "advice_on_waiting"]
+
+_MUCH = 0.1
+"""Above this share of waiting there is advice."""
+
+
+def advice_on_waiting(share: float) -> str | None:
+    """What to do where a training waited for data in this share of its time; None where that is little."""
+    if share <= _MUCH:
+        return None
+    return (
+        f"waited for data in {share:.0%} of its time: raise data.workers if there are CPUs left, lower data.size, or "
+        "set data.loader=resident if the decoded images fit into memory"
+    )
 
 
 @dataclass(frozen=True)
@@ -16,6 +29,8 @@ class TrainingStatus:
     total: int
     loss: float
     images_per_second: float
+    waiting: float = 0.0
+    """Share of the time in which the ranks waited for data."""
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ STOPPED = {"raynas_stopped": "architectures that were stopped early at a rung"}
 TRAINING = {
     "raynas_training_loss": "loss of the last chunk of steps, mean over the workers",
     "raynas_training_images_per_second": "images, or words, a second through all workers together",
+    "raynas_training_waiting": "share of the time in which the workers waited for data",
     "raynas_training_step": "steps made",
     "raynas_training_steps": "steps of the whole schedule",
 }
@@ -107,7 +108,7 @@ class RunMetrics:
 
             def report(status: TrainingStatus) -> None:
                 show(status)
-                values = (status.loss, status.images_per_second, status.step, status.total)
+                values = (status.loss, status.images_per_second, status.waiting, status.step, status.total)
                 for gauge, value in zip(gauges, values, strict=True):
                     put(gauge, value, run=self._run, what=what)
 

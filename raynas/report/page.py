@@ -17,6 +17,7 @@ from string import Template
 
 from raynas.analysis.run_data import RunData, read_run_data
 from raynas.config.trust import foreign
+from raynas.progress import advice_on_waiting
 from raynas.report import charts as figures
 from raynas.report.charts_progress import progress
 from raynas.report.charts_rank_correlation import rank_correlation
@@ -76,6 +77,9 @@ def _notes(run_data: RunData) -> list[str]:
     for curve, what in ((run_data.training, "supernet"), (run_data.retraining, "winner")):
         if curve is not None and not curve.finished:
             notes.append(f"The training of the {what} stands at step {curve.steps[-1]} of {curve.total}.")
+        advice = None if curve is None else advice_on_waiting(curve.waiting)
+        if advice is not None:
+            notes.append(f"The training of the {what} {advice}.")
     running = sum(one.status == "running" for one in run_data.scored)
     if running:
         notes.append(f"Architectures whose scoring was begun and has not ended: {running}.")

@@ -22,6 +22,8 @@ class Curve:
     """Steps of the whole schedule."""
     seconds: float
     """From the first entry to the last, pauses left out."""
+    waiting: float = 0.0
+    """Share of the time in which the ranks waited for data."""
 
     @property
     def finished(self) -> bool:
@@ -54,4 +56,5 @@ def read_curve(path: Path, what: str, notes: list[str]) -> Curve | None:
     if not entries:
         return None
     steps, losses = [int(entry["step"]) for entry in entries], [entry["loss"] for entry in entries]
-    return Curve(steps, losses, int(entries[-1]["total"]), seconds)
+    waiting = [entry.get("waiting", 0.0) for entry in entries]
+    return Curve(steps, losses, int(entries[-1]["total"]), seconds, sum(waiting) / len(waiting))

@@ -173,6 +173,7 @@ class CurveLine(TypedDict):
     time: NotRequired[FiniteFloat]
     images_per_second: NotRequired[FiniteFloat]
     gpus: NotRequired[FiniteFloat]
+    waiting: NotRequired[FiniteFloat]
 
 
 Leaderboard = Annotated[list[BoardRow], Field(min_length=1)]

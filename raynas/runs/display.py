@@ -6,6 +6,7 @@ On a terminal these are redrawn in place; elsewhere (a log file, a batch job) a 
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from raynas.progress import SearchStatus, TrainingStatus
+from raynas.progress import SearchStatus, TrainingStatus, advice_on_waiting
 from raynas.search_space.joint import settings
 from raynas.utils.formatting import _UNITS, quantity
 from raynas.utils.periods import PERIODS
@@ -50,11 +51,14 @@ class View:
         with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as bar:
             task = bar.add_task(what, total=None, rates="starting")
             begin: list[tuple[float, int]] = []
+            waiting: list[float] = []
 
             def show(status: TrainingStatus) -> None:
                 rates = f"loss {status.loss:.3f}, {status.images_per_second:.0f} {examples}/s"
+                rates += f", {status.waiting:.0%} of the time waiting for data" if status.waiting >= 0.01 else ""
                 step = f"{status.step}/{status.total}"
                 bar.update(task, completed=status.step, total=status.total, rates=f"{step}, {rates}")
+                waiting.append(status.waiting)
                 begin[:] = begin or [(time.monotonic(), status.step)]
                 if self._due(status.step == status.total):
                     made, spent = status.step - begin[0][1], time.monotonic() - begin[0][0]
@@ -63,6 +67,9 @@ class View:
                     self.say(f"{what}: step {step}, {rates}, {remaining}")
 
             yield show
+        advice = advice_on_waiting(statistics.fmean(waiting or [0.0]))
+        if advice is not None:
+            self.say(f"{what}: {advice}")
 
     @contextmanager
     def search(self) -> Iterator[Any]:

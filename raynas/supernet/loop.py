@@ -97,13 +97,15 @@ class SupernetLoop(TrainingLoop):
         self._waiting = [actor.train.remote(until, total) for actor in self.group.actors]
         made: list[Progress] = self.group.gather(self._waiting)
         self.schedule.reached(until)
-        return replace(made[0], loss=sum(each.loss for each in made) / len(made))
+        loss, waited = (sum(getattr(each, name) for each in made) / len(made) for name in ("loss", "waited"))
+        return replace(made[0], loss=loss, waited=waited)
 
     def after_chunk(self, progress: Progress) -> None:
         """Append to the training curve, and call ``on_progress``."""
         speed, placement = progress.images / max(progress.seconds, 1e-9), self.group.placement
-        status = TrainingStatus(progress.step, self.schedule.total, progress.loss, speed)
-        line = {"step": status.step, "total": status.total, "loss": status.loss, "images_per_second": speed}
+        status = TrainingStatus(progress.step, self.schedule.total, progress.loss, speed, progress.waiting)
+        line = {"step": status.step, "total": status.total, "loss": status.loss, "images_per_second": speed,
+                "waiting": progress.waiting}  # fmt: skip
         line |= {"workers": placement.count, "gpus": placement.count * placement.gpus}
         append_line(self.training.folder / "training.jsonl", json.dumps({**line, "time": time.time()}))
         self._on_progress(status)

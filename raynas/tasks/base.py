@@ -43,6 +43,9 @@ class TrainLoader(abc.ABC):
         """Seconds in which :meth:`batch` waited for data since the loader was made."""
         return 0.0
 
+    def close(self) -> None:  # noqa: B027 - most loaders have nothing to end
+        """End what makes batches ahead; a batch that is asked for later starts it again."""
+
     def lr_scale(self, step: int) -> float:
         """A factor of the learning rate at this step."""
         return 1.0

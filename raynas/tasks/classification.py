@@ -203,6 +203,11 @@ class ImageTrainLoader(TrainLoader):
         """Seconds in which steps waited for images."""
         return 0.0 if self.stream is None else self.stream.waited
 
+    def close(self) -> None:
+        """End the processes that decode images."""
+        if self.stream is not None:
+            self.stream.close()
+
     def loss(self, outputs: Tensor | tuple[Tensor, ...], targets: Tensor) -> Tensor:
         """Cross-entropy, with that of auxiliary classifiers where the network has some."""
         logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)

@@ -19,7 +19,7 @@ from pydantic import FiniteFloat
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import nn
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from raynas.config.fingerprint import Fingerprint, changed, recipe_settings
 from raynas.config.run import Config
@@ -46,6 +46,7 @@ class _Progress(TypedDict):
     total: int
     loss: float
     images_per_second: float
+    waiting: NotRequired[float]
 
 
 class _Finished(TypedDict):
@@ -223,9 +224,7 @@ def _watched(curve: Path, on_progress: Callable[[TrainingStatus], None]) -> Iter
                     status = accept(line.encode(), _Progress)
                 except ValueError:
                     continue  # torn by a power cut
-                on_progress(
-                    TrainingStatus(status["step"], status["total"], status["loss"], status["images_per_second"])
-                )
+                on_progress(TrainingStatus(**{"waiting": 0.0, **status}))
             seen = len(lines)
             if ended.is_set():
                 return

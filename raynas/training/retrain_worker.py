@@ -142,7 +142,8 @@ class _RetrainLoop(TrainingLoop):
         if self.saves():
             line = {"step": progress.step, "total": trainer.total_steps, "loss": progress.loss,
                     "seconds": self.seconds(),
-                    "images_per_second": progress.images / max(progress.seconds, 1e-9)}  # fmt: skip
+                    "images_per_second": progress.images / max(progress.seconds, 1e-9),
+                    "waiting": progress.waiting}  # fmt: skip
             append_line(self.folder / "training.jsonl", json.dumps(line))
 
     def saves(self) -> bool:

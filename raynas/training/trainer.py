@@ -50,6 +50,13 @@ class Progress:
     images: int
     """Images, or words (times paths) that went through all ranks in the chunk."""
     seconds: float
+    waited: float = 0.0
+    """Of these seconds, those in which this rank waited for data."""
+
+    @property
+    def waiting(self) -> float:
+        """Share of the time in which this rank waited for data."""
+        return self.waited / self.seconds if self.seconds else 0.0
 
     def next_chunk(self, chunk: int, seconds: float) -> int:
         """Steps of the next chunk, so that it takes about ``seconds``; at most four times as many as this one's."""
@@ -155,7 +162,7 @@ class Trainer:
         Raises:
             TrainingDiverged: The loss became infinite or not a number.
         """
-        begin, first = time.perf_counter(), self.step
+        begin, first, waited = time.perf_counter(), self.step, self.loader.waited
         losses = torch.zeros((), device=self.device)
         paths = 0
         while self.step < until:
@@ -168,7 +175,10 @@ class Trainer:
                 f"the loss became {mean} between steps {first} and {self.step}: "
                 f"lower train.lr (now {self.recipe.lr}) or set train.clip"
             )
-        return Progress(self.step, mean, paths * self.loader.examples, time.perf_counter() - begin)
+        if self.step >= self.total_steps:
+            self.loader.close()
+        seconds, waited = time.perf_counter() - begin, self.loader.waited - waited
+        return Progress(self.step, mean, paths * self.loader.examples, seconds, waited)
 
     def _train_step(self) -> tuple[Tensor, int]:
         """One update; returns the summed loss of its paths and their number."""
