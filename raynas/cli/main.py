@@ -154,13 +154,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _carry_out(command: str, run: Run, flags: argparse.Namespace) -> int:
     """Carry out a command on a run and close the run; returns the exit code."""
-    begun, trust = run.context.begun, " --trust" if foreign(run.config) else ""
+    begun = run.context.begun
+    resume = f"python -m raynas.launch --resume {run.place}" + (" --trust" if foreign(run.config) else "")
     try:
         with _alone(run) if command in ("search", "train-supernet", "retrain") else nullcontext():
             execute(command, run, flags)
         run.send()
     except KeyboardInterrupt as stop:
-        print(f"\nstopped; go on with: python -m raynas.launch --resume {run.place}{trust}", file=sys.stderr)
+        print(f"\nstopped; go on with: {resume}", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
     except LeaseLostError as error:
         return _failed(error, 1, flags.verbose, run)
@@ -170,11 +171,8 @@ def _carry_out(command: str, run: Run, flags: argparse.Namespace) -> int:
         died = None if refused else watch.lost()  # it may have been said in words of Ray that help nobody
         code = _failed(ClusterLostError(died) if died else error, 2 if refused else 1, flags.verbose, run)
         if run.context.begun and not (refused and begun):
-            print(
-                f"what was computed is kept in {run.place}"
-                + ("" if isinstance(error, ExportError) else f"; go on with --resume{trust} (-v shows more)"),
-                file=sys.stderr,
-            )
+            go_on = "" if isinstance(error, ExportError) else f"; go on with: {resume} (-v shows more)"
+            print(f"what was computed is kept in {run.place}{go_on}", file=sys.stderr)
         return code
     finally:
         if watch.found() is None:

@@ -24,7 +24,7 @@ __all__ = ["LoaderSettings", "SplitSettings", "assemble"]
 
 log = logging.getLogger(__name__)
 
-_SAMPLED_BYTES = 2**28
+_SAMPLED_BYTES = 2**27
 """Decoded images of a sample, from which grey or colour, mean and deviation are taken."""
 _HELD_OUT_BYTES = 2**30
 """Validation images in memory where training images are streamed."""

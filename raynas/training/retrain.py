@@ -49,6 +49,9 @@ class _Progress(TypedDict):
     waiting: NotRequired[float]
 
 
+_SHOWN = tuple(field.name for field in dataclasses.fields(TrainingStatus))
+
+
 class _Finished(TypedDict):
     epochs: FiniteFloat
     seconds: FiniteFloat
@@ -224,7 +227,7 @@ def _watched(curve: Path, on_progress: Callable[[TrainingStatus], None]) -> Iter
                     status = accept(line.encode(), _Progress)
                 except ValueError:
                     continue  # torn by a power cut
-                on_progress(TrainingStatus(**{"waiting": 0.0, **status}))
+                on_progress(TrainingStatus(**{name: status[name] for name in _SHOWN if name in status}))
             seen = len(lines)
             if ended.is_set():
                 return
