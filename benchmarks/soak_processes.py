@@ -64,13 +64,17 @@ class Sample(NamedTuple):
 
     @classmethod
     def take(cls, root: int) -> Sample:
-        """Of the processes below a driver. Memory that several share is divided among them."""
+        """Of the processes below a driver. Memory that several share is divided among them.
+
+        Pages of files, such as those of libraries, do not count: how many others share them changes meanwhile.
+        """
         driver_mb, all_mb, files, processes, threads = 0.0, 0.0, 0, 0, 0
         for process in tree(root):
-            with contextlib.suppress(OSError, StopIteration):
+            with contextlib.suppress(OSError):
                 folder = Path(f"/proc/{process}")
                 lines = (folder / "smaps_rollup").read_text().splitlines()
-                megabytes = next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1000
+                kinds = ("Pss_Anon:", "Pss_Shmem:")
+                megabytes = sum(int(line.split()[1]) for line in lines if line.startswith(kinds)) / 1000
                 files += len(os.listdir(folder / "fd"))
                 threads += len(os.listdir(folder / "task"))
                 all_mb += megabytes
