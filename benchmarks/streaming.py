@@ -79,7 +79,8 @@ def memory(folder: Path) -> None:
         line = [
             sys.executable, "-m", "raynas.launch", "--storage-path", str(folder / "runs"), "--name", str(count),
             "--space", "spaces.shufflenet:spos", "--num-samples", "4", "after=[]", "data.name=images",
-            f"data.folder={data}", "data.loader=streaming", f"data.validation={600 / count}", "search.validation_images=100",
+            f"data.folder={data}", "data.loader=streaming", f"data.validation={600 / count}",
+            "search.validation_images=100",
             "search.bn_images=64", "search.slices=1", "search.scheduler=none", "search.batch_size=32",
             "search.replicas=1", "search.max_concurrent=1", "train.preset=spos", "train.batch_size=16",
             f"train.epochs={16 * 40 / (count - 600)}", "train.workers=1", "limits={}",

@@ -144,9 +144,8 @@ def test_what_was_computed_is_told_where_something_was(error, tmp_path, capsys, 
             f"error: {error}( .RuntimeError; the traceback is in {tmp_path}/{name}/error.log.)?", said[0]
         )
         assert (code == 1) == ("traceback" in said[0]) and len(said) == lines
-        assert lines == 1 or said[1].startswith(
-            f"what was computed is kept in {tmp_path}/late; go on with: python -m raynas.launch --resume {tmp_path}/late"
-        )
+        resume = f"python -m raynas.launch --resume {tmp_path}/late"
+        assert lines == 1 or said[1].startswith(f"what was computed is kept in {tmp_path}/late; go on with: {resume}")
 
 
 @pytest.mark.parametrize("kind", [TypeError, RuntimeError, ValueError, KeyError, AttributeError, AssertionError])
