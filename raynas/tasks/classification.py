@@ -75,6 +75,8 @@ class Images(Task):
             f"classes: {self.data.classes} ({names})",
             f"normalisation: mean {mean}, standard deviation {std} of pixels in 0..1",
             f"augmentation of training images: {applied} (train.augment={train.augment}{asked})",
+            _counts(self.data),
+            _loading(self.data),
         ]
 
     def example(self, batch: int = 1, train: TrainConfig | None = None) -> Tensor:
@@ -141,6 +143,31 @@ class Images(Task):
     def export_signature(self, inputs: Inputs, settings: ExportConfig) -> ImageSignature:
         """The normalisation of the images and the names of the classes."""
         return ImageSignature(inputs, self.data.mean, self.data.std, self.data.class_names, settings.normalise)
+
+
+def _counts(data: Dataset) -> str:
+    """How many images there are, in all and of the rarest and the most frequent class."""
+    counts = torch.bincount(data.train.targets, minlength=data.classes)
+    rare, frequent = int(counts.argmin()), int(counts.argmax())
+    text = f"images: {len(data.train)} to train on, {len(data.validation)} to score on, {len(data.test)} to test on"
+    if counts[rare] == counts[frequent]:
+        return f"{text}; {int(counts[rare])} training images of each class"
+    return (
+        f"{text}; training images of a class: {int(counts[rare])} ({data.class_names[rare]}) to "
+        f"{int(counts[frequent])} ({data.class_names[frequent]})"
+    )
+
+
+def _loading(data: Dataset) -> str:
+    """Where the images are."""
+    resident = f"{data.bytes / 1e9:.2g} GB in memory"
+    if isinstance(data.train, Split):
+        return f"loader: resident, {resident}"
+    workers = "a process" if data.loading.workers is None else f"{data.loading.workers} processes"
+    return (
+        f"loader: streaming, training images are decoded by {workers} (data.workers) when a step needs them; "
+        f"validation and calibration images: {resident}"
+    )
 
 
 class ImageTrainLoader(TrainLoader):
