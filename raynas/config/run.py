@@ -64,6 +64,9 @@ class DataConfig:
     channels: Literal[1, 3] | None = None
     """``images`` and ``parquet``: 1 for grey, 3 for colour. Default: 3 if an image is in colour (streaming: an image of
     a sample)."""
+    skip_unreadable: bool = False
+    """``images`` and ``parquet``: leave out images that cannot be decoded, and name them. All are decoded once to find
+    them. Otherwise such an image is an error."""
     search_size: Count | None = None
     """Edge length in pixels of the images on which the search trains and scores; half the edge needs a quarter of the
     operations (EcoNAS, CVPR 2020). Costs, latency, zero-cost scores, retraining and export use the full images.

@@ -28,6 +28,8 @@ _SAMPLED_BYTES = 2**27
 """Decoded images of a sample, from which grey or colour, mean and deviation are taken."""
 _HELD_OUT_BYTES = 2**30
 """Validation images in memory where training images are streamed."""
+_SHOWN = 5
+"""So many images that cannot be decoded are named."""
 _FEWEST = 512
 """At least so many images in both."""
 
@@ -56,6 +58,8 @@ class LoaderSettings:
     """See :class:`raynas.data.streaming.Loading`."""
     channels: Literal[1, 3] | None = None
     """Of every image; None: 3 if at least one is in colour. Streaming looks at a sample."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be decoded. All are decoded once to find them."""
     calibration: int = 2048
     """Streaming: the most training images that are kept in memory for BatchNorm statistics."""
 
@@ -81,9 +85,11 @@ def assemble(name: str, train: Source, test: Source, settings: SplitSettings, lo
     labels, test_labels = classes.numbers(train.labels, name, "train"), classes.numbers(test.labels, name, "test")
     kept = spread(labels, min(settings.limit or len(labels), len(labels)), settings.seed)
     tested = spread(test_labels, min(settings.limit or len(test_labels), len(test_labels)), settings.seed)
-    held_out = _held_out(settings.validation, len(kept))
     if train.decoder is not None and loader.channels is not None:
         train.decoder.grey = loader.channels == 1
+    if loader.skip_unreadable:
+        kept, tested = (_readable(name, *pair) for pair in ((train, kept), (test, tested)))
+    held_out = _held_out(settings.validation, len(kept))
     first = _first(train, kept)
     streamed = _streams(name, (len(kept) + len(tested)) * first.nbytes, loader, train.read is not None)
     if streamed and isinstance(settings.validation, float):
@@ -95,6 +101,19 @@ def assemble(name: str, train: Source, test: Source, settings: SplitSettings, lo
     return Dataset(
         name, classes=len(classes), class_names=classes.names, mirror_invariant=train.mirror_invariant, **parts
     )
+
+
+def _readable(name: str, source: Source, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The images that can be decoded; the others are named in a warning."""
+    if source.read is None or source.decoder is None:
+        raise DataError(f"data.skip_unreadable is for images in files, and those of {name} are in memory already")
+    kept, faults = source.decoder.readable(source.read, rows)
+    if not len(kept):
+        raise DataError(f"{name}: none of {len(rows)} images can be decoded, for example: {faults[0]}")
+    if faults:
+        shown = "; ".join(faults[:_SHOWN]) + ("; ..." if len(faults) > _SHOWN else "")
+        log.warning("%s: %d of %d images are left out: %s", name, len(faults), len(rows), shown)
+    return kept
 
 
 def _held_out(validation: float | int, images: int) -> int:

@@ -38,7 +38,7 @@ from PIL import Image, ImageOps
 
 from raynas.exceptions import DataError
 
-__all__ = ["Coloured", "Decoder", "Images", "Indices", "RandomCrop", "Read", "check_memory"]
+__all__ = ["Coloured", "Decoder", "Images", "Indices", "RandomCrop", "Read", "UnreadableError", "check_memory"]
 
 Images = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
@@ -83,6 +83,10 @@ class RandomCrop:
         return left, upper, left + w, upper + h
 
 
+class UnreadableError(DataError):
+    """An image that cannot be read or decoded; it is named."""
+
+
 class Coloured(Exception):
     """An image is in colour, where all were taken to be grey."""
 
@@ -119,12 +123,16 @@ class Decoder:
         check_memory((len(indices), *first.shape))
         result = np.empty((len(indices), *first.shape), np.uint8)
         failed = threading.Event()
+        unreadable: list[tuple[int, str]] = []
 
         def fill(start: int) -> None:
             for row in range(start, min(start + _CHUNK, len(indices))):
                 if failed.is_set():
                     return
-                result[row] = self.decode_one(*read(int(indices[row])))
+                try:
+                    result[row] = self.decode_one(*read(int(indices[row])))
+                except UnreadableError as error:
+                    unreadable.append((row, str(error)))
 
         # Threads overlap the reading of files; Pillow holds the interpreter's lock while it decodes.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -133,7 +141,27 @@ class Decoder:
             except BaseException:
                 failed.set()
                 raise
+        if unreadable:
+            others = f"; {len(unreadable) - 1} other images neither" if len(unreadable) > 1 else ""
+            raise UnreadableError(f"{min(unreadable)[1]}{others} (data.skip_unreadable=true leaves such images out)")
         return result
+
+    def readable(self, read: Read, indices: Indices) -> tuple[Indices, list[str]]:
+        """Those of the images that can be decoded, and what is wrong with each of the others."""
+
+        def fault(index: int) -> str | None:
+            try:
+                self.decode_one(*read(index))
+            except UnreadableError as error:
+                return str(error)
+            except Coloured:
+                return None
+            return None
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            faults = list(pool.map(fault, indices.tolist(), chunksize=_CHUNK))
+        kept = np.array([each is None for each in faults], bool)
+        return indices[kept], [each for each in faults if each is not None]
 
     def check(self, images: Images) -> None:
         """Refuse training images that hold nothing.
@@ -183,7 +211,7 @@ class Decoder:
                 image = ImageOps.fit(image, (self.size, self.size), Image.Resampling.BILINEAR)
             pixels = np.asarray(image)
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's ways to say that it cannot
-            raise DataError(f"{name} is no image that can be decoded: {error}") from error
+            raise UnreadableError(f"{name} is no image that can be decoded: {error}") from error
         pixels = pixels[None] if self.grey else pixels.transpose(2, 0, 1)
         if self.size is None:
             self._alike("pixels", "x".join(map(str, pixels.shape[1:])), name, "give size= to bring them to one")

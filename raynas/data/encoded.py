@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from raynas.data.decoding import Coloured, Decoder, Images, RandomCrop, Read
+from raynas.data.decoding import Coloured, Decoder, Images, RandomCrop, Read, UnreadableError
 from raynas.data.order import EpochOrder
 from raynas.data.streaming import BatchStream, Loading
 from raynas.exceptions import DataError
@@ -50,9 +50,11 @@ class EncodedSplit:
         Raises:
             DataError: It cannot be read, or is not like the others; it is named.
         """
-        data, name = self.read(int(self.rows[index]))
         try:
+            data, name = self.read(int(self.rows[index]))
             pixels = self.decoder.decode_one(data, name, crop)
+        except UnreadableError as error:
+            raise DataError(f"{error} (data.skip_unreadable=true leaves such images out)") from None
         except Coloured:
             raise DataError(
                 f"{name} is in colour, and the images that were looked at first are grey: set data.channels=3"

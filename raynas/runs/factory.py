@@ -184,7 +184,8 @@ def _load(config: Config) -> Data:
         wanted.name, folder, validation=wanted.validation, seed=config.seed, limit=wanted.limit, size=wanted.size,
         label=wanted.label, image=wanted.image,
         loader=LoaderSettings(
-            wanted.loader, wanted.workers, wanted.prefetch, wanted.channels, config.search.bn_images
+            wanted.loader, wanted.workers, wanted.prefetch, wanted.channels, wanted.skip_unreadable,
+            config.search.bn_images,
         ),
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -184,6 +185,25 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"^{broken} cannot be read: No such file"):
         for step in range(loader.epoch_steps):
             loader.batch(step)
+
+
+@pytest.mark.parametrize("loader", ["resident", "streaming"])
+def test_damaged_images_are_counted_and_left_out_if_that_is_asked_for(
+    loader: Literal["resident", "streaming"], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images.image_folder(tmp_path, train=20, test=4)
+    for name in ("blue/3.jpg", "red/0.jpg", "red/7.jpg"):
+        (tmp_path / "train" / name).write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"blue/3.jpg is no image.*;? ?( . other images neither)? \(data.skip"):
+        loaded(tmp_path, LoaderSettings("resident"))
+    caplog.clear()
+    data = loaded(tmp_path, LoaderSettings(loader, workers=0, skip_unreadable=True))
+    assert len(data.train) + len(data.validation) == 57
+    assert "images: 3 of 60 images are left out: " in caplog.text and "red/7.jpg is no image" in caplog.text
+    whole = train_loader(data)
+    assert sum(len(whole.batch(step)[1]) for step in range(whole.epoch_steps)) == 40
+    with pytest.raises(DataError, match="skip_unreadable is for images in files"):
+        load("digits", loader=LoaderSettings(skip_unreadable=True))
 
 
 def test_an_image_in_colour_among_grey_ones_is_named(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from raynas.data.decoding import Decoder
+from raynas.data.decoding import Decoder, UnreadableError
 from raynas.data.readers.source import Source, from_encoded
 from raynas.exceptions import DataError
 
@@ -42,14 +42,14 @@ class FileList:
         """The bytes of a file, and its path.
 
         Raises:
-            DataError: It cannot be read.
+            UnreadableError: It cannot be read.
         """
         path = self.path(index)
         try:
             with open(path, "rb") as file:
                 return file.read(), path
         except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}") from error
+            raise UnreadableError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def image_folder(folder: Path, size: int) -> tuple[Source, Source]:
