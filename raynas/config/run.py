@@ -52,13 +52,13 @@ class DataConfig:
     """parquet: the column of the labels. Default: the one called label or labels, else the only one of integers."""
     image: str | None = None
     """parquet: the column of the images. Default: the one called image, img or images, else the only one of images."""
-    loader: Literal["auto", "resident", "streaming"] = "auto"
+    loader: Literal["auto", "resident", "streaming", "ray"] = "auto"
     """``images`` and ``parquet``. resident: all images are decoded into memory. streaming: training images are decoded
-    when a step needs them; validation images are at most 1 GB in memory. auto: streaming if the decoded images take
-    more than an eighth of the memory of the machine."""
+    when a step needs them; validation images are at most 1 GB in memory. ray: the same by Ray tasks, on all nodes that
+    have a CPU free. auto: streaming if the decoded images take more than an eighth of the memory of the machine."""
     workers: Annotated[int, Field(ge=0)] | None = None
-    """streaming: processes that decode images for one worker of the training. Default: one; with a GPU, one less than
-    the CPUs of the worker."""
+    """streaming: processes that decode images for one worker of the training; ray: tasks. Default: one; with a GPU, one
+    less than the CPUs of the worker."""
     prefetch: Count = 2
     """streaming: batches that each of these processes makes ahead."""
     channels: Literal[1, 3] | None = None

@@ -49,9 +49,9 @@ class SplitSettings:
 class LoaderSettings:
     """How images of files are loaded."""
 
-    loader: Literal["auto", "resident", "streaming"] = "auto"
-    """resident: decoded once into memory. streaming: decoded when a step needs them. auto: streaming where the decoded
-    images take more than an eighth of the memory of this machine."""
+    loader: Literal["auto", "resident", "streaming", "ray"] = "auto"
+    """resident: decoded once into memory. streaming: decoded when a step needs them; ray: by tasks on all nodes. auto:
+    streaming where the decoded images take more than an eighth of the memory of this machine."""
     workers: int | None = None
     """See :class:`raynas.data.streaming.Loading`."""
     prefetch: int = 2
@@ -130,10 +130,13 @@ def _first(source: Source, rows: npt.NDArray[np.int64]) -> Images:
 
 def _streams(name: str, needed: int, loader: LoaderSettings, encoded: bool) -> bool:
     """Whether images are to be decoded when they are needed."""
-    if loader.loader == "streaming" and not encoded:
-        raise DataError(f"data.loader = streaming is for images in files, and those of {name} are in memory already")
+    on_demand = loader.loader in ("streaming", "ray")
+    if on_demand and not encoded:
+        raise DataError(
+            f"data.loader = {loader.loader} is for images in files, and those of {name} are in memory already"
+        )
     most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8
-    streamed = encoded and loader.loader != "resident" and (loader.loader == "streaming" or needed > most)
+    streamed = encoded and loader.loader != "resident" and (on_demand or needed > most)
     if streamed and loader.loader == "auto":
         log.info(
             "the images take %.1f GB decoded, more than an eighth of the memory of this machine: they are decoded when "
@@ -193,7 +196,7 @@ def _streaming(train: Source, test: Source, rows: _Rows, loader: LoaderSettings,
         "mean": mean,
         "std": std,
         "calibration": calibration,
-        "loading": Loading(True, loader.workers, loader.prefetch),
+        "loading": Loading(True, loader.workers, loader.prefetch, loader.loader == "ray"),
     }
 
 

@@ -5,17 +5,23 @@ from __future__ import annotations
 import itertools
 import time
 import traceback
+import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import ray
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from raynas.exceptions import DataError
-from raynas.utils.structures import map_tensors
+from raynas.utils.structures import map_arrays, map_tensors
 
 __all__ = ["BatchStream", "Loading"]
+
+FIRST_TASK = 60.0
+"""Seconds within which the first batch must come from the cluster."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,9 @@ class Loading:
     the CPUs of the rank."""
     prefetch: int = 2
     """Batches that each of them makes ahead."""
+    remote: bool = False
+    """Whether batches are made by Ray tasks, on any node of the cluster that has a CPU free. Where Ray does not run, the
+    rank makes them itself."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,46 @@ class _Steps(Dataset[Any]):
         except Exception as error:  # whatever the code of a user raises
             frame = traceback.extract_tb(error.__traceback__)[-1]
             return _Failure(f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno}: {frame.line})")
+
+
+class _RemoteBatches(Iterator[Any]):
+    """Batches that Ray tasks make, some steps ahead.
+
+    Args:
+        steps: The batch of each step.
+        first: The first step.
+        ahead: How many tasks there are at a time.
+
+    Raises:
+        DataError: No CPU of the cluster is free for them.
+    """
+
+    def __init__(self, steps: _Steps, first: int, ahead: int) -> None:
+        self._steps, self._next, self._ahead = ray.put(steps), first, ahead
+        self._task = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(_make)
+        self._made: deque[Any] = deque()
+        self._begun = False
+
+    def __next__(self) -> Any:
+        while len(self._made) < self._ahead:
+            self._made.append(self._task.remote(self._steps, self._next))
+            self._next += 1
+        reference = self._made.popleft()
+        if not self._begun and not ray.wait([reference], timeout=FIRST_TASK)[0]:
+            free = ray.available_resources().get("CPU", 0.0)
+            raise DataError(
+                f"data.loader = ray: no batch was made within {FIRST_TASK:g} s, and {free:g} CPUs of the cluster are "
+                "free: each batch needs one; add nodes, lower train.cpus_per_worker, or set data.loader=streaming"
+            )
+        self._begun = True
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*not writable")  # of Ray's store; batches are only read
+            return map_arrays(torch.from_numpy, ray.get(reference))
+
+
+def _make(steps: _Steps, step: int) -> Any:
+    """The batch of a step with arrays, which Ray passes without copying."""
+    return map_tensors(lambda tensor: tensor.numpy(), steps[step])
 
 
 class BatchStream:
@@ -107,6 +156,10 @@ class BatchStream:
         workers = self.loading.workers
         if workers is None:
             workers = max(torch.get_num_threads() - 1, 1) if self.device.type == "cuda" else 1
+        if self.loading.remote:
+            if ray.is_initialized():
+                return _RemoteBatches(self._steps, step, max(workers, 1) * self.loading.prefetch)
+            workers = 0
         loader: DataLoader[Any] = DataLoader(
             self._steps,
             batch_size=None,

@@ -163,9 +163,10 @@ def _loading(data: Dataset) -> str:
     resident = f"{data.bytes / 1e9:.2g} GB in memory"
     if isinstance(data.train, Split):
         return f"loader: resident, {resident}"
-    workers = "a process" if data.loading.workers is None else f"{data.loading.workers} processes"
+    kind, who = ("ray", "Ray tasks") if data.loading.remote else ("streaming", "processes")
+    workers = "by default" if data.loading.workers is None else data.loading.workers
     return (
-        f"loader: streaming, training images are decoded by {workers} (data.workers) when a step needs them; "
+        f"loader: {kind}, training images are decoded by {who} (data.workers: {workers}) when a step needs them; "
         f"validation and calibration images: {resident}"
     )
 
