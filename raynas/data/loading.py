@@ -30,9 +30,16 @@ from raynas.data.text import TEXTS, TextData, load_text
 from raynas.exceptions import ConfigError, DataError
 from raynas.utils.imports import resolve
 
-__all__ = ["NAMES", "load"]
+__all__ = ["NAMES", "LoadOptions", "load"]
 
 NAMES = ("digits", "fashion_mnist", "cifar10", "cifar100", "images", "parquet", *TEXTS)
+
+
+class LoadOptions(Columns, total=False):
+    """What is given by name alone: for ``parquet`` the names of columns, ``label`` and ``image``."""
+
+    loader: LoaderSettings | None
+    """Whether images of files are decoded now, or when they are needed."""
 
 
 def load(
@@ -43,8 +50,7 @@ def load(
     seed: int = 0,
     limit: int | None = None,
     size: int | None = None,
-    loader: LoaderSettings | None = None,
-    **columns: Unpack[Columns],
+    **options: Unpack[LoadOptions],
 ) -> Data:
     """Load a data set.
 
@@ -59,12 +65,12 @@ def load(
         limit: At most so many training images (held-out ones among them) and test images, of all classes alike; of a
             text the first so many words of each part.
         size: Side of the square images to make, for ``images`` (default 224) and ``parquet`` (default: as they are).
-        loader: Whether images of files are decoded now, or when they are needed.
-        columns: For ``parquet``, the names of the columns: ``label`` and ``image``.
+        options: See :class:`LoadOptions`.
 
     Raises:
         DataError: Unknown name, absent or damaged files, images or labels that do not fit.
     """
+    columns = {column: options.get(column) for column in Columns.__annotations__}
     if limit is not None and limit < 2:
         raise DataError(f"limit must be at least 2, got {limit}")
     if size is not None and (name not in ("images", "parquet") or size < 1):
@@ -86,7 +92,9 @@ def load(
     for part, source in (("training", train), ("test", test)):
         if not len(source.labels):
             raise DataError(f"{name}: there are no {part} images")
-    return assemble(name, train, test, SplitSettings(validation, seed, limit), loader or LoaderSettings())
+    return assemble(
+        name, train, test, SplitSettings(validation, seed, limit), options.get("loader") or LoaderSettings()
+    )
 
 
 def _open(name: str, folder: Path | None, size: int | None, columns: Columns) -> tuple[Source, Source]:

@@ -36,8 +36,7 @@ class Loading:
     prefetch: int = 2
     """Batches that each of them makes ahead."""
     remote: bool = False
-    """Whether batches are made by Ray tasks, on any node of the cluster that has a CPU free. Where Ray does not run, the
-    rank makes them itself."""
+    """Whether Ray tasks make batches, on any node of the cluster that has a CPU free; without Ray the rank makes them."""
 
 
 @dataclass(frozen=True)

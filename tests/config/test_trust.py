@@ -222,7 +222,7 @@ def test_all_places_that_turn_names_into_code_are_looked_at(repository: Path) ->
     assert calls == {
         ("factory", "space"), ("factory", "search.method"), ("factory", "search.trainable"), ("factory", "data"),
         ("base", "data.task"),  # what a loader of the user has returned names it
-        ("dataset", "data.name"), ("problem", 'f"space_args.{name}'), ("tabular", "search.trainable_args.decoder"),
+        ("loading", "data.name"), ("problem", 'f"space_args.{name}'), ("tabular", "search.trainable_args.decoder"),
         ("evaluator", "setting"), ("evaluator", "score"), ("loggers", "search.loggers"),
         ("warm_start", "search.trainable"), ("objective", "search.trainable"),
     }  # fmt: skip
