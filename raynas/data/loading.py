@@ -70,7 +70,7 @@ def load(
     Raises:
         DataError: Unknown name, absent or damaged files, images or labels that do not fit.
     """
-    columns = {column: options.get(column) for column in Columns.__annotations__}
+    columns = Columns(label=options.get("label"), image=options.get("image"))
     if limit is not None and limit < 2:
         raise DataError(f"limit must be at least 2, got {limit}")
     if size is not None and (name not in ("images", "parquet") or size < 1):

@@ -36,7 +36,7 @@ class Loading:
     prefetch: int = 2
     """Batches that each of them makes ahead."""
     remote: bool = False
-    """Whether Ray tasks make batches, on any node of the cluster that has a CPU free; without Ray the rank makes them."""
+    """Whether Ray tasks make batches, on any node of the cluster with a free CPU. Without Ray the rank makes them."""
 
 
 @dataclass(frozen=True)
@@ -132,11 +132,11 @@ class BatchStream:
         begin = time.perf_counter()
         try:
             found = next(self._batches)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             raise DataError(
-                f"a process that loads data died ({str(error).splitlines()[0]}): most often there was too little "
+                f"a process that loads data died ({(str(error) or type(error).__name__).splitlines()[0]}): most often there was too little "
                 "memory; lower data.workers or data.prefetch"
             ) from error
         if not begins:
