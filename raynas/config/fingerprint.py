@@ -48,7 +48,7 @@ def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 def training_settings(config: Config) -> Fingerprint:
     """What shared weights depend on."""
-    found = {name: getattr(config, name) for name in ("space", "space_args", "seed")}
+    found = {name: getattr(config, name) for name in ("space", "space_args", "exclude", "seed")}
     found |= {f"data.{name}": value for name, value in flat(config.data).items() if name != "folder"}
     plain: Fingerprint = json.loads(json.dumps(found))
     return plain | recipe_settings(config.train)

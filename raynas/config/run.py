@@ -254,6 +254,8 @@ class Config:
     """Arguments of the space. num_classes and in_channels are filled from the data if the function takes them.
     Decisions alone may be given functions: canonical, alike, graph, and a notation (see
     raynas.search_space.space.SearchSpace), e.g. graph=spaces.nasbench201:graph."""
+    exclude: list[str] = Field(default_factory=list)
+    """Options that are left out of the space, ``decision=option`` each: ``exclude=[block3=sqrt]``."""
     data: DataConfig = Field(default_factory=DataConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     search: SearchConfig = Field(default_factory=SearchConfig)

@@ -82,7 +82,7 @@ class Costs:
         self._counted: dict[str, dict[str, int]] = {}
         with self._placed():
             self._table = _tabulate(self._space, self._inputs)
-        self._narrowed = False
+        self._narrowed = bool(getattr(space, "excludes_options", False))
 
     @property
     def additive(self) -> bool:

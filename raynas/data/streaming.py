@@ -135,9 +135,10 @@ class BatchStream:
         except (RuntimeError, ConnectionError, EOFError) as error:
             if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
+            why = (str(error) or type(error).__name__).splitlines()[0]
             raise DataError(
-                f"a process that loads data died ({(str(error) or type(error).__name__).splitlines()[0]}): most often there was too little "
-                "memory; lower data.workers or data.prefetch"
+                f"a process that loads data died ({why}): most often there was too little memory; "
+                "lower data.workers or data.prefetch"
             ) from error
         if not begins:
             self.waited += time.perf_counter() - begin

@@ -14,7 +14,7 @@ from raynas.architecture import Architecture
 from raynas.config.train import TrainConfig
 from raynas.costs.counter import Costs
 from raynas.exceptions import ForwardError
-from raynas.nn.forward_errors import forward_error, module_of_first_nan, options_to_blame
+from raynas.nn.forward_errors import Blame, forward_error, module_of_first_nan, options_to_blame
 from raynas.nn.space import chosen
 from raynas.nn.subnet import assemble
 from raynas.tasks.base import RankInfo, Task, TrainLoader
@@ -73,7 +73,8 @@ class _Check:
                 with torch.set_grad_enabled(backward):
                     found = step(network)
             except ForwardError as error:
-                raise ForwardError(f"{self._blame(form, step)}: {error}") from None
+                blame = self._blame(form, step)
+                raise ForwardError(f"{blame}: {error}{blame.cure}") from None
             except Exception as error:  # whatever the code of a user raises
                 raise forward_error(error, network, step, self._blame(form, step)) from error
             self._check_numbers(network, form, step, found)
@@ -83,7 +84,7 @@ class _Check:
     def _network(self, architecture: Mapping[str, str]) -> nn.Module:
         return assemble(self.space, chosen(self.space, architecture))
 
-    def _blame(self, form: Architecture, step: Callable[[nn.Module], Any]) -> str:
+    def _blame(self, form: Architecture, step: Callable[[nn.Module], Any]) -> Blame:
         def works(network: nn.Module) -> bool:
             with torch.enable_grad():
                 return bool(torch.isfinite(step(network)).all())
@@ -114,10 +115,8 @@ class _Check:
             return
         module = module_of_first_nan(network, step)
         place = f", first in {module}" if module else ""
-        raise ForwardError(
-            f"{self._blame(form, step)} gives NaN or infinity with initial weights{place}: change the option, or leave "
-            "it out of its Choice"
-        )
+        blame = self._blame(form, step)
+        raise ForwardError(f"{blame} gives NaN or infinity with initial weights{place}: change the option{blame.cure}")
 
     def _backward(self, network: nn.Module, form: Architecture, loss: Tensor) -> None:
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,14 +14,37 @@ from raynas.architecture import Decisions
 from raynas.exceptions import ForwardError
 from raynas.utils.user_code import user_line
 
-__all__ = ["forward_error", "module_of_first_nan", "options_to_blame", "text_of"]
+__all__ = ["Blame", "exclusion_hint", "forward_error", "module_of_first_nan", "options_to_blame", "text_of"]
 
 _TRIES = 64
 """So many other architectures are tried to find the options that are to blame."""
 _SHOWN = 6
 
 
-def forward_error(error: Exception, network: nn.Module, run: Callable[[nn.Module], Any], blame: str) -> ForwardError:
+@dataclass(frozen=True)
+class Blame:
+    """What fails."""
+
+    text: str
+    """The architecture, or the options of it with others in whose place it works."""
+    options: tuple[str, ...] = ()
+    """These options, ``decision=option``."""
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def cure(self) -> str:
+        """How to go on without the first of the options, for the end of a message; empty where none is to blame."""
+        return exclusion_hint(self.options[:1])
+
+
+def exclusion_hint(options: Sequence[str]) -> str:
+    """How to go on without some options, ``decision=option``, for the end of a message; empty where there are none."""
+    return f"; or go on without it: exclude=[{','.join(options)}]" if options else ""
+
+
+def forward_error(error: Exception, network: nn.Module, run: Callable[[nn.Module], Any], blame: Blame) -> ForwardError:
     """An error of a forward pass with its place.
 
     Args:
@@ -30,13 +54,13 @@ def forward_error(error: Exception, network: nn.Module, run: Callable[[nn.Module
         blame: The architecture, as :func:`options_to_blame` words it.
 
     Returns:
-        The error to be raised from the first one.
+        The error to be raised from the first one; it says how to go on without the option that is to blame.
     """
     module = _failing_module(network, run)
     parts = [f"in {module}" if module else "in its forward", user_line(error, network)]
     message = (str(error).strip().splitlines() or [""])[0]
     what = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    return ForwardError(f"{blame} fails {', '.join(part for part in parts if part)}: {what}")
+    return ForwardError(f"{blame} fails {', '.join(part for part in parts if part)}: {what}{blame.cure}")
 
 
 def options_to_blame(
@@ -45,7 +69,7 @@ def options_to_blame(
     decisions: Decisions,
     make: Callable[[nn.Module, Mapping[str, str]], nn.Module],
     works: Callable[[nn.Module], bool],
-) -> str:
+) -> Blame:
     """The architecture in words, and which of its options are to blame, if others in their place work.
 
     Args:
@@ -56,7 +80,7 @@ def options_to_blame(
         works: Whether a network works.
     """
     named = type(space).__name__
-    cures: list[str] = []
+    cures: dict[str, str] = {}
     tries = 0
     for name, option in architecture.items():
         others = [other for other in decisions.get(name, ()) if other != option]
@@ -70,11 +94,12 @@ def options_to_blame(
             except Exception:  # whatever another architecture raises: it does not work either
                 continue
             if fits:
-                cures.append(f"{name}={option} (with {name}={other} it works)")
+                cures[f"{name}={option}"] = other
                 break
-    if cures:
-        return f"{named} with {' and with '.join(cures)}"
-    return f"the architecture {text_of(architecture)} of {named}"
+    if not cures:
+        return Blame(f"the architecture {text_of(architecture)} of {named}")
+    shown = (f"{one} (with {one.rpartition('=')[0]}={other} it works)" for one, other in cures.items())
+    return Blame(f"{named} with {' and with '.join(shown)}", tuple(cures))
 
 
 def _filled(decisions: Decisions, architecture: Mapping[str, str]) -> dict[str, str]:

@@ -39,7 +39,14 @@ def canonical(space: nn.Module, architecture: Mapping[str, str]) -> Architecture
     open_in_space = decisions(space)
     form = arch.canonical(open_in_space, architecture)
     own = find_hook(space, "canonical_form")
-    return form if own is None else arch.canonical(open_in_space, own(form))
+    if own is None:
+        return form
+    merged = own(form)
+    if getattr(space, "excludes_options", False) and any(
+        option not in open_in_space.get(name, ()) for name, option in merged.items()
+    ):
+        return form  # the space's own form has an option that was excluded
+    return arch.canonical(open_in_space, merged)
 
 
 def graph(space: nn.Module) -> Callable[[Architecture], Graph] | None:

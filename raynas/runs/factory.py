@@ -8,6 +8,7 @@ A space is a network with choices, or decisions alone, without a network.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import inspect
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from raynas.architecture import Architecture, Decisions
 from raynas.config.loading import load
 from raynas.config.run import Config, RetrainConfig, SearchConfig
 from raynas.config.train import PoolConfig, ShrinkConfig
@@ -29,6 +31,7 @@ from raynas.data.dataset import Data
 from raynas.data.loading import load as load_data
 from raynas.distributed.connection import check_address
 from raynas.exceptions import ConfigError
+from raynas.nn.exclusion import exclude_options, without_options
 from raynas.runs.display import View
 from raynas.runs.problem import tabular_space
 from raynas.runs.run import Run
@@ -88,6 +91,7 @@ def build_space(config: Config, data: Data) -> nn.Module:
         raise ConfigError(f"space {config.space!r} cannot be built: {type(error).__name__}: {error}") from error
     if not isinstance(space, nn.Module):
         raise ConfigError(f"space {config.space!r} returned {type(space).__name__}, not an nn.Module")
+    exclude_options(space, config.exclude)
     return space
 
 
@@ -155,18 +159,40 @@ def _prepare(config: Config, space: Any, data: Data | None, view: View | None) -
     if isinstance(bare, Mapping):
         bare = tabular_space(config, bare)
     if isinstance(bare, SearchSpace):
+        bare = _without(bare, config.exclude)
         where = config.space.partition(":")[0].rpartition(".")[2] if space is None else "decisions"
         return Run(_named(config, where, trainable.__name__.lower()), bare, None, searcher, trainable, view).load()
     data = data if data is not None else _load(config)
     space_args = config.retrain.space_args
     if space_args and isinstance(space, nn.Module):
         raise ConfigError("retrain.space_args needs a space by name: call retrain_in of the run instead")
-    space = space if isinstance(space, nn.Module) else build_space(config, data)
+    if not isinstance(space, nn.Module):
+        space = build_space(config, data)
+    elif config.exclude:
+        space = copy.deepcopy(space)
+        exclude_options(space, config.exclude)
     config = _named(config, type(space).__name__.lower(), data.name.replace(":", "."))
     run = Run(config, space, data, searcher, trainable, view)
     if space_args:
         run.retrain_in(build_space(dataclasses.replace(config, space_args=config.space_args | space_args), data))
     return run.load()
+
+
+def _without(space: SearchSpace, excluded: Sequence[str]) -> SearchSpace:
+    """A space that is data alone, without some of its options."""
+    if not excluded:
+        return space
+    left = without_options(space.decisions, excluded)
+    own = None if space.canonical is None else functools.partial(_canonical_within, space.canonical, left)
+    return dataclasses.replace(space, decisions=left, canonical=own)
+
+
+def _canonical_within(
+    canonical: Callable[[Architecture], Architecture], decisions: Decisions, architecture: Architecture
+) -> Architecture:
+    """The form that the space gives, unless it has an option that was excluded."""
+    form = canonical(architecture)
+    return form if all(option in decisions.get(name, ()) for name, option in form.items()) else architecture
 
 
 def _named(config: Config, *parts: str) -> Config:

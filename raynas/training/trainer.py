@@ -19,9 +19,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from raynas.architecture import Architecture
 from raynas.config.train import TrainConfig
 from raynas.data.dataset import Data
 from raynas.exceptions import TrainingDiverged
+from raynas.nn.forward_errors import exclusion_hint, text_of
 from raynas.nn.subnet import derive
 from raynas.tasks.base import RankInfo, task_of
 from raynas.training.path_sampling import PathSampler
@@ -38,6 +40,10 @@ __all__ = [
     "use_assigned_cpus",
     "use_bfloat16",
 ]
+
+
+_MOST_SUSPECTS = 3
+"""Where more options of a path are new, which is so in the first steps, none of them is suspected."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,9 @@ class Trainer:
                 if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
                     module.requires_grad_(False)
         self._dropping = dropping(self.model)
+        self._seen: set[str] = set()
+        """Options that were on a path with a finite loss."""
+        self._suspects: list[str] = []
         self.optimizer = make_optimizer(self.model, self.recipe, self._learning_rate())
 
     def run(self, until: int) -> Progress:
@@ -163,25 +172,44 @@ class Trainer:
             TrainingDiverged: The loss became infinite or not a number.
         """
         begin, first, waited = time.perf_counter(), self.step, self.loader.waited
-        losses = torch.zeros((), device=self.device)
-        paths = 0
+        total, made = torch.zeros((), device=self.device), []
         while self.step < until:
-            loss, count = self._train_step()
-            losses += loss
-            paths += count
-        mean = float(losses) / max(paths, 1)
+            step = self.step
+            for path, loss in self._train_step():
+                total += loss
+                made.append((step, path, loss))
+        paths = len(made)
+        mean = float(total) / max(paths, 1)
         if not math.isfinite(mean):
             raise TrainingDiverged(
-                f"the loss became {mean} between steps {first} and {self.step}: "
-                f"lower train.lr (now {self.recipe.lr}) or set train.clip"
+                f"the loss became {mean} between steps {first} and {self.step}{self._diverged(made)}: "
+                f"lower train.lr (now {self.recipe.lr}) or set train.clip{self._cure()}"
             )
+        self._seen.update(f"{name}={option}" for _, path, _ in made if path for name, option in path.items())
         if self.step >= self.total_steps:
             self.loader.close()
         seconds, waited = time.perf_counter() - begin, self.loader.waited - waited
         return Progress(self.step, mean, paths * self.loader.examples, seconds, waited)
 
-    def _train_step(self) -> tuple[Tensor, int]:
-        """One update; returns the summed loss of its paths and their number."""
+    def _diverged(self, made: Sequence[tuple[int, Architecture | None, Tensor]]) -> str:
+        """Where the loss was first no number: the step, the path, and its options that never trained well before."""
+        for step, path, loss in made:
+            options = [] if path is None else [f"{name}={option}" for name, option in path.items()]
+            if math.isfinite(float(loss)):
+                self._seen.update(options)
+                continue
+            unseen = [option for option in options if option not in self._seen]
+            self._suspects = unseen if len(unseen) <= _MOST_SUSPECTS else []
+            never = f", of which {', '.join(self._suspects)} never had a finite loss" if self._suspects else ""
+            return f", first at step {step}" + (f" on the path {text_of(path)}{never}" if path else "")
+        return ""
+
+    def _cure(self) -> str:
+        """How to go on without the option that is to blame, if it is clear which one is."""
+        return exclusion_hint(self._suspects) if len(self._suspects) == 1 else ""
+
+    def _train_step(self) -> list[tuple[Architecture | None, Tensor]]:
+        """One update; returns its paths and their losses."""
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate() * self.loader.lr_scale(self.step)
         if self.recipe.drop_path:
@@ -190,17 +218,17 @@ class Trainer:
         # Momentum and weight decay skip a parameter without a gradient: those off the path do not change.
         self.optimizer.zero_grad(set_to_none=True)
         inputs, targets = self.loader.batch(self.step)
-        chosen: Sequence[object] = [None] if self.paths is None else self.paths(self.step)
-        total = torch.zeros((), device=self.device)
+        chosen: Sequence[Architecture | None] = [None] if self.paths is None else self.paths(self.step)
+        losses = []
         for number, path in enumerate(chosen):
-            model = self.model if path is None else derive(self.model, path, share_buffers=True)  # type: ignore[arg-type]
+            model = self.model if path is None else derive(self.model, path, share_buffers=True)
             torch.manual_seed(seed_of(self.seed, "dropout", self.step, self.rank, number))
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
                 outputs = self.loader.forward(model, inputs)
             loss = self.loader.loss(outputs, targets)
             # The mean over the paths: the learning rate means the same however many a step takes.
             (loss / len(chosen)).backward()
-            total += loss.detach()
+            losses.append(loss.detach())
         self._share_gradients()
         if self.recipe.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
@@ -208,7 +236,7 @@ class Trainer:
         if self.average is not None:
             self.average.update_parameters(self.model)
         self.step += 1
-        return total, len(chosen)
+        return list(zip(chosen, losses, strict=True))
 
     def begin_average(self) -> None:
         """From now on keep the mean of the weights."""
