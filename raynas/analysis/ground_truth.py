@@ -21,6 +21,7 @@ from raynas.evaluation.tabular import Layout, ScoreTable
 from raynas.exceptions import ConfigError
 from raynas.metrics import ACCURACY, retrained_by, scored_by
 from raynas.results.files import Result, read_or
+from raynas.utils.formatting import counted
 
 __all__ = ["LEAST", "GroundTruth", "from_audit", "from_retraining", "from_table"]
 
@@ -79,7 +80,7 @@ def from_audit(folder: Path, epochs: int) -> GroundTruth:
     rows = results.read(folder / "scored.parquet").to_pylist()
     ended = {row["key"]: row for row in rows if row["status"] == "complete"}
     objective = results.objective(folder / "scored.parquet") or scored_by(rows) or ACCURACY
-    text = f"validation {objective.name} after {epochs} epoch{'s' * (epochs > 1)} from scratch"
+    text = f"validation {objective.name} after {counted(epochs, 'epoch')} from scratch"
     return GroundTruth(
         text,
         {name: row["score"] for name, row in ended.items()},

@@ -18,7 +18,7 @@ from raynas.exceptions import ConfigError
 from raynas.runs.compatibility import begun, refuse_changes
 from raynas.storage.object_store import fetch, newest, remote, split_uri
 
-__all__ = ["COMMANDS", "parser", "read_arguments"]
+__all__ = ["COMMANDS", "is_key", "parser", "read_arguments"]
 
 COMMANDS = {
     "search": "everything: train the supernet, search, then what `after` lists (the default)",
@@ -27,6 +27,7 @@ COMMANDS = {
     "export": "write an architecture as a plain PyTorch model",
     "rank": "measure how far the scores may be trusted: against a table, or architectures trained from scratch",
     "report": "write a page about the run",
+    "watch": "show the state of a run, from another terminal or machine, until it ends: raynas watch FOLDER",
     "doctor": "check all that a run needs; each line says what to do",
     "settings": "show the settings with their types, defaults and meaning: all, a group (train.pool) or one",
 }
@@ -81,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="go on with a run; default: the newest; auto: start the run of this --name, or go on if it is there",
     )
-    parser.add_argument("--architecture", help="for retrain and export: JSON, or a file; default: the winner")
+    parser.add_argument("--architecture", help="for retrain and export: a key, JSON, or a file; default: the winner")
     parser.add_argument("--smoke-test", action="store_true", help="the same run, as small as it can be")
     parser.add_argument("--dry-run", action="store_true", help="check everything, run one architecture, start nothing")
     parser.add_argument("--dashboard", action="store_true", help="start Ray's dashboard too (127.0.0.1:8265)")
@@ -119,9 +120,12 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Nam
     command = words.pop(0) if words and "=" not in words[0] else "search"
     if command not in COMMANDS:
         raise ConfigError(f"unknown command {command!r}; legal ones: {', '.join(COMMANDS)}")
+    if command == "watch" and words and "=" not in words[0]:
+        flags.resume = words.pop(0)
     # Flags hold text, which stays text where a setting takes text; numbers are read by the settings' own types.
     named = {key: value for key, value in vars(flags).items() if value is not None and ("." in key or key in _TOP)}
-    flags.trust |= command == "report"  # it runs nothing of what they name
+    reads = command in ("report", "watch")
+    flags.trust |= reads  # these run nothing of what the files name
     config = load(flags.config, words, named, trust=flags.trust)
     there = config.name is not None and _is_there(_folder(config))
     if flags.resume == _AUTO and not Path(_AUTO).exists():
@@ -132,8 +136,8 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Nam
         flags.resume = _NEWEST  # of this name
     if (
         flags.resume is None
-        and command in ("retrain", "export", "rank", "report")
-        and (there or (config.name is None and flags.architecture is None) or command == "report")
+        and command in ("retrain", "export", "rank", "report", "watch")
+        and (there or (config.name is None and _of_a_run(flags.architecture)) or reads)
     ):
         flags.resume = _NEWEST  # these go on with a run that is there
     if flags.resume is not None:
@@ -142,6 +146,16 @@ def _read_arguments(arguments: Sequence[str]) -> tuple[str, Config, argparse.Nam
         place = f"{config.storage_path}/{config.name}"
         raise ConfigError(f"the run {place} is there already: add --resume to go on, or take another --name")
     return command, smoke_test(config) if flags.smoke_test else config, flags
+
+
+def is_key(text: str) -> bool:
+    """Whether a text is the key of an architecture or the beginning of one, and no file."""
+    return re.fullmatch(r"[0-9a-f]{4,16}", text) is not None and not Path(text).exists()
+
+
+def _of_a_run(architecture: str | None) -> bool:
+    """Whether ``--architecture`` only has a meaning for a run that is there."""
+    return architecture is None or is_key(architecture)
 
 
 def _is_there(folder: Path) -> bool:

@@ -31,6 +31,7 @@ from raynas.runs.factory import prepare
 from raynas.runs.run import Run
 from raynas.storage.object_store import remote
 from raynas.tasks.base import task_of
+from raynas.utils.formatting import counted
 
 __all__ = [
     "CheckResult",
@@ -77,7 +78,7 @@ def check_settings(config: Config, trust: bool = False) -> tuple[CheckResult, Ru
     except Exception as error:
         advice = f"This is a bug of RayNAS or of your own code; the traceback is in {write_traceback(error, None)}"
         return CheckResult("settings", "fail", f"{type(error).__name__}: {one_line(error)}", advice), None
-    known = f"{arch.size(run.search_space.decisions):.3g} architectures"
+    known = counted(arch.size(run.search_space.decisions), "architecture")
     if run.has_network:
         counts = ", ".join(f"{len(getattr(run.data, name))} {name}" for name in ("train", "validation", "test"))
         known += f"; data {run.data.name}: {counts} {run.data}"

@@ -19,6 +19,7 @@ _GROUPS: dict[str, tuple[str, ...]] = {
     "export": (),
     "rank": ("data", "truth", "search"),
     "report": (),
+    "watch": (),
     "doctor": ("", "data", "search", "train", "latency"),
 }
 """The groups of settings that matter to each command."""

@@ -26,10 +26,11 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from raynas.cli import native_stderr
-from raynas.cli.arguments import read_arguments
+from raynas.cli.arguments import is_key, read_arguments
 from raynas.cli.doctor import doctor
 from raynas.cli.errors import BAD_INPUT, one_line, write_traceback
 from raynas.cli.help import help_text
+from raynas.cli.watch import watch_run
 from raynas.config.trust import foreign
 from raynas.distributed import health as watch
 from raynas.distributed.connection import LOOPBACK, Terminated, connect
@@ -51,11 +52,13 @@ __all__ = ["execute", "main"]
 def _architecture(run: Run, given: str | None) -> dict[str, str]:
     if given is None:
         return run.best()
+    if is_key(given):
+        return run.find(given)
     try:
         text = given if given.lstrip().startswith("{") else Path(given).read_text(encoding="utf-8")
         found = json.loads(text)
     except ValueError:
-        raise ConfigError(f"--architecture {given!r} is neither JSON nor a file that holds it") from None
+        raise ConfigError(f"--architecture {given!r} is neither a key, nor JSON, nor a file that holds it") from None
     if not isinstance(found, dict):
         raise ConfigError(f"--architecture {given!r} must hold an object: one option for each decision")
     return run.check(found)
@@ -125,6 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verbose = flags.verbose
         if command == "report":
             print(f"report: {_report(config.storage_path, str(config.name))}")
+            return 0
+        if command == "watch":
+            watch_run(config.storage_path, str(config.name))
             return 0
         if command == "doctor":
             return doctor(config, trust=flags.trust, verbose=verbose)

@@ -13,6 +13,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from raynas.utils.formatting import counted
+
 __all__ = ["NAMES", "Augment", "normalise"]
 
 NAMES = ("none", "crop", "crop_flip", "imagenet")
@@ -87,11 +89,11 @@ class Augment:
     def __str__(self) -> str:
         parts = {
             "none": "none",
-            "crop": f"cut at a random place after padding by {self._padding} pixels",
+            "crop": f"cut at a random place after padding by {counted(self._padding, 'pixel')}",
             "imagenet": "a random rectangle resized to the whole, brightness, contrast and saturation changed",
         }
         text = [parts[self.name.removesuffix("_flip")], "mirrored" if self.mirrors else "not mirrored"]
-        return ", ".join(text + ([f"a square of {self.cutout} pixels masked"] if self.cutout else []))
+        return ", ".join(text + ([f"a square of {counted(self.cutout, 'pixel')} masked"] if self.cutout else []))
 
     @property
     def _padding(self) -> int:

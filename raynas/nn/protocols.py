@@ -19,6 +19,7 @@ from raynas import architecture as arch
 from raynas.architecture import Architecture, Decisions, Graph, Notation
 from raynas.exceptions import SpaceError
 from raynas.nn.choice import choices, decisions
+from raynas.utils.formatting import counted
 
 __all__ = [
     "HOOKS",
@@ -179,10 +180,10 @@ class SpaceReport:
 
     def lines(self) -> list[str]:
         """The report as lines of text, the warnings last."""
-        count = f"{len(self.decisions)} decisions in {self.places} places"
+        count = f"{counted(len(self.decisions), 'decision')} in {counted(self.places, 'place')}"
         hooks = [*self.hooks, *([f"drop_path in {self.drop_paths} modules"] if self.drop_paths else [])]
         return [
-            f"{self.name}: {self.size:.3g} architectures, {count}",
+            f"{self.name}: {counted(self.size, 'architecture')}, {count}",
             f"hooks: {', '.join(hooks) or 'none'}",
             *(f"warning: {text}" for text in self.warnings),
         ]

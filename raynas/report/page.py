@@ -28,6 +28,7 @@ from raynas.report.text import NAMES, absent, bounds, count, duration, score, te
 from raynas.storage.atomic import replace_text
 from raynas.storage.object_store import remote
 from raynas.utils.collection import without_collection
+from raynas.utils.formatting import counted
 
 __all__ = ["DESCRIPTION", "write_report"]
 
@@ -134,7 +135,7 @@ def _facts(run_data: RunData) -> str:
     tiles = [_tile(f"test {metric.name}", "not retrained yet", "")]
     if result is not None:
         below = f"validation {tested(run_data, winner['key'], 'validation')}"
-        below += f", {result['epochs']:g} epochs from scratch" if "epochs" in result else ""
+        below += f", {counted(result['epochs'], 'epoch')} from scratch" if "epochs" in result else ""
         tiles = [_tile(f"test {metric.name}", tested(run_data, winner["key"]), below)]
     below = f"in the search {score(run_data, winner['score'])}"
     final = score(run_data, winner["final_score"]) if "final_score" in winner else "not scored again yet"

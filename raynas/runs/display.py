@@ -17,8 +17,9 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from raynas.metrics import Objective
 from raynas.progress import SearchStatus, TrainingStatus, advice_on_waiting
-from raynas.search_space.joint import settings
+from raynas.search_space.joint import network, settings
 from raynas.utils.formatting import _UNITS, quantity
 from raynas.utils.periods import PERIODS
 
@@ -36,6 +37,8 @@ class View:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
         self._last = 0.0
+        self._objective: Objective | None = None
+        """What a score of the search is."""
 
     def say(self, text: str) -> None:
         """One line."""
@@ -72,8 +75,13 @@ class View:
             self.say(f"{what}: {advice}")
 
     @contextmanager
-    def search(self) -> Iterator[Any]:
-        """A table of the search, redrawn in place; yields a function that takes a SearchStatus."""
+    def search(self, objective: Objective | None = None) -> Iterator[Any]:
+        """A table of the search, redrawn in place; yields a function that takes a SearchStatus.
+
+        Args:
+            objective: What a score is.
+        """
+        self._objective = objective
         if not self.console.is_terminal:
             yield self._search_lines
             return
@@ -87,14 +95,13 @@ class View:
         self._last = time.monotonic()
         return True
 
-    @staticmethod
-    def _facts(status: SearchStatus) -> dict[str, str]:
+    def _facts(self, status: SearchStatus) -> dict[str, str]:
         left = (status.wanted - status.scored) / status.per_second if status.per_second else math.nan
         known = [f"{quantity(value)} {_UNITS.get(name, name)}" for name, value in status.best_costs.items()]
         if status.best_at[0] < status.best_at[1]:
             known.insert(0, "fidelity {} of {}".format(*status.best_at))
         return {
-            "best so far": f"{status.best:.2f}" + (f" ({', '.join(known)})" if known else ""),
+            "best so far": self._score(status.best) + (f" ({', '.join(known)})" if known else ""),
             "scored": f"{status.scored} of {status.wanted}",
             **({} if status.hypervolume is None else {"hypervolume": f"{status.hypervolume:.3f}"}),
             "stopped early": str(status.stopped),
@@ -102,6 +109,11 @@ class View:
             "time left": "unknown" if math.isnan(left) else f"{left:.0f} s",
             **_spent(status),
         }
+
+    def _score(self, value: float) -> str:
+        """A score with its unit and name."""
+        of = self._objective
+        return f"{value:.2f}" if of is None else " ".join(filter(None, (f"{value:.2f}", of.unit, of.name)))
 
     def _search_lines(self, status: SearchStatus) -> None:
         if self._due(status.scored >= status.wanted):
@@ -142,6 +154,8 @@ class View:
             cells = [f"{row[name]:.2f}" for name in scores] + [quantity(row[name]) for name in costs]
             table.add_row(place, row["key"], *cells)
         self.console.print(table)
+        chosen = ", ".join(f"{name}={option}" for name, option in network(rows[0]["architecture"]).items())
+        self.say(f"winner {rows[0]['key']}: {chosen}")
         trained = [f"{name} {value}" for name, value in settings(rows[0]["architecture"]).items()]
         if trained:
             self.say(f"training settings of the winner: {', '.join(trained)}")

@@ -10,6 +10,7 @@ A run is made of members (:class:`raynas.runs.context.RunContext`) and of phases
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from raynas.config.run import Config
 from raynas.data.dataset import Data
 from raynas.evaluation.angle import Angles
 from raynas.exceptions import ConfigError
+from raynas.results.log import read as read_log
 from raynas.runs.context import RunContext
 from raynas.runs.display import View
 from raynas.runs.network_space import NetworkSpace
@@ -210,6 +212,22 @@ class Run:
             ConfigError: Nothing was searched yet.
         """
         return self.context.chosen(None)
+
+    def find(self, key: str) -> Architecture:
+        """An architecture of the log by its key, or by the first digits of it.
+
+        Raises:
+            ConfigError: There is none, or more than one.
+        """
+        logs = [self.folder / name for name in ("scored.parquet", "sample") if (self.folder / name).is_dir()]
+        rows = [row for log in logs for row in read_log(log).select(["key", "architecture"]).to_pylist()]
+        found = {row["key"]: row["architecture"] for row in rows if row["key"].startswith(key)}
+        if not found:
+            raise ConfigError(f"no architecture in the log of {self.place} has a key that begins with {key}")
+        if len(found) > 1:
+            shown = ", ".join(list(found)[:3]) + (", ..." if len(found) > 3 else "")
+            raise ConfigError(f"{len(found)} architectures have keys that begin with {key} ({shown}): give more digits")
+        return self.check(json.loads(next(iter(found.values()))))
 
     def front(self) -> list[dict[str, Any]]:
         """The front of the last search, best score first: rows as :meth:`search` returns them.

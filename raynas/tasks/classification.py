@@ -21,6 +21,7 @@ from raynas.exceptions import ConfigError, ForwardError
 from raynas.export.signature import ImageSignature, Inputs
 from raynas.metrics import ACCURACY
 from raynas.tasks.base import Task, TrainLoader, ValidationSlices
+from raynas.utils.formatting import quantity
 from raynas.utils.seeds import seed_of
 
 __all__ = ["ImageTrainLoader", "ImageValidationSlices", "Images", "augmentation", "to_input"]
@@ -160,7 +161,7 @@ def _counts(data: Dataset) -> str:
 
 def _loading(data: Dataset) -> str:
     """Where the images are."""
-    resident = f"{data.bytes / 1e9:.2g} GB in memory"
+    resident = f"{quantity(data.bytes)}B in memory"
     if isinstance(data.train, Split):
         return f"loader: resident, {resident}"
     kind, who = ("ray", "Ray tasks") if data.loading.remote else ("streaming", "processes")

@@ -24,6 +24,7 @@ from raynas.training.path_sampling import (
 )
 from raynas.training.pool import Pool
 from raynas.training.shrinking import Shrinking
+from raynas.utils.formatting import counted
 
 __all__ = ["make_pool", "make_shrinking", "path_sampler", "refuse_rounds"]
 
@@ -108,7 +109,7 @@ def make_pool(config: Config, costs: Costs, searcher: Callable[..., Architecture
         raise ConfigError(f"train.paths = {train.paths} is of a whole space; with train.pool: auto, proportional")
     if train.minutes is None and settings.every >= train.epochs:
         raise ConfigError(
-            f"train.pool is renewed after {settings.every:g} epochs, but train.epochs is {train.epochs:g}"
+            f"train.pool is renewed after {counted(settings.every, 'epoch')}, but train.epochs is {train.epochs:g}"
         )
     weight = functools.partial(_cost, costs, "parameters") if train.paths == "proportional" else _alike
     return Pool(searcher, weight, settings, config.seed, mode)
@@ -139,7 +140,7 @@ def make_shrinking(
     first = settings.first or settings.every
     assert train.epochs is not None
     if train.minutes is None and first >= train.epochs:
-        raise ConfigError(f"train.shrink begins after {first:g} epochs, but train.epochs is {train.epochs:g}")
+        raise ConfigError(f"train.shrink begins after {counted(first, 'epoch')}, but train.epochs is {train.epochs:g}")
     search = config.search
     for name, used in (
         ("search.warm_start", search.warm_start is not None),
@@ -149,7 +150,7 @@ def make_shrinking(
             raise ConfigError(f"{name} is of the whole space, and train.shrink drops options: leave out one of them")
     if arch.size(costs.decisions) <= settings.until:
         raise ConfigError(
-            f"the space has {arch.size(costs.decisions):.3g} architectures, and shrinking ends where "
+            f"the space has {counted(arch.size(costs.decisions), 'architecture')}, and shrinking ends where "
             f"{settings.until:.3g} are left: lower train.shrink.until"
         )
     paths = functools.partial(path_sampler, config, costs, limits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["quantity"]
+__all__ = ["counted", "quantity"]
 
 _UNITS = {"latency_ms": "ms"}
 
@@ -13,3 +13,9 @@ def quantity(value: float) -> str:
         if abs(value) >= size:
             return f"{value / size:.4g} {unit}"
     return f"{value:.4g}"
+
+
+def counted(value: float, noun: str) -> str:
+    """A number with what is counted: 1 epoch, 0.5 epochs, 4,096 architectures, 1.1e+12 architectures."""
+    shown = f"{value:.3g}" if value >= 1e9 or value != int(value) else f"{int(value):,}"
+    return f"{shown} {noun}" if value == 1 else f"{shown} {noun}s"

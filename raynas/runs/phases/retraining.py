@@ -28,6 +28,7 @@ from raynas.storage.atomic import write_json
 from raynas.training import checkpoint
 from raynas.training.retrain import images_per_second, retrain, retrain_recipe
 from raynas.training.trainer import model_tensors
+from raynas.utils.formatting import counted
 
 __all__ = ["Export", "Retrain", "affordable", "check_room_to_retrain", "check_trained", "trained_network"]
 
@@ -66,7 +67,7 @@ class Retrain(Phase):
         test, validation = (metric.formatted(result[f"{part}_{metric.name}"]) for part in ("test", "validation"))
         run.view.say(
             f"retrained {key}: {test} on the test {metric.examples}, "
-            f"{validation} on validation, {result['epochs']:g} epochs"
+            f"{validation} on validation, {counted(result['epochs'], 'epoch')}"
             + "".join(f", {name} {value}" for name, value in joint.settings(chosen).items())
         )
         return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from raynas.tune.callback import Observers, Recorder, RowDetails
 from raynas.tune.experiment import run_search
 from raynas.tune.loggers import listening
 from raynas.tune.spec import EvaluationSpec
+from raynas.utils.formatting import counted
 
 __all__ = ["CombineMetrics", "PrepareEvaluation", "Rescore", "Search"]
 
@@ -76,9 +78,13 @@ class Search(Phase):
         if folder.exists():
             _refuse_other_mode(run, spec)
             logs.compact(folder, objective)
+            _count_within_limits(run)
+        if "supernet" in run.evaluator.traits.requires and objective.metric is not None:
+            worse = "lower" if objective.mode == "max" else "higher"
+            run.view.say(f"scores are the {objective.name} with shared weights: {worse} than after training alone")
         with (
             Log(folder, settings=run.settings(), objective=objective) as log,
-            run.view.search() as show,
+            run.view.search(objective) as show,
             run.metrics.search(run.storage.guarded(show)) as report,
             listening(run.config, run.folder, problem.search_space.decisions, spec.mode) as ended,
         ):
@@ -104,6 +110,17 @@ def _hypervolume(run: RunContext, mode: str) -> Hypervolume | None:
     early = "; nobody is stopped early, or the cheap would be" if run.config.search.scheduler == "asha" else ""
     run.view.say(f"looking for the front of score against {' and '.join(objectives)}{early}")
     return Hypervolume(objectives, run.problem.profile(), run.problem.limits, mode)
+
+
+def _count_within_limits(run: RunContext) -> None:
+    """Print how many of the architectures that are scored already meet the limits, if not all do."""
+    rows = logs.latest(logs.read(run.folder / "scored.parquet")).to_pylist()
+    scored = [json.loads(row["architecture"]) for row in rows if row["score"] is not None]
+    within = sum(run.problem.violation(architecture) == 0 for architecture in scored)
+    if within < len(scored):
+        run.view.say(
+            f"{within} of {counted(len(scored), 'scored architecture')} meet the limits ({run.problem.limits})"
+        )
 
 
 def _refuse_other_mode(run: RunContext, spec: EvaluationSpec) -> None:

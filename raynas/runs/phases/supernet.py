@@ -13,6 +13,7 @@ from raynas.runs.context import RunContext
 from raynas.runs.phases.pipeline import Phase
 from raynas.runs.supernet_handle import RunSupernet
 from raynas.search_space import joint
+from raynas.utils.formatting import counted
 
 __all__ = ["CalibrateLatency", "PlaceReplicas", "TrainSupernet"]
 
@@ -83,8 +84,8 @@ def _take_up_shrunk_space(run: RunContext, supernet: RunSupernet) -> None:
     run.problem.narrow(shrinking.decisions)
     left, all_of_it = map(arch.size, (shrinking.decisions, supernet.angle_statistics().decisions))
     run.view.say(
-        f"the space was shrunk from {all_of_it:.3g} to {left:.3g} architectures: {shrinking.dropped} "
-        f"options were dropped in {len(shrinking.rounds)} rounds"
+        f"the space was shrunk from {counted(all_of_it, 'architecture')} to {counted(left, 'architecture')}: "
+        f"{counted(shrinking.dropped, 'option')} dropped in {counted(len(shrinking.rounds), 'round')}"
     )
 
 
