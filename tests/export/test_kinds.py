@@ -74,6 +74,20 @@ def test_kinds_of_networks_are_exported(kind: str, tmp_path: Path) -> None:
     assert text in (tmp_path / "model.py").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [*KINDS, "swin"])
+def test_kinds_of_networks_are_exported_as_onnx(kind: str, tmp_path: Path) -> None:
+    """The file is run by onnxruntime and compared with the network."""
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    if kind == "swin":
+        network, example = swin(), torch.randn(2, 3, 16, 16)
+    else:
+        network, example = derive(KINDS[kind][0](), {"block": "a"}).eval(), torch.randn(2, 1, 8, 8)
+    (file,) = export(network, (example,), tmp_path, ["onnx"]).files
+    assert file.difference < 1e-4
+
+
 def test_old_weight_normalisation(tmp_path: Path) -> None:
     """torch.nn.utils.weight_norm keeps a weight that cannot be copied: no space holds it, but a network may."""
     network = nn.Sequential(
@@ -87,11 +101,15 @@ def test_old_weight_normalisation(tmp_path: Path) -> None:
         Costs(Net(nn.Identity(), head=nn.utils.weight_norm(nn.Linear(8, 4))), (torch.zeros(1, 1, 8, 8),))
 
 
-def test_swin(tmp_path: Path) -> None:
+def swin() -> nn.Module:
     swin_transformer = pytest.importorskip("torchvision.models.swin_transformer")
+    network: nn.Module = swin_transformer.SwinTransformer([2, 2], 8, [1, 1], [2, 2], [4, 4], num_classes=3)
+    return network.eval()
+
+
+def test_swin() -> None:
     torch.manual_seed(0)
-    network = swin_transformer.SwinTransformer([2, 2], 8, [1, 1], [2, 2], [4, 4], num_classes=3)
-    assert rehearse(network, (torch.zeros(2, 3, 16, 16),), FORMATS[:2]) == []
+    assert rehearse(swin(), (torch.zeros(2, 3, 16, 16),), FORMATS[:2]) == []
 
 
 class ByValue(nn.Module):
