@@ -39,7 +39,6 @@ from raynas.report.page import write_report
 from raynas.runs.dry_run import dry_run
 from raynas.runs.factory import prepare
 from raynas.runs.phases.retraining import check_room_to_retrain, check_trained
-from raynas.runs.preflight import preflight
 from raynas.runs.rank import rank
 from raynas.runs.run import Run
 from raynas.storage.locks import lock_folder
@@ -145,9 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if flags.dry_run:
             dry_run(run)
             return 0
-        if command == "search" and run.context.networks is not None:
-            first = run.context.networks.costs.covering()[0]
-            preflight(run.context.networks, run.config, run.config.after, first, run.view.say)
+        if command == "search":
+            run.preflight(run.config.after)
         run.context.attach()
     except KeyboardInterrupt:
         return 130

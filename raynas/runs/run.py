@@ -34,6 +34,7 @@ from raynas.runs.phases.report import Report
 from raynas.runs.phases.retraining import Export, Retrain, affordable, trained_network
 from raynas.runs.phases.search import CombineMetrics, PrepareEvaluation, Rescore, Search
 from raynas.runs.phases.supernet import CalibrateLatency, PlaceReplicas, TrainSupernet
+from raynas.runs.preflight import preflight
 from raynas.search_space.constraints import Limits
 from raynas.search_space.space import SearchSpace
 from raynas.searchers import ArchitectureSearcher
@@ -79,6 +80,8 @@ class Run:
         """The members of the run."""
         self.pipeline = Pipeline(phase() for phase in _PHASES)
         """Orders the phases. It may be replaced by one with other phases."""
+        self._checked = False
+        """Whether :meth:`preflight` was called."""
 
     # Opening and closing.
 
@@ -138,6 +141,24 @@ class Run:
         """
         return self.pipeline.run(self.context, phases)
 
+    def preflight(self, steps: Sequence[str] = ()) -> None:
+        """Train and evaluate a few networks on one batch in this process, before the cluster is used.
+
+        :meth:`search` and :meth:`train_supernet` do so where it was not done before. Nothing happens where there is no
+        network.
+
+        Args:
+            steps: What follows the search: with ``export`` an untrained architecture is exported in all formats, and
+                what will not work is printed.
+
+        Raises:
+            ForwardError: Networks fail, or return what the task cannot use.
+        """
+        networks = self.context.networks
+        if networks is not None and not self._checked:
+            preflight(networks, self.config, steps, networks.costs.covering()[0], self.view.say)
+        self._checked = True
+
     def search(self) -> list[dict[str, Any]]:
         """Score ``search.num_samples`` architectures and return the best of them, best first.
 
@@ -151,12 +172,15 @@ class Run:
 
         Raises:
             ConfigError: The cluster cannot hold what the settings ask for, or its nodes lack something.
+            ForwardError: See :meth:`preflight`.
         """
+        self.preflight()
         best: list[dict[str, Any]] = self.carry_out(Rescore())["rescore"]
         return best
 
     def train_supernet(self) -> None:
         """Train the shared weights, from the newest checkpoint if there is one."""
+        self.preflight()
         self.carry_out(TrainSupernet())
 
     def retrain(self, architecture: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -182,3 +182,17 @@ def test_what_is_done_to_the_data_is_kept_for_the_report(tmp_path: Any) -> None:
     notes = _described(tmp_path / "run")
     assert notes[0] == "Classes: 4 (0, 1, 2, 3)." and "not mirrored (train.augment=auto" in notes[2]
     assert _described(tmp_path / "nowhere") == []
+
+
+class Features(Base):
+    def forward(self, x: Tensor) -> Any:
+        x = self.features(x)
+        return self.head(x), x
+
+
+@pytest.mark.parametrize("method", ["search", "train_supernet"])
+def test_a_program_learns_it_before_ray_starts(method: str, tmp_path: Any, no_ray: Any) -> None:
+    run = prepare(Config(storage_path=str(tmp_path), name="run"), space=Features(), data=tiny.data())
+    with pytest.raises(ForwardError, match="in evaluation forward returns a tuple of 2: return the logits alone"):
+        getattr(run, method)()
+    assert not (tmp_path / "run").exists()
