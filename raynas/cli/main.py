@@ -33,7 +33,7 @@ from raynas.cli.help import help_text
 from raynas.cli.watch import watch_run
 from raynas.config.trust import foreign
 from raynas.distributed import health as watch
-from raynas.distributed.connection import LOOPBACK, Terminated, connect
+from raynas.distributed.connection import LOOPBACK, Terminated, connect, token_place
 from raynas.exceptions import ClusterLostError, ConfigError, ExportError, LeaseLostError
 from raynas.report.page import write_report
 from raynas.runs.dry_run import dry_run
@@ -74,7 +74,9 @@ def execute(command: str, run: Run, flags: argparse.Namespace) -> None:
         run.open()  # before Ray starts, which takes a while: a run that is killed meanwhile can go on
         if not flags.verbose:
             native_stderr.redirect(run.folder)
-        connect(run.config, dashboard, flags.verbose)
+        url = connect(run.config, dashboard, flags.verbose)
+        if dashboard and url:
+            run.view.say(f"dashboard: {url} (it asks for the token {token_place()})")
     if command == "search":
         if run.has_network and "retrain" in after:
             check_room_to_retrain(run.context)

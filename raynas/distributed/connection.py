@@ -28,7 +28,7 @@ from raynas.distributed.local_ray import on_loopback, private_folder
 from raynas.exceptions import ConfigError
 from raynas.storage.atomic import create_text
 
-__all__ = ["LOOPBACK", "Terminated", "check_address", "connect", "requires_token"]
+__all__ = ["LOOPBACK", "Terminated", "check_address", "connect", "requires_token", "token_place"]
 
 LOOPBACK = "127.0.0.1"
 _ELSEWHERE = "run on one of the cluster's nodes with --address auto, or use ray job submit (see cluster/README.md)"
@@ -52,7 +52,7 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: as Ctrl-C, from a scheduler or a cloud that wants the machine back."""
 
 
-def connect(config: Config, dashboard: str | None = None, verbose: bool = False) -> None:
+def connect(config: Config, dashboard: str | None = None, verbose: bool = False) -> str | None:
     """Join the Ray cluster at ``config.address`` or ``$RAY_ADDRESS``, or start Ray on this machine.
 
     From then on SIGTERM ends this program as Ctrl-C does: what is trained is kept first.
@@ -62,16 +62,20 @@ def connect(config: Config, dashboard: str | None = None, verbose: bool = False)
         dashboard: The host on which a Ray that is started here shows its dashboard, if it is to show one.
         verbose: Show what Ray and the workers print.
 
+    Returns:
+        The URL of Ray's dashboard; None where there is none, or where this program is connected already.
+
     Raises:
         ConfigError: There is no cluster at that address that lets this program in, or Ray does not start here.
     """
     if ray.is_initialized():
-        return
+        return None
     address = check_address(config)
     try:
         with nullcontext() if address else watch.starting(_onward(config)):
-            _connect(address, dashboard, verbose)
+            url = _connect(address, dashboard, verbose)
         watch.start(own=address is None, interrupts=threading.current_thread() is threading.main_thread())
+        return url
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _terminate)  # in place of Ray's own, which leaves at once
@@ -91,30 +95,37 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise watch.found() or Terminated
 
 
-def _connect(address: str | None, dashboard: str | None, verbose: bool) -> None:
+def _connect(address: str | None, dashboard: str | None, verbose: bool) -> str | None:
     level = logging.INFO if verbose else logging.ERROR
     if address is not None:
-        _join(address, verbose, level)
-        return
+        return _join(address, verbose, level)
     _check_dashboard(dashboard)
     if os.environ.get("RAY_AUTH_MODE", "token") == "token":
         _make_token()
     shown = {"include_dashboard": dashboard is not None, "dashboard_host": dashboard or LOOPBACK}
     with on_loopback():
-        _init(address="local", log_to_driver=verbose, logging_level=level, _temp_dir=private_folder(), **shown)
+        return _init(address="local", log_to_driver=verbose, logging_level=level, _temp_dir=private_folder(), **shown)
 
 
-def _init(address: str, **options: Any) -> None:
-    """Call ``ray.init``, and say in one line why not.
+def _init(address: str, **options: Any) -> str | None:
+    """Call ``ray.init``, and say in one line why not; returns the URL of the dashboard.
 
     Raises:
         ConfigError: As :func:`connect` does.
     """
     try:
-        ray.init(address=address, **options)
+        url = ray.init(address=address, **options).dashboard_url
     except (AuthenticationError, OSError, RuntimeError, ValueError) as error:
         ray.shutdown()
         raise ConfigError(_why(address, error)) from error
+    return f"http://{url}" if url else None
+
+
+def token_place() -> str:
+    """Where the token is that Ray's dashboard asks for, for people."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return "in RAY_AUTH_TOKEN"
+    return f"in {os.environ.get('RAY_AUTH_TOKEN_PATH') or Path.home() / '.ray' / 'auth_token'}"
 
 
 def check_address(config: Config) -> str | None:
@@ -181,8 +192,8 @@ def _split(address: str) -> tuple[str, str]:
     return host.strip("[]"), port
 
 
-def _join(address: str, verbose: bool, level: int) -> None:
-    """Join a cluster, and say in one line why not.
+def _join(address: str, verbose: bool, level: int) -> str | None:
+    """Join a cluster, and say in one line why not; returns the URL of its dashboard.
 
     Raises:
         ConfigError: It is not there or no Ray head, wants another token or none, or runs another Ray or Python.
@@ -200,7 +211,7 @@ def _join(address: str, verbose: bool, level: int) -> None:
             )
     # So many attempts: Ray takes a refusal for a head that is still starting, and would ask for half a minute.
     os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "2")
-    _init(address=address, log_to_driver=verbose, logging_level=level)
+    return _init(address=address, log_to_driver=verbose, logging_level=level)
 
 
 def requires_token(address: str) -> bool | None:

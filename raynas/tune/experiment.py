@@ -242,7 +242,10 @@ def _with_parameters(spec: EvaluationSpec, history: LoggedHistory) -> Any:
     wanted = "known" in inspect.signature(spec.trainable.setup).parameters
     parameters = {**spec.parameters, **({"known": known} if wanted else {})}
     trainable: Any = tune.with_parameters(spec.trainable, **parameters) if parameters else spec.trainable
-    return tune.with_resources(trainable, dict(spec.resources))
+    trainable = tune.with_resources(trainable, dict(spec.resources))
+    # Ray's dashboard and `ps` show this name; Tune's own is ResourceTrainable for all.
+    trainable.__name__ = trainable.__qualname__ = spec.trainable.__name__
+    return trainable
 
 
 def _quiet_tune() -> None:
