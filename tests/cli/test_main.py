@@ -33,7 +33,7 @@ PATH = json.dumps({"blocks.0": "k3", "blocks.1": "k1", "blocks.2": "skip"})
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["serach"], "unknown command 'serach'; legal ones: search, .*, export, rank, report, doctor"),
+        (["serach"], "unknown command 'serach'; legal ones: search, .*, export, rank, report, watch, doctor"),
         (["--space", "spaces.shufflenet:sops"], "has no 'sops'; it has: .*spos"),
         (["--space", "nowhere:space"], "cannot import nowhere"),
         (["--space", "spos"], "not of the form package.module:name"),
@@ -62,7 +62,7 @@ PATH = json.dumps({"blocks.0": "k3", "blocks.1": "k1", "blocks.2": "skip"})
         (["train.paths=cells"], "of a space that repeats one cell.*set train.paths = uniform"),
         (["--resume", "/nowhere/at/all"], "no run to resume in /nowhere/at/all"),
         (["retrain", "--architecture", '{"blocks.0": "k3"}'], "decision 'blocks.1' is missing"),
-        (["export", "--architecture", "{nonsense"], "neither JSON nor a file"),
+        (["export", "--architecture", "{nonsense"], "neither a key, nor JSON, nor a file"),
         (["export"], "run search first"),
         (["storage_path=ftp://bucket/x"], "is no storage; legal: a folder that all nodes mount, s3://bucket/path"),
         (["storage_path=/proc/x"], "cannot write into /proc/x: .*take another --storage-path"),
