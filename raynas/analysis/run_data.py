@@ -26,9 +26,9 @@ from raynas.architecture import key as key_of
 from raynas.config.loading import read
 from raynas.config.run import Config
 from raynas.metrics import ACCURACY, Metric, Objective, retrained_by
-from raynas.results.clock import Clock, read_clock
 from raynas.results.curves import Curve, read_curve
 from raynas.results.files import DamagedError, Graphs, Journal, Leaderboard, Ranking, Result, TrainingRounds, read_json
+from raynas.results.timing import Clock, read_clock
 from raynas.search_space.constraints import COSTS, Limits
 from raynas.search_space.joint import network, settings
 from raynas.searchers.nao.diagnostics import common_fidelity, with_pool_scores

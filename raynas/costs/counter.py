@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raynas import architecture as arch
 from raynas.architecture import Architecture, Decisions, Graph, Notation
-from raynas.costs.meta import on_meta
+from raynas.costs.meta_device import on_meta
 from raynas.exceptions import ForwardError
 from raynas.nn.choice import Choice, choices, decisions, open_choices, places
 from raynas.nn.forward_errors import forward_error, options_to_blame

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from raynas import architecture as arch
 from raynas.architecture import Architecture
-from raynas.costs.meta import on_meta
+from raynas.costs.meta_device import on_meta
 from raynas.nn.choice import decisions
 from raynas.nn.subnet import derive
 

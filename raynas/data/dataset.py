@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from raynas.data.array_checks import check_images, describe
 from raynas.data.encoded import EncodedSplit
-from raynas.data.form import check_images, describe
 from raynas.data.splits import statistics
 from raynas.data.streaming import Loading
 from raynas.data.text import TextData

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from typing_extensions import Unpack
 
+from raynas.data.array_checks import check_images, check_labels
 from raynas.data.assembly import LoaderSettings, SplitSettings, assemble
 from raynas.data.dataset import Data, Dataset
-from raynas.data.form import check_images, check_labels
 from raynas.data.readers import builtin
 from raynas.data.readers.image_folder import image_folder
 from raynas.data.readers.parquet import Columns, parquet

@@ -10,7 +10,7 @@ from html import escape
 
 from raynas.analysis.run_data import RunData, Scored
 from raynas.architecture import Architecture
-from raynas.report.cells import draw as wires
+from raynas.report.architecture_svg import draw as wires
 from raynas.report.svg import HUES, Axis, Plot, common_prefix, far, lattice
 from raynas.report.text import NAMES, absent, bounds, score_label, tip
 from raynas.results.curves import Curve

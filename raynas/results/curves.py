@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from raynas.results.clock import PAUSE
+from raynas.results.timing import PAUSE
 
 __all__ = ["Curve", "read_curve"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from raynas import results
 from raynas.config.run import Config
 from raynas.exceptions import ConfigError
-from raynas.results.clock import PAUSE, read_clock
 from raynas.results.files import CurveLine, read_lines
+from raynas.results.timing import PAUSE, read_clock
 
 __all__ = ["Budget", "search_seconds", "training_seconds"]
 

@@ -46,8 +46,8 @@ from raynas.storage.removal import adopt, free_name, remove_tree
 from raynas.training.factory import refuse_rounds
 from raynas.tune.evaluator import EvaluationContext
 from raynas.tune.loggers import check_loggers
-from raynas.tune.plain import evaluator_of
 from raynas.tune.resources import check_processes, memory_here, memory_of_head
+from raynas.tune.trainable_adapter import evaluator_of
 
 __all__ = ["RunContext"]
 

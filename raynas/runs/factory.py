@@ -51,7 +51,7 @@ from raynas.searchers import (
 from raynas.searchers.nao.searcher import NAO
 from raynas.tasks.base import task_of
 from raynas.training.trainer import dropping
-from raynas.tune.plain import evaluator_of
+from raynas.tune.trainable_adapter import evaluator_of
 from raynas.utils.imports import resolve
 from raynas.utils.user_code import validating
 

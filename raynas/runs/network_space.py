@@ -13,8 +13,8 @@ from raynas.costs.counter import Costs
 from raynas.costs.device import LatencyBenchmark
 from raynas.costs.feasibility import check_satisfiable
 from raynas.costs.latency import Latency, timed
-from raynas.data.contents import contents
 from raynas.data.dataset import Data, for_search
+from raynas.data.fingerprint import contents
 from raynas.evaluation.proxies.evaluator import ZeroCostProxies, check_scores
 from raynas.evaluation.proxies.filter import filtered
 from raynas.exceptions import ConfigError, ForwardError

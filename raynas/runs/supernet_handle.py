@@ -15,7 +15,7 @@ from raynas.supernet.supernet import Supernet
 from raynas.training import checkpoint
 from raynas.training.factory import make_pool, make_shrinking, path_sampler
 from raynas.training.path_sampling import PathSampler
-from raynas.training.phases import restore
+from raynas.training.rounds import restore
 from raynas.training.trainer import model_tensors
 
 __all__ = ["RunSupernet"]

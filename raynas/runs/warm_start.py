@@ -27,7 +27,7 @@ from raynas.searchers import ArchitectureSearcher
 from raynas.storage.atomic import replace_text
 from raynas.storage.object_store import fetch, remote, split_uri
 from raynas.tune.experiment import LoggedHistory
-from raynas.tune.plain import evaluator_of
+from raynas.tune.trainable_adapter import evaluator_of
 from raynas.utils.imports import resolve
 
 __all__ = ["Source"]

@@ -22,7 +22,7 @@ from raynas.supernet.actor_group import ActorGroup
 from raynas.supernet.schedule import Schedule
 from raynas.training import checkpoint
 from raynas.training.loop import TrainingLoop
-from raynas.training.phases import TrainingRounds
+from raynas.training.rounds import TrainingRounds
 from raynas.training.trainer import Progress, model_tensors
 
 __all__ = ["SupernetLoop", "SupernetTraining"]
@@ -130,7 +130,7 @@ class SupernetLoop(TrainingLoop):
 
 @dataclass(frozen=True)
 class _RoundContext:
-    """A :class:`raynas.training.phases.RoundContext`."""
+    """A :class:`raynas.training.rounds.RoundContext`."""
 
     group: ActorGroup
     training: SupernetTraining

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from raynas.config.fingerprint import training_settings
 from raynas.config.run import Config
-from raynas.data.contents import contents
 from raynas.data.dataset import Data, to_arrays
+from raynas.data.fingerprint import contents
 from raynas.distributed import health as watch
 from raynas.distributed.placement import Placement, place, place_ranks
 from raynas.exceptions import CheckpointError, ConfigError, RayNASError, TrainingDiverged
@@ -37,7 +37,7 @@ from raynas.supernet.schedule import make_schedule
 from raynas.supernet.worker import flatten_weights
 from raynas.training import checkpoint
 from raynas.training.path_sampling import PathSampler
-from raynas.training.phases import TrainingRounds, restore
+from raynas.training.rounds import TrainingRounds, restore
 from raynas.training.trainer import model_tensors
 
 __all__ = ["Supernet"]

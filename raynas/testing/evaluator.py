@@ -42,8 +42,8 @@ from raynas.runs.run import Run
 from raynas.search_space.sampler import ArchitectureSampler
 from raynas.testing.trials import Outcome, Prepared, Trials
 from raynas.tune.evaluator import Evaluator, EvaluatorTraits
-from raynas.tune.plain import PlainTrainable
 from raynas.tune.spec import EvaluationSpec, Objective
+from raynas.tune.trainable_adapter import PlainTrainable
 from raynas.tune.trial import BatchTrial
 
 __all__ = ["EvaluatorContract"]

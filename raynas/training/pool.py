@@ -22,7 +22,7 @@ from raynas.exceptions import ConfigError
 from raynas.searchers import ArchitectureSearcher
 from raynas.searchers.nao.diagnostics import with_pool_scores
 from raynas.training.path_sampling import PathSampler
-from raynas.training.phases import RoundContext
+from raynas.training.rounds import RoundContext
 
 __all__ = ["Pool", "PoolPaths"]
 
@@ -44,7 +44,7 @@ class PoolPaths:
 class Pool:
     """The architectures whose paths are trained, and the rounds that renew them.
 
-    Implements :class:`raynas.training.phases.TrainingRounds`.
+    Implements :class:`raynas.training.rounds.TrainingRounds`.
 
     Args:
         searcher: Makes a new searcher for each round, of ``seed``, ``metric`` and ``mode``. It gets only the scores of

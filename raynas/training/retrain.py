@@ -24,8 +24,8 @@ from typing_extensions import NotRequired, TypedDict
 from raynas.config.fingerprint import Fingerprint, changed, recipe_settings
 from raynas.config.run import Config
 from raynas.config.train import TrainConfig
-from raynas.data.contents import contents
 from raynas.data.dataset import Data, to_arrays
+from raynas.data.fingerprint import contents
 from raynas.data.order import steps_per_epoch
 from raynas.distributed import health as watch
 from raynas.distributed.placement import check_room, place_ranks

@@ -23,7 +23,7 @@ from raynas.config.train import ShrinkConfig
 from raynas.costs.counter import Costs
 from raynas.evaluation.angle_statistics import AngleStatistics
 from raynas.training.path_sampling import PathSampler
-from raynas.training.phases import RoundContext
+from raynas.training.rounds import RoundContext
 
 __all__ = ["Dropped", "Shrinking"]
 

@@ -20,7 +20,7 @@ from raynas.analysis.random_baseline import Baseline, baseline, expected_best, q
 from raynas.analysis.run_data import read_run_data
 from raynas.architecture import key
 from raynas.metrics import Objective
-from raynas.report.cells import draw
+from raynas.report.architecture_svg import draw
 from raynas.report.page import write_report
 from raynas.report.svg import far
 from raynas.results.log import Log

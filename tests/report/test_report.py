@@ -17,8 +17,8 @@ from raynas.config.loading import dump
 from raynas.metrics import Objective
 from raynas.report.page import write_report
 from raynas.report.svg import Axis, Plot
-from raynas.results.clock import PAUSE
 from raynas.results.log import Log
+from raynas.results.timing import PAUSE
 
 SECTIONS = ("front", "progress", "winner", "lineage", "best", "fates", "training", "time", "repeat")
 

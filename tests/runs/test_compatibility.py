@@ -18,8 +18,8 @@ from raynas.config.fingerprint import changed, recipe_settings, scoring_settings
 from raynas.config.loading import dump, load
 from raynas.config.run import Config, SearchConfig
 from raynas.config.train import TrainConfig
-from raynas.data.contents import contents
 from raynas.data.dataset import Dataset
+from raynas.data.fingerprint import contents
 from raynas.exceptions import ConfigError
 from raynas.results.log import Log
 from raynas.runs.factory import prepare

@@ -36,7 +36,7 @@ from raynas.config.train import TrainConfig
 from raynas.costs.counter import Costs
 from raynas.costs.device import Timing
 from raynas.costs.latency import Latency
-from raynas.data.contents import contents
+from raynas.data.fingerprint import contents
 from raynas.exceptions import CheckpointError, ConfigError
 from raynas.report.page import write_report
 from raynas.results.files import Leaderboard, read_json, read_lines, sealed

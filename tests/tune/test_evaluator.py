@@ -19,8 +19,8 @@ from raynas.config.run import SearchConfig
 from raynas.exceptions import ConfigError
 from raynas.metrics import ACCURACY, PERPLEXITY
 from raynas.tune.evaluator import EvaluationContext, Evaluator, EvaluatorTraits
-from raynas.tune.plain import PlainTrainable, evaluator_of
 from raynas.tune.spec import EvaluationSpec
+from raynas.tune.trainable_adapter import PlainTrainable, evaluator_of
 from raynas.tune.trial import BatchTrial
 
 OURS = (Angle, FromScratch, SharedWeights, Table, ZeroCost)
