@@ -100,6 +100,11 @@ class TrainConfig:
     others: constant."""
     warmup: Share = 0.0
     """Share of the steps in which the learning rate rises linearly to ``lr``."""
+    optimizer: str = "SGD"
+    """A class of torch.optim: SGD, Adam, AdamW, NAdam, RAdam, Adamax, Adagrad, Adadelta, RMSprop. Others than SGD need
+    ``lr``. Biases and norms have no weight decay."""
+    optimizer_args: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of that class: {betas: [0.9, 0.98]}."""
     momentum: Share | None = None
     """Momentum of SGD. Texts: 0, else: 0.9."""
     nesterov: bool = False

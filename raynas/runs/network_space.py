@@ -24,6 +24,7 @@ from raynas.search_space import joint
 from raynas.search_space.constraints import LATENCY, Limits, check_objectives, violation
 from raynas.search_space.space import SearchSpace
 from raynas.tasks.base import task_of
+from raynas.training.optimizers import check_optimizer
 from raynas.training.trainer import dropping
 from raynas.utils.user_code import validating
 
@@ -75,6 +76,13 @@ class NetworkSpace:
                     f"{setting}.preset = {preset} is no recipe for {self.data.name}; legal there: {legal}"
                 )
         self.task.check(config.train)
+        check_optimizer(config.train)
+        retrain = config.retrain
+        if retrain.preset is not None and config.train.optimizer != "SGD" and retrain.lr is None:
+            raise ConfigError(
+                f"retrain.preset = {retrain.preset} has a learning rate for SGD, and train.optimizer is "
+                f"{config.train.optimizer}: set retrain.lr"
+            )
         if config.train.preset != "auto":
             return config
         return dataclasses.replace(config, train=dataclasses.replace(config.train, preset=self.task.preset))

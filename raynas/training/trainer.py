@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import ray
 import torch
@@ -26,6 +25,7 @@ from raynas.exceptions import TrainingDiverged
 from raynas.nn.forward_errors import exclusion_hint, text_of
 from raynas.nn.subnet import derive
 from raynas.tasks.base import RankInfo, task_of
+from raynas.training.optimizers import load_optimizer_state, make_optimizer, optimizer_state
 from raynas.training.path_sampling import PathSampler
 from raynas.utils.seeds import seed_of
 
@@ -34,7 +34,6 @@ __all__ = [
     "Trainer",
     "best_device",
     "dropping",
-    "make_optimizer",
     "model_tensors",
     "place_model",
     "use_assigned_cpus",
@@ -96,23 +95,6 @@ def use_bfloat16(precision: str) -> bool:
 def dropping(model: nn.Module) -> list[nn.Module]:
     """The modules of a model that ``train.drop_path`` acts on: those with a number ``drop_path``."""
     return [module for module in model.modules() if isinstance(getattr(module, "drop_path", None), float)]
-
-
-def make_optimizer(model: nn.Module, recipe: TrainConfig, lr: float) -> torch.optim.Optimizer:
-    """SGD with momentum on the parameters that require gradients; biases and BatchNorms have no weight decay.
-
-    Args:
-        model: The parameters are those of this model, in its order.
-        recipe: ``momentum``, ``nesterov`` and ``weight_decay``; nothing open.
-        lr: The learning rate of the first step.
-    """
-    assert recipe.momentum is not None
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD(groups, lr=lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
 
 
 def model_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -273,11 +255,10 @@ class Trainer:
     def state(self) -> dict[str, Tensor]:
         """All tensors that a checkpoint needs, on the CPU.
 
-        ``model/<name>``, ``momentum/<number>``, and what the data need.
+        ``model/<name>``, what the optimizer keeps (see :mod:`raynas.training.optimizers`), and what the data need.
         """
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
-        for number, value in self._momentum().items():
-            tensors[f"momentum/{number}"] = value
+        tensors |= optimizer_state(self.optimizer)
         tensors |= self.loader.state_dict()
         if self.average is not None:
             tensors |= {f"average/{name}": value for name, value in self.average.state_dict().items()}
@@ -296,22 +277,5 @@ class Trainer:
             self.begin_average()
             assert self.average is not None
             self.average.load_state_dict(kept)
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for number, parameter in enumerate(parameters):
-            saved = tensors.get(f"momentum/{number}")
-            self.optimizer.state.pop(parameter, None)
-            if saved is not None:
-                # clone() of the parameter keeps its memory format: the update runs at the same speed as before.
-                buffer = torch.empty_like(parameter).copy_(saved)
-                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        load_optimizer_state(self.optimizer, tensors)
         self.step = step
-
-    def _momentum(self) -> dict[int, Tensor]:
-        """The optimizer's momentum by the number of its parameter; absent where it never had a gradient."""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        state = self.optimizer.state
-        return {
-            number: state[p]["momentum_buffer"]
-            for number, p in enumerate(parameters)
-            if state.get(p, {}).get("momentum_buffer") is not None
-        }
