@@ -17,6 +17,7 @@ __all__ = [
     "InfeasibleError",
     "LeaseLostError",
     "NotOwnedError",
+    "OptionDiverged",
     "RayNASError",
     "SpaceError",
     "TableError",
@@ -97,3 +98,7 @@ class NotOwnedError(RayNASError, PermissionError):
 
 class TrainingDiverged(RayNASError, RuntimeError):
     """The loss is no longer a finite number; the message says at which step, and what to change."""
+
+
+class OptionDiverged(TrainingDiverged):
+    """An option of a space never had a finite loss; the message names it, and how to go on without it."""

@@ -81,9 +81,9 @@ class SupernetActor:
         """Train other paths from now on."""
         self.worker.follow(paths)
 
-    def train(self, until: int, total: int) -> Progress:
+    def train(self, until: int, total: int, lr_factor: float = 1.0) -> Progress:
         """Train up to step ``until`` of a schedule of ``total`` steps. Steps already done are not repeated."""
-        return self.worker.train(until, total)
+        return self.worker.train(until, total, lr_factor)
 
     def save(self) -> FlatWeights:
         """All tensors of a checkpoint: weights and momentum."""

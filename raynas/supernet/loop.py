@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from raynas.architecture import Architecture
 from raynas.config.train import TrainConfig
 from raynas.distributed import health as watch
 from raynas.distributed.nodes import PreemptionNotice
+from raynas.exceptions import TrainingDiverged
 from raynas.progress import TrainingStatus
 from raynas.storage.atomic import append_line, replace_text
 from raynas.supernet.actor_group import ActorGroup
@@ -41,6 +43,8 @@ class SupernetTraining:
     """Change the paths during the training."""
     validation_images: int | None
     """On how many the rounds score architectures."""
+    lr_factor: float = 1.0
+    """Of the learning rate: halved each time that the loss has diverged."""
 
 
 class SupernetLoop(TrainingLoop):
@@ -94,7 +98,7 @@ class SupernetLoop(TrainingLoop):
     def train(self, until: int) -> Progress:
         """Train on all ranks; the loss is the mean over them."""
         total = self.schedule.total
-        self._waiting = [actor.train.remote(until, total) for actor in self.group.actors]
+        self._waiting = [actor.train.remote(until, total, self.training.lr_factor) for actor in self.group.actors]
         made: list[Progress] = self.group.gather(self._waiting)
         self.schedule.reached(until)
         loss, waited = (sum(getattr(each, name) for each in made) / len(made) for name in ("loss", "waited"))
@@ -114,7 +118,11 @@ class SupernetLoop(TrainingLoop):
         """Write the tensors of rank 0, which are those of all ranks."""
         training = self.training
         tensors = watch.get(self.group.actors[0].save.remote()).tensors()
+        broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+        if broken:
+            raise TrainingDiverged(f"{broken[0]} is no longer finite at step {step}: lower train.lr or set train.clip")
         values: dict[str, Any] = {"total": self.schedule.total, "seconds": self.schedule.spent()}
+        values["lr_factor"] = training.lr_factor
         values["settings"] = training.settings
         values |= {} if training.rounds is None else {"rounds": training.rounds.state()}
         checkpoint.write(training.folder, step, tensors, values, training.recipe.keep_checkpoints)

@@ -28,7 +28,7 @@ from raynas.data.dataset import Data, to_arrays
 from raynas.data.fingerprint import contents
 from raynas.distributed import health as watch
 from raynas.distributed.placement import Placement, place, place_ranks
-from raynas.exceptions import CheckpointError, ConfigError, RayNASError, TrainingDiverged
+from raynas.exceptions import CheckpointError, ConfigError, OptionDiverged, RayNASError, TrainingDiverged
 from raynas.progress import TrainingStatus
 from raynas.supernet.actor import ActorPayload
 from raynas.supernet.actor_group import ActorGroup
@@ -43,6 +43,8 @@ from raynas.training.trainer import model_tensors
 __all__ = ["Supernet"]
 
 log = logging.getLogger(__name__)
+_ROLLBACKS = 3
+"""So often the learning rate is halved, before a loss that diverges ends a training."""
 
 
 class Supernet:
@@ -67,6 +69,8 @@ class Supernet:
         self._payload = ActorPayload(ray.put(space), ray.put(to_arrays(data)))
         self.group = ActorGroup(config)
         """The actors that train or score now."""
+        self._lr_factor = 1.0
+        """Of the learning rate; see :meth:`train`."""
 
     @property
     def actors(self) -> list[Any]:
@@ -102,34 +106,60 @@ class Supernet:
         The schedule is shortened, and shortened further where the machines get slower, such that it takes ``seconds``
         at most, unless it has few steps.
 
-        A worker that is lost is replaced, and the training continues from the last checkpoint. Ctrl-C saves a
+        A worker that is lost is replaced, and the training continues from the last checkpoint. Where the loss is no
+        longer a number, it continues from there with half the learning rate, at most three times. Ctrl-C saves a
         checkpoint first.
 
         Raises:
-            TrainingDiverged: The loss is no longer a number.
+            TrainingDiverged: The loss is no longer a number, also with an eighth of the learning rate.
             RuntimeError: Workers were lost more than ``train.max_failures`` times without a checkpoint in between, or
                 ran out of memory.
         """
         lost, reached = 0, -1
+        self._lr_factor = 1.0
         end = math.inf if seconds is None else time.monotonic() + seconds
         while True:
             try:
                 self._train(paths, on_progress, end)
                 return
-            except (RayActorError, RayTaskError, OutOfMemoryError, ObjectLostError) as error:
-                # If one rank dies, another may raise first, because its connection broke.
-                if isinstance(error, RayTaskError) and (_is_own(error) or not self.group.someone_died()):
-                    raise _readable(error) from error
-                kept = checkpoint.newest(self.folder)
-                lost, reached = 1 if kept > reached else lost + 1, kept
-                if lost > self.recipe.max_failures:
-                    if _out_of_memory(error):  # Ray ended it
-                        raise _readable(error) from error
-                    raise RuntimeError(f"a training worker was lost {lost} times, the last one: {error}") from error
-                log.warning("a training worker was lost; training goes on from the last checkpoint, step %d", kept)
+            except (RayActorError, RayTaskError, OutOfMemoryError, ObjectLostError, TrainingDiverged) as error:
+                if not self._rolls_back(error):
+                    lost, reached = self._count_lost(error, lost, reached)
             finally:
                 self.close()
             self._wait_for_room()
+
+    def _count_lost(self, error: Exception, lost: int, reached: int) -> tuple[int, int]:
+        """How often workers were lost without a checkpoint in between, and the step of the newest checkpoint.
+
+        Raises:
+            Exception: It was no loss of a worker, or one too many.
+        """
+        if isinstance(error, TrainingDiverged):
+            raise error
+        # If one rank dies, another may raise first, because its connection broke.
+        if isinstance(error, RayTaskError) and (_is_own(error) or not self.group.someone_died()):
+            raise _readable(error) from error
+        kept = checkpoint.newest(self.folder)
+        lost = 1 if kept > reached else lost + 1
+        if lost > self.recipe.max_failures:
+            if _out_of_memory(error):  # Ray ended it
+                raise _readable(error) from error
+            raise RuntimeError(f"a training worker was lost {lost} times, the last one: {error}") from error
+        log.warning("a training worker was lost; training goes on from the last checkpoint, step %d", kept)
+        return lost, kept
+
+    def _rolls_back(self, error: Exception) -> bool:
+        """Whether the training goes on with half the learning rate, because its loss has diverged."""
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        if not isinstance(cause, TrainingDiverged) or isinstance(cause, OptionDiverged):
+            return False
+        if self._lr_factor <= 0.5**_ROLLBACKS:
+            return False
+        self._lr_factor /= 2
+        kept = checkpoint.newest(self.folder)
+        log.warning("%s; training goes on from step %d with %g times the learning rate", cause, kept, self._lr_factor)
+        return True
 
     def _wait_for_room(self, seconds: float = 120.0) -> None:
         """Wait until what was lost can be started again: a dead actor's resources come back, or another node joins."""
@@ -151,6 +181,8 @@ class Supernet:
             paths = self.rounds.paths()
         if saved is not None and saved[0] == int(saved[2]["total"]):
             return
+        if saved is not None:
+            self._lr_factor = min(self._lr_factor, float(saved[2].get("lr_factor", 1.0)))
         epoch_steps = self._start(paths)
         step = 0
         if saved is not None:
@@ -162,8 +194,9 @@ class Supernet:
             checkpoint.keep_initial(self.folder, model_tensors(initial))
         schedule = make_schedule(self.recipe, epoch_steps, end - time.monotonic(), {} if saved is None else saved[2])
         training = SupernetTraining(
-            self.folder, self.recipe, self.settings, self.rounds, self.config.search.validation_images
-        )
+            self.folder, self.recipe, self.settings, self.rounds, self.config.search.validation_images,
+            self._lr_factor,
+        )  # fmt: skip
         SupernetLoop(self.group, training, schedule, epoch_steps, on_progress).run_interruptibly(step)
 
     def _start(self, paths: PathSampler) -> int:

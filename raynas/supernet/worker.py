@@ -120,10 +120,10 @@ class SupernetWorker:
         assert self.trainer is not None
         self.trainer.paths = paths
 
-    def train(self, until: int, total: int) -> Progress:
+    def train(self, until: int, total: int, lr_factor: float = 1.0) -> Progress:
         """Train up to step ``until`` of a schedule of ``total`` steps. Steps already done are not repeated."""
         assert self.trainer is not None
-        self.trainer.total_steps = total
+        self.trainer.total_steps, self.trainer.lr_factor = total, lr_factor
         progress = self.trainer.run(until)
         self.metrics.worked(progress.seconds, images=progress.images // self.trainer.world)
         return progress

@@ -114,8 +114,8 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str,
         if kind == "momentum":
             kept.setdefault(int(rest), {})["momentum_buffer"] = value
         elif kind == "optimizer":
-            number, _, part = rest.partition("/")
-            kept.setdefault(int(number), {})[part] = value
+            place, _, part = rest.partition("/")
+            kept.setdefault(int(place), {})[part] = value
     for number, parameter in enumerate(_parameters(optimizer)):
         optimizer.state.pop(parameter, None)
         for name, value in kept[number].items() if number in kept else ():

@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from raynas.architecture import Architecture
 from raynas.config.train import TrainConfig
 from raynas.data.dataset import Data
-from raynas.exceptions import TrainingDiverged
+from raynas.exceptions import OptionDiverged, TrainingDiverged
 from raynas.nn.forward_errors import exclusion_hint, text_of
 from raynas.nn.subnet import derive
 from raynas.tasks.base import RankInfo, task_of
@@ -135,6 +135,8 @@ class Trainer:
         self.epoch_steps = self.loader.epoch_steps
         self.total_steps = max(round(self.recipe.epochs * self.epoch_steps), 1)
         self.step = 0
+        self.lr_factor = 1.0
+        """Of the learning rate of all steps: below 1 after the loss has diverged."""
         self.average: AveragedModel | None = None
         """The mean of the weights after each step, once :meth:`begin_average` was called."""
         if paths is not None and not self.recipe.affine:
@@ -163,8 +165,10 @@ class Trainer:
         paths = len(made)
         mean = float(total) / max(paths, 1)
         if not math.isfinite(mean):
-            raise TrainingDiverged(
-                f"the loss became {mean} between steps {first} and {self.step}{self._diverged(made)}: "
+            where = self._diverged(made)
+            kind = OptionDiverged if len(self._suspects) == 1 else TrainingDiverged
+            raise kind(
+                f"the loss became {mean} between steps {first} and {self.step}{where}: "
                 f"lower train.lr (now {self.recipe.lr}) or set train.clip{self._cure()}"
             )
         self._seen.update(f"{name}={option}" for _, path, _ in made if path for name, option in path.items())
@@ -193,7 +197,7 @@ class Trainer:
     def _train_step(self) -> list[tuple[Architecture | None, Tensor]]:
         """One update; returns its paths and their losses."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate() * self.loader.lr_scale(self.step)
+            group["lr"] = self.lr_factor * self._learning_rate() * self.loader.lr_scale(self.step)
         if self.recipe.drop_path:
             for module in self._dropping:
                 module.drop_path = self.recipe.drop_path * self.step / self.total_steps  # type: ignore[assignment]

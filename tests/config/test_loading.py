@@ -37,7 +37,7 @@ def test_text_that_looks_like_a_number_stays_text(tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("spaec=x", "unknown setting 'spaec'; legal ones: space, space_args, data"),
+        ("spaec=x", "unknown setting 'spaec'; legal ones: space, space_args, exclude, data"),
         ("train.epoch=3", r"unknown setting 'train.epoch'; legal ones: preset, epochs.*; did you mean train.epochs\?"),
         ("train.paths=foo", "train.paths = 'foo'.*'uniform'.*'fair'"),
         ("search.num_samples=0", "search.num_samples = 0.*greater than or equal to 1"),

@@ -133,6 +133,48 @@ def test_a_loss_that_explodes_keeps_the_checkpoint_before(tmp_path):
     assert saved is None or all(torch.isfinite(t).all() for t in saved[1].values() if t.is_floating_point())
 
 
+def test_a_loss_that_explodes_goes_on_from_the_checkpoint_with_a_lower_rate(tmp_path, caplog):
+    """The first three chunks with this rate diverge; with a quarter of it they do not."""
+    supernet, paths, _ = make(tmp_path)
+    asked = []
+
+    class Fails:
+        """Raises as a worker does whose loss has diverged, until the rate is low enough."""
+
+        def __init__(self, train):
+            self.train = train
+
+        def __call__(self, until, total, lr_factor=1.0):
+            asked.append((until, lr_factor))
+            if until > 10 and lr_factor > 0.25:
+                raise TrainingDiverged("the loss became nan")
+            return self.train.remote(until, total, lr_factor)
+
+    start = supernet._start
+
+    def starts(paths):
+        steps = start(paths)
+        for actor in supernet.actors:
+            actor.train = Mock(remote=Fails(actor.train))
+        return steps
+
+    supernet._start = starts
+    supernet.train(paths)
+    assert {factor for _, factor in asked} == {1.0, 0.5, 0.25} and asked[-1] == (32, 0.25)
+    lines = [record.message for record in caplog.records]
+    assert [line.split("; ")[1] for line in lines if "nan" in line] == [
+        f"training goes on from step {step} with {factor} times the learning rate"
+        for step, factor in ((checkpoint_before(asked, 1.0), 0.5), (checkpoint_before(asked, 0.5), 0.25))
+    ]
+    header = checkpoint.latest_header(tmp_path, ("total",))
+    assert header[1]["lr_factor"] == 0.25, "a run that goes on has the same rate"
+
+
+def checkpoint_before(asked, factor):
+    """The last step that was reached with a rate, or with a higher one."""
+    return max(until for until, of in asked if of >= factor and until <= 10)
+
+
 def test_minutes_decide_the_number_of_steps(tmp_path):
     supernet, paths, _ = make(tmp_path, minutes=0.12, epochs=1)
     seen = []
