@@ -37,7 +37,7 @@ class View:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
         self._last = 0.0
-        self._objective: Objective | None = None
+        self.objective: Objective | None = None
         """What a score of the search is."""
 
     def say(self, text: str) -> None:
@@ -75,13 +75,8 @@ class View:
             self.say(f"{what}: {advice}")
 
     @contextmanager
-    def search(self, objective: Objective | None = None) -> Iterator[Any]:
-        """A table of the search, redrawn in place; yields a function that takes a SearchStatus.
-
-        Args:
-            objective: What a score is.
-        """
-        self._objective = objective
+    def search(self) -> Iterator[Any]:
+        """A table of the search, redrawn in place; yields a function that takes a SearchStatus."""
         if not self.console.is_terminal:
             yield self._search_lines
             return
@@ -112,7 +107,7 @@ class View:
 
     def _score(self, value: float) -> str:
         """A score with its unit and name."""
-        of = self._objective
+        of = self.objective
         return f"{value:.2f}" if of is None else " ".join(filter(None, (f"{value:.2f}", of.unit, of.name)))
 
     def _search_lines(self, status: SearchStatus) -> None:

@@ -82,9 +82,10 @@ class Search(Phase):
         if "supernet" in run.evaluator.traits.requires and objective.metric is not None:
             worse = "lower" if objective.mode == "max" else "higher"
             run.view.say(f"scores are the {objective.name} with shared weights: {worse} than after training alone")
+        run.view.objective = objective
         with (
             Log(folder, settings=run.settings(), objective=objective) as log,
-            run.view.search(objective) as show,
+            run.view.search() as show,
             run.metrics.search(run.storage.guarded(show)) as report,
             listening(run.config, run.folder, problem.search_space.decisions, spec.mode) as ended,
         ):
