@@ -20,8 +20,8 @@ from raynas.utils.structures import map_arrays, map_tensors
 
 __all__ = ["BatchStream", "Loading"]
 
-FIRST_TASK = 60.0
-"""Seconds within which the first batch must come from the cluster."""
+BATCH_SECONDS = 120.0
+"""Seconds within which a batch must come from the cluster."""
 
 
 @dataclass(frozen=True)
@@ -78,23 +78,21 @@ class _RemoteBatches(Iterator[Any]):
         self._steps, self._next, self._ahead = ray.put(steps), first, ahead
         self._task = ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(_make)
         self._made: deque[Any] = deque()
-        self._begun = False
 
     def __next__(self) -> Any:
         while len(self._made) < self._ahead:
             self._made.append(self._task.remote(self._steps, self._next))
             self._next += 1
         reference = self._made.popleft()
-        if not self._begun and not ray.wait([reference], timeout=FIRST_TASK)[0]:
+        if not ray.wait([reference], timeout=BATCH_SECONDS)[0]:
             free = ray.available_resources().get("CPU", 0.0)
             raise DataError(
-                f"data.loader = ray: no batch was made within {FIRST_TASK:g} s, and {free:g} CPUs of the cluster are "
+                f"data.loader = ray: no batch was made within {BATCH_SECONDS:g} s, and {free:g} CPUs of the cluster are "
                 "free: each batch needs one; add nodes, lower train.cpus_per_worker, or set data.loader=streaming"
             )
-        self._begun = True
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*not writable")  # of Ray's store; batches are only read
-            return map_arrays(torch.from_numpy, ray.get(reference))
+            return map_arrays(torch.from_numpy, ray.get(reference, timeout=BATCH_SECONDS))
 
 
 def _make(steps: _Steps, step: int) -> Any:

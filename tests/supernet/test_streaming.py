@@ -85,7 +85,7 @@ def test_batches_of_ray_tasks_are_those_of_a_process(data: Dataset) -> None:
 
 
 def test_where_no_cpu_is_free_ray_tasks_are_not_waited_for(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "FIRST_TASK", 1.0)
+    monkeypatch.setattr(streaming, "BATCH_SECONDS", 1.0)
     recipe = TrainConfig(batch_size=16).resolved()
     remote = dataclasses.replace(data, loading=Loading(True, 1, remote=True))
     cpus = ray.cluster_resources()["CPU"]
