@@ -95,9 +95,16 @@ class TrainConfig:
     lr: Positive | None = None
     """Initial learning rate. small: 0.1, darts and nao: 0.025, spos and darts_imagenet: 0.5, nao_words: 0.25, the
     others: 20."""
-    schedule: Literal["linear", "cosine", "constant"] | None = None
-    """How the learning rate falls to zero. small, darts, nao and words: cosine, spos and darts_imagenet: linear, the
-    others: constant."""
+    schedule: Literal["linear", "cosine", "step", "constant"] | None = None
+    """How the learning rate falls: linear and cosine to zero, step at ``milestones``. small, darts, nao and words:
+    cosine, spos and darts_imagenet: linear, the others: constant."""
+    milestones: list[Share] = Field(default_factory=lambda: [0.5, 0.75])
+    """schedule = step: the shares of the steps after which the learning rate is multiplied by ``gamma``."""
+    gamma: Positive = 0.1
+    """schedule = step: that factor."""
+    accumulate: Count = 1
+    """Parts into which a worker cuts its images of a step, one after the other, to need less memory. BatchNorm sees one
+    part at a time."""
     warmup: Share = 0.0
     """Share of the steps in which the learning rate rises linearly to ``lr``."""
     optimizer: str = "SGD"

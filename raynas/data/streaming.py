@@ -87,8 +87,8 @@ class _RemoteBatches(Iterator[Any]):
         if not ray.wait([reference], timeout=BATCH_SECONDS)[0]:
             free = ray.available_resources().get("CPU", 0.0)
             raise DataError(
-                f"data.loader = ray: no batch was made within {BATCH_SECONDS:g} s, and {free:g} CPUs of the cluster are "
-                "free: each batch needs one; add nodes, lower train.cpus_per_worker, or set data.loader=streaming"
+                f"data.loader = ray: no batch was made within {BATCH_SECONDS:g} s, and {free:g} CPUs of the cluster "
+                "are free: each batch needs one; add nodes, lower train.cpus_per_worker, or set data.loader=streaming"
             )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*not writable")  # of Ray's store; batches are only read

@@ -74,6 +74,8 @@ class Language(Task):
             raise ConfigError("train.labels = random is for images: what is learned of a text is its own next word")
         if train.augment not in ("auto", "none"):
             raise ConfigError(f"train.augment = {train.augment} is for images; legal for texts: auto, none")
+        if train.accumulate > 1:
+            raise ConfigError(f"train.accumulate = {train.accumulate} is for images; legal for texts: 1")
         if cutout := train.resolved().cutout:
             raise ConfigError(f"train.cutout = {cutout} is for images; legal for texts: 0")
 

@@ -209,12 +209,16 @@ class Trainer:
         for number, path in enumerate(chosen):
             model = self.model if path is None else derive(self.model, path, share_buffers=True)
             torch.manual_seed(seed_of(self.seed, "dropout", self.step, self.rank, number))
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                outputs = self.loader.forward(model, inputs)
-            loss = self.loader.loss(outputs, targets)
-            # The mean over the paths: the learning rate means the same however many a step takes.
-            (loss / len(chosen)).backward()
-            losses.append(loss.detach())
+            total = torch.zeros((), device=self.device)
+            parts = self.recipe.accumulate
+            for some, wanted in zip(inputs.chunk(parts), targets.chunk(parts), strict=True):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+                    outputs = self.loader.forward(model, some)
+                loss = self.loader.loss(outputs, wanted) * (len(some) / len(inputs))
+                # The mean over the paths: the learning rate means the same however many a step takes.
+                (loss / len(chosen)).backward()
+                total += loss.detach()
+            losses.append(total)
         self._share_gradients()
         if self.recipe.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
@@ -247,13 +251,19 @@ class Trainer:
             offset += gradient.numel()
 
     def _learning_rate(self) -> float:
-        """The rate at this step: a linear rise over the warm-up, then the schedule down to zero."""
+        """The rate at this step: a linear rise over the warm-up, then the schedule."""
         assert self.recipe.lr is not None
         warm = self.recipe.warmup * self.total_steps
         if self.step < warm:
             return self.recipe.lr * (self.step + 1) / (warm + 1)
         done = min((self.step - warm) / max(self.total_steps - warm, 1.0), 1.0)
-        scale = {"linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2, "constant": 1.0}
+        passed = sum(done >= milestone for milestone in self.recipe.milestones)
+        scale = {
+            "linear": 1 - done,
+            "cosine": (1 + math.cos(math.pi * done)) / 2,
+            "step": self.recipe.gamma**passed,
+            "constant": 1.0,
+        }
         return self.recipe.lr * scale[self.recipe.schedule or "cosine"]
 
     def state(self) -> dict[str, Tensor]:

@@ -134,6 +134,33 @@ def test_schedules(schedule, half):
     assert trainer._learning_rate() == pytest.approx(0.2 if schedule == "constant" else 0.0, abs=1e-9)
 
 
+def test_the_rate_falls_in_steps():
+    trainer = make(recipe=dataclasses.replace(RECIPE, schedule="step", lr=0.2, milestones=[0.25, 0.5], gamma=0.5))
+    rates = []
+    for step in range(trainer.total_steps):
+        trainer.step = step
+        rates.append(trainer._learning_rate())
+    assert sorted(set(rates), reverse=True) == pytest.approx([0.2, 0.1, 0.05])
+    assert rates.count(0.2) == trainer.total_steps // 4 and rates == sorted(rates, reverse=True)
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_a_step_in_parts_is_the_same_step(parts):
+    """Without BatchNorm, whose statistics are of a part, only rounding differs."""
+
+    def trained(accumulate):
+        torch.manual_seed(0)
+        space = tiny.space(num_classes=4, norm=False)
+        recipe = dataclasses.replace(RECIPE, accumulate=accumulate, lr=0.05)
+        trainer = Trainer(space, tiny.data(), recipe, UniformPaths(decisions(space)))
+        return trainer.run(8).loss, trainer.model.state_dict()
+
+    (loss, whole), (same, cut) = trained(1), trained(parts)
+    assert same == pytest.approx(loss, rel=1e-4)
+    for name, value in whole.items():
+        torch.testing.assert_close(cut[name], value, rtol=1e-3, atol=1e-5)
+
+
 def test_warmup_rises_to_the_full_rate():
     trainer = make(recipe=dataclasses.replace(RECIPE, warmup=0.5, lr=0.2))
     rates = []
