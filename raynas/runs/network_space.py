@@ -76,7 +76,7 @@ class NetworkSpace:
                     f"{setting}.preset = {preset} is no recipe for {self.data.name}; legal there: {legal}"
                 )
         self.task.check(config.train)
-        check_optimizer(config.train)
+        check_optimizer(config.train, {name.removeprefix("train.") for name in config.search.joint})
         retrain = config.retrain
         if retrain.preset is not None and config.train.optimizer != "SGD" and retrain.lr is None:
             raise ConfigError(

@@ -7,7 +7,7 @@ average moves it. In a supernet these are the parameters that are not on the pat
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -29,12 +29,12 @@ _OWN = ("params", "lr", "weight_decay")
 """Arguments that settings of their own give."""
 
 
-def check_optimizer(recipe: TrainConfig, setting: str = "train") -> None:
+def check_optimizer(recipe: TrainConfig, searched: Collection[str] = ()) -> None:
     """Refuse an optimizer, or arguments of it, that cannot be used.
 
     Args:
         recipe: The settings as they were given; what is open comes from the preset.
-        setting: Where they stand, for the message.
+        searched: Settings that are searched together with the architecture.
 
     Raises:
         ConfigError: An unknown name or argument, an illegal value, or no learning rate: those of presets are of SGD.
@@ -42,27 +42,23 @@ def check_optimizer(recipe: TrainConfig, setting: str = "train") -> None:
     name = recipe.optimizer
     if name not in OPTIMIZERS:
         why = f": {_REFUSED[name]}" if name in _REFUSED else ""
-        raise ConfigError(f"{setting}.optimizer = {name!r} cannot be used{why}; legal ones: {', '.join(OPTIMIZERS)}")
+        raise ConfigError(f"train.optimizer = {name!r} cannot be used{why}; legal ones: {', '.join(OPTIMIZERS)}")
     if name != "SGD":
         for given, value in (("momentum", recipe.momentum), ("nesterov", recipe.nesterov or None)):
-            if value is not None:
+            if value is not None or given in searched:
                 raise ConfigError(
-                    f"{setting}.{given} = {value} is of SGD: leave it out, and give {setting}.optimizer_args what "
+                    f"train.{given} is of SGD, and train.optimizer is {name}: leave it out, and give train.optimizer_args what "
                     f"{name} takes: {', '.join(_legal(name))}"
                 )
-        if recipe.lr is None:
-            raise ConfigError(
-                f"{setting}.optimizer = {name} needs {setting}.lr, e.g. 1e-3: those of the presets are of SGD"
-            )
+        if recipe.lr is None and "lr" not in searched:
+            raise ConfigError(f"train.optimizer = {name} needs train.lr, e.g. 1e-3: those of the presets are of SGD")
     unknown = [argument for argument in recipe.optimizer_args if argument not in _legal(name)]
     if unknown:
-        raise ConfigError(
-            f"{setting}.optimizer_args: {name} has no {unknown[0]!r}; legal ones: {', '.join(_legal(name))}"
-        )
+        raise ConfigError(f"train.optimizer_args: {name} has no {unknown[0]!r}; legal ones: {', '.join(_legal(name))}")
     try:
         make_optimizer(nn.Linear(1, 1), recipe.resolved(), recipe.resolved().lr or 1.0)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"{setting}.optimizer_args = {dict(recipe.optimizer_args)}: {error}") from None
+        raise ConfigError(f"train.optimizer_args = {dict(recipe.optimizer_args)}: {error}") from None
 
 
 def _legal(name: str) -> list[str]:

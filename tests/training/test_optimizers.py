@@ -84,7 +84,7 @@ def test_a_checkpoint_of_sgd_has_the_names_of_earlier_versions() -> None:
         ({"optimizer": "LBFGS"}, "train.optimizer = 'LBFGS' cannot be used: it evaluates the loss several times"),
         ({"optimizer": "Adm"}, "train.optimizer = 'Adm' cannot be used; legal ones: SGD, Adam, "),
         ({"optimizer": "AdamW"}, "train.optimizer = AdamW needs train.lr"),
-        ({"optimizer": "AdamW", "lr": 1e-3, "momentum": 0.9}, "train.momentum = 0.9 is of SGD"),
+        ({"optimizer": "AdamW", "lr": 1e-3, "momentum": 0.9}, "train.momentum is of SGD, and train.optimizer is AdamW"),
         ({"optimizer": "AdamW", "lr": 1e-3, "optimizer_args": {"beta": 1}}, "AdamW has no 'beta'; legal ones: betas, "),
         ({"optimizer_args": {"momentum": 0.5}}, "SGD has no 'momentum'"),
         ({"optimizer": "Adam", "lr": 1e-3, "optimizer_args": {"betas": [2, 0.9]}}, "Invalid beta parameter"),
