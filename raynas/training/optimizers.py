@@ -47,8 +47,8 @@ def check_optimizer(recipe: TrainConfig, searched: Collection[str] = ()) -> None
         for given, value in (("momentum", recipe.momentum), ("nesterov", recipe.nesterov or None)):
             if value is not None or given in searched:
                 raise ConfigError(
-                    f"train.{given} is of SGD, and train.optimizer is {name}: leave it out, and give train.optimizer_args what "
-                    f"{name} takes: {', '.join(_legal(name))}"
+                    f"train.{given} is of SGD, and train.optimizer is {name}: leave it out, and give "
+                    f"train.optimizer_args what {name} takes: {', '.join(_legal(name))}"
                 )
         if recipe.lr is None and "lr" not in searched:
             raise ConfigError(f"train.optimizer = {name} needs train.lr, e.g. 1e-3: those of the presets are of SGD")
