@@ -14,7 +14,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from raynas.config.train import TrainConfig
 from raynas.exceptions import ConfigError
 
-__all__ = ["Placement", "check_room", "place", "place_ranks", "reserve"]
+__all__ = ["Placement", "check_room", "most_ranks", "place", "place_ranks", "reserve"]
 
 log = logging.getLogger(__name__)
 ROOM_SECONDS = 60.0
@@ -110,11 +110,16 @@ def place_ranks(recipe: TrainConfig) -> Placement:
     One per GPU. Without GPUs up to four that share the CPUs: two processes of one thread train faster than one of two,
     but each must have images enough for its BatchNorm statistics.
     """
-    assert recipe.batch_size is not None
-    most = max(min(4, recipe.batch_size // 16), 1)
     return place(
-        recipe.workers, recipe.cpus_per_worker, recipe.gpus_per_worker, most=most, wait_minutes=recipe.wait_minutes
-    )
+        recipe.workers, recipe.cpus_per_worker, recipe.gpus_per_worker, most=most_ranks(recipe),
+        wait_minutes=recipe.wait_minutes,
+    )  # fmt: skip
+
+
+def most_ranks(recipe: TrainConfig) -> int:
+    """How many ranks train at most where there are no GPUs, unless ``train.workers`` says so."""
+    assert recipe.batch_size is not None
+    return max(min(4, recipe.batch_size // 16), 1)
 
 
 def reserve(bundles: Sequence[Mapping[str, float]], whose: str) -> PlacementGroup:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import copy
+import os
 import statistics
 import time
 
+import torch
+
 from raynas import architecture as arch
 from raynas.architecture import Architecture
+from raynas.distributed.connection import check_address
+from raynas.distributed.placement import most_ranks
 from raynas.evaluation.scorer import Scorer
 from raynas.nn.protocols import inspect_space
 from raynas.runs.preflight import preflight
 from raynas.runs.run import Run
 from raynas.search_space.joint import network, recipe, settings
-from raynas.training.trainer import Trainer
+from raynas.training.trainer import Trainer, best_device
 from raynas.utils.formatting import counted
 
 __all__ = ["dry_run", "run_one_architecture"]
@@ -50,7 +55,7 @@ def dry_run(run: Run) -> None:
         say(str(run.costs))
 
 
-def run_one_architecture(run: Run, chosen: Architecture, seconds: float = 0.0) -> tuple[str, list[float]]:
+def run_one_architecture(run: Run, chosen: Architecture, seconds: float = 0.0) -> tuple[str, list[float], int]:
     """Train an architecture for two steps and score it on one slice, in this process.
 
     Args:
@@ -59,7 +64,7 @@ def run_one_architecture(run: Run, chosen: Architecture, seconds: float = 0.0) -
         seconds: For so long it is trained on, random paths of the space where a supernet is, to see how fast that is.
 
     Returns:
-        A text about it, and images/s of pairs of steps; none without ``seconds``.
+        A text about it, seconds of a step (none without ``seconds``), and the steps of the whole training.
     """
     space, path = copy.deepcopy(run.space), network(chosen)
     trainer = Trainer(space, run.search_data, recipe(run.config.train, chosen), lambda step: [path], run.config.seed)
@@ -73,11 +78,11 @@ def run_one_architecture(run: Run, chosen: Architecture, seconds: float = 0.0) -
         f"({progress.images / progress.seconds:.0f} {measure.examples}/s), {tally['correct']:.0f} of "
         f"{tally[measure.examples]:.0f} {measure.examples} right at first ({time.perf_counter() - begin:.2f} s)"
     )
-    return text, _rates(run, trainer, seconds)
+    return text, _seconds_per_step(run, trainer, seconds), trainer.total_steps
 
 
-def _rates(run: Run, trainer: Trainer, seconds: float) -> list[float]:
-    """Images/s of pairs of steps, at least three of them."""
+def _seconds_per_step(run: Run, trainer: Trainer, seconds: float) -> list[float]:
+    """Seconds of a step, in pairs of steps, at least three of them."""
     found: list[float] = []
     if not seconds:
         return found
@@ -86,9 +91,18 @@ def _rates(run: Run, trainer: Trainer, seconds: float) -> list[float]:
     trainer.run(trainer.step + 1)  # the first step fills caches
     begin = time.perf_counter()
     while time.perf_counter() - begin < seconds or len(found) < _FEWEST:
-        made = trainer.run(trainer.step + 2)
-        found.append(made.images / made.seconds)
+        found.append(trainer.run(trainer.step + 2).seconds / 2)
     return found
+
+
+def _workers(run: Run) -> tuple[int, int]:
+    """How many workers a training on this machine has, and the threads of each; one with a GPU or on a cluster."""
+    recipe, threads = run.config.train.resolved(), torch.get_num_threads()
+    if best_device().type != "cpu" or check_address(run.config) is not None:
+        return 1, threads
+    cpus = len(os.sched_getaffinity(0))
+    workers = recipe.workers or min(cpus, most_ranks(recipe))
+    return workers, max(int(recipe.cpus_per_worker or cpus / workers), 1)
 
 
 def _show(run: Run, chosen: Architecture) -> None:
@@ -99,13 +113,21 @@ def _show(run: Run, chosen: Architecture) -> None:
         say(f"the search sees {run.search_data}")
     assert run.context.networks is not None
     preflight(run.context.networks, run.config, run.config.after, network(chosen), say)
-    text, rates = run_one_architecture(run, chosen, _MEASURED)
+    workers, threads = _workers(run)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)  # as in a worker: few threads make small networks faster
+    try:
+        text, per_step, steps = run_one_architecture(run, chosen, _MEASURED)
+    finally:
+        torch.set_num_threads(before)
     say(text)
     epochs = run.config.train.resolved().epochs
     if run.config.train.minutes is None and epochs is not None:
-        images = epochs * run.task.examples_per_epoch(run.config.train)
-        usual, least, most = (images / rate / 60 for rate in (statistics.median(rates), max(rates), min(rates)))
+        each = sorted(steps * value / workers / 60 for value in per_step)
+        low, high = each[len(each) // 10], each[-1 - len(each) // 10]
         say(
-            f"training {counted(epochs, 'epoch')} would take about {usual:.1f} min in one process like this one "
-            f"({least:.1f} to {most:.1f} by the fastest and the slowest of {len(rates)} pairs of steps)"
+            f"training {counted(epochs, 'epoch')} would take about {statistics.median(each):.1f} min with "
+            f"{counted(workers, 'worker')} of {counted(threads, 'thread')} like this process, on a machine as busy as "
+            f"this one is now ({low:.1f} to {high:.1f} min without the fastest and the slowest tenth of "
+            f"{counted(2 * len(each), 'measured step')})"
         )
