@@ -22,6 +22,8 @@ OPERATION = (
 """Settings of ``train`` that a resumed run may change: where it runs, not what it computes."""
 
 
+_PLACE_AND_SPEED = ("folder", "workers", "prefetch")
+"""Settings of ``data`` that a resumed run may change."""
 _SCORING = (
     "trainable", "trainable_args", "joint", "combine", "reference", "slices", "validation_images", "bn_images",
     "batch_size", "epochs", "mode",
@@ -49,7 +51,7 @@ def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 def training_settings(config: Config) -> Fingerprint:
     """What shared weights depend on."""
     found = {name: getattr(config, name) for name in ("space", "space_args", "exclude", "seed")}
-    found |= {f"data.{name}": value for name, value in flat(config.data).items() if name != "folder"}
+    found |= {f"data.{name}": value for name, value in flat(config.data).items() if name not in _PLACE_AND_SPEED}
     plain: Fingerprint = json.loads(json.dumps(found))
     return plain | recipe_settings(config.train)
 

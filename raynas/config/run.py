@@ -62,8 +62,8 @@ class DataConfig:
     prefetch: Count = 2
     """streaming: batches that each of these processes makes ahead."""
     channels: Literal[1, 3] | None = None
-    """``images`` and ``parquet``: 1 for grey, 3 for colour. Default: 3 if an image is in colour (streaming: an image of
-    a sample)."""
+    """``images`` and ``parquet``: 3 for colour; 1 for grey, images in colour are converted. Default: 3 if an image is
+    in colour (streaming: an image of a sample)."""
     skip_unreadable: bool = False
     """``images`` and ``parquet``: leave out images that cannot be decoded, and name them. All are decoded once to find
     them. Otherwise such an image is an error."""

@@ -19,6 +19,7 @@ from raynas.data.readers.source import Source
 from raynas.data.splits import spread, statistics
 from raynas.data.streaming import Loading
 from raynas.exceptions import DataError
+from raynas.utils.formatting import quantity
 
 __all__ = ["LoaderSettings", "SplitSettings", "assemble"]
 
@@ -57,7 +58,8 @@ class LoaderSettings:
     prefetch: int = 2
     """See :class:`raynas.data.streaming.Loading`."""
     channels: Literal[1, 3] | None = None
-    """Of every image; None: 3 if at least one is in colour. Streaming looks at a sample."""
+    """Of every image: with 1, images in colour become grey. None: 3 if at least one is in colour. Streaming looks at a
+    sample."""
     skip_unreadable: bool = False
     """Leave out images that cannot be decoded. All are decoded once to find them."""
     calibration: int = 2048
@@ -86,7 +88,7 @@ def assemble(name: str, train: Source, test: Source, settings: SplitSettings, lo
     kept = spread(labels, min(settings.limit or len(labels), len(labels)), settings.seed)
     tested = spread(test_labels, min(settings.limit or len(test_labels), len(test_labels)), settings.seed)
     if train.decoder is not None and loader.channels is not None:
-        train.decoder.grey = loader.channels == 1
+        train.decoder.grey = train.decoder.converts = loader.channels == 1
     if loader.skip_unreadable:
         kept, tested = (_readable(name, *pair) for pair in ((train, kept), (test, tested)))
     held_out = _held_out(settings.validation, len(kept))
@@ -136,14 +138,7 @@ def _streams(name: str, needed: int, loader: LoaderSettings, encoded: bool) -> b
             f"data.loader = {loader.loader} is for images in files, and those of {name} are in memory already"
         )
     most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8
-    streamed = encoded and loader.loader != "resident" and (on_demand or needed > most)
-    if streamed and loader.loader == "auto":
-        log.info(
-            "the images take %.1f GB decoded, more than an eighth of the memory of this machine: they are decoded when "
-            "they are needed (data.loader=streaming)",
-            needed / 1e9,
-        )
-    return streamed
+    return encoded and loader.loader != "resident" and (on_demand or needed > most)
 
 
 def _decoded(wanted: list[tuple[Source, npt.NDArray[np.int64]]]) -> list[Images]:
@@ -173,6 +168,9 @@ def _resident(train: Source, test: Source, rows: _Rows) -> dict[str, Any]:
 def _streaming(train: Source, test: Source, rows: _Rows, loader: LoaderSettings, seed: int) -> dict[str, Any]:
     assert train.read is not None and test.read is not None and train.decoder is not None
     size = _first(train, rows.train).nbytes
+    needed = quantity(size * sum(map(len, (rows.train, rows.validation, rows.test))))
+    auto = "an eighth of the memory of this machine is less" if loader.loader == "auto" else ""
+    why = f"decoded they take {needed}B" + (f", and {auto}" if auto else "")
     sampled = min(max(_SAMPLED_BYTES // size, _FEWEST, loader.calibration), len(rows.train))
     sample = np.sort(np.random.RandomState(seed).permutation(len(rows.train))[:sampled])
     images = _decoded([(train, rows.train[sample]), (train, rows.validation)])
@@ -196,7 +194,7 @@ def _streaming(train: Source, test: Source, rows: _Rows, loader: LoaderSettings,
         "mean": mean,
         "std": std,
         "calibration": calibration,
-        "loading": Loading(True, loader.workers, loader.prefetch, loader.loader == "ray"),
+        "loading": Loading(True, loader.workers, loader.prefetch, loader.loader == "ray", why),
     }
 
 

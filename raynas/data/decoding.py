@@ -102,6 +102,8 @@ class Decoder:
     size: int | None
     grey: bool = True
     """Whether all images are grey, as far as is known: see :class:`Coloured`."""
+    converts: bool = False
+    """Whether images in colour become grey where ``grey`` is set."""
     _first: dict[str, tuple[object, str]] = field(default_factory=dict)
     """What was found in the first image, and its name: the depth and the size of all."""
     _largest: int = 0
@@ -238,7 +240,7 @@ class Decoder:
             with self._lock:
                 self._largest = max(self._largest, int(values.max(initial=0)))
             opened = Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
-        elif mode not in _GREY and self.grey:
+        elif mode not in _GREY and self.grey and not self.converts:
             raise Coloured
         if mode in _ALPHA or "transparency" in opened.info:
             opened = opened.convert("RGBA")

@@ -37,6 +37,8 @@ class Loading:
     """Batches that each of them makes ahead."""
     remote: bool = False
     """Whether Ray tasks make batches, on any node of the cluster with a free CPU. Without Ray the rank makes them."""
+    why: str = ""
+    """Why examples are not in memory, for people."""
 
 
 @dataclass(frozen=True)

@@ -167,8 +167,8 @@ def _loading(data: Dataset) -> str:
     kind, who = ("ray", "Ray tasks") if data.loading.remote else ("streaming", "processes")
     workers = "by default" if data.loading.workers is None else data.loading.workers
     return (
-        f"loader: {kind}, training images are decoded by {who} (data.workers: {workers}) when a step needs them; "
-        f"validation and calibration images: {resident}"
+        f"loader: {kind} ({data.loading.why}), training images are decoded by {who} (data.workers: {workers}) when a "
+        f"step needs them; validation and calibration images: {resident}"
     )
 
 

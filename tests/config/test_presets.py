@@ -38,5 +38,5 @@ def test_a_dry_run_on_a_folder_of_its_layout(name: str, tmp_path: Path, capsys: 
     words = [f"data.folder={folder}", "data.loader=streaming", "data.validation=0.2", "train.batch_size=8", "--dry-run"]
     assert main(["--config", name, "--storage-path", str(tmp_path / "runs"), *words]) == 0
     printed = capsys.readouterr().out
-    assert "loader: streaming, training images are decoded by processes (data.workers: by default)" in printed
+    assert "loader: streaming (decoded they take 10.84 MB), training images are decoded by processes" in printed
     assert "images: 48 to train on, 12 to score on, 12 to test on; 16 training images of each class" in printed

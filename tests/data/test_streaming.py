@@ -216,6 +216,8 @@ def test_an_image_in_colour_among_grey_ones_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"^{odd} is in colour.*data.channels=3"):
         for step in range(loader.epoch_steps):
             loader.batch(step)
+    one = loaded(tmp_path, LoaderSettings("streaming", channels=1))
+    assert one.image_shape[0] == 1 and len(train_loader(one).batch(0)[1]) == 8
     whole = loaded(tmp_path, LoaderSettings("streaming", channels=3))
     assert whole.image_shape[0] == 3 and train_loader(whole).batch(0)[0].shape[1] == 3
 
