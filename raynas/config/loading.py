@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import difflib
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from raynas.config.errors import explain_setting
 from raynas.config.presets import PRESETS
 from raynas.config.reading import Loader, read_yaml
 from raynas.config.run import Config
@@ -103,17 +103,7 @@ def _truth_values(node: Any, known: Any, path: tuple[str, ...], lines: Mapping[t
 
 def _explain(mistake: Any, lines: Mapping[tuple[str, ...], int]) -> str:
     """One of pydantic's findings in one line that names what would be legal."""
-    path = [str(part) for part in mistake["loc"]]
-    where, line = ".".join(path), _at([str(part) for part in mistake["loc"]], lines)
-    if mistake["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        group: Any = Config()
-        for part in path[:-1]:
-            group = getattr(group, part)
-        legal = [f.name for f in dataclasses.fields(group)]
-        close = difflib.get_close_matches(path[-1], legal, 1)
-        meant = f"; did you mean {'.'.join((*path[:-1], *close))}?" if close else ""
-        return f"{line}unknown setting {where!r}; legal ones: {', '.join(legal)}{meant}"
-    return f"{line}setting {where} = {mistake['input']!r}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
+    return _at([str(part) for part in mistake["loc"]], lines) + explain_setting(mistake, Config())
 
 
 def load(

@@ -6,10 +6,10 @@ import dataclasses
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 
+from raynas.config.errors import settings_group
 from raynas.config.train import PoolConfig, Preset, ShrinkConfig, TrainConfig
-from raynas.config.types import STRICT, Count, Domains, Duration, Name, Place, Positive, Share
+from raynas.config.types import Count, Domains, Duration, Name, Place, Positive, Share
 from raynas.exceptions import ConfigError
 
 __all__ = [
@@ -32,7 +32,7 @@ Step = Literal["retrain", "export", "report"]
 Format = Literal["safetensors", "torch_export", "onnx"]
 
 
-@dataclass(config=STRICT)
+@settings_group
 class DataConfig:
     """Which images or which text. The test data are used once, by ``retrain``, never by a search."""
 
@@ -73,7 +73,7 @@ class DataConfig:
     Default: full images."""
 
 
-@dataclass(config=STRICT)
+@settings_group
 class FilterConfig:
     """A zero-cost score that restricts a search to the better part of its space, like a limit."""
 
@@ -87,7 +87,7 @@ class FilterConfig:
     """Training images for the score."""
 
 
-@dataclass(config=STRICT)
+@settings_group
 class LatencyConfig:
     """Inference latency in milliseconds, a cost like MACs: ``limits.latency_ms``, ``search.objectives``.
 
@@ -117,7 +117,7 @@ class LatencyConfig:
     Default: 64, or the number of options if that is larger."""
 
 
-@dataclass(config=STRICT)
+@settings_group
 class SearchConfig:
     """Which architectures are scored, how, and which of them are stopped early."""
 
@@ -195,7 +195,7 @@ class SearchConfig:
         return self.scheduler == "asha" and not self.objectives
 
 
-@dataclass(config=STRICT)
+@settings_group
 class RetrainConfig:
     """Training the best architecture from scratch: as ``train``, except for what is set here."""
 
@@ -214,7 +214,7 @@ class RetrainConfig:
     channels: 36, evaluation: true, auxiliary: true}. The decisions must stay the same."""
 
 
-@dataclass(config=STRICT)
+@settings_group
 class TruthConfig:
     """True scores that the command ``rank`` compares a run with: a table, an audit, or what was retrained already."""
 
@@ -234,7 +234,7 @@ class TruthConfig:
     """Bootstrap samples for the intervals."""
 
 
-@dataclass(config=STRICT)
+@settings_group
 class ExportConfig:
     """How the winner is written; see also ``formats``."""
 
@@ -243,7 +243,7 @@ class ExportConfig:
     normalised images, float32. ``model.py`` has a function ``preprocess`` in any case."""
 
 
-@dataclass(config=STRICT)
+@settings_group
 class Config:
     """All settings of a run."""
 

@@ -6,9 +6,9 @@ import dataclasses
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 
-from raynas.config.types import STRICT, Count, NotNegative, Positive, Share
+from raynas.config.errors import settings_group
+from raynas.config.types import Count, NotNegative, Positive, Share
 
 __all__ = ["PoolConfig", "Preset", "ShrinkConfig", "TrainConfig"]
 
@@ -40,7 +40,7 @@ _PRESETS["nao"] = {**_PRESETS["darts"], "batch_size": 128}
 _PRESETS["wikitext2"] = {**_PRESETS["penn_treebank"], "epochs": 2000, "weight_decay": 5e-7}
 
 
-@dataclass(config=STRICT)
+@settings_group
 class ShrinkConfig:
     """Dropping options by their angle while the supernet is trained; the defaults are those of ABS (ECCV 2020)."""
 
@@ -58,7 +58,7 @@ class ShrinkConfig:
     """After more than this many options were dropped, angles are measured from the weights at that time."""
 
 
-@dataclass(config=STRICT)
+@settings_group
 class PoolConfig:
     """Training the paths of a pool whose worst members ``search.method`` replaces: NAO-WS (NeurIPS 2018) with nao."""
 
@@ -72,7 +72,7 @@ class PoolConfig:
     """Largest share of the pool that a round replaces."""
 
 
-@dataclass(config=STRICT)
+@settings_group
 class TrainConfig:
     """How weights are trained. The defaults suit small data; other presets are the recipes of papers."""
 

@@ -17,8 +17,6 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from raynas.architecture import Architecture
 from raynas.config.domains import as_domain, values
 from raynas.config.run import SearchConfig
@@ -113,9 +111,9 @@ def _levels(name: str, domain: Any) -> tuple[Any, ...]:
     for value in tried:
         try:
             TrainConfig(**{name[len(_PREFIX) :]: value})
-        except ValidationError as error:
-            why = "; ".join(dict.fromkeys(mistake["msg"] for mistake in error.errors()))
-            raise ConfigError(f"search.joint: {name} = {value!r}: {why[0].lower()}{why[1:]}") from None
+        except ConfigError as error:
+            why = "; ".join(dict.fromkeys(line.partition(": ")[2] for line in str(error).splitlines()))
+            raise ConfigError(f"search.joint: {name} = {value!r}: {why}") from None
     return tried
 
 

@@ -5,6 +5,7 @@ import yaml
 
 from raynas.config.loading import dump, load
 from raynas.config.run import Config, smoke_test
+from raynas.config.train import TrainConfig
 from raynas.exceptions import ConfigError
 from raynas.searchers import EvolutionSettings
 
@@ -100,3 +101,17 @@ def test_a_smoke_test_is_small_and_leaves_the_rest():
     assert small.train.epochs == 1 and small.search.num_samples < 10
     assert (small.limits, small.seed, small.space) == (config.limits, 3, config.space)
     assert dataclasses.asdict(config)["train"]["epochs"] == 300
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Config(spce="x"), r"^unknown setting 'spce'; legal ones: space, .*; did you mean space\?$"),
+        (lambda: Config(train={"epoch": 3}), r"^unknown setting 'train.epoch'; .*; did you mean train.epochs\?$"),
+        (lambda: TrainConfig(epochs=-1), r"^setting epochs = -1: input should be greater than 0$"),
+        (lambda: dataclasses.replace(TrainConfig(), lr=0), r"^setting lr = 0: input should be greater than 0$"),
+    ],
+)
+def test_programs_get_the_words_of_the_command_line(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
