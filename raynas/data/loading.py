@@ -29,6 +29,7 @@ from raynas.data.splits import spread
 from raynas.data.text import TEXTS, TextData, load_text
 from raynas.exceptions import ConfigError, DataError
 from raynas.utils.imports import resolve
+from raynas.utils.user_code import one_line_with_place
 
 __all__ = ["NAMES", "LoadOptions", "load"]
 
@@ -125,7 +126,7 @@ def _call(path: str, folder: str | Path | None) -> Any:
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"data set {path!r} failed: {type(error).__name__}: {error}") from error
+        raise DataError(f"data set {path!r} failed: {one_line_with_place(error)}") from error
 
 
 def _sources_of(name: str, found: Any) -> tuple[Source, Source]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import time
-import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from raynas.exceptions import DataError
 from raynas.utils.structures import map_arrays, map_tensors
+from raynas.utils.user_code import one_line_with_place
 
 __all__ = ["BatchStream", "Loading"]
 
@@ -60,8 +60,7 @@ class _Steps(Dataset[Any]):
         except DataError as error:
             return _Failure(str(error))
         except Exception as error:  # whatever the code of a user raises
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            return _Failure(f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno}: {frame.line})")
+            return _Failure(one_line_with_place(error))
 
 
 class _RemoteBatches(Iterator[Any]):

@@ -53,7 +53,7 @@ from raynas.tasks.base import task_of
 from raynas.training.trainer import dropping
 from raynas.tune.trainable_adapter import evaluator_of
 from raynas.utils.imports import resolve
-from raynas.utils.user_code import validating
+from raynas.utils.user_code import one_line_with_place, validating
 
 __all__ = ["METHODS", "audit_run", "build_searcher", "build_space", "prepare"]
 
@@ -88,7 +88,7 @@ def build_space(config: Config, data: Data) -> nn.Module:
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(f"space {config.space!r} cannot be built: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"space {config.space!r} cannot be built: {one_line_with_place(error)}") from error
     if not isinstance(space, nn.Module):
         raise ConfigError(f"space {config.space!r} returned {type(space).__name__}, not an nn.Module")
     exclude_options(space, config.exclude)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import linecache
+import os
+import sysconfig
 import traceback
 from collections.abc import Iterator
 
@@ -12,7 +14,10 @@ from torch import nn
 
 from raynas.exceptions import ConfigError
 
-__all__ = ["user_line", "user_modules", "validating"]
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"] + os.sep
+
+__all__ = ["last_user_line", "one_line_with_place", "user_line", "user_modules", "validating"]
 
 
 def user_modules(network: nn.Module) -> set[str]:
@@ -35,6 +40,25 @@ def user_line(error: BaseException | None, network: nn.Module) -> str | None:
                 return f"{frame.filename}, line {frame.lineno}: {line}"
         error = error.__cause__ or error.__context__
     return None
+
+
+def last_user_line(error: BaseException) -> str:
+    """The last line that an error went through outside of RayNAS and of installed packages, for the end of a message.
+
+    Returns:
+        ``" (FILE, line N: CODE)"``; empty where there is none.
+    """
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        installed = "site-packages" in frame.filename or frame.filename.startswith((_PACKAGE, _STANDARD_LIBRARY))
+        if not installed and frame.line:
+            return f" ({frame.filename}, line {frame.lineno}: {frame.line})"
+    return ""
+
+
+def one_line_with_place(error: BaseException) -> str:
+    """The type of an error, the first line of its message and :func:`last_user_line`."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}{last_user_line(error)}"
 
 
 def _files(network: nn.Module) -> Iterator[str]:
