@@ -4,6 +4,7 @@ import os
 import socket
 import stat
 import time
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -20,7 +21,12 @@ def started(monkeypatch, tmp_path):
     """What Ray is started with, in a home without a token."""
     calls = []
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", lambda **options: calls.append(options))
+
+    def init(**options):
+        calls.append(options)
+        return SimpleNamespace(dashboard_url="127.0.0.1:8265")
+
+    monkeypatch.setattr(ray, "init", init)
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
